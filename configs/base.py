@@ -1,0 +1,68 @@
+"""What every task's configuration has in common."""
+
+from ml_collections import ConfigDict
+
+
+def base() -> ConfigDict:
+    """Fields that stay under these names. Sizes are the published MedViLL's."""
+    config = ConfigDict()
+    config.seed = 0  # initialisation, shuffling, masking, dropout: everything random
+    config.steps = 0  # optimizer steps of the whole run
+    config.batch_size = 32  # global: over all devices and hosts
+    config.accumulate = 1  # microbatches per step, to fit a large batch into little memory
+    config.dtype = "float32"  # of computation, e.g. bfloat16; parameters are always float32
+
+    config.data = ConfigDict()
+    config.data.path = ""  # a data set made by `python -m data_prep`
+    config.data.tokenizer = ""  # vocab.txt, tokenizer folder or Hugging Face name; "": the one stored with the data
+    config.data.augment = True  # random crops in training
+    config.data.crop_scale = (0.8, 1.1)  # area of the crop, relative to the padded square film
+    config.data.crop_ratio = (3 / 4, 4 / 3)  # width / height of the crop
+    config.data.workers = ConfigDict({"threads": 4, "processes": 0, "buffer": 4})  # per host
+
+    config.model = ConfigDict()
+    config.model.attention = "bar"  # bidirectional, s2s, bar, mixed, non_cross
+    config.model.image_encoder = "resnet50"  # resnet_tiny, resnet18, resnet50, resnet101, vit_patch16, vit_patch32
+    config.model.image_size = 512  # side of the square input, pixels
+    config.model.num_cells = 180  # visual tokens sampled in training; 0 keeps the whole grid
+    config.model.s2s_prob = 0.75  # share of seq2seq examples under `mixed`
+    config.model.text_len = 253  # word pieces kept of a report
+    config.model.hidden_size = 768
+    config.model.num_layers = 12
+    config.model.num_heads = 12
+    config.model.intermediate_size = 3072
+    config.model.max_positions = 512
+    config.model.dropout = 0.1
+    config.model.layer_norm_eps = 1e-12
+
+    # Regexes over parameter names. With a pre-trained ResNet the paper's code meant to keep stem and first stage fixed:
+    # (r"image_encoder/(embedder|stages/0)/.*",)
+    config.freeze = ()
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 1e-5
+    config.optimizer.schedule = "constant"  # constant, linear, cosine; the latter two end at 0
+    config.optimizer.warmup_steps = 0
+    config.optimizer.beta1 = 0.9
+    config.optimizer.beta2 = 0.999
+    config.optimizer.eps = 1e-6
+    config.optimizer.weight_decay = 0.0  # not on biases and normalisation
+    config.optimizer.clip_norm = 0.0  # global gradient norm; 0: no clipping
+
+    config.mesh = ConfigDict()
+    config.mesh.fsdp = 1  # devices that share one copy of the parameters; the rest of the devices is data-parallel
+
+    config.log = ConfigDict({"every_steps": 50})
+    config.eval = ConfigDict()
+    config.eval.every_steps = 2000  # 0: never; a shorter run is not evaluated
+    config.eval.split = "validation"
+    config.eval.batch_size = 0  # 0: as in training
+    config.eval.max_examples = 0  # evenly spaced over the split; 0: all of them
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_steps = 1000
+    config.checkpoint.keep_last = 2
+    config.checkpoint.keep_best = 1
+    config.checkpoint.metric = "eval/loss"
+    config.checkpoint.higher_is_better = False
+    return config

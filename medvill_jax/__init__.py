@@ -1,0 +1,1 @@
+"""MedViLL in JAX: medical vision-language pre-training that people can really run."""

@@ -1,0 +1,197 @@
+"""The record: what one prepared study image looks like on disk, and how to read it.
+
+`data_prep` writes records of this schema as a TFDS dataset in ArrayRecord files; loaders read them back through
+`open_split`. Nothing here needs TensorFlow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Column order of the official MIMIC-CXR-JPG label files (mimic-cxr-2.0.0-chexpert.csv.gz).
+CHEXPERT_FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Enlarged Cardiomediastinum",
+    "Fracture",
+    "Lung Lesion",
+    "Lung Opacity",
+    "No Finding",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Pneumonia",
+    "Pneumothorax",
+    "Support Devices",
+)
+
+POSITIVE, NEGATIVE, UNCERTAIN, ABSENT = 1, 0, -1, -2
+SPLITS = ("train", "validation", "test")
+REJECTED_FILE = "rejected.jsonl"
+REPORT_FILE = "build_report.json"
+TOKENIZER_FILE = "tokenizer/vocab.txt"
+INDEX_DIR = "index"
+FORMAT_VERSION = 1
+_BUILT_BY = "python -m data_prep (see python -m data_prep --help)"
+
+
+class DataError(Exception):
+    """Something is wrong with the user's data; the message says what and what to do, and is shown without a trace."""
+
+
+def features(label_names: tuple[str, ...] = CHEXPERT_FINDINGS) -> Any:
+    """The TFDS feature schema of a record.
+
+    * `id`: image identifier, unique in the data set (MIMIC-CXR: the dicom_id).
+    * `study_id`, `subject_id`: identifiers of the study and the patient; equal to `id` where a source has none.
+    * `image`: encoded 8-bit grayscale JPEG or PNG, uint8 `[H, W, 1]` once decoded, bone white, air black.
+    * `text`: the report text the model reads (cleaned, original case).
+    * `labels`: int8 `[len(label_names)]`, 1 positive, 0 negative, -1 uncertain, -2 not mentioned.
+    * `view`: ViewPosition as in the source ("AP", "PA", "LATERAL", ...), "" if unknown.
+    """
+    import tensorflow_datasets as tfds
+
+    return tfds.features.FeaturesDict(
+        {
+            "id": tfds.features.Text(),
+            "study_id": tfds.features.Text(),
+            "subject_id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(None, None, 1), encoding_format="jpeg"),
+            "text": tfds.features.Text(),
+            "labels": tfds.features.Tensor(shape=(len(label_names),), dtype=np.int8),
+            "view": tfds.features.Text(),
+        }
+    )
+
+
+def _builder(data_dir: str | Path) -> Any:
+    """The read-only TFDS builder of a prepared data set; `DataError` if there is none at `data_dir`."""
+    path = Path(data_dir)
+    if not path.exists():
+        raise DataError(f"there is no data set at {path}: make one with {_BUILT_BY}")
+    missing = [name for name in ("dataset_info.json", "features.json") if not (path / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{path} is not a prepared data set (no {' and no '.join(missing)} in it): make one with {_BUILT_BY}"
+        )
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(str(path))
+        metadata = builder.info.metadata or {}
+        found = metadata.get("format_version")
+        keys = set(builder.info.features.keys())  # pyright: ignore[reportAttributeAccessIssue]
+    except Exception as error:  # TFDS raises whatever its JSON and proto parsers raise
+        raise DataError(
+            f"{path} is damaged ({type(error).__name__} while reading its dataset_info.json, features.json or "
+            f"metadata.json): prepare it again with {_BUILT_BY}"
+        ) from error
+    if not {"id", "image", "text", "labels"} <= keys or found is None:
+        raise DataError(f"{path} is a TFDS data set, but not one of this project: make one with {_BUILT_BY}")
+    if found != FORMAT_VERSION:
+        raise DataError(
+            f"{path} has record format {found}, this code reads format {FORMAT_VERSION}: prepare it again with {_BUILT_BY}"
+        )
+    return builder
+
+
+def splits(data_dir: str | Path) -> dict[str, int]:
+    """Split name -> number of records, in the order of `SPLITS`; empty splits are not on disk and not listed."""
+    infos = _builder(data_dir).info.splits
+    return {name: int(infos[name].num_examples) for name in SPLITS if name in infos and infos[name].num_examples}
+
+
+def open_split(data_dir: str | Path, split: str) -> Any:
+    """A random-access source (`len`, `[i]`) of the records of one split, image decoding skipped.
+
+    Each record is a dict with the keys of `features`: `image` encoded `bytes`; `id`, `study_id`, `subject_id`, `text`
+    and `view` UTF-8 `bytes`; `labels` int8 `[C]`.
+
+    Raises `DataError` if `data_dir` is missing or not prepared by `data_prep`, or if it has no such split.
+    """
+    builder = _builder(data_dir)
+    infos = builder.info.splits
+    there = {name: int(infos[name].num_examples) for name in infos if infos[name].num_examples}
+    if split not in there:
+        listed = ", ".join(f"{name} ({count})" for name, count in there.items()) or "none"
+        raise DataError(f"{data_dir} has no split {split!r} with records in it; its splits are: {listed}")
+    import tensorflow_datasets as tfds
+
+    try:
+        return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    except Exception as error:
+        raise DataError(
+            f"{data_dir} cannot be read: the record files of split {split!r} are missing or damaged; "
+            f"copy them again or prepare the data set again with {_BUILT_BY}"
+        ) from error
+
+
+def label_names(data_dir: str | Path) -> tuple[str, ...]:
+    """The names of the columns of `labels`, in order."""
+    return tuple(_builder(data_dir).info.metadata["label_names"])
+
+
+def tokenizer_path(data_dir: str | Path) -> Path:
+    """The vocabulary file stored with the data set."""
+    _builder(data_dir)
+    path = Path(data_dir) / TOKENIZER_FILE
+    if not path.is_file():
+        raise DataError(f"{data_dir} has no {TOKENIZER_FILE}: prepare it again with {_BUILT_BY}")
+    return path
+
+
+def text_hash(text: str | bytes) -> int:
+    """64-bit identity of a report text: equal texts, equal numbers, on every machine."""
+    data = text.encode() if isinstance(text, str) else text
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def _scan(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:
+    source = open_split(data_dir, split)
+    labels = np.empty((len(source), len(label_names(data_dir))), np.int8)  # [n, C]
+    hashes = np.empty(len(source), np.uint64)  # [n]
+    for i in range(len(source)):
+        record = source[i]
+        labels[i], hashes[i] = record["labels"], text_hash(record["text"])
+    return {"labels": labels, "text_hash": hashes}
+
+
+def write_index(data_dir: str | Path) -> dict[str, int]:
+    """Writes `index/{split}.npz` for every split, so that ITM negatives are drawn without reading images.
+
+    Returns split name -> number of records, counted by reading every one of them back.
+    """
+    folder = Path(data_dir) / INDEX_DIR
+    folder.mkdir(exist_ok=True)
+    counts = {}
+    for split in splits(data_dir):
+        index = _scan(data_dir, split)
+        np.savez(folder / f"{split}.npz", labels=index["labels"], text_hash=index["text_hash"])
+        counts[split] = len(index["labels"])
+    return counts
+
+
+def read_index(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:
+    """`labels` int8 `[n, C]` and `text_hash` uint64 `[n]` of a split, row i being record i of `open_split`.
+
+    Reads `index/{split}.npz`; where that file is absent the records are scanned instead (nothing is written, since the
+    data may lie on a read-only disk).
+    """
+    path = Path(data_dir) / INDEX_DIR / f"{split}.npz"
+    if not path.is_file():
+        return _scan(data_dir, split)
+    there = splits(data_dir)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            index = {"labels": stored["labels"], "text_hash": stored["text_hash"]}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is damaged: delete it, and it is made again from the records") from error
+    if not len(index["labels"]) == len(index["text_hash"]) == there.get(split, 0):
+        raise DataError(f"{path} does not belong to the records beside it: delete it, and it is made again from them")
+    return index

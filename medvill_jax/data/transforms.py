@@ -1,0 +1,152 @@
+"""Host-side transforms of one example: image decoding and cropping, text slots, MLM masking. Pure numpy in and out.
+
+Everything random takes a `numpy.random.Generator`, so an example is a function of (seed, position in the stream).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from medvill_jax.batch import PAD_ID
+from medvill_jax.data.records import DataError
+
+# Loader threads decode in parallel already; OpenCV's own pool would only compete with them.
+cv2.setNumThreads(1)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Random resized crop, in units of the padded square image (SPEC section 4: scale .8-1.1, ratio 3/4-4/3).
+
+    Attributes:
+        scale: range of the crop's area; above 1 the film is shrunk into a black border.
+        ratio: range of the crop's width / height.
+
+    There is no flip: left and right are findings.
+    """
+
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class MlmConfig:
+    """Masking for masked language modelling (SPEC section 4, 16 P16-P17).
+
+    Attributes:
+        probability: chance of each word piece to be predicted; at least one always is.
+        max_predictions: room in the batch; surplus draws are dropped at random.
+        vocab_size, mask_id: of the tokenizer.
+        special_ids: ids that are never drawn as random replacements.
+    """
+
+    probability: float
+    max_predictions: int
+    vocab_size: int
+    mask_id: int
+    special_ids: tuple[int, ...]
+
+
+def decode_image(encoded: bytes) -> np.ndarray:
+    """JPEG or PNG bytes to uint8 `[H, W]`.
+
+    Raises:
+        DataError: the bytes are no readable image.
+    """
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise DataError("a record holds an image that cannot be decoded; the data set is damaged, prepare it again")
+    return image
+
+
+def square_image(image: np.ndarray, size: int, crop: Crop | None, rng: np.random.Generator) -> np.ndarray:
+    """uint8 `[H, W]` to uint8 `[size, size]`: padded to a square with black, then a random crop, or all of it.
+
+    Args:
+        image: uint8 `[H, W]`.
+        size: side of the result, pixels.
+        crop: ranges to draw from, or None for the deterministic whole film.
+        rng: used only when `crop` is given.
+    """
+    height, width = image.shape
+    side = max(height, width)
+    crop_h = crop_w = float(side)
+    top, left = (height - side) / 2, (width - side) / 2
+    if crop is not None:
+        area = rng.uniform(*crop.scale) * side**2
+        ratio = np.exp(rng.uniform(*np.log(crop.ratio)))
+        crop_h, crop_w = np.sqrt(area / ratio), np.sqrt(area * ratio)
+        top += rng.uniform(*sorted((0.0, side - crop_h)))
+        left += rng.uniform(*sorted((0.0, side - crop_w)))
+    y0, x0 = round(top), round(left)
+    y1, x1 = y0 + max(1, round(crop_h)), x0 + max(1, round(crop_w))
+    inside = image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
+    padded = cv2.copyMakeBorder(
+        inside,
+        max(-y0, 0),
+        max(y1 - height, 0),
+        max(-x0, 0),
+        max(x1 - width, 0),
+        cv2.BORDER_CONSTANT,
+        value=[0, 0, 0, 0],
+    )
+    shrinks = padded.shape[0] > size or padded.shape[1] > size
+    return cv2.resize(padded, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def text_slots(ids: np.ndarray, text_len: int, sep_id: int) -> tuple[np.ndarray, int]:
+    """Word ids to padded slots: truncated at the tail to `text_len`, then [SEP], then [PAD].
+
+    Returns:
+        int32 `[text_len + 1]`, and the number of real slots ([SEP] included).
+
+    Raises:
+        DataError: there is no word.
+    """
+    if len(ids) == 0:
+        raise DataError("a record holds an empty report; prepare the data set again, its quarantine names such rows")
+    ids = ids[:text_len]
+    slots = np.full(text_len + 1, PAD_ID, np.int32)
+    slots[: len(ids)] = ids
+    slots[len(ids)] = sep_id
+    return slots, len(ids) + 1
+
+
+def mask_tokens(slots: np.ndarray, length: int, config: MlmConfig, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draws the positions to predict and hides them: 80 % [MASK], 10 % a random word, 10 % unchanged.
+
+    Args:
+        slots: int32 `[T+1]` as from `text_slots`.
+        length: real slots; the final [SEP] is never masked.
+
+    Returns:
+        The batch keys `text_ids`, `mlm_positions`, `mlm_ids`, `mlm_weights` of one example (see `batch.py`).
+    """
+    words = length - 1
+    chosen = np.flatnonzero(rng.random(words) < config.probability)
+    if len(chosen) == 0:
+        chosen = rng.integers(0, words, 1)
+    if len(chosen) > config.max_predictions:
+        chosen = np.sort(rng.choice(chosen, config.max_predictions, replace=False))
+    count = len(chosen)
+
+    candidates = np.setdiff1d(np.arange(config.vocab_size), config.special_ids)
+    fate = rng.random(count)
+    replacement = np.where(fate < 0.8, config.mask_id, candidates[rng.integers(0, len(candidates), count)])
+    masked = slots.copy()
+    masked[chosen] = np.where(fate < 0.9, replacement, slots[chosen])
+
+    def padded(values: np.ndarray | float, dtype: type) -> np.ndarray:
+        out = np.zeros(config.max_predictions, dtype)
+        out[:count] = values
+        return out
+
+    return {
+        "text_ids": masked,
+        "mlm_positions": padded(chosen, np.int32),
+        "mlm_ids": padded(slots[chosen], np.int32),
+        "mlm_weights": padded(1.0, np.float32),
+    }

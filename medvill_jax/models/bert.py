@@ -1,0 +1,155 @@
+"""BERT (Devlin et al., NAACL 2019): embeddings, post-LayerNorm encoder, pooler. Names mirror Hugging Face `BertModel`.
+
+Randomness is explicit: every call that may drop takes `key`, a PRNG key, or None for evaluation. Each place that drops
+folds its own number into the key it was given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+INIT = nnx.initializers.normal(0.02)
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """Sizes and constants of the encoder; the defaults are BERT-base."""
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    intermediate_size: int = 3072
+    max_positions: int = 512
+    token_types: int = 2
+    dropout: float = 0.1
+    layer_norm_eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden size {self.hidden_size} is not a multiple of {self.num_heads} heads")
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """Inverted dropout; the identity when `key` is None or `rate` is 0."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
+
+
+def fold(key: jax.Array | None, number: int) -> jax.Array | None:
+    """`fold_in` that lets None (evaluation) through."""
+    return None if key is None else jax.random.fold_in(key, number)
+
+
+def linear(in_size: int, out_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
+    """A Linear layer with BERT's normal(0.02) initialisation."""
+    return nnx.Linear(in_size, out_size, dtype=dtype, kernel_init=INIT, rngs=rngs)
+
+
+def layer_norm(size: int, eps: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """LayerNorm with the two-pass variance, which is what float32 parity with torch needs."""
+    return nnx.LayerNorm(size, epsilon=eps, dtype=dtype, use_fast_variance=False, rngs=rngs)
+
+
+class Embeddings(nnx.Module):
+    """Word (or any content) + position + token type, LayerNorm, dropout. Image and text share one instance."""
+
+    def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        size = config.hidden_size
+        self.rate = config.dropout
+        self.word_embeddings = nnx.Embed(config.vocab_size, size, embedding_init=INIT, dtype=dtype, rngs=rngs)
+        self.position_embeddings = nnx.Embed(config.max_positions, size, embedding_init=INIT, dtype=dtype, rngs=rngs)
+        self.token_type_embeddings = nnx.Embed(config.token_types, size, embedding_init=INIT, dtype=dtype, rngs=rngs)
+        self.layer_norm = layer_norm(size, config.layer_norm_eps, dtype=dtype, rngs=rngs)
+
+    def __call__(
+        self, content: jax.Array, positions: jax.Array, token_types: jax.Array, key: jax.Array | None
+    ) -> jax.Array:
+        """Args:
+            content: `[B, L, H]` word embeddings or projected visual features.
+            positions, token_types: int32, broadcastable to `[B, L]`.
+            key: PRNG key for dropout, or None.
+
+        Returns:
+            `[B, L, H]`.
+        """
+        x = content + self.position_embeddings(positions) + self.token_type_embeddings(token_types)
+        return dropout(self.layer_norm(x), self.rate, key)
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head self-attention with an additive mask; the softmax runs in float32."""
+
+    def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        size = config.hidden_size
+        self.heads = config.num_heads
+        self.rate = config.dropout
+        self.query = linear(size, size, dtype=dtype, rngs=rngs)
+        self.key = linear(size, size, dtype=dtype, rngs=rngs)
+        self.value = linear(size, size, dtype=dtype, rngs=rngs)
+        self.output = linear(size, size, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array, key: jax.Array | None) -> jax.Array:
+        batch, length, size = x.shape
+        split = (batch, length, self.heads, size // self.heads)
+        q, k, v = (project(x).reshape(split) for project in (self.query, self.key, self.value))  # [B, L, heads, D]
+        logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
+        logits = logits / jnp.sqrt(size // self.heads) + mask
+        probs = dropout(jax.nn.softmax(logits, axis=-1).astype(x.dtype), self.rate, key)  # [B, heads, L, L]
+        return self.output(jnp.einsum("bhqk,bkhd->bqhd", probs, v).reshape(x.shape))
+
+
+class Layer(nnx.Module):
+    """One encoder layer: attention and feed-forward, each with residual, then LayerNorm (post-LN)."""
+
+    def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        size, eps = config.hidden_size, config.layer_norm_eps
+        self.rate = config.dropout
+        self.attention = SelfAttention(config, dtype=dtype, rngs=rngs)
+        self.attention_layer_norm = layer_norm(size, eps, dtype=dtype, rngs=rngs)
+        self.intermediate = linear(size, config.intermediate_size, dtype=dtype, rngs=rngs)
+        self.output = linear(config.intermediate_size, size, dtype=dtype, rngs=rngs)
+        self.output_layer_norm = layer_norm(size, eps, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array, key: jax.Array | None) -> jax.Array:
+        attended = dropout(self.attention(x, mask, fold(key, 0)), self.rate, fold(key, 1))
+        x = self.attention_layer_norm(x + attended)
+        hidden = jax.nn.gelu(self.intermediate(x), approximate=False)
+        return self.output_layer_norm(x + dropout(self.output(hidden), self.rate, fold(key, 2)))
+
+
+class Encoder(nnx.Module):
+    """A stack of layers."""
+
+    def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.layer = nnx.List([Layer(config, dtype=dtype, rngs=rngs) for _ in range(config.num_layers)])
+
+    def __call__(self, x: jax.Array, mask: jax.Array, key: jax.Array | None) -> jax.Array:
+        """Args:
+            x: `[B, L, H]` embeddings.
+            mask: additive, `[B, 1, L, L]` (see `masks.attention_mask`).
+            key: PRNG key for dropout, or None.
+
+        Returns:
+            `[B, L, H]` hidden states of the last layer.
+        """
+        for index, layer in enumerate(self.layer):
+            x = layer(x, mask, fold(key, index))
+        return x
+
+
+class Pooler(nnx.Module):
+    """tanh(Linear(h_[CLS]))."""
+
+    def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.dense = linear(config.hidden_size, config.hidden_size, dtype=dtype, rngs=rngs)
+
+    def __call__(self, hidden: jax.Array) -> jax.Array:
+        """`[B, L, H]` -> `[B, H]`."""
+        return jnp.tanh(self.dense(hidden[:, 0]))

@@ -1,0 +1,199 @@
+"""MedViLL (Moon et al., IEEE JBHI 2022): one BERT over `[CLS] v_1 .. v_N [SEP] w_1 .. w_t [SEP] [PAD]..`.
+
+Layout, token types and positions are SPEC section 2, row one: image block type 0, text type 1; a visual token's
+position is the raster index of its cell, [CLS] and the first [SEP] have position 0, text counts from 0. Under the
+`non_cross` mask the text block begins with a [CLS] of its own and matching compares the two [CLS] states.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from medvill_jax.models import masks, resnet
+from medvill_jax.models.bert import BertConfig, Embeddings, Encoder, Pooler, fold, linear
+from medvill_jax.models.heads import ItmHead, MlmHead
+from medvill_jax.models.vit_patch import PatchEmbedder
+
+# ImageNet statistics, for the encoders' pre-trained weights; float32, RGB.
+PIXEL_MEAN = (0.485, 0.456, 0.406)
+PIXEL_STD = (0.229, 0.224, 0.225)
+
+VIT_PATCHES = {"vit_patch16": 16, "vit_patch32": 32}
+VIT_WIDTH = 2048
+IMAGE_ENCODERS = (*resnet.CONFIGS, *VIT_PATCHES)
+
+
+@dataclass(frozen=True)
+class MedvillConfig:
+    """What the network is.
+
+    Attributes:
+        bert: sizes of the Transformer.
+        image_encoder: one of `IMAGE_ENCODERS`.
+        image_size: side of the square input, pixels.
+        attention: one of `masks.KINDS`.
+        num_cells: visual tokens kept in training (random, per example, in raster order); None keeps all.
+        s2s_prob: share of examples that the `mixed` mask treats as s2s.
+        cls_id, sep_id: word pieces that open and close the image block.
+    """
+
+    bert: BertConfig
+    image_encoder: str = "resnet50"
+    image_size: int = 512
+    attention: str = "bar"
+    num_cells: int | None = None
+    s2s_prob: float = 0.75
+    cls_id: int = 101
+    sep_id: int = 102
+
+    def __post_init__(self) -> None:
+        if self.image_encoder not in IMAGE_ENCODERS:
+            raise ValueError(f"unknown image encoder {self.image_encoder!r}; there are {', '.join(IMAGE_ENCODERS)}")
+        if self.attention not in masks.KINDS:
+            raise ValueError(f"unknown attention {self.attention!r}; the kinds are {', '.join(masks.KINDS)}")
+        if self.image_size % self.stride or self.image_size < self.stride:
+            raise ValueError(f"image size {self.image_size} is not a multiple of {self.image_encoder}'s {self.stride}")
+        if self.num_cells is not None and not 0 < self.num_cells <= self.grid_cells:
+            raise ValueError(f"num_cells {self.num_cells} is not in 1..{self.grid_cells}, the cells of the image grid")
+        if self.grid_cells > self.bert.max_positions:
+            raise ValueError(f"{self.grid_cells} image cells do not fit {self.bert.max_positions} positions")
+
+    @property
+    def stride(self) -> int:
+        """Pixels per cell side."""
+        if self.image_encoder in VIT_PATCHES:
+            return VIT_PATCHES[self.image_encoder]
+        return resnet.CONFIGS[self.image_encoder].stride
+
+    @property
+    def grid_cells(self) -> int:
+        """Cells of the whole grid, G."""
+        return (self.image_size // self.stride) ** 2
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Hidden:
+    """Last hidden states: `image` `[B, N+2, H]`, `text` `[B, T+1, H]`, and the ITM head's input `summary` `[B, H]`."""
+
+    image: jax.Array
+    text: jax.Array
+    summary: jax.Array
+
+
+def normalize(images: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """uint8 `[B, S, S]` -> `[B, S, S, 3]`, scaled to 0..1 and standardised; a float `[B, S, S, 3]` passes unchanged."""
+    if images.dtype != jnp.uint8:
+        return images.astype(dtype)
+    x = jnp.broadcast_to(images[..., None] / 255.0, (*images.shape, 3))
+    return ((x - jnp.array(PIXEL_MEAN)) / jnp.array(PIXEL_STD)).astype(dtype)
+
+
+def sample_cells(key: jax.Array, batch: int, grid_cells: int, num_cells: int) -> jax.Array:
+    """Random cells for each example: int32 `[B, num_cells]`, without repeats, ascending (SPEC section 1, 16 P19)."""
+    noise = jax.random.uniform(key, (batch, grid_cells))
+    return jnp.sort(jax.lax.top_k(noise, num_cells)[1], axis=-1)
+
+
+class Medvill(nnx.Module):
+    """The pre-training network: image encoder, shared embeddings, encoder, pooler, MLM and ITM heads."""
+
+    def __init__(self, config: MedvillConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.config = config
+        self.dtype = dtype
+        if config.image_encoder in VIT_PATCHES:
+            self.image_encoder = PatchEmbedder(VIT_PATCHES[config.image_encoder], VIT_WIDTH, dtype=dtype, rngs=rngs)
+        else:
+            self.image_encoder = resnet.ResNet(resnet.CONFIGS[config.image_encoder], dtype=dtype, rngs=rngs)
+        self.image_projection = linear(self.image_encoder.width, config.bert.hidden_size, dtype=dtype, rngs=rngs)
+        self.embeddings = Embeddings(config.bert, dtype=dtype, rngs=rngs)
+        self.encoder = Encoder(config.bert, dtype=dtype, rngs=rngs)
+        self.pooler = Pooler(config.bert, dtype=dtype, rngs=rngs)
+        self.mlm = MlmHead(config.bert, dtype=dtype, rngs=rngs)
+        self.itm = ItmHead(config.bert, dtype=dtype, rngs=rngs)
+
+    def image_features(
+        self, images: jax.Array, *, train: bool = False, frozen: frozenset[str] = frozenset()
+    ) -> jax.Array:
+        """Images, uint8 `[B, S, S]` or normalised float `[B, S, S, 3]`, to features `[B, G, C]` in raster order."""
+        return self.image_encoder(normalize(images, self.dtype), train=train, frozen=frozen)
+
+    def embed_image(self, features: jax.Array, cells: jax.Array | None, key: jax.Array | None) -> jax.Array:
+        """The image block's embeddings `[B, N+2, H]` from features `[B, G, C]` and kept cells `[B, N]` (None: all)."""
+        batch, grid, _ = features.shape
+        if cells is None:
+            positions = jnp.broadcast_to(jnp.arange(grid), (batch, grid))
+        else:
+            positions = cells
+            features = jnp.take_along_axis(features, cells[..., None], axis=1)
+        content = jnp.concatenate(
+            [self._word(batch, "[CLS]"), self.image_projection(features), self._word(batch, "[SEP]")], axis=1
+        )
+        # [CLS] and [SEP] sit at position 0, as in the published pre-training (SPEC section 2, row one).
+        positions = jnp.pad(positions, ((0, 0), (1, 1)))
+        return self.embeddings(content, positions, jnp.zeros_like(positions), key)
+
+    def embed_text(self, text_ids: jax.Array, key: jax.Array | None) -> jax.Array:
+        """The text block's embeddings: `[B, T+1, H]`, or `[B, T+2, H]` with a leading [CLS] under `non_cross`."""
+        batch, slots = text_ids.shape
+        content = self.embeddings.word_embeddings(text_ids)
+        positions = jnp.arange(slots)
+        if self.config.attention == "non_cross":
+            content = jnp.concatenate([self._word(batch, "[CLS]"), content], axis=1)
+            positions = jnp.pad(positions, (1, 0))
+        return self.embeddings(content, positions[None], jnp.ones_like(positions)[None], key)
+
+    def encode(
+        self,
+        images: jax.Array,
+        text_ids: jax.Array,
+        text_lens: jax.Array,
+        *,
+        cells: jax.Array | None = None,
+        use_s2s: jax.Array | None = None,
+        key: jax.Array | None = None,
+        train: bool = False,
+        frozen: frozenset[str] = frozenset(),
+    ) -> Hidden:
+        """Runs the network.
+
+        Args:
+            images: uint8 `[B, S, S]`, or normalised float `[B, S, S, 3]`.
+            text_ids: int32 `[B, T+1]`: words, [SEP], [PAD]...
+            text_lens: int32 `[B]`: words + the final [SEP].
+            cells: int32 `[B, N]` raster indices of the kept cells, or None for all.
+            use_s2s: bool `[B]`, for `mixed` only: which examples take the s2s mask.
+            key: PRNG key for dropout; None switches dropout off.
+            train: BatchNorm on batch statistics in the parts of the image encoder that are not `frozen`.
+            frozen: parts of the image encoder that do not train, e.g. `{"embedder", "stages/0"}`.
+        """
+        features = self.image_features(images, train=train, frozen=frozen)
+        image = self.embed_image(features, cells, fold(key, 0))
+        text = self.embed_text(text_ids, fold(key, 1))
+        image_len, own_cls = image.shape[1], text.shape[1] - text_ids.shape[1]
+        mask = masks.attention_mask(
+            self.config.attention, image_len, text_lens + own_cls, text.shape[1], use_s2s=use_s2s
+        )
+        hidden = self.encoder(jnp.concatenate([image, text], axis=1), mask, fold(key, 2))
+        image, text = hidden[:, :image_len], hidden[:, image_len:]
+        if own_cls:
+            return Hidden(image, text[:, 1:], image[:, 0] * text[:, 0])
+        return Hidden(image, text, self.pooler(image))
+
+    def mlm_logits(self, text_hidden: jax.Array, positions: jax.Array | None = None) -> jax.Array:
+        """float32 logits over the vocabulary: `[B, P, V]` at `positions` `[B, P]`, or `[B, T+1, V]` at all."""
+        if positions is not None:
+            text_hidden = jnp.take_along_axis(text_hidden, positions[..., None], axis=1)
+        return self.mlm(text_hidden, self.embeddings.word_embeddings)
+
+    def itm_logits(self, summary: jax.Array) -> jax.Array:
+        """float32 `[B, 2]`; class 1 means matched."""
+        return self.itm(summary)
+
+    def _word(self, batch: int, token: str) -> jax.Array:
+        index = {"[CLS]": self.config.cls_id, "[SEP]": self.config.sep_id}[token]
+        return self.embeddings.word_embeddings(jnp.full((batch, 1), index))

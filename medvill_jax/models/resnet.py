@@ -1,0 +1,124 @@
+"""ResNet visual embedder (He et al., CVPR 2016), bottleneck v1.5 as in torchvision, without pooling and classifier.
+
+Names follow the Hugging Face `ResNetModel`: a stem ("embedder") and stages of residual layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+STEM = "embedder"
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """Sizes of a ResNet.
+
+    Attributes:
+        depths: residual layers per stage.
+        stem_width: channels after the stem.
+        widths: output channels per stage.
+        bottleneck: 1x1-3x3-1x1 layers (ResNet-50/101) instead of 3x3-3x3 (ResNet-18).
+    """
+
+    depths: tuple[int, ...]
+    stem_width: int
+    widths: tuple[int, ...]
+    bottleneck: bool
+
+    @property
+    def stride(self) -> int:
+        """Input pixels per output cell."""
+        return 4 * 2 ** (len(self.depths) - 1)
+
+
+CONFIGS = {
+    "resnet_tiny": ResNetConfig((1, 1, 1, 1), 16, (16, 32, 64, 128), False),
+    "resnet18": ResNetConfig((2, 2, 2, 2), 64, (64, 128, 256, 512), False),
+    "resnet50": ResNetConfig((3, 4, 6, 3), 64, (256, 512, 1024, 2048), True),
+    "resnet101": ResNetConfig((3, 4, 23, 3), 64, (256, 512, 1024, 2048), True),
+}
+
+
+class ConvNorm(nnx.Module):
+    """Convolution without bias, then BatchNorm."""
+
+    def __init__(self, in_width: int, width: int, kernel: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        pad = kernel // 2
+        self.convolution = nnx.Conv(
+            in_width,
+            width,
+            (kernel, kernel),
+            strides=(stride, stride),
+            padding=((pad, pad), (pad, pad)),
+            use_bias=False,
+            dtype=dtype,
+            kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
+            rngs=rngs,
+        )
+        self.normalization = nnx.BatchNorm(width, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, *, running: bool) -> jax.Array:
+        return self.normalization(self.convolution(x), use_running_average=running)
+
+
+class ResidualLayer(nnx.Module):
+    """One residual layer, basic or bottleneck; the stride sits in the 3x3 convolution (torchvision's v1.5)."""
+
+    def __init__(
+        self, in_width: int, width: int, stride: int, bottleneck: bool, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        inner = width // 4 if bottleneck else width
+        plan = [(1, inner, 1), (3, inner, stride), (1, width, 1)] if bottleneck else [(3, width, stride), (3, width, 1)]
+        layers, current = [], in_width
+        for kernel, out, step in plan:
+            layers.append(ConvNorm(current, out, kernel, step, dtype=dtype, rngs=rngs))
+            current = out
+        self.layer = nnx.List(layers)
+        projects = stride != 1 or in_width != width
+        self.shortcut = ConvNorm(in_width, width, 1, stride, dtype=dtype, rngs=rngs) if projects else None
+
+    def __call__(self, x: jax.Array, *, running: bool) -> jax.Array:
+        shortcut = x if self.shortcut is None else self.shortcut(x, running=running)
+        for layer in self.layer[:-1]:
+            x = jax.nn.relu(layer(x, running=running))
+        return jax.nn.relu(self.layer[-1](x, running=running) + shortcut)
+
+
+class ResNet(nnx.Module):
+    """Stem and stages; returns the last feature map as a sequence of cells."""
+
+    def __init__(self, config: ResNetConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.embedder = ConvNorm(3, config.stem_width, 7, 2, dtype=dtype, rngs=rngs)
+        stages, current = [], config.stem_width
+        for index, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True)):
+            layers = []
+            for position in range(depth):
+                stride = 2 if index > 0 and position == 0 else 1
+                layers.append(ResidualLayer(current, width, stride, config.bottleneck, dtype=dtype, rngs=rngs))
+                current = width
+            stages.append(nnx.List(layers))
+        self.stages = nnx.List(stages)
+        self.width = current
+
+    def __call__(self, images: jax.Array, *, train: bool, frozen: frozenset[str] = frozenset()) -> jax.Array:
+        """Args:
+            images: float `[B, S, S, 3]`, normalised.
+            train: batch statistics in the parts that are not frozen; running statistics otherwise.
+            frozen: names of the parts whose parameters do not train: "embedder", "stages/0", ...
+
+        Returns:
+            `[B, G, width]`, G cells in raster order (row-major, top left first).
+        """
+        x = jax.nn.relu(self.embedder(images, running=not train or STEM in frozen))
+        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        for index, stage in enumerate(self.stages):
+            running = not train or f"stages/{index}" in frozen
+            for layer in stage:
+                x = layer(x, running=running)
+        batch, height, width, channels = x.shape
+        return x.reshape(batch, height * width, channels)

@@ -1,0 +1,287 @@
+"""Pre-training: masked language modelling + image-text matching (paper section III-B; SPEC section 4).
+
+Held-out figures (`eval/...`), each over every example of the split exactly once:
+
+* `mlm_loss`, `mlm_accuracy`: on matched pairs; beside them `mlm_loss_unigram`, `mlm_accuracy_unigram`, what the
+  frequencies of the training words alone achieve on the same masked words, and `mlm_loss_shuffled_images`, the same
+  reports and masks with each report facing another study's image.
+* `itm_accuracy`, `itm_loss`: every image once with its own report and once with one of another label set; chance 0.5.
+* `loss`: `mlm_loss + itm_loss`, by which the best checkpoint is chosen.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from medvill_jax.batch import Batch, fake_batch, pretrain_spec
+from medvill_jax.data import loader, records
+from medvill_jax.data.tokenizer import Tokenizer, load_tokenizer
+from medvill_jax.data.transforms import Crop, MlmConfig
+from medvill_jax.models import medvill
+from medvill_jax.models.bert import BertConfig
+from medvill_jax.models.functional import Functional
+from medvill_jax.tasks import setup
+from medvill_jax.training.losses import correct_sum, cross_entropy_sum
+from medvill_jax.training.policy import Tree, frozen_names, path_name
+from medvill_jax.training.step import Objective
+from medvill_jax.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+FAKE = "fake"
+# Enough training reports for stable word frequencies, few enough to read at start-up.
+UNIGRAM_REPORTS = 10_000
+
+
+class Task:
+    """One run.
+
+    Args:
+        config: as `configs/pretrain.py` gives it.
+        workdir: of the run; resumed when it holds checkpoints.
+
+    Raises:
+        DataError: the data are absent, damaged or too few.
+        ValueError: fields of the configuration do not fit together.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, workdir: Path):
+        self.config = config
+        self.fake = config.data.path == FAKE
+        if self.fake:
+            vocab_size, special = BertConfig.vocab_size, {"cls_id": 101, "sep_id": 102}
+        else:
+            self.tokenizer = _tokenizer(config)
+            vocab_size = self.tokenizer.vocab_size
+            special = {"cls_id": self.tokenizer.cls_id, "sep_id": self.tokenizer.sep_id}
+        self.model_config = setup.model_config(config.model, vocab_size=vocab_size, **special)
+        dtype = jnp.dtype(config.dtype)
+        self.model = Functional(lambda rngs: medvill.Medvill(self.model_config, dtype=dtype, rngs=rngs))
+        self.spec = pretrain_spec(
+            config.batch_size,
+            image_size=config.model.image_size,
+            text_len=config.model.text_len,
+            max_predictions=config.mlm.max_predictions,
+        )
+        if not self.fake:
+            self.train_records = self._records("train", augment=True)
+        names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(self.model.abstract_params)]
+        frozen = frozen_names(config.freeze, names)
+        self.frozen_parts = _frozen_parts(names, frozen)
+        self.trainer = Trainer(
+            workdir,
+            init=self.model.init,
+            objective=Objective(self._train_sums, self._train_weights, {"mlm_loss": 1.0, "itm_loss": 1.0}),
+            spec=self.spec,
+            frozen=frozen,
+            config=setup.run_config(config),
+        )
+        self._eval_step = jax.jit(self._eval_sums)
+        self._unigram: jax.Array | None = None
+
+    def fit(self) -> dict[str, float] | None:
+        """Trains to the end; the last step's held-out figures, None if stopped or too short to be evaluated."""
+        return self.trainer.fit(self.train_batches, self.evaluate)
+
+    def evaluate_best(self) -> dict[str, float]:
+        """The held-out figures of the workdir's best checkpoint on `config.eval.split`."""
+        step, state = self.trainer.best_state()
+        log.info("evaluating the best checkpoint, of step %d, on %s", step, self.config.eval.split)
+        return self.evaluate(state)
+
+    def closing_lines(self, figures: dict[str, float]) -> list[str]:
+        """The held-out figures beside their baselines, for a person."""
+        value = {name.removeprefix("eval/"): figure for name, figure in figures.items()}
+        return [
+            f"held out ({self.config.eval.split}, {value['examples']:.0f} examples):",
+            f"  ITM accuracy  {value['itm_accuracy']:.3f}   chance 0.500",
+            f"  MLM accuracy  {value['mlm_accuracy']:.3f}   unigram {value['mlm_accuracy_unigram']:.3f}",
+            f"  MLM loss      {value['mlm_loss']:.3f}   shuffled images {value['mlm_loss_shuffled_images']:.3f}, "
+            f"unigram {value['mlm_loss_unigram']:.3f}",
+        ]
+
+    def train_batches(self, start_step: int) -> Iterator[Batch]:
+        """Global batches on the mesh, from a step on."""
+        config = self.config
+        if self.fake:
+            host = (
+                fake_batch(self.spec, step, self.model_config.bert.vocab_size)
+                for step in range(start_step, config.steps)
+            )
+        else:
+            host = loader.train_batches(
+                self.train_records,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                start_step=start_step,
+                stop_step=config.steps,
+                workers=setup.workers(config.data),
+            )
+        return loader.to_device(host, self.trainer.batch_sharding)
+
+    def evaluate(self, state: Tree) -> dict[str, float]:
+        """The held-out figures of a state; see the module's docstring."""
+        if self.fake:
+            return {}
+        held_out = self._records(self.config.eval.split, augment=False)
+        unigram = self._unigram_log_probs()
+        matched = self._evaluate_pass(state, held_out, unigram)
+        mismatched = self._evaluate_pass(state, held_out, unigram, matched=False)
+        shuffled = self._evaluate_pass(state, held_out, unigram, own_image=False)
+
+        examples, words = matched["examples"], matched["words"]
+        itm_loss = (matched["itm_loss"] + mismatched["itm_loss"]) / (2 * examples)
+        mlm_loss = matched["mlm_loss"] / words
+        return {
+            "eval/loss": mlm_loss + itm_loss,
+            "eval/itm_loss": itm_loss,
+            "eval/itm_accuracy": (matched["itm_correct"] + mismatched["itm_correct"]) / (2 * examples),
+            "eval/mlm_loss": mlm_loss,
+            "eval/mlm_loss_shuffled_images": shuffled["mlm_loss"] / shuffled["words"],
+            "eval/mlm_loss_unigram": matched["unigram_loss"] / words,
+            "eval/mlm_accuracy": matched["mlm_correct"] / words,
+            "eval/mlm_accuracy_unigram": matched["unigram_correct"] / words,
+            "eval/examples": examples,
+        }
+
+    def _records(self, split: str, *, augment: bool) -> loader.PretrainRecords:
+        config, tokenizer = self.config, self.tokenizer
+        return loader.PretrainRecords(
+            Path(config.data.path),
+            split,
+            tokenizer=tokenizer,
+            image_size=config.model.image_size,
+            text_len=config.model.text_len,
+            mlm=MlmConfig(
+                probability=config.mlm.probability,
+                max_predictions=config.mlm.max_predictions,
+                vocab_size=tokenizer.vocab_size,
+                mask_id=tokenizer.mask_id,
+                special_ids=tuple(tokenizer.special_ids),
+            ),
+            crop=Crop(tuple(config.data.crop_scale), tuple(config.data.crop_ratio))
+            if augment and config.data.augment
+            else None,
+            seed=config.seed,
+        )
+
+    def _train_weights(self, batch: Batch) -> dict[str, jax.Array]:
+        return {"mlm_loss": jnp.sum(self._mlm_weights(batch)), "itm_loss": jnp.sum(batch["weights"])}
+
+    def _mlm_weights(self, batch: Batch) -> jax.Array:
+        weights = jnp.asarray(batch["mlm_weights"])
+        return weights if self.config.mlm.on_mismatched else weights * batch["itm_labels"][:, None]
+
+    def _train_sums(self, params: Tree, stats: Tree, batch: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
+        config = self.model_config
+        rows = batch["text_ids"].shape[0]
+        cells_key, mixed_key, dropout_key = jax.random.split(key, 3)
+        cells = None
+        if config.num_cells is not None:
+            cells = medvill.sample_cells(cells_key, rows, config.grid_cells, config.num_cells)
+        module = self.model.bind(params, stats)
+        hidden = module.encode(
+            jnp.asarray(batch["image"]),
+            jnp.asarray(batch["text_ids"]),
+            jnp.asarray(batch["text_lens"]),
+            cells=cells,
+            use_s2s=self._use_s2s(mixed_key, rows),
+            key=dropout_key,
+            train=True,
+            frozen=self.frozen_parts,
+        )
+        mlm_logits = module.mlm_logits(hidden.text, jnp.asarray(batch["mlm_positions"]))
+        sums = {
+            "mlm_loss": cross_entropy_sum(mlm_logits, jnp.asarray(batch["mlm_ids"]), self._mlm_weights(batch)),
+            "itm_loss": cross_entropy_sum(
+                module.itm_logits(hidden.summary), jnp.asarray(batch["itm_labels"]), jnp.asarray(batch["weights"])
+            ),
+        }
+        return sums, self.model.stats_of(module)
+
+    def _use_s2s(self, key: jax.Array, rows: int) -> jax.Array | None:
+        if self.model_config.attention != "mixed":
+            return None
+        return jax.random.bernoulli(key, self.model_config.s2s_prob, (rows,))
+
+    def _eval_sums(self, params: Tree, stats: Tree, batch: Batch, unigram: jax.Array) -> dict[str, jax.Array]:
+        module = self.model.bind(params, stats)
+        rows = batch["text_ids"].shape[0]
+        hidden = module.encode(
+            batch["image"],
+            batch["text_ids"],
+            batch["text_lens"],
+            use_s2s=self._use_s2s(jax.random.key(self.config.seed), rows),
+        )
+        mlm = module.mlm_logits(hidden.text, batch["mlm_positions"])
+        itm = module.itm_logits(hidden.summary)
+        ids, words = batch["mlm_ids"], batch["mlm_weights"]
+        labels, examples = batch["itm_labels"], batch["weights"]
+        guess = jnp.broadcast_to(unigram, mlm.shape)
+        return {
+            "examples": jnp.sum(examples),
+            "words": jnp.sum(words),
+            "mlm_loss": cross_entropy_sum(mlm, ids, words),
+            "mlm_correct": correct_sum(mlm, ids, words),
+            "unigram_loss": cross_entropy_sum(guess, ids, words),
+            "unigram_correct": correct_sum(guess, ids, words),
+            "itm_loss": cross_entropy_sum(itm, labels, examples),
+            "itm_correct": correct_sum(itm, labels, examples),
+        }
+
+    def _evaluate_pass(
+        self, state: Tree, held_out: loader.PretrainRecords, unigram: jax.Array, **pairing: bool
+    ) -> dict[str, float]:
+        config = self.config
+        batches = loader.eval_batches(
+            held_out,
+            batch_size=config.eval.batch_size or config.batch_size,
+            max_examples=config.eval.max_examples,
+            workers=setup.workers(config.data),
+            **pairing,
+        )
+        totals: dict[str, float] = {}
+        for batch in loader.to_device(batches, self.trainer.batch_sharding):
+            sums = jax.device_get(self._eval_step(state["params"], state["stats"], batch, unigram))
+            totals = {name: totals.get(name, 0.0) + float(value) for name, value in sums.items()}
+        return totals
+
+    def _unigram_log_probs(self) -> jax.Array:
+        """float32 `[V]`: add-one smoothed log-frequencies of the words in the training reports."""
+        if self._unigram is None:
+            total = len(self.train_records)
+            counts = np.ones(self.tokenizer.vocab_size)
+            for record in np.linspace(0, total, min(total, UNIGRAM_REPORTS), endpoint=False).astype(int):
+                np.add.at(counts, self.train_records.text_ids(int(record)), 1)
+            log_probs = np.log(counts / counts.sum()).astype(np.float32)
+            self._unigram = jax.device_put(log_probs, self.trainer.replicated)
+        return self._unigram
+
+
+def _tokenizer(config: ml_collections.ConfigDict) -> Tokenizer:
+    if not config.data.path:
+        raise records.DataError(
+            "no data: set --config.data.path=DATA to a prepared data set (`python -m data_prep --help` makes one), or use "
+            "--config=configs/pretrain.py:phantom, or --config.data.path=fake for random arrays"
+        )
+    return load_tokenizer(config.data.tokenizer or records.tokenizer_path(Path(config.data.path)))
+
+
+def _frozen_parts(names: list[str], frozen: frozenset[str]) -> frozenset[str]:
+    """Parts of the image encoder ("embedder", "stages/0", ...) that are frozen whole, and so keep running statistics."""
+    pattern = re.compile(r"image_encoder/(embedder|stages/\d+)/.*")
+    parts: dict[str, bool] = {}
+    for name in names:
+        if found := pattern.fullmatch(name):
+            parts[found[1]] = parts.get(found[1], True) and name in frozen
+    return frozenset(part for part, whole in parts.items() if whole)
+

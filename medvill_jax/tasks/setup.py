@@ -1,0 +1,74 @@
+"""From configuration sections to the rooms' own dataclasses: the one place that knows both spellings."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import ml_collections
+
+from medvill_jax.data.loader import Workers
+from medvill_jax.models.bert import BertConfig
+from medvill_jax.models.medvill import MedvillConfig
+from medvill_jax.training.checkpoint import Keep
+from medvill_jax.training.loop import LoopConfig
+from medvill_jax.training.optimizer import OptimizerConfig
+from medvill_jax.training.trainer import RunConfig
+
+
+def model_config(config: ml_collections.ConfigDict, *, vocab_size: int, cls_id: int, sep_id: int) -> MedvillConfig:
+    """`config.model` with the tokenizer's sizes.
+
+    Raises:
+        ValueError: sizes that do not fit together.
+    """
+    if config.text_len + 1 > config.max_positions:
+        raise ValueError(
+            f"model.text_len={config.text_len} and a [SEP] do not fit model.max_positions={config.max_positions}"
+        )
+    return MedvillConfig(
+        bert=BertConfig(
+            vocab_size=vocab_size,
+            hidden_size=config.hidden_size,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            intermediate_size=config.intermediate_size,
+            max_positions=config.max_positions,
+            dropout=config.dropout,
+            layer_norm_eps=config.layer_norm_eps,
+        ),
+        image_encoder=config.image_encoder,
+        image_size=config.image_size,
+        attention=config.attention,
+        num_cells=config.num_cells or None,
+        s2s_prob=config.s2s_prob,
+        cls_id=cls_id,
+        sep_id=sep_id,
+    )
+
+
+def run_config(config: ml_collections.ConfigDict) -> RunConfig:
+    """Seeds, cadence, checkpoints and optimizer of any task's configuration."""
+    return RunConfig(
+        seed=config.seed,
+        accumulate=config.accumulate,
+        fsdp=config.mesh.fsdp,
+        loop=LoopConfig(
+            steps=config.steps,
+            batch_size=config.batch_size,
+            log_every=config.log.every_steps,
+            eval_every=config.eval.every_steps,
+            checkpoint_every=config.checkpoint.every_steps,
+        ),
+        keep=Keep(
+            last=config.checkpoint.keep_last,
+            best=config.checkpoint.keep_best,
+            metric=config.checkpoint.metric,
+            higher_is_better=config.checkpoint.higher_is_better,
+        ),
+        optimizer=OptimizerConfig(**config.optimizer.to_dict()),
+    )
+
+
+def workers(config: ml_collections.ConfigDict) -> Workers:
+    """`config.data.workers`."""
+    return Workers(**{field.name: config.workers[field.name] for field in dataclasses.fields(Workers)})

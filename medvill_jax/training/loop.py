@@ -1,0 +1,202 @@
+"""The training loop: restore, step, log, evaluate, save; stops cleanly on a signal and refuses to save nonsense."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import jax
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from medvill_jax.batch import Batch
+from medvill_jax.training.checkpoint import Checkpoints
+from medvill_jax.training.policy import Tree
+from medvill_jax.training.writer import MetricsWriter
+
+log = logging.getLogger(__name__)
+
+
+class NotFiniteError(Exception):
+    """The loss or the gradient became infinite or NaN."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Attributes:
+    steps: total.
+    batch_size: global, for the throughput and the data position.
+    log_every, eval_every, checkpoint_every: steps between; 0 for never. A run's last step is always logged and saved,
+        and evaluated when it is long enough to have been evaluated at all.
+    """
+
+    steps: int
+    batch_size: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+
+
+class StopSignal:
+    """Turns SIGINT and SIGTERM into a flag for the loop; a second SIGINT interrupts at once."""
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number).name
+        log.info("%s: finishing this step, then saving (Ctrl-C again to stop at once)", self.received)
+
+
+def train(
+    state: Tree,
+    step_fn: Callable[[Tree, Batch], tuple[Tree, dict[str, jax.Array]]],
+    batches: Iterator[Batch],
+    evaluate: Callable[[Tree], dict[str, float]],
+    checkpoints: Checkpoints,
+    config: LoopConfig,
+    workdir: Path,
+) -> tuple[Tree, dict[str, float] | None]:
+    """Trains from `state["step"]` to `config.steps`, or until a signal.
+
+    Args:
+        state: on the mesh; donated.
+        step_fn: compiled, donating.
+        batches: the global batches from that step on.
+        evaluate: held-out figures, named "eval/...".
+        checkpoints, workdir: where things go.
+        config: see `LoopConfig`.
+
+    Returns:
+        The state, and the last step's held-out figures; None if the run was stopped or is too short to be evaluated.
+
+    Raises:
+        NotFiniteError: the checkpoints written before stay.
+    """
+    step = first_step = int(jax.device_get(state["step"]))
+    writer = MetricsWriter(workdir, resume_step=step, active=jax.process_index() == 0)
+    progress = tqdm(
+        total=config.steps, initial=step, unit="step", disable=not sys.stderr.isatty() or jax.process_index() != 0
+    )
+    figures: dict[str, float] | None = None
+    clock = Clock(config.batch_size)
+    try:
+        with StopSignal() as stop, logging_redirect_tqdm(), jax.transfer_guard("disallow"):
+            while step < config.steps and not stop.received:
+                state, metrics = step_fn(state, next(batches))
+                step += 1
+                progress.update()
+                last = step == config.steps
+                logs = last or _due(step, config.log_every)
+                evaluates = _due(step, config.eval_every) or (last and 0 < config.eval_every <= config.steps)
+                saves = last or stop.received or _due(step, config.checkpoint_every)
+                clock.tick()
+                if not (logs or evaluates or saves):
+                    continue
+                values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
+                _check_finite(step, values, checkpoints)
+                if logs:
+                    values |= clock.read()
+                    writer.write(step, values)
+                    progress.set_postfix(loss=f"{values['train/loss']:.3f}")
+                    if progress.disable:
+                        log.info(_summary(step, config.steps, values))
+                figures = None
+                if evaluates:
+                    with clock.paused():
+                        figures = evaluate(state)
+                    writer.write(step, figures)
+                    log.info("step %d held out: %s", step, _figures_line(figures))
+                if saves or evaluates:
+                    with clock.paused():
+                        checkpoints.save(step, state, {"next_example": step * config.batch_size}, figures)
+            checkpoints.wait()
+        if stop.received and step < config.steps:
+            log.info("%s: saved step %d of %d; the same command goes on from here", stop.received, step, config.steps)
+        elif step == first_step:
+            log.info("the run is complete: step %d of %d", step, config.steps)
+    finally:
+        progress.close()
+        writer.close()
+    return state, figures
+
+
+class Clock:
+    """Throughput between two readings, evaluation and saving left out; the first step, which compiles, too."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._start: float | None = None
+        self._steps = 0
+
+    def tick(self) -> None:
+        """One step was dispatched."""
+        if self._start is None:
+            self._start = time.perf_counter()
+        else:
+            self._steps += 1
+
+    def read(self) -> dict[str, float]:
+        """Seconds a step and examples/s since the last reading; empty before a second step. Call with work finished."""
+        if self._start is None or not self._steps:
+            return {}
+        now = time.perf_counter()
+        seconds = (now - self._start) / self._steps
+        self._start, self._steps = now, 0
+        return {"train/step_seconds": seconds, "train/examples_per_second": self._batch_size / seconds}
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """A block that does not count."""
+        began = time.perf_counter()
+        yield
+        if self._start is not None:
+            self._start += time.perf_counter() - began
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _check_finite(step: int, values: dict[str, float], checkpoints: Checkpoints) -> None:
+    if all(map(math.isfinite, values.values())):
+        return
+    checkpoints.wait()
+    saved = checkpoints.steps()
+    raise NotFiniteError(
+        f"not finite at step {step}: "
+        + ", ".join(f"{name} = {value}" for name, value in values.items() if not math.isfinite(value))
+        + (f". The checkpoint of step {saved[-1]} is kept" if saved else ". There is no checkpoint yet")
+        + ". Lower --config.optimizer.learning_rate, set --config.optimizer.clip_norm=1.0, or train in float32."
+    )
+
+
+def _summary(step: int, steps: int, values: dict[str, float]) -> str:
+    speed = values.get("train/examples_per_second")
+    return f"step {step}/{steps} loss {values['train/loss']:.4f}" + (f" {speed:.1f} examples/s" if speed else "")
+
+
+def _figures_line(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name.removeprefix('eval/')} {value:.4f}" for name, value in figures.items())

@@ -1,0 +1,64 @@
+"""The mesh, and where each array lives on it.
+
+Two axes: `data` splits the batch, `fsdp` splits batch and parameters. Parameters follow an ordered list of
+`(regex, layout)`; a layout is "replicate", or "largest": split the largest dimension that the fsdp axis divides.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from medvill_jax.training.policy import Policy, path_name, resolve
+
+PARAMETER_RULES: Policy[str] = ((r".*/(bias|scale|mean|var|count)", "replicate"), (r".*", "largest"))
+
+
+def make_mesh(fsdp: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh `("data", "fsdp")` over all devices, in the order of their processes.
+
+    Raises:
+        ValueError: the number of devices is not a multiple of `fsdp`.
+    """
+    devices = devices or sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    if fsdp < 1 or len(devices) % fsdp:
+        raise ValueError(f"mesh.fsdp={fsdp} does not divide the {len(devices)} devices")
+    return Mesh(np.array(devices).reshape(-1, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows over all devices."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def parameter_spec(shape: tuple[int, ...], layout: str, fsdp: int) -> PartitionSpec:
+    """The PartitionSpec of one array under a layout."""
+    if layout not in ("replicate", "largest"):
+        raise ValueError(f"unknown layout {layout!r}; there are 'replicate' and 'largest'")
+    divisible = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
+    if layout == "replicate" or fsdp == 1 or not divisible:
+        return PartitionSpec()
+    axis = max(divisible, key=lambda axis: shape[axis])
+    return PartitionSpec(*(None,) * axis, "fsdp")
+
+
+def tree_shardings(mesh: Mesh, abstract: Any, rules: Policy[str] = PARAMETER_RULES) -> Any:
+    """Shardings in the structure of `abstract`, a tree of shaped leaves; a leaf's name is its path joined by "/"."""
+    paths, structure = jax.tree_util.tree_flatten_with_path(abstract)
+    names = [path_name(path) for path, _ in paths]
+    layouts = resolve(rules, names)
+    return jax.tree.unflatten(
+        structure,
+        [
+            NamedSharding(mesh, parameter_spec(leaf.shape, layouts[name], mesh.shape["fsdp"]))
+            for name, (_, leaf) in zip(names, paths, strict=True)
+        ],
+    )

@@ -1,0 +1,126 @@
+"""The train step: a pure function `(state, batch) -> (state, figures)`, jitted with stated shardings and donation.
+
+The task hands in the loss as *sums* and, separately, the weights to divide them by. The weights are taken over the whole
+global batch before any microbatch is run, so the result does not depend on how the batch is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from medvill_jax.batch import Batch, BatchSpec
+from medvill_jax.training import sharding
+from medvill_jax.training.policy import Tree, merge, select, tree_names
+
+# (params, stats, batch, key) -> (sums by name, new stats); the loss terms are among the sums.
+SumsFn = Callable[[Tree, Tree, Batch, jax.Array], tuple[dict[str, jax.Array], Tree]]
+# batch -> the weight of each sum.
+WeightsFn = Callable[[Batch], dict[str, jax.Array]]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a task minimises.
+
+    Attributes:
+        sums: the differentiable sums over (a part of) the batch, and the new batch statistics.
+        weights: what each sum is divided by, from the whole batch; the same names as `sums`.
+        coefficients: the loss is the sum over these of coefficient * sum / weight; other sums are figures only.
+    """
+
+    sums: SumsFn
+    weights: WeightsFn
+    coefficients: Mapping[str, float]
+
+
+def init_state(init: Callable[[jax.Array], tuple[Tree, Tree]], optimizer: Any, frozen: frozenset[str], seed: int) -> Tree:
+    """Fresh training state: `params`, `stats`, `opt` (of the parameters that train), `step` int32. Can be jitted."""
+    params, stats = init(jax.random.key(seed))
+    return {
+        "params": params,
+        "stats": stats,
+        "opt": optimizer.init(trainable(params, frozen)),
+        "step": jnp.zeros((), jnp.int32),
+    }
+
+
+def trainable(params: Tree, frozen: frozenset[str]) -> Tree:
+    """The parameters that are not frozen."""
+    return select(params, frozenset(jax.tree.leaves(tree_names(params))) - frozen)
+
+
+def make_step(
+    objective: Objective, optimizer: optax.GradientTransformation, *, frozen: frozenset[str], accumulate: int, seed: int
+) -> Callable[[Tree, Batch], tuple[Tree, dict[str, jax.Array]]]:
+    """The step function, not yet jitted.
+
+    Randomness is `fold_in(key(seed), step)`. Frozen parameters are constants to the differentiation, so nothing below
+    the first trainable layer is ever differentiated.
+
+    Args:
+        objective: see `Objective`.
+        optimizer: over the trainable parameters.
+        frozen: names of the parameters that do not train.
+        accumulate: microbatches per step; 1 runs the batch whole.
+        seed: of dropout, cell sampling and mixed masks.
+    """
+
+    def step(state: Tree, batch: Batch) -> tuple[Tree, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(seed), state["step"])
+        moving = trainable(state["params"], frozen)
+        fixed = select(state["params"], frozen)
+        weights = jax.tree.map(lambda weight: jnp.maximum(weight, 1e-9), objective.weights(batch))
+
+        def loss_fn(moving: Tree, stats: Tree, part: Batch, key: jax.Array) -> tuple[jax.Array, tuple[dict, Tree]]:
+            sums, stats = objective.sums(merge(moving, fixed), stats, part, key)
+            means = {name: sums[name] / weights[name] for name in sums}
+            loss = sum((by * means[name] for name, by in objective.coefficients.items()), start=jnp.zeros(()))
+            return loss, (means | {"loss": loss}, stats)
+
+        gradient = jax.grad(loss_fn, has_aux=True)
+        if accumulate == 1:
+            grads, (means, stats) = gradient(moving, state["stats"], batch, key)
+        else:
+
+            def body(carry: tuple, part_and_index: tuple) -> tuple[tuple, None]:
+                part, index = part_and_index
+                grads, means, stats = carry
+                more, (more_means, stats) = gradient(moving, stats, part, jax.random.fold_in(key, index))
+                add = jax.tree.map(jnp.add, (grads, means), (more, more_means))
+                return (*add, stats), None
+
+            # Every microbatch takes every accumulate-th row, so that each device keeps rows of its own.
+            parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), dict(batch))
+            part = jax.tree.map(lambda x: x[0], parts)
+            shapes = jax.eval_shape(gradient, moving, state["stats"], part, key)
+            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1][0]))
+            (grads, means, stats), _ = jax.lax.scan(
+                body, (*zeros, state["stats"]), (parts, jnp.arange(accumulate))
+            )
+        updates, opt = optimizer.update(grads, state["opt"], moving)
+        new = {
+            "params": merge(optax.apply_updates(moving, updates), fixed),
+            "stats": stats,
+            "opt": opt,
+            "step": state["step"] + 1,
+        }
+        return new, means | {"grad_norm": optax.global_norm(grads)}
+
+    return step
+
+
+def compile_step(step: Callable, state_shardings: Any, spec: BatchSpec, mesh: jax.sharding.Mesh) -> Any:
+    """`step` under `jax.jit`: state and batch sharded as stated, the old state donated, figures replicated."""
+    rows = jax.tree.map(lambda _: sharding.batch_sharding(mesh), spec)
+    return jax.jit(
+        step,
+        in_shardings=(state_shardings, rows),
+        out_shardings=(state_shardings, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )

@@ -1,0 +1,197 @@
+"""One run from its parts: mesh, state, compiled step, checkpoints, loop. Tasks hand in functions and sizes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from medvill_jax.batch import Batch, BatchSpec
+from medvill_jax.training import loop, sharding, step
+from medvill_jax.training.checkpoint import Checkpoints, Keep
+from medvill_jax.training.optimizer import OptimizerConfig, adamw
+from medvill_jax.training.policy import Tree, tree_names
+
+log = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
+CHECKPOINT_DIR = "checkpoints"
+
+
+class WorkdirError(Exception):
+    """The workdir belongs to another run, or to none; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Attributes:
+    seed: of initialisation, dropout, cell sampling.
+    accumulate: microbatches per step.
+    fsdp: devices over which parameters are split.
+    loop, keep, optimizer: of their rooms.
+    """
+
+    seed: int
+    accumulate: int
+    fsdp: int
+    loop: loop.LoopConfig
+    keep: Keep
+    optimizer: OptimizerConfig
+
+
+class Trainer:
+    """Everything of a run that does not depend on the data.
+
+    Args:
+        workdir: where checkpoints and figures go.
+        init: makes (params, stats) from a key.
+        objective: what to minimise.
+        spec: of the global batch.
+        frozen: names of parameters that do not train.
+        config: see `RunConfig`.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        *,
+        init: Callable[[jax.Array], tuple[Tree, Tree]],
+        objective: step.Objective,
+        spec: BatchSpec,
+        frozen: frozenset[str],
+        config: RunConfig,
+    ):
+        self.mesh = sharding.make_mesh(config.fsdp)
+        self.batch_sharding = sharding.batch_sharding(self.mesh)
+        self.replicated = sharding.replicated(self.mesh)
+        for microbatches, what in ((1, "batch_size"), (config.accumulate, "batch_size / accumulate")):
+            if config.loop.batch_size % (self.mesh.size * microbatches):
+                raise ValueError(
+                    f"{what}={config.loop.batch_size // microbatches} is not a multiple of {self.mesh.size} devices"
+                )
+        abstract_params, _ = jax.eval_shape(init, jax.random.key(config.seed))
+        optimizer = adamw(config.optimizer, config.loop.steps, tree_names(step.trainable(abstract_params, frozen)))
+
+        def init_state() -> Tree:
+            return step.init_state(init, optimizer, frozen, config.seed)
+
+        abstract = jax.eval_shape(init_state)
+        self.shardings = sharding.tree_shardings(self.mesh, abstract)
+        self.abstract_state = jax.tree.map(
+            lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract, self.shardings
+        )
+        self._init_state = jax.jit(init_state, out_shardings=self.shardings)
+        self._step = step.compile_step(
+            step.make_step(objective, optimizer, frozen=frozen, accumulate=config.accumulate, seed=config.seed),
+            self.shardings,
+            spec,
+            self.mesh,
+        )
+        self._workdir, self._config = workdir, config
+        sizes = [leaf.size for leaf in jax.tree.leaves(abstract_params)]
+        frozen_size = sum(leaf.size for leaf in jax.tree.leaves(step.select(abstract_params, frozen)))
+        log.info(
+            "%s parameters (%s frozen) on %d %s device(s), mesh %s",
+            f"{sum(sizes):,}",
+            f"{frozen_size:,}",
+            self.mesh.size,
+            jax.default_backend(),
+            dict(self.mesh.shape),
+        )
+
+    def fit(
+        self, batches: Callable[[int], Iterator[Batch]], evaluate: Callable[[Tree], dict[str, float]]
+    ) -> dict[str, float] | None:
+        """Trains to the end, from the newest checkpoint if there is one.
+
+        Args:
+            batches: gives the global batches from a step on.
+            evaluate: held-out figures of a state.
+
+        Returns:
+            Held-out figures of the last step; None if a signal stopped the run or it was too short to be evaluated.
+        """
+        checkpoints = Checkpoints(self._workdir / CHECKPOINT_DIR, self._config.keep)
+        try:
+            restored = checkpoints.restore_newest(self.abstract_state)
+            if restored is None:
+                state, start = self._init_state(), 0
+            else:
+                state, position = restored
+                start = position["next_example"] // self._config.loop.batch_size
+                log.info("resuming at step %d from %s", start, self._workdir / CHECKPOINT_DIR)
+            state, figures = loop.train(
+                state, self._step, batches(start), evaluate, checkpoints, self._config.loop, self._workdir
+            )
+            complete = int(jax.device_get(state["step"])) == self._config.loop.steps
+            if figures is None and complete and 0 < self._config.loop.eval_every <= self._config.loop.steps:
+                figures = evaluate(state)
+            return figures
+        finally:
+            checkpoints.close()
+
+    def best_state(self) -> tuple[int, Tree]:
+        """The step and the state of the best checkpoint in the workdir.
+
+        Raises:
+            WorkdirError: there is none.
+        """
+        directory = self._workdir / CHECKPOINT_DIR
+        if not directory.is_dir():
+            raise WorkdirError(f"no checkpoints under {self._workdir}; train there first, or name another --workdir")
+        checkpoints = Checkpoints(directory, self._config.keep, read_only=True)
+        try:
+            best = checkpoints.best_step()
+            if best is None:
+                raise WorkdirError(f"no complete checkpoint under {directory}; train there first")
+            return best, checkpoints.restore(best, self.abstract_state)[0]
+        finally:
+            checkpoints.close()
+
+
+def claim_workdir(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
+    """Writes the run's configuration into a new workdir, or checks that an old one holds the same run.
+
+    Args:
+        workdir: made if absent.
+        config: a nested, JSON-like configuration.
+        free: prefixes of dotted field names that may differ between the starts of one run.
+
+    Raises:
+        WorkdirError: the workdir holds a run with another configuration; the fields are named.
+    """
+    path = workdir / CONFIG_FILE
+    wanted = json.loads(json.dumps(config))
+    if path.exists():
+        old, new = _flatten(json.loads(path.read_text())), _flatten(wanted)
+        differing = [
+            f"  {name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} now"
+            for name in sorted(old.keys() | new.keys())
+            if old.get(name) != new.get(name) and not name.startswith(free)
+        ]
+        if differing:
+            raise WorkdirError(
+                f"{workdir} holds a run with another configuration:\n"
+                + "\n".join(differing)
+                + "\nName another --workdir, or use the configuration it was started with."
+            )
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+        temporary.replace(path)
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

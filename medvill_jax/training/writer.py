@@ -1,0 +1,58 @@
+"""Figures of a run: `metrics.jsonl` (one JSON object a line) and TensorBoard scalars, side by side in the workdir."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import tensorboardX
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsWriter:
+    """Appends figures; one process of a run writes.
+
+    Args:
+        workdir: where `metrics.jsonl` and `tensorboard/` go.
+        resume_step: lines beyond this step are dropped first: an interrupted run wrote them after its last checkpoint,
+            and the resumed run writes them again.
+        active: whether this process writes at all.
+    """
+
+    def __init__(self, workdir: Path, *, resume_step: int, active: bool):
+        self._file = None
+        if not active:
+            return
+        path = workdir / METRICS_FILE
+        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= resume_step]
+        rewritten = path.with_suffix(".tmp")
+        rewritten.write_text("".join(line + "\n" for line in kept))
+        rewritten.replace(path)
+        self._file = path.open("a")
+        self._tensorboard = tensorboardX.SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=resume_step + 1 if resume_step else None
+        )
+
+    def write(self, step: int, figures: Mapping[str, float]) -> None:
+        """Writes one line, with floats in full precision, and the scalars."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps({"step": step, **figures}) + "\n")
+        self._file.flush()
+        for name, value in figures.items():
+            self._tensorboard.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes and closes both files."""
+        if self._file is not None:
+            self._file.close()
+            self._tensorboard.close()
+
+
+def _complete_lines(path: Path) -> list[str]:
+    """The lines of a file that were written to their end."""
+    if not path.exists():
+        return []
+    return [line.rstrip("\n") for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
