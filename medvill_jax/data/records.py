@@ -84,9 +84,9 @@ def _builder(data_dir: str | Path) -> Any:
 
     try:
         builder = tfds.builder_from_directory(str(path))
-        metadata = builder.info.metadata or {}
-        found = metadata.get("format_version")
-        keys = set(builder.info.features.keys())  # pyright: ignore[reportAttributeAccessIssue]
+        info: Any = builder.info
+        found = (info.metadata or {}).get("format_version")
+        keys = set(info.features.keys())
     except Exception as error:  # TFDS raises whatever its JSON and proto parsers raise
         raise DataError(
             f"{path} is damaged ({type(error).__name__} while reading its dataset_info.json, features.json or "
@@ -96,7 +96,7 @@ def _builder(data_dir: str | Path) -> Any:
         raise DataError(f"{path} is a TFDS data set, but not one of this project: make one with {_BUILT_BY}")
     if found != FORMAT_VERSION:
         raise DataError(
-            f"{path} has record format {found}, this code reads format {FORMAT_VERSION}: prepare it again with {_BUILT_BY}"
+            f"{path} has record format {found}, this code reads {FORMAT_VERSION}: prepare it again with {_BUILT_BY}"
         )
     return builder
 
@@ -123,13 +123,16 @@ def open_split(data_dir: str | Path, split: str) -> Any:
         raise DataError(f"{data_dir} has no split {split!r} with records in it; its splits are: {listed}")
     import tensorflow_datasets as tfds
 
+    damaged = f"copy {data_dir} again, or prepare it again with {_BUILT_BY}"
+    missing = [Path(path).name for path in infos[split].filepaths if not Path(path).is_file()]
+    if missing:
+        raise DataError(f"{data_dir} lacks {len(missing)} of its record files, {missing[0]} for one: {damaged}")
+    source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     try:
-        return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    except Exception as error:
-        raise DataError(
-            f"{data_dir} cannot be read: the record files of split {split!r} are missing or damaged; "
-            f"copy them again or prepare the data set again with {_BUILT_BY}"
-        ) from error
+        _ = source[0], source[len(source) - 1]  # files are opened on first use only; a cut one should not stop a long run
+    except Exception as error:  # RuntimeError of the reader, or DecodeError of protobuf
+        raise DataError(f"the record files of split {split!r} are damaged: {damaged}") from error
+    return source
 
 
 def label_names(data_dir: str | Path) -> tuple[str, ...]:

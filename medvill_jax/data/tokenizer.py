@@ -79,7 +79,7 @@ class Tokenizer:
         return self._tokens
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids int32 `[n]` of a text, no special tokens added; words with characters unknown to the vocabulary -> UNK."""
+        """Ids int32 `[n]` of a text, no special tokens added; a word that no pieces spell becomes UNK."""
         return np.asarray(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:

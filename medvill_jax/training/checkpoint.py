@@ -69,6 +69,7 @@ class Checkpoints:
     def __init__(self, directory: Path, keep: Keep, *, read_only: bool = False):
         self._keep = keep
         self._directory = directory
+        self._damaged: set[int] = set()
         policy = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(keep.last),
@@ -79,8 +80,10 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(
             directory.absolute(),
+            item_handlers={"state": ocp.StandardCheckpointHandler(), "position": ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy,
+                best_fn=keep.order,  # without it Orbax writes no metrics to disk
                 create=not read_only,
                 read_only=read_only,
                 cleanup_tmp_directories=not read_only,
@@ -91,8 +94,11 @@ class Checkpoints:
     def save(self, step: int, state: Any, position: dict[str, int], metrics: dict[str, float] | None = None) -> None:
         """Starts writing a checkpoint; returns once the arrays may be overwritten.
 
-        A step that is already there is left as it is.
+        A step that is already there is left as it is, unless it was found damaged.
         """
+        if step in self._damaged:
+            self._manager.delete(step)
+            self._damaged.remove(step)
         if step in self._manager.all_steps():
             return
         self._manager.save(
@@ -133,7 +139,9 @@ class Checkpoints:
             except CheckpointError:
                 raise
             except Exception as error:  # noqa: BLE001: Orbax has no type for "damaged"
-                log.warning("checkpoint of step %d cannot be read (%s); trying the one before", step, error)
+                self._damaged.add(step)
+                reason = str(error).partition("[")[0][:200]
+                log.warning("checkpoint of step %d cannot be read (%s); trying the one before", step, reason)
         if self.steps():
             raise CheckpointError(f"no checkpoint under {self._directory} can be read; move the folder away to restart")
         return None
@@ -145,7 +153,9 @@ class Checkpoints:
             CheckpointError: names that are missing, extra or of another shape or dtype: all of them at once.
         """
         metadata = self._manager.item_metadata(step)
-        found = _shapes(metadata["state"].tree if hasattr(metadata["state"], "tree") else metadata["state"])
+        if metadata["state"] is None:
+            raise ValueError(f"the description of step {step} is unreadable")
+        found = _shapes(metadata["state"].tree)
         wanted = _shapes(abstract)
         problems = [
             *(f"missing: {name} {wanted[name]}" for name in wanted if name not in found),

@@ -110,7 +110,7 @@ def make_step(
             "opt": opt,
             "step": state["step"] + 1,
         }
-        return new, means | {"grad_norm": optax.global_norm(grads)}
+        return new, means | {"grad_norm": optax.tree.norm(grads)}
 
     return step
 

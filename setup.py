@@ -1,0 +1,60 @@
+"""Packaging. Tools are configured in pyproject.toml; everything about the package stands here."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+EXTRAS = {
+    # Official downloads beyond JPEG: DICOM with its compressed transfer syntaxes.
+    "prep": [
+        "pydicom>=3.0",
+        "pylibjpeg>=2.0",
+        "pylibjpeg-libjpeg>=2.1",
+        "pylibjpeg-openjpeg>=2.3",
+    ],
+    # Reading and writing PyTorch checkpoints.
+    "convert": ["torch>=2.6"],
+    "cuda": ["jax[cuda12]>=0.10"],
+    "tpu": ["jax[tpu]>=0.10"],
+}
+EXTRAS["test"] = [
+    *EXTRAS["prep"],
+    "hypothesis>=6.100",
+    "pyright>=1.1.400",
+    "pytest>=8",
+    "ruff>=0.9",
+    # The reference that parity is measured against, so an exact version.
+    "torch==2.13.0",
+]
+
+setup(
+    name="medvill_jax",
+    version="0.1.0",
+    description="Medical vision-language pre-training that people can really run: MedViLL in JAX/Flax",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["medvill_jax*", "data_prep*", "configs*"]),
+    install_requires=[
+        "absl-py>=2.1",
+        "flax>=0.12",
+        "grain>=0.2.18",
+        "importlib_resources>=6.0",  # TFDS imports it without asking for it
+        "jax>=0.10",
+        "ml-collections>=1.1",
+        "numpy>=2.0",
+        "opencv-python-headless>=4.10",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.12",
+        "pillow>=11.0",
+        "safetensors>=0.5",
+        "tensorboardX>=2.6",
+        "tensorflow-datasets>=4.9.9",
+        "tokenizers>=0.21",
+        "tqdm>=4.66",
+        "transformers>=5.0",
+    ],
+    extras_require=EXTRAS,
+)

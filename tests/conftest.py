@@ -1,0 +1,55 @@
+"""What many tests share: a tiny prepared data set, and a configuration that trains on it in seconds."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs.pretrain import get_config
+from data_prep import pairs
+
+FINDINGS = ("Edema", "Cardiomegaly", "Pneumothorax", "Pleural Effusion")
+
+
+def write_pairs(folder: Path, counts: dict[str, int]) -> Path:
+    """An index of small random images, whose reports name their own findings; returns the index file."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for split, count in counts.items():
+        for number in range(count):
+            present = [name for name in FINDINGS if rng.random() < 0.5]
+            name = f"{split}{number}"
+            image = rng.integers(0, 256, (40, 36), dtype=np.uint8)
+            cv2.imwrite(str(folder / f"{name}.png"), image)
+            text = f"film {number} shows " + (" and ".join(present).lower() or "nothing of note")
+            rows.append({"id": name, "image": f"{name}.png", "text": text, "labels": present, "split": split})
+    index = folder / "index.jsonl"
+    index.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return index
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared data set: 24 training, 10 validation, 7 test records."""
+    index = write_pairs(tmp_path_factory.mktemp("pairs"), {"train": 24, "validation": 10, "test": 7})
+    out = tmp_path_factory.mktemp("prepared") / "data"
+    pairs.prepare(index, out, progress=False)
+    return out
+
+
+@pytest.fixture
+def tiny_config(tiny_data: Path) -> ConfigDict:
+    """Pre-training at the smallest size that has every part."""
+    config = get_config("small")
+    config.data.path = str(tiny_data)
+    config.steps, config.batch_size = 4, 8
+    config.model.update(
+        image_size=64, text_len=14, num_cells=3, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32
+    )
+    config.mlm.max_predictions = 4
+    config.log.every_steps = config.checkpoint.every_steps = 1
+    config.eval.every_steps = 4
+    return config

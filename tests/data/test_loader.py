@@ -1,0 +1,140 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from medvill_jax.batch import pretrain_spec
+from medvill_jax.data import records
+from medvill_jax.data.loader import (
+    HostBatch,
+    HostSlice,
+    PretrainRecords,
+    Workers,
+    eval_batches,
+    to_device,
+    train_batches,
+)
+from medvill_jax.data.records import DataError
+from medvill_jax.data.tokenizer import load_tokenizer
+from medvill_jax.data.transforms import Crop, MlmConfig
+
+
+def open_records(data: Path, split: str = "train", seed: int = 0, augment: bool = True) -> PretrainRecords:
+    tokenizer = load_tokenizer(records.tokenizer_path(data))
+    return PretrainRecords(
+        data,
+        split,
+        tokenizer=tokenizer,
+        image_size=32,
+        text_len=12,
+        mlm=MlmConfig(0.15, 5, tokenizer.vocab_size, tokenizer.mask_id, tokenizer.special_ids),
+        crop=Crop((0.8, 1.1), (0.75, 1.33)) if augment else None,
+        seed=seed,
+    )
+
+
+def same(first: HostBatch, second: HostBatch) -> bool:
+    return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def stream(data: Path, start: int = 0, stop: int = 6, seed: int = 0, **options: object) -> list[HostBatch]:
+    batches = train_batches(
+        open_records(data, seed=seed), batch_size=8, seed=seed, start_step=start, stop_step=stop, **options
+    )
+    return list(batches)
+
+
+def test_batches_fit_the_contract(tiny_data: Path) -> None:
+    spec = pretrain_spec(8, image_size=32, text_len=12, max_predictions=5)
+    batch = stream(tiny_data, stop=1)[0]
+    assert {n: (a.shape, a.dtype) for n, a in batch.items()} == {n: (s.shape, s.dtype) for n, s in spec.items()}
+
+
+def test_the_stream_is_a_function_of_seed_and_step(tiny_data: Path) -> None:
+    whole = stream(tiny_data)
+    assert all(map(same, whole, stream(tiny_data)))
+    assert all(map(same, whole[2:], stream(tiny_data, start=2)))
+    assert not same(whole[0], stream(tiny_data, seed=1)[0])
+
+
+@pytest.mark.parametrize("workers", [Workers(threads=1, buffer=1), Workers(threads=8)])
+def test_the_number_of_threads_changes_nothing(tiny_data: Path, workers: Workers) -> None:
+    assert all(map(same, stream(tiny_data), stream(tiny_data, workers=workers)))
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_share_the_global_batch(tiny_data: Path, hosts: int) -> None:
+    whole = stream(tiny_data)
+    parts = [stream(tiny_data, host=HostSlice(index, hosts)) for index in range(hosts)]
+    for step, batch in enumerate(whole):
+        joined = {name: np.concatenate([part[step][name] for part in parts]) for name in batch}
+        assert same(batch, joined)
+
+
+def test_each_epoch_holds_every_record_once_in_a_new_order(tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    examples = open_records(tiny_data)
+    monkeypatch.setattr(PretrainRecords, "example", lambda self, record, place: {"record": np.int64(record)})
+    batches = train_batches(examples, batch_size=8, seed=0, start_step=0, stop_step=6)
+    seen = np.concatenate([batch["record"] for batch in batches]).reshape(2, 24)
+    assert (np.sort(seen) == np.arange(24)).all()
+    assert (seen[0] != seen[1]).any()
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_evaluation_sees_every_example_once(tiny_data: Path, hosts: int) -> None:
+    examples = open_records(tiny_data, "validation", augment=False)
+    lens = sorted(len(examples.text_ids(record)) + 1 for record in range(10))
+    real = []
+    for index in range(hosts):
+        for batch in eval_batches(examples, batch_size=4, host=HostSlice(index, hosts)):
+            assert len(batch["weights"]) == 4 // hosts
+            assert (batch["mlm_weights"][batch["weights"] == 0] == 0).all()
+            real += batch["text_lens"][batch["weights"] == 1].tolist()
+    assert sorted(real) == lens
+
+
+def test_evaluation_pairings(tiny_data: Path) -> None:
+    examples = open_records(tiny_data, "validation", augment=False)
+
+    def all_rows(batches: Iterator[HostBatch]) -> HostBatch:
+        gathered = list(batches)
+        return {name: np.concatenate([batch[name] for batch in gathered])[:10] for name in gathered[0]}
+
+    own = all_rows(eval_batches(examples, batch_size=4))
+    other_text = all_rows(eval_batches(examples, batch_size=4, matched=False))
+    other_image = all_rows(eval_batches(examples, batch_size=4, own_image=False))
+    assert (own["itm_labels"] == 1).all()
+    assert (other_text["itm_labels"] == 0).all()
+    assert (own["image"] == other_text["image"]).all()
+    assert (own["text_ids"] == other_image["text_ids"]).all(), "the same words must be masked"
+    assert (own["mlm_positions"] == other_image["mlm_positions"]).all()
+    assert all((own["image"][row] != other_image["image"][row]).any() for row in range(10))
+
+
+def test_a_subset_is_spread_over_the_split(tiny_data: Path) -> None:
+    examples = open_records(tiny_data, "validation", augment=False)
+    weights = np.concatenate([b["weights"] for b in eval_batches(examples, batch_size=4, max_examples=5)])
+    assert weights.sum() == 5
+    assert len(weights) == 8
+
+
+def test_batch_size_must_fit_the_hosts(tiny_data: Path) -> None:
+    with pytest.raises(ValueError, match="not a multiple of the 3 hosts"):
+        stream(tiny_data, host=HostSlice(0, 3))
+
+
+def test_to_device_keeps_order_and_content(tiny_data: Path) -> None:
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    for ahead in (1, 3):
+        placed = list(to_device(iter(stream(tiny_data)), sharding, ahead))
+        assert all(same(host, jax.device_get(array)) for host, array in zip(stream(tiny_data), placed, strict=True))
+
+
+def test_what_is_missing_is_named(tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no data set at"):
+        records.open_split(tmp_path / "nowhere", "train")
+    with pytest.raises(DataError, match=r"no split 'dev'.*train \(24\)"):
+        records.open_split(tiny_data, "dev")

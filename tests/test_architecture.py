@@ -1,0 +1,96 @@
+"""Who may import whom. The table is CONTRIBUTING.md's; any other arrow between rooms fails here."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+OURS = ("medvill_jax", "data_prep", "configs")
+
+# room -> the rooms and outside packages it may import; "*" means any outside package.
+RULES: dict[str, tuple[set[str], set[str] | None]] = {
+    "configs": ({"configs"}, {"ml_collections"}),
+    "medvill_jax.batch": (set(), {"numpy", "jax"}),
+    "medvill_jax.data": (
+        {"medvill_jax.batch", "medvill_jax.data"},
+        {"numpy", "grain", "tokenizers", "transformers", "tensorflow_datasets", "cv2", "jax"},
+    ),
+    "medvill_jax.models": ({"medvill_jax.batch", "medvill_jax.models"}, {"jax", "flax", "numpy"}),
+    "medvill_jax.training": ({"medvill_jax.batch", "medvill_jax.training"}, None),
+    "medvill_jax.metrics": ({"medvill_jax.metrics"}, None),
+    "medvill_jax.tasks": (
+        {
+            "medvill_jax.batch",
+            "medvill_jax.data",
+            "medvill_jax.models",
+            "medvill_jax.training",
+            "medvill_jax.metrics",
+            "medvill_jax.tasks.setup",
+            "medvill_jax.hub",
+        },
+        None,
+    ),
+    "medvill_jax.hub": ({"medvill_jax.models", "medvill_jax.training", "medvill_jax.hub"}, None),
+    "data_prep": ({"data_prep", "medvill_jax.data", "medvill_jax.metrics"}, None),
+}
+FORBIDDEN_OUTSIDE = {
+    "medvill_jax.models": {"optax", "orbax", "grain", "ml_collections"},
+    "medvill_jax.training": {"flax", "grain", "ml_collections", "tensorflow_datasets"},
+    "medvill_jax.metrics": {"jax", "flax"},
+    "data_prep": {"jax", "flax", "optax", "orbax"},
+}
+
+
+def room_of(module: str) -> str | None:
+    """The longest room that a dotted module lies in."""
+    rooms = [room for room in RULES if module == room or module.startswith(room + ".")]
+    return max(rooms, key=len, default=None)
+
+
+def files() -> list[Path]:
+    return sorted(path for top in OURS for path in (ROOT / top).rglob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the room they come from"
+            for alias in node.names:
+                target = f"{node.module}.{alias.name}"
+                as_module = ROOT / Path(*target.split("."))
+                is_module = as_module.with_suffix(".py").is_file() or as_module.is_dir()
+                found.add(target if is_module else str(node.module))
+    return found
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_follow_the_rooms(path: Path) -> None:
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    room = room_of(module)
+    if room is None:
+        assert module == "medvill_jax", f"{module} lies in no room of CONTRIBUTING.md"
+        return
+    allowed, outside = RULES[room]
+    for name in imports(path):
+        top = name.partition(".")[0]
+        if top in OURS:
+            assert any(name == ok or name.startswith(ok + ".") for ok in allowed), f"{module} may not import {name}"
+        else:
+            assert top not in FORBIDDEN_OUTSIDE.get(room, set()), f"{module} may not import {top}"
+            if outside is not None and not _standard(top):
+                assert top in outside, f"{module} may not import {top}"
+
+
+def _standard(top: str) -> bool:
+    import sys
+
+    return top in sys.stdlib_module_names
+
+
+def test_every_room_exists_in_the_rules() -> None:
+    rooms = {".".join(p.relative_to(ROOT).parts) for p in (ROOT / "medvill_jax").iterdir() if (p / "__init__.py").exists()}
+    assert rooms <= set(RULES), f"rooms without a rule: {rooms - set(RULES)}"

@@ -1,0 +1,28 @@
+import numpy as np
+
+from medvill_jax.batch import fake_batch, pretrain_spec
+
+SPEC = pretrain_spec(8, image_size=32, text_len=11, max_predictions=4)
+
+
+def test_fake_batch_fits_its_spec() -> None:
+    batch = fake_batch(SPEC, 0, 50)
+    assert {name: (a.shape, a.dtype) for name, a in batch.items()} == {
+        name: (s.shape, s.dtype) for name, s in SPEC.items()
+    }
+
+
+def test_fake_batch_is_consistent() -> None:
+    batch = fake_batch(SPEC, 1, 50)
+    rows = np.arange(8)
+    lens = batch["text_lens"]
+    assert (batch["text_ids"][rows, lens - 1] == 3).all()
+    assert all((batch["text_ids"][row, lens[row] :] == 0).all() for row in rows)
+    assert (batch["mlm_positions"] < lens[:, None] - 1).all()
+    assert batch["text_ids"].max() < 50
+
+
+def test_fake_batch_is_a_function_of_its_seed() -> None:
+    first, again, other = (fake_batch(SPEC, seed, 50)["text_ids"] for seed in (3, 3, 4))
+    assert (first == again).all()
+    assert (first != other).any()

@@ -1,0 +1,73 @@
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from medvill_jax.training.checkpoint import Checkpoints, Keep
+from medvill_jax.training.loop import LoopConfig, NotFiniteError, train
+from medvill_jax.training.writer import MetricsWriter
+
+
+def run(tmp_path: Path, losses: list[float], **cadence: int) -> tuple[list[int], dict[str, float] | None]:
+    """Trains a counter whose loss follows a list; returns the checkpointed steps and the last figures."""
+
+    @jax.jit
+    def step(state: dict, batch: jax.Array) -> tuple[dict, dict]:
+        return {"step": state["step"] + 1}, {"loss": batch}
+
+    config = LoopConfig(steps=len(losses), batch_size=2, **{"log_every": 1, "eval_every": 2, "checkpoint_every": 2, **cadence})
+    checkpoints = Checkpoints(tmp_path / "checkpoints", Keep(last=10))
+    batches = iter([jnp.float32(loss) for loss in losses])
+    try:
+        _, figures = train(
+            {"step": jnp.int32(0)}, step, batches, lambda state: {"eval/loss": 0.5}, checkpoints, config, tmp_path
+        )
+    finally:
+        checkpoints.close()
+    return checkpoints.steps(), figures
+
+
+def lines(tmp_path: Path) -> list[dict]:
+    return [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_cadence_and_files(tmp_path: Path) -> None:
+    steps, figures = run(tmp_path, [1.0, 0.1, 0.3, 0.2, 0.25])
+    assert steps == [2, 4, 5]
+    assert figures == {"eval/loss": 0.5}
+    written = lines(tmp_path)
+    assert [line["step"] for line in written if "train/loss" in line] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in written if "eval/loss" in line] == [2, 4, 5]
+    assert written[1]["train/loss"] == float(jnp.float32(0.1)), "full precision"
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_a_run_shorter_than_the_evaluation_interval_is_not_evaluated(tmp_path: Path) -> None:
+    assert run(tmp_path, [1.0], eval_every=2)[1] is None
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path, bad: float) -> None:
+    with pytest.raises(NotFiniteError, match=r"not finite at step 4.*step 2 is kept") as error:
+        run(tmp_path, [1.0, 1.0, 1.0, bad, 1.0, 1.0], log_every=10)
+    assert "learning_rate" in str(error.value)
+    kept = Checkpoints(tmp_path / "checkpoints", Keep())
+    assert kept.steps() == [2]
+    kept.close()
+
+
+def test_lines_after_the_resumed_step_are_rewritten(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 3}\n{"step": 4, "a')
+    writer = MetricsWriter(tmp_path, resume_step=2, active=True)
+    writer.write(3, {"a": 30.0})
+    writer.close()
+    assert [(line["step"], line["a"]) for line in lines(tmp_path)] == [(1, 1), (2, 2), (3, 30.0)]
+
+
+def test_an_inactive_writer_writes_nothing(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path, resume_step=0, active=False)
+    writer.write(1, {"a": 1.0})
+    writer.close()
+    assert not list(tmp_path.iterdir())
