@@ -129,7 +129,8 @@ def open_split(data_dir: str | Path, split: str) -> Any:
         raise DataError(f"{data_dir} lacks {len(missing)} of its record files, {missing[0]} for one: {damaged}")
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
     try:
-        _ = source[0], source[len(source) - 1]  # files are opened on first use only; a cut one should not stop a long run
+        # Files are opened on first use only, and a cut one should not stop a long run in the middle.
+        _ = source[0], source[len(source) - 1]
     except Exception as error:  # RuntimeError of the reader, or DecodeError of protobuf
         raise DataError(f"the record files of split {split!r} are damaged: {damaged}") from error
     return source

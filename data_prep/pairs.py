@@ -1,0 +1,212 @@
+"""Bring your own: a `.jsonl` index of image-text pairs -> records."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from data_prep import reports
+from data_prep.build import Rejection, Row, build, file_fingerprint
+from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN, DataError
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "valid": "validation",
+    "validate": "validation",
+    "validation": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+# Rows that name no split: share of subjects up to which each split reaches.
+SPLIT_SHARES = (("train", 0.8), ("validation", 0.9), ("test", 1.0))
+SUBJECT_FIELDS = ("subject_id", "patientid", "patient_id")
+LABELS_FILE = "labels.txt"
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    label_names: Sequence[str] | None = None,
+    seed: int = 0,
+    image_size: int = 512,
+    tokenizer: str | Path | None = None,
+    vocab_size: int | None = None,
+    max_rejected: float = 0.01,
+    limit: int | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Makes the data set `out` from a `.jsonl` index and returns the build report.
+
+    Every line is a JSON object with `id`, `image` (a path relative to the index) and `text`; optional are `split`,
+    `labels` (a list of positive findings, or an object finding -> 1 / 0 / -1 / null), `subject_id` (or `patientid`),
+    `study_id` and `view`.
+
+    Args:
+      source: the index, or a folder with an `index.jsonl`.
+      label_names: the findings; None takes `labels.txt` beside the index (one per line), or else the 14 of CheXpert.
+      seed: of the split by subject that rows without `split` get: 80 / 10 / 10 of 100 subjects.
+      limit: only the first so many rows.
+
+    Raises `DataError`.
+    """
+    index = source / "index.jsonl" if source.is_dir() else source
+    if not index.is_file():
+        raise DataError(
+            f"there is no index at {index}: --source is a .jsonl file, every line of it an object like "
+            '{"id": "a1", "image": "images/a1.jpg", "text": "No acute findings.", "split": "train"}'
+        )
+    if limit is not None and limit < 1:
+        raise DataError(f"limit={limit} leaves no rows")
+    names = _label_names(index, label_names)
+    rows = _rows(index, names, seed)
+    return build(
+        rows if limit is None else itertools.islice(rows, limit),
+        out,
+        name="pairs",
+        options={"seed": seed, "limit": limit, "source": file_fingerprint([index])},
+        label_names=names,
+        image_size=image_size,
+        tokenizer=tokenizer,
+        vocab_size=vocab_size,
+        max_rejected=max_rejected,
+        workers=workers,
+        progress=progress,
+    )
+
+
+def _label_names(index: Path, given: Sequence[str] | None) -> tuple[str, ...]:
+    path = index.parent / LABELS_FILE
+    if given is not None:
+        names, where = tuple(given), "--label_names"
+    elif path.is_file():
+        try:
+            names = tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 text") from error
+        where = str(path)
+    else:
+        return CHEXPERT_FINDINGS
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if not names or not all(names) or repeated:
+        raise DataError(
+            f"{where} must name findings, each once" + (f"; repeated: {', '.join(repeated)}" if repeated else "")
+        )
+    return names
+
+
+def _rows(index: Path, names: tuple[str, ...], seed: int) -> Iterator[Row | Rejection]:
+    with open(index, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                yield _row(line, f"line {number}", index.parent, names, seed)
+
+
+def _row(line: bytes, where: str, root: Path, names: tuple[str, ...], seed: int) -> Row | Rejection:
+    try:
+        fields = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        return Rejection(where, "malformed_row", f"{where} is not UTF-8 text")
+    except (ValueError, RecursionError) as error:
+        detail = (
+            f"column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        )
+        return Rejection(where, "malformed_row", f"{where} is not JSON: {detail}")
+    if not isinstance(fields, dict):
+        return Rejection(where, "malformed_row", f"{where} is JSON, but not an object")
+    identifier = _identifier(fields, ("id",))
+    if identifier is None:
+        return Rejection(where, "missing_field", f"{where} has no id")
+    missing = [name for name in ("image", "text") if not isinstance(fields.get(name), str)]
+    if missing or not fields["image"]:
+        return Rejection(
+            identifier, "missing_field", f"{where} has no {' and no '.join(missing) or 'image'} (a string)"
+        )
+    if escapes(identifier) or escapes(fields["image"]):
+        which = "id" if escapes(identifier) else "image"
+        return Rejection(
+            identifier, "unsafe_path", f"{where}: the {which} is absolute or leads out of the folder of the index"
+        )
+    text = reports.clean_text(fields["text"])
+    if not text:
+        return Rejection(identifier, "empty_text", where)
+    labels = _labels(fields.get("labels"), names)
+    if isinstance(labels, Rejection):
+        return Rejection(identifier, labels.reason, f"{where}: {labels.detail}")
+    study = _identifier(fields, ("study_id",)) or identifier
+    subject = _identifier(fields, SUBJECT_FIELDS) or study
+    split = fields.get("split")
+    if split is None or split == "":
+        split = split_of(subject, seed)
+    else:
+        known = SPLIT_NAMES.get(split.strip().lower()) if isinstance(split, str) else None
+        if known is None:
+            expected = "train, validation (valid, validate, val, dev) or test"
+            return Rejection(identifier, "unknown_split", f"{where}: split {_shown(split)}; expected {expected}")
+        split = known
+    view = fields.get("view")
+    view = view.strip().upper() if isinstance(view, str) else ""
+    return Row(identifier, study, subject, split, root / fields["image"], text, labels, view)
+
+
+def split_of(subject: str, seed: int) -> str:
+    """The split of a subject: the same for all its images, on every machine, whatever else is in the index."""
+    digest = hashlib.blake2b(f"{seed}:{subject}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    share = int.from_bytes(digest, "big") / 2**64
+    return next(split for split, end in SPLIT_SHARES if share < end)
+
+
+def escapes(path: str) -> bool:
+    """Whether a path is absolute or climbs out of its root, in the spelling of any system.
+
+    Links below the root may lead elsewhere: image folders are often linked to other disks, and by their owner.
+    """
+    parts = PureWindowsPath(path)
+    return bool(parts.root) or ".." in parts.parts or "\0" in path
+
+
+def _identifier(fields: dict[str, Any], keys: Sequence[str]) -> str | None:
+    for key in keys:
+        value = fields.get(key)
+        if isinstance(value, str) and value.strip():
+            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+    return None
+
+
+def _labels(given: Any, names: tuple[str, ...]) -> tuple[int, ...] | Rejection:
+    """One value per name; findings that are not given are not mentioned."""
+    if given is None:
+        given = []
+    if isinstance(given, list):
+        bad = [item for item in given if not isinstance(item, str)]
+        if bad:
+            return Rejection("", "bad_label_value", f"labels is a list, so of finding names, but has {_shown(bad[0])}")
+        given = dict.fromkeys(given, POSITIVE)
+    if not isinstance(given, dict):
+        return Rejection("", "bad_label_value", "labels is neither a list of findings nor an object finding -> value")
+    values = dict.fromkeys(names, ABSENT)
+    for name, value in given.items():
+        if name not in values:
+            return Rejection("", "unknown_label", f"{_shown(name)} is not one of the {len(names)} label names")
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            continue
+        if isinstance(value, bool) or value not in (POSITIVE, NEGATIVE, UNCERTAIN):
+            return Rejection("", "bad_label_value", f"{name} is {_shown(value)}; expected 1, 0, -1 or null")
+        values[name] = int(value)
+    return tuple(values.values())
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."

@@ -1,0 +1,74 @@
+"""The life of an output folder: absent, in work beside its place, then complete. Never half.
+
+A build writes into a hidden sibling of `out` and renames it at the end, so a killed run leaves nothing but that
+sibling, which the next run clears.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from medvill_jax.data import records
+from medvill_jax.data.records import DataError
+
+
+@contextlib.contextmanager
+def workspace(out: Path) -> Iterator[Path]:
+    """A hidden folder beside `out`, cleared of a killed run's remains, locked against another, gone at the end."""
+    work = out.with_name(f".{out.name}.building")
+    with contextlib.ExitStack() as stack:
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(open(work / "lock", "w"))
+        except OSError as error:
+            raise DataError(f"cannot write beside {out}: {error.strerror or error}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"another run is preparing {out} right now: wait for it, or give another --out") from error
+        except OSError:
+            pass  # a file system without locks
+        stack.callback(shutil.rmtree, work, ignore_errors=True)
+        for leftover in work.iterdir():
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            elif leftover.name != "lock":
+                leftover.unlink()
+        yield work
+
+
+def finished(out: Path, options: dict[str, Any]) -> dict[str, Any] | None:
+    """The report of the finished data set at `out`, None if there is nothing; `DataError` if it is something else."""
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file: --out is the folder to make")
+    if not out.exists() or not any(out.iterdir()):
+        return None
+    try:
+        report = json.loads((out / records.REPORT_FILE).read_text())
+        there = dict(report["options"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(f"{out} is not empty and not a data set made by this command: give another --out") from None
+    differing = sorted(key for key in there.keys() | options.keys() if there.get(key) != options.get(key))
+    if differing:
+        lines = [f"  {key}: {_short(there.get(key))} there, {_short(options.get(key))} now" for key in differing]
+        raise DataError(
+            f"{out} holds a data set prepared from another source or with other options:\n" + "\n".join(lines) + "\n"
+            "Give another --out, or delete that folder first."
+        )
+    return report
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def failed_list(out: Path) -> Path:
+    """Where the rejections of a build that failed are kept."""
+    return out.with_name(out.name + ".rejected.jsonl")

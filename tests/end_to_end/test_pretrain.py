@@ -1,0 +1,171 @@
+"""Pre-training as its user runs it: whole processes, real data, interruptions, wrong input."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from medvill_jax.models.masks import KINDS
+from medvill_jax.tasks.pretrain import Task
+
+ROOT = Path(__file__).parents[2]
+TINY = (
+    "--config.model.image_size=64 --config.model.text_len=14 --config.model.num_cells=3 --config.model.hidden_size=16 "
+    "--config.model.num_layers=1 --config.model.num_heads=2 --config.model.intermediate_size=32 --config.batch_size=8 "
+    "--config.mlm.max_predictions=4 --config.log.every_steps=1 --config.checkpoint.every_steps=4 "
+    "--config.eval.every_steps=0"
+).split()
+
+
+def command(data: Path | str, workdir: Path, *extra: str) -> list[str]:
+    config = ["--config=configs/pretrain.py:small", f"--config.data.path={data}", f"--workdir={workdir}"]
+    return [sys.executable, "run.py", *config, *TINY, *extra]
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        arguments, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(arguments: list[str]) -> tuple[int, str]:
+    process = start(arguments)
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def figures(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(workdir: Path) -> dict[int, tuple[float, float]]:
+    return {line["step"]: (line["train/loss"], line["train/grad_norm"]) for line in figures(workdir)}
+
+
+def interrupt_at(process: subprocess.Popen[str], workdir: Path, step: int, number: signal.Signals) -> None:
+    metrics = workdir / "metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while not (metrics.exists() and f'"step": {step},' in metrics.read_text()):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(number)
+
+
+@pytest.mark.slow
+def test_interrupted_runs_continue_bitwise(tiny_data: Path, tmp_path: Path) -> None:
+    # Long enough that a signal after step 6 always finds the run unfinished.
+    steps = "--config.steps=150"
+    code, output = finish(command(tiny_data, tmp_path / "whole", steps))
+    assert code == 0, output
+    whole = losses(tmp_path / "whole")
+    assert sorted(whole) == list(range(1, 151))
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
+        workdir = tmp_path / number.name
+        process = start(command(tiny_data, workdir, steps))
+        interrupt_at(process, workdir, 6, number)
+        output, _ = process.communicate(timeout=120)
+        stopped_at = max(losses(workdir))
+        assert stopped_at < 150
+        if number == signal.SIGKILL:
+            assert process.returncode == -signal.SIGKILL
+        else:
+            assert process.returncode == 0, output
+            assert f"{number.name}: saved step {stopped_at} of 150" in output
+        code, output = finish(command(tiny_data, workdir, steps))
+        assert code == 0, output
+        assert "resuming at step" in output
+        assert losses(workdir) == whole
+
+
+@pytest.mark.slow
+def test_another_configuration_in_the_workdir_is_refused(tiny_data: Path, tmp_path: Path) -> None:
+    assert finish(command(tiny_data, tmp_path, "--config.steps=2"))[0] == 0
+    code, output = finish(command(tiny_data, tmp_path, "--config.steps=2", "--config.seed=1", "--config.model.attention=s2s"))
+    assert code == 1
+    assert "seed: 0 there, 1 now" in output
+    assert "model.attention: 'bar' there, 's2s' now" in output
+    assert "Traceback" not in output
+    code, output = finish(command(tiny_data, tmp_path, "--config.steps=2", "--config.log.every_steps=2"))
+    assert code == 0, output
+    assert "the run is complete" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--config.model.atention=s2s"], 'Did you mean "attention"'),
+        (["--config.modle.attention=s2s"], 'Did you mean "model"'),
+        (["--config.batch_size=many"], "batch_size"),
+        (["--config.model.attention=sideways"], "the kinds are bidirectional, s2s, bar, mixed, non_cross"),
+        (["--config.model.image_encoder=alexnet"], "there are resnet_tiny"),
+        (["--config.model.image_size=70"], "not a multiple of"),
+        (["--config.freeze=('nothing/.*',)"], "matches no parameter"),
+        (["--config.data.path=/nowhere/at/all"], "no data set at /nowhere/at/all"),
+        (["--config.data.path="], "--config.data.path=DATA"),
+        (["--config.eval.every_steps=1", "--config.eval.split=dev"], "no split 'dev'"),
+        (["--config.optimizer.learning_rate=1e30", "--config.steps=20"], "not finite at step"),
+    ],
+)
+def test_wrong_input_gives_one_clear_line(tiny_data: Path, tmp_path: Path, extra: list[str], message: str) -> None:
+    code, output = finish(command(tiny_data, tmp_path, *extra))
+    assert code in (1, 2)
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, output
+    assert message in errors[0]
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("attention", KINDS)
+def test_every_attention_trains(tiny_config: ConfigDict, tmp_path: Path, attention: str) -> None:
+    tiny_config.model.attention = attention
+    check_run(tiny_config, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["resnet50", "vit_patch32"])
+def test_every_image_encoder_trains(tiny_config: ConfigDict, tmp_path: Path, encoder: str) -> None:
+    tiny_config.model.image_encoder = encoder
+    check_run(tiny_config, tmp_path)
+
+
+def test_accumulation_freezing_and_bfloat16_train(tiny_config: ConfigDict, tmp_path: Path) -> None:
+    tiny_config.accumulate = 2
+    tiny_config.dtype = "bfloat16"
+    tiny_config.freeze = (r"image_encoder/(embedder|stages/0)/.*",)
+    check_run(tiny_config, tmp_path)
+
+
+def test_random_arrays_need_no_data(tiny_config: ConfigDict, tmp_path: Path) -> None:
+    tiny_config.data.path = "fake"
+    tiny_config.eval.every_steps = 0
+    Task(tiny_config, tmp_path).fit()
+    assert len(figures(tmp_path)) == tiny_config.steps
+
+
+def check_run(config: ConfigDict, workdir: Path) -> None:
+    held_out = Task(config, workdir).fit()
+    assert held_out is not None
+    assert held_out["eval/examples"] == 10
+    assert 0 <= held_out["eval/itm_accuracy"] <= 1
+    written = figures(workdir)
+    assert [line["step"] for line in written if "train/loss" in line] == [1, 2, 3, 4]
+    assert {name for line in written for name in line} >= {
+        "train/loss",
+        "train/examples_per_second",
+        "eval/itm_accuracy",
+        "eval/mlm_accuracy",
+        "eval/mlm_accuracy_unigram",
+        "eval/mlm_loss",
+        "eval/mlm_loss_shuffled_images",
+        "eval/mlm_loss_unigram",
+    }
