@@ -1,11 +1,13 @@
 """What every task's configuration has in common."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 
 def base() -> ConfigDict:
     """Fields that stay under these names. Sizes are the published MedViLL's."""
-    config = ConfigDict()
+    config: Any = ConfigDict()
     config.seed = 0  # initialisation, shuffling, masking, dropout: everything random
     config.steps = 0  # optimizer steps of the whole run
     config.batch_size = 32  # global: over all devices and hosts
@@ -34,6 +36,7 @@ def base() -> ConfigDict:
     config.model.max_positions = 512
     config.model.dropout = 0.1
     config.model.layer_norm_eps = 1e-12
+    config.model.initializer_range = 0.02  # deviation of fresh weights
 
     # Regexes over parameter names. With a pre-trained ResNet the paper's code meant to keep stem and first stage fixed:
     # (r"image_encoder/(embedder|stages/0)/.*",)

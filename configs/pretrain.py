@@ -1,12 +1,15 @@
 """Pre-training with masked language modelling and image-text matching.
 
-    --config=configs/pretrain.py           MedViLL as published, at full size
-    --config=configs/pretrain.py:small     a small model for real data on a laptop CPU or one small GPU
-    --config=configs/pretrain.py:phantom   the demo: makes its own data, learns in minutes on two CPU cores
+--config=configs/pretrain.py           MedViLL as published, at full size
+--config=configs/pretrain.py:small     a small model for real data on a laptop CPU or one small GPU
+--config=configs/pretrain.py:phantom   the demo: makes its own data, learns in minutes on two CPU cores
 """
 
-from configs.base import base
+from typing import Any
+
 from ml_collections import ConfigDict
+
+from configs.base import base
 
 VARIANTS = ("", "small", "phantom")
 
@@ -29,7 +32,7 @@ def get_config(variant: str = "") -> ConfigDict:
     return config
 
 
-def _small(config: ConfigDict) -> None:
+def _small(config: Any) -> None:
     config.steps = 600
     config.batch_size = 32
     config.model.image_encoder = "resnet_tiny"
@@ -52,7 +55,7 @@ def _small(config: ConfigDict) -> None:
     config.checkpoint.every_steps = 100
 
 
-def _phantom(config: ConfigDict) -> None:
+def _phantom(config: Any) -> None:
     config.data.phantom = ConfigDict({"studies": 3000, "seed": 0, "image_size": 128})
     config.data.crop_ratio = (0.9, 1.1)
     config.steps = 1500

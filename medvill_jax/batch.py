@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import jax
 import numpy as np
 
-Batch = Mapping[str, jax.Array | np.ndarray]
+Batch = Mapping[str, jax.Array]
 BatchSpec = dict[str, jax.ShapeDtypeStruct]
 
 # BERT's special word pieces, in the order in which every vocabulary here must hold them.

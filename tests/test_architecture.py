@@ -92,5 +92,7 @@ def _standard(top: str) -> bool:
 
 
 def test_every_room_exists_in_the_rules() -> None:
-    rooms = {".".join(p.relative_to(ROOT).parts) for p in (ROOT / "medvill_jax").iterdir() if (p / "__init__.py").exists()}
+    rooms = {
+        ".".join(p.relative_to(ROOT).parts) for p in (ROOT / "medvill_jax").iterdir() if (p / "__init__.py").exists()
+    }
     assert rooms <= set(RULES), f"rooms without a rule: {rooms - set(RULES)}"

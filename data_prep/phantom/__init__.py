@@ -1,4 +1,7 @@
-"""Phantom data: synthetic chest X-rays and reports in the official MIMIC-CXR layout. Demo, test data and benchmark."""
+"""Phantom data: made-up chest radiographs, reports and labels in the official MIMIC-CXR layout.
+
+For the demo, the tests and benchmarks: no patient is in it, and same options give the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,11 @@ def prepare(folder: Path, *, studies: int, seed: int, image_size: int, progress:
     """Makes a phantom tree and prepares it as a user would prepare MIMIC-CXR; what is there already is reused.
 
     Args:
-        folder: gets `tree/` and `records/`.
-        studies, seed, image_size: as for `write_tree`.
-        progress: show bars on a terminal.
+      folder: gets `tree/` and `records/`.
+      studies, seed, image_size: as for `write_tree`.
+      progress: show bars if stderr is a terminal.
 
-    Returns:
-        The prepared data set, `folder/records`.
+    Returns the prepared data set, `folder/records`. Raises `DataError`.
     """
     write_tree(folder / "tree", studies=studies, seed=seed, image_size=image_size, progress=progress)
     mimic_cxr.prepare(folder / "tree", folder / "records", image_size=image_size, progress=progress)

@@ -1,42 +1,68 @@
-"""Phantom films as DICOM files: 12-bit computed radiography, window tags, at times MONOCHROME1."""
+"""A film as a DICOM file: computed radiography, 12 bits, with the tags that readers of MIMIC-CXR look at."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
-import pydicom
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
+import numpy.typing as npt
 
-BITS = 12
-# An arc under 2.25, the root for UIDs made from a UUID-like number, needs no registration.
-UID_ROOT = "2.25."
+_BITS = 12
 
 
-def write_dicom(path: Path, pixels: np.ndarray, view: str, patient_id: str, dicom_id: str) -> None:
-    """Writes float `[H, W]` attenuation in 0..1 as one film; every fourth is stored inverted, as MONOCHROME1."""
-    number = int(dicom_id.replace("-", ""), 16)
-    uid = f"{UID_ROOT}{number % 10**36}"
+def write_dicom(
+    path: Path,
+    film: npt.NDArray[np.float32],
+    *,
+    view: str,
+    subject_id: int,
+    study_id: int,
+    date: str,
+    time: str,
+    sex: str,
+    age: int,
+    rng: np.random.Generator,
+) -> None:
+    """Writes `film`, float `[rows, columns]` in 0 (air) to 1 (bone), as an uncompressed CR file.
+
+    The window tags map the stored values back to 0..255 as in the JPEG of the film. About one in five is MONOCHROME1,
+    stored with its values inverted. Needs pydicom.
+    """
+    import pydicom
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import UID, ComputedRadiographyImageStorage, ExplicitVRLittleEndian
+
+    inverted = bool(rng.random() < 0.2)
+    low, high = int(rng.integers(100, 600)), int(rng.integers(3200, 4000))
+    stored = np.round(low + np.clip(film, 0, 1) * (high - low)).astype(np.uint16)
+    if inverted:
+        stored = (2**_BITS - 1 - stored).astype(np.uint16)
+        low, high = 2**_BITS - 1 - high, 2**_BITS - 1 - low
+
+    def uid(name: str) -> UID:
+        # 2.25 is the arc for identifiers made from a 128-bit number; it needs no registration.
+        return UID(f"2.25.{int(hashlib.sha256(name.encode()).hexdigest()[:32], 16)}")
+
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
-    meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(uid)
+    meta.MediaStorageSOPInstanceUID = uid(path.stem)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = pydicom.uid.UID(f"{UID_ROOT}1")
-    data = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-    data.SOPClassUID, data.SOPInstanceUID = meta.MediaStorageSOPClassUID, uid
-    data.Modality = "CR"
-    data.PatientID = patient_id
-    data.PatientName = ""
-    data.ViewPosition = "LL" if view == "LATERAL" else view
-    top = 2**BITS - 1
-    stored = np.round(np.clip(pixels, 0, 1) * top).astype(np.uint16)
-    inverted = number % 4 == 0
+    meta.ImplementationClassUID = uid("medvill_jax phantom")
+    data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+    data.SOPClassUID = meta.MediaStorageSOPClassUID
+    data.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    data.StudyInstanceUID, data.SeriesInstanceUID = uid(f"study {study_id}"), uid(f"series {path.stem}")
+    data.StudyDate, data.StudyTime, data.StudyID = date, time, str(study_id)
+    data.Modality, data.BodyPartExamined = "CR", "CHEST"
+    data.PatientID, data.PatientName, data.PatientSex = str(subject_id), "", sex
+    data.PatientAge = f"{age:03d}Y"
+    data.ViewPosition = view
     data.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
-    data.Rows, data.Columns = stored.shape
+    data.Rows, data.Columns = (int(n) for n in stored.shape)
     data.SamplesPerPixel, data.PixelRepresentation = 1, 0
-    data.BitsAllocated, data.BitsStored, data.HighBit = 16, BITS, BITS - 1
-    data.WindowCenter, data.WindowWidth = (top + 1) // 2, top + 1
-    data.RescaleIntercept, data.RescaleSlope = 0, 1
-    data.PixelData = (top - stored if inverted else stored).astype("<u2").tobytes()
-    data.save_as(path, enforce_file_format=True)
+    data.BitsAllocated, data.BitsStored, data.HighBit = 16, _BITS, _BITS - 1
+    data.WindowCenter, data.WindowWidth = f"{(low + high + 1) / 2:g}", f"{high - low + 1:g}"
+    data.RescaleIntercept, data.RescaleSlope, data.RescaleType = "0", "1", "US"
+    data.PixelData = stored.astype("<u2").tobytes()
+    pydicom.dcmwrite(path, data, enforce_file_format=True)

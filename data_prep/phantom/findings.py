@@ -1,122 +1,312 @@
-"""What a phantom patient has: sampled findings with side, zone and severity, and how surely the report speaks of them."""
+"""What is wrong in a made-up study: findings with side, zone and severity, drawn from a seed.
+
+A study is decided here completely before anything is drawn or written, so image, report and labels cannot disagree.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
+from medvill_jax.data.records import CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
 
 SIDES = ("left", "right")
 ZONES = ("upper", "mid", "lower")
-DEVICES = ("endotracheal tube", "central venous catheter", "pacemaker", "enteric tube", "sternal wires")
+# What a study is about -> its share. The findings that come with it are drawn in `_themed`.
+_THEMES = {
+    "normal": 0.32,
+    "heart_failure": 0.15,
+    "infection": 0.19,
+    "pneumothorax": 0.09,
+    "effusion": 0.09,
+    "lesion": 0.07,
+    "trauma": 0.04,
+    "mediastinum": 0.05,
+}
+# Findings that may come with any theme but "normal", with their chance.
+_EXTRAS = {
+    "Atelectasis": 0.15,
+    "Cardiomegaly": 0.10,
+    "Enlarged Cardiomediastinum": 0.05,
+    "Fracture": 0.05,
+    "Lung Lesion": 0.03,
+    "Lung Opacity": 0.06,
+    "Pleural Effusion": 0.08,
+    "Pleural Other": 0.20,
+}
+_MOST_FINDINGS = 4
+# Chance that a finding without others to lean on is only suspected.
+_UNCERTAIN = {
+    "Atelectasis": 0.14,
+    "Cardiomegaly": 0.06,
+    "Consolidation": 0.16,
+    "Edema": 0.12,
+    "Fracture": 0.08,
+    "Lung Lesion": 0.10,
+    "Pleural Effusion": 0.08,
+    "Pleural Other": 0.10,
+    "Pneumonia": 0.22,
+    "Pneumothorax": 0.06,
+    "Enlarged Cardiomediastinum": 0.10,
+}
+# Chance that a finding that is absent is said to be absent.
+_DENIED = {
+    "Pleural Effusion": 0.80,
+    "Pneumothorax": 0.80,
+    "Consolidation": 0.55,
+    "Edema": 0.40,
+    "Cardiomegaly": 0.45,
+    "Pneumonia": 0.15,
+    "Fracture": 0.18,
+    "Enlarged Cardiomediastinum": 0.25,
+    "Lung Lesion": 0.10,
+    "Lung Opacity": 0.10,
+    "Atelectasis": 0.04,
+    "Support Devices": 0.03,
+}
+_DEVICES = {
+    "endotracheal tube": 0.22,
+    "nasogastric tube": 0.18,
+    "central line": 0.24,
+    "pacemaker": 0.20,
+    "chest tube": 0.04,
+    "monitoring leads": 0.12,
+}
+_SEVERITIES = ("small", "moderate", "large")
 
 
 @dataclass(frozen=True)
-class Kind:
-    """How one finding is sampled.
+class Sign:
+    """One finding that is drawn and reported.
 
     Attributes:
-        rate: chance in a study that is not normal (devices: in any study).
-        sides: sides it may be on; empty where the finding has none.
-        zones: zones of the lung it may be in; empty where it has none.
-        severities: grades, mildest first, each visible on the film.
-        uncertain: chance that the report hedges and the film shows it faintly.
-        negated: chance that a report mentions its absence.
+      finding: a name of `CHEXPERT_FINDINGS`.
+      side: the patient's "left" or "right", "bilateral", or "" where it has none.
+      zone: "upper", "mid", "lower", or "".
+      severity: "small", "moderate" or "large".
+      kind: which device, fracture, ...; "" where there is one kind only.
+      uncertain: only suspected, and drawn faintly.
     """
 
-    rate: float
-    sides: tuple[str, ...] = ()
-    zones: tuple[str, ...] = ()
-    severities: tuple[str, ...] = ("",)
-    uncertain: float = 0.08
-    negated: float = 0.3
-
-
-BOTH = (*SIDES, "bilateral")
-KINDS = {
-    "Atelectasis": Kind(0.22, SIDES, (), ("",), negated=0.1),
-    "Cardiomegaly": Kind(0.30, (), (), ("mild", "severe"), uncertain=0.04, negated=0.6),
-    "Consolidation": Kind(0.20, SIDES, ZONES, ("",), negated=0.45),
-    "Edema": Kind(0.22, (), (), ("mild", "severe"), negated=0.35),
-    "Enlarged Cardiomediastinum": Kind(0.14, uncertain=0.04, negated=0.35),
-    "Fracture": Kind(0.12, SIDES, negated=0.15),
-    "Lung Lesion": Kind(0.16, SIDES, ZONES, negated=0.1),
-    "Lung Opacity": Kind(0.16, SIDES, ZONES, uncertain=0.0, negated=0.15),
-    "Pleural Effusion": Kind(0.36, BOTH, (), ("small", "moderate", "large"), uncertain=0.05, negated=0.7),
-    "Pleural Other": Kind(0.10, SIDES, negated=0.05),
-    "Pneumonia": Kind(0.18, SIDES, ZONES, uncertain=0.15, negated=0.3),
-    "Pneumothorax": Kind(0.22, SIDES, (), ("small", "large"), uncertain=0.04, negated=0.7),
-}
-NORMAL_RATE = 0.33
-DEVICE_RATE = 0.4
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One finding that is present. `strength` scales its contrast on the film: 1, or less for a hedged one."""
-
-    name: str
+    finding: str
     side: str = ""
     zone: str = ""
-    severity: str = ""
+    severity: str = "moderate"
+    kind: str = ""
     uncertain: bool = False
-    device: str = ""
-
-    @property
-    def strength(self) -> float:
-        """Contrast on the film."""
-        return 0.55 if self.uncertain else 1.0
 
     @property
     def sides(self) -> tuple[str, ...]:
-        """The sides it shows on."""
-        return SIDES if self.side == "bilateral" else (self.side,) if self.side else ()
+        """The sides it is on; a sign without side counts for both."""
+        return SIDES if self.side in ("bilateral", "") else (self.side,)
+
+    @property
+    def strength(self) -> float:
+        """How strongly it is drawn: 1, or less when it is only suspected."""
+        return 0.6 if self.uncertain else 1.0
 
 
 @dataclass(frozen=True)
 class Study:
-    """The findings of one study: those present, and the names whose absence the report states."""
+    """The findings of one study and what its report denies."""
 
-    present: tuple[Finding, ...]
-    negated: tuple[str, ...]
+    signs: tuple[Sign, ...]
+    denied: tuple[str, ...]
+    findings_section: bool
+    age: int
+    sex: str
 
-    @property
-    def normal(self) -> bool:
-        """Nothing but devices, which CheXpert's "No Finding" allows."""
-        return all(finding.device for finding in self.present)
-
-    def labels(self) -> tuple[int, ...]:
-        """One value a CheXpert finding, in their order (see `records`)."""
-        values = dict.fromkeys(CHEXPERT_FINDINGS, ABSENT) | dict.fromkeys(self.negated, NEGATIVE)
-        for finding in self.present:
-            values[finding.name] = UNCERTAIN if finding.uncertain else POSITIVE
-        if self.normal:
-            values["No Finding"] = POSITIVE
-        return tuple(values.values())
-
-
-def sample_study(rng: np.random.Generator) -> Study:
-    """A study's findings."""
-    present: list[Finding] = []
-    if rng.random() >= NORMAL_RATE:
-        while not present:
-            present = [_sample(name, kind, rng) for name, kind in KINDS.items() if rng.random() < kind.rate]
-    names = {finding.name for finding in present}
-    negated = [name for name, kind in KINDS.items() if name not in names and rng.random() < kind.negated]
-    if rng.random() < DEVICE_RATE:
-        chosen = rng.choice(DEVICES, rng.choice([1, 2], p=[0.7, 0.3]), replace=False)
-        for device in chosen:
-            side = str(rng.choice(SIDES)) if device in ("central venous catheter", "pacemaker") else ""
-            present.append(Finding("Support Devices", side=side, device=str(device)))
-    return Study(tuple(present), tuple(negated))
+    def labels(self) -> dict[str, int]:
+        """Finding -> 1 positive, 0 negative, -1 uncertain; what the report does not mention is not in it."""
+        labels = dict.fromkeys(self.denied, NEGATIVE)
+        for sign in self.signs:
+            if labels.get(sign.finding) != POSITIVE:
+                labels[sign.finding] = UNCERTAIN if sign.uncertain else POSITIVE
+        # As CheXpert has it, a patient with a pacemaker and nothing else has no finding.
+        if not any(value != NEGATIVE for name, value in labels.items() if name != "Support Devices"):
+            labels["No Finding"] = POSITIVE
+        return {name: labels[name] for name in CHEXPERT_FINDINGS if name in labels}
 
 
-def _sample(name: str, kind: Kind, rng: np.random.Generator) -> Finding:
-    def pick(options: tuple[str, ...]) -> str:
-        return str(rng.choice(options)) if options else ""
-
-    return Finding(
-        name, pick(kind.sides), pick(kind.zones), pick(kind.severities), uncertain=bool(rng.random() < kind.uncertain)
+def sample(rng: np.random.Generator, age: int, sex: str) -> Study:
+    """Draws one study of a patient of `age` years, `sex` "M" or "F"."""
+    theme = _pick(rng, _THEMES)
+    signs = _themed(rng, theme)
+    if theme != "normal":
+        names = list(_EXTRAS)
+        rng.shuffle(names)
+        for name in names:
+            there = {sign.finding for sign in signs}
+            if rng.random() < _EXTRAS[name] and name not in there and len(there) < _MOST_FINDINGS:
+                signs += [sign for sign in _one(rng, name) if _fits(sign, signs)]
+    signs = _in_sight(signs)
+    devices = _devices(rng, signs)
+    present = {sign.finding for sign in signs + devices}
+    denied = [name for name, chance in _DENIED.items() if rng.random() < chance and name not in present]
+    # "No consolidation" beside a pneumonia, or "no opacity" beside any shadow in the lung, would contradict itself.
+    shadows = {"Pneumonia", "Consolidation", "Lung Opacity", "Edema", "Lung Lesion", "Atelectasis"} & present
+    contradicted = {"Lung Opacity", "Consolidation", "Pneumonia"} if shadows - {"Atelectasis"} else {"Lung Opacity"}
+    if shadows:
+        denied = [name for name in denied if name not in contradicted]
+    if "Cardiomegaly" in present or "Enlarged Cardiomediastinum" in present:
+        denied = [name for name in denied if name not in ("Cardiomegaly", "Enlarged Cardiomediastinum")]
+    if not signs and not denied:
+        denied = ["Pleural Effusion", "Pneumothorax"]
+    return Study(
+        signs=tuple(signs + devices),
+        denied=tuple(denied),
+        findings_section=bool(rng.random() >= 0.08),
+        age=age,
+        sex=sex,
     )
+
+
+def _pick(rng: np.random.Generator, shares: dict[str, float]) -> str:
+    chances = np.array(list(shares.values()))
+    return list(shares)[int(rng.choice(len(chances), p=chances / chances.sum()))]
+
+
+def _side(rng: np.random.Generator, bilateral: float = 0.0) -> str:
+    return "bilateral" if rng.random() < bilateral else SIDES[int(rng.integers(2))]
+
+
+def _zone(rng: np.random.Generator, upper: float = 0.3, mid: float = 0.25) -> str:
+    return _pick(rng, {"upper": upper, "mid": mid, "lower": 1 - upper - mid})
+
+
+def _severity(rng: np.random.Generator, small: float = 0.35, moderate: float = 0.4) -> str:
+    return _pick(rng, dict(zip(_SEVERITIES, (small, moderate, 1 - small - moderate), strict=True)))
+
+
+def _themed(rng: np.random.Generator, theme: str) -> list[Sign]:
+    chance = rng.random
+    signs: list[Sign] = []
+    if theme == "heart_failure":
+        if chance() < 0.75:
+            signs += _one(rng, "Cardiomegaly")
+        if chance() < 0.75 or not signs:
+            signs += _one(rng, "Edema")
+        if chance() < 0.55:
+            signs += _one(rng, "Pleural Effusion", bilateral=0.6)
+    elif theme == "infection":
+        name = "Consolidation" if chance() < 0.46 else "Pneumonia"
+        signs += _one(rng, name)
+        main = signs[0]
+        if chance() < 0.3 and main.zone == "lower":
+            signs.append(_new(rng, "Pleural Effusion", side=main.side, severity="small"))
+    elif theme == "pneumothorax":
+        signs += _one(rng, "Pneumothorax")
+        if chance() < 0.25:
+            signs += [sign for sign in _one(rng, "Fracture") if _fits(sign, signs)]
+        if chance() < 0.3:
+            signs.append(Sign("Support Devices", side=signs[0].side, kind="chest tube"))
+    elif theme == "effusion":
+        signs += _one(rng, "Pleural Effusion")
+        if chance() < 0.55:
+            signs.append(_new(rng, "Atelectasis", side=signs[0].side, zone="lower"))
+    elif theme == "lesion":
+        signs += _one(rng, "Lung Lesion")
+    elif theme == "trauma":
+        signs += _one(rng, "Fracture")
+        if chance() < 0.2:
+            signs.append(_new(rng, "Pleural Effusion", side=signs[0].side))
+    elif theme == "mediastinum":
+        signs += _one(rng, "Enlarged Cardiomediastinum")
+    return signs
+
+
+def _new(rng: np.random.Generator, finding: str, **values: str) -> Sign:
+    values.setdefault("severity", _severity(rng))
+    uncertain = bool(rng.random() < _UNCERTAIN.get(finding, 0.0))
+    if uncertain and values["severity"] == "large":
+        # Nobody is in doubt about a large one.
+        values["severity"] = "moderate"
+    return Sign(finding, uncertain=uncertain, **values)
+
+
+def _one(rng: np.random.Generator, finding: str, bilateral: float | None = None) -> list[Sign]:
+    """The sign or signs that make up a finding."""
+    if finding == "Pleural Effusion":
+        return [_new(rng, finding, side=_side(rng, 0.3 if bilateral is None else bilateral))]
+    if finding == "Pneumothorax":
+        return [_new(rng, finding, side=_side(rng), severity=_severity(rng, 0.3, 0.4))]
+    if finding == "Edema":
+        return [_new(rng, finding, side="bilateral", severity=_severity(rng, 0.3, 0.4))]
+    if finding == "Cardiomegaly":
+        return [_new(rng, finding, severity=_severity(rng, 0.25, 0.45))]
+    if finding == "Enlarged Cardiomediastinum":
+        return [_new(rng, finding, severity=_severity(rng, 0.3, 0.4))]
+    if finding == "Atelectasis":
+        return [_new(rng, finding, side=_side(rng, 0.35), zone=_zone(rng, 0.05, 0.2))]
+    if finding == "Consolidation":
+        sign = _new(rng, finding, side=_side(rng), zone=_zone(rng), severity=_severity(rng, 0.2, 0.45))
+        return [sign]
+    if finding == "Pneumonia":
+        sign = _new(rng, finding, side=_side(rng, 0.15), zone=_zone(rng), severity=_severity(rng, 0.2, 0.45))
+        # A pneumonia is always told through the opacity that is seen.
+        return [Sign("Lung Opacity", sign.side, sign.zone, sign.severity, kind="pneumonia"), sign]
+    if finding == "Lung Opacity":
+        return [_new(rng, finding, side=_side(rng, 0.15), zone=_zone(rng))]
+    if finding == "Lung Lesion":
+        kind = _pick(rng, {"nodule": 0.45, "mass": 0.35, "nodules": 0.2})
+        if kind == "nodules":
+            return [_new(rng, finding, side="bilateral", kind=kind)]
+        return [_new(rng, finding, side=_side(rng), zone=_zone(rng, 0.4, 0.35), kind=kind)]
+    if finding == "Pleural Other":
+        return [_new(rng, finding, side=_side(rng, 0.2), kind=_pick(rng, {"thickening": 0.6, "plaques": 0.4}))]
+    if finding == "Fracture":
+        return [_new(rng, finding, side=_side(rng), kind=_pick(rng, {"ribs": 0.55, "rib": 0.2, "clavicle": 0.25}))]
+    raise ValueError(f"no such finding: {finding}")
+
+
+def _fits(new: Sign, there: list[Sign]) -> bool:
+    """Whether a sign can be seen beside the others: air and fluid on one side hide each other, opacities merge."""
+    rivals = {
+        "Pleural Effusion": {"Pneumothorax"},
+        "Pneumothorax": {"Pleural Effusion", "Pleural Other"},
+        "Pleural Other": {"Pneumothorax", "Pleural Effusion"},
+        "Lung Opacity": {"Consolidation", "Pneumonia", "Lung Opacity", "Edema"},
+        "Lung Lesion": {"Consolidation", "Pneumonia", "Lung Opacity", "Edema"},
+        "Atelectasis": {"Pneumothorax"},
+    }.get(new.finding, set())
+    return not any(sign.finding in rivals and set(sign.sides) & set(new.sides) for sign in there)
+
+
+def _in_sight(signs: list[Sign]) -> list[Sign]:
+    """Moves what a large heart or an effusion would hide to a zone where it is seen."""
+    wide = any(sign.finding == "Cardiomegaly" and sign.severity != "small" for sign in signs)
+    behind = {"left"} if wide else set()
+    drowned = {side: sign.severity for sign in signs if sign.finding == "Pleural Effusion" for side in sign.sides}
+    moved = []
+    for sign in signs:
+        if sign.finding in ("Lung Lesion", "Consolidation", "Pneumonia", "Lung Opacity"):
+            levels = {drowned.get(side) for side in sign.sides}
+            if "large" in levels and sign.zone in ("mid", "lower"):
+                sign = replace(sign, zone="upper")
+            elif sign.zone == "lower" and (behind & set(sign.sides) or "moderate" in levels):
+                sign = replace(sign, zone="mid")
+        moved.append(sign)
+    return moved
+
+
+def _devices(rng: np.random.Generator, signs: list[Sign]) -> list[Sign]:
+    there = {sign.kind for sign in signs}
+    if rng.random() > (0.35 if signs else 0.15):
+        return []
+    devices: list[Sign] = []
+    for _ in range(1 + int(rng.random() < 0.4)):
+        kind = _pick(rng, _DEVICES)
+        if kind in there:
+            continue
+        there.add(kind)
+        side = ""
+        if kind == "pacemaker":
+            side = "left" if rng.random() < 0.75 else "right"
+        elif kind == "central line":
+            side = _side(rng)
+        elif kind == "chest tube":
+            side = next((sign.side for sign in signs if sign.finding == "Pleural Effusion"), "")
+            side = side if side in SIDES else _side(rng)
+        devices.append(Sign("Support Devices", side=side, kind=kind))
+    return devices

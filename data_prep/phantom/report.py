@@ -1,211 +1,162 @@
-"""Writes the radiology report of a phantom study: the same findings, in varied words.
-
-Layout as in MIMIC-CXR: a "FINAL REPORT" line, then sections whose headers stand in capitals at the start of a line,
-`___` where a name was removed.
-"""
+"""The report of a made-up study, in the layout of the MIMIC-CXR reports: the same findings, in varied words."""
 
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
-from data_prep.phantom.findings import Finding, Study
+from data_prep.phantom import phrases
+from data_prep.phantom.findings import Sign, Study
 
-# {side} "left", "right" or "bilateral", {zone} "upper", "mid" or "lower", {severity} as sampled.
-PRESENT: dict[str, tuple[str, ...]] = {
-    "Atelectasis": (
-        "There is linear atelectasis at the {side} base.",
-        "Plate-like atelectasis is seen at the {side} lung base.",
-        "Bands of atelectasis at the {side} base with mild volume loss.",
-    ),
-    "Cardiomegaly": (
-        "There is {severity} cardiomegaly.",
-        "The heart is enlarged, consistent with {severity} cardiomegaly.",
-        "The cardiac silhouette shows {severity} enlargement.",
-    ),
-    "Consolidation": (
-        "There is consolidation in the {side} {zone} lung zone.",
-        "Dense consolidation with air bronchograms is present in the {side} {zone} zone.",
-        "The {side} {zone} zone shows a focal consolidation.",
-    ),
-    "Edema": (
-        "There is {severity} pulmonary edema.",
-        "Perihilar haze and septal lines indicate {severity} pulmonary edema.",
-        "Findings are consistent with {severity} interstitial edema.",
-    ),
-    "Enlarged Cardiomediastinum": (
-        "The mediastinum is widened.",
-        "There is widening of the mediastinal contour.",
-        "The upper mediastinum is enlarged.",
-    ),
-    "Fracture": (
-        "There is a displaced {side} rib fracture.",
-        "A fracture of a {side} rib is seen with a step in the cortex.",
-        "Displaced fracture of the {side} lateral rib.",
-    ),
-    "Lung Lesion": (
-        "There is a round nodule in the {side} {zone} lung zone.",
-        "A well defined nodule projects over the {side} {zone} zone.",
-        "The {side} {zone} zone contains a solitary nodule.",
-    ),
-    "Lung Opacity": (
-        "There is a hazy opacity in the {side} {zone} lung zone.",
-        "Ill defined opacity is seen in the {side} {zone} zone.",
-        "The {side} {zone} zone shows hazy increased opacity.",
-    ),
-    "Pleural Effusion": (
-        "There is a {severity} {side} pleural effusion.",
-        "A {severity} {side} pleural effusion is present.",
-        "{severity} {side} effusion with blunting of the costophrenic angle.",
-    ),
-    "Pleural Other": (
-        "There is calcified pleural thickening on the {side}.",
-        "Pleural plaques are seen along the {side} chest wall.",
-        "The {side} lateral pleura is thickened.",
-    ),
-    "Pneumonia": (
-        "Patchy opacities in the {side} {zone} zone represent pneumonia.",
-        "There is pneumonia in the {side} {zone} lung zone.",
-        "Clustered infiltrates in the {side} {zone} zone are consistent with pneumonia.",
-    ),
-    "Pneumothorax": (
-        "There is a {severity} {side} pneumothorax.",
-        "A {severity} {side} pneumothorax is present with a visible pleural line.",
-        "{severity} pneumothorax on the {side}.",
-    ),
-}
-UNCERTAIN: dict[str, tuple[str, ...]] = {
-    "Atelectasis": ("Possible atelectasis at the {side} base.", "Atelectasis at the {side} base cannot be excluded."),
-    "Cardiomegaly": ("There may be {severity} cardiomegaly.", "Possible {severity} cardiomegaly."),
-    "Consolidation": (
-        "Possible consolidation in the {side} {zone} zone.",
-        "Consolidation in the {side} {zone} zone cannot be excluded.",
-    ),
-    "Edema": ("There may be {severity} pulmonary edema.", "Possible {severity} pulmonary edema."),
-    "Enlarged Cardiomediastinum": ("The mediastinum may be widened.", "Possible widening of the mediastinum."),
-    "Fracture": ("Possible {side} rib fracture.", "A {side} rib fracture cannot be excluded."),
-    "Lung Lesion": (
-        "Possible nodule in the {side} {zone} zone.",
-        "There may be a nodule in the {side} {zone} lung zone.",
-    ),
-    "Pleural Effusion": (
-        "Possible {severity} {side} pleural effusion.",
-        "A {severity} {side} pleural effusion cannot be excluded.",
-    ),
-    "Pleural Other": ("Possible pleural thickening on the {side}.", "There may be pleural plaques on the {side}."),
-    "Pneumonia": (
-        "Faint opacities in the {side} {zone} zone may represent pneumonia.",
-        "Pneumonia in the {side} {zone} zone cannot be excluded.",
-    ),
-    "Pneumothorax": (
-        "Possible {severity} {side} pneumothorax.",
-        "A {severity} {side} pneumothorax cannot be excluded.",
-    ),
-}
-ABSENT: dict[str, tuple[str, ...]] = {
-    "Atelectasis": ("There is no atelectasis.", "No atelectasis is seen."),
-    "Cardiomegaly": ("The heart size is normal.", "The cardiac silhouette is within normal limits."),
-    "Consolidation": ("There is no focal consolidation.", "No consolidation is seen."),
-    "Edema": ("There is no pulmonary edema.", "No evidence of edema."),
-    "Enlarged Cardiomediastinum": (
-        "The mediastinal contours are normal.",
-        "The mediastinum is not widened.",
-    ),
-    "Fracture": ("No acute fracture is seen.", "There is no rib fracture."),
-    "Lung Lesion": ("There is no nodule or mass.", "No suspicious nodule is seen."),
-    "Lung Opacity": ("There is no focal opacity.", "No opacity is seen."),
-    "Pleural Effusion": ("There is no pleural effusion.", "No pleural effusion is seen."),
-    "Pleural Other": ("There is no pleural thickening.", "No pleural plaques are seen."),
-    "Pneumonia": ("There is no evidence of pneumonia.", "No pneumonia is seen."),
-    "Pneumothorax": ("There is no pneumothorax.", "No pneumothorax is seen."),
-}
-DEVICES: dict[str, tuple[str, ...]] = {
-    "endotracheal tube": (
-        "The endotracheal tube ends above the carina.",
-        "An endotracheal tube is in standard position.",
-    ),
-    "central venous catheter": (
-        "A {side} central venous catheter ends in the lower SVC.",
-        "There is a {side} central line in place.",
-    ),
-    "pacemaker": (
-        "A {side} chest wall pacemaker is in place with two leads.",
-        "There is a {side} pacemaker with intact leads.",
-    ),
-    "enteric tube": ("An enteric tube ends in the stomach.", "The enteric tube courses below the diaphragm."),
-    "sternal wires": ("Median sternotomy wires are intact.", "There are sternotomy wires."),
-}
-CLEAR = ("The lungs are clear.", "Both lungs are clear and well expanded.", "The lungs are well inflated and clear.")
-NORMAL = ("No acute cardiopulmonary process.", "Normal chest radiograph.", "No acute cardiopulmonary abnormality.")
-INDICATIONS = ("shortness of breath", "cough", "chest pain", "fever", "line placement", "trauma", "preoperative")
-JOINED = ("Pleural Effusion", "Pneumothorax")
+T = TypeVar("T")
+
+_BLOCKS = (
+    ("Cardiomegaly", "Enlarged Cardiomediastinum"),
+    ("Consolidation", "Lung Opacity", "Pneumonia", "Edema", "Lung Lesion", "Atelectasis"),
+    ("Pleural Effusion", "Pneumothorax", "Pleural Other"),
+    ("Fracture",),
+)
+_DEGREE = {"small": "mild", "moderate": "moderate", "large": "severe"}
+# With none of these, the lungs may be called clear.
+_LUNG = {*_BLOCKS[1], *_BLOCKS[2]}
+# A report below this many words gets remarks that say nothing about findings.
+_FEW_WORDS = 24
 
 
-def findings_text(study: Study, rng: np.random.Generator) -> str:
-    """The FINDINGS section: every present finding, every stated absence, in varied order."""
-    sentences = [_sentence(finding, rng) for finding in study.present if not finding.device]
-    devices = [_sentence(finding, rng) for finding in study.present if finding.device]
-    negated = list(study.negated)
-    absent = []
-    if all(name in negated for name in JOINED) and rng.random() < 0.7:
-        negated = [name for name in negated if name not in JOINED]
-        absent.append("There is no pleural effusion or pneumothorax.")
-    absent += [str(rng.choice(ABSENT[name])) for name in negated]
-    if study.normal:
-        sentences.append(str(rng.choice(CLEAR)))
-    blocks = [_shuffled(sentences, rng), _shuffled(absent, rng), devices]
-    return " ".join(sentence for block in _shuffled(blocks, rng) for sentence in block)
-
-
-def impression_text(study: Study, rng: np.random.Generator) -> str:
-    """The IMPRESSION section: the main points, numbered where there are several."""
-    points = [_sentence(finding, rng) for finding in study.present if not finding.device][:3]
-    if not points:
-        return str(rng.choice(NORMAL))
-    if len(points) == 1:
-        return points[0]
-    return "\n".join(f"{number}. {point}" for number, point in enumerate(points, 1))
-
-
-def report_text(study: Study, view: str, rng: np.random.Generator, *, with_findings: bool = True) -> str:
-    """The whole report file.
+def report_text(study: Study, views: Sequence[str], rng: np.random.Generator) -> str:
+    """The whole text of a report file.
 
     Args:
-        study: what is present and what is stated to be absent.
-        view: of the first film, for the EXAMINATION line.
-        rng: choice of words.
-        with_findings: False leaves the FINDINGS section out, as some reports do.
+      study: what is present, suspected and denied.
+      views: the ViewPosition of the images of the study.
+      rng: chooses the words.
     """
-    examination = "CHEST (PORTABLE AP)" if view == "AP" else "CHEST (PA AND LAT)"
-    indication = rng.choice(INDICATIONS)
-    technique = "Portable frontal view" if view == "AP" else "Frontal and lateral views"
+    lateral = "LATERAL" in views
+    view = "LATERAL" if lateral else "AP" if "AP" in views else "PA"
+    examination = phrases.EXAMINATIONS[view]
+    if lateral and "AP" in views:
+        examination = "CHEST (AP AND LAT)"
+    person = "man" if study.sex == "M" else "woman"
+    header = _pick(rng, ("INDICATION", "INDICATION", "HISTORY", "REASON FOR EXAM"))
     sections = {
         "EXAMINATION": examination,
-        "INDICATION": f"___ year old patient with {indication}.",
-        "TECHNIQUE": f"{technique} of the chest.",
-        "COMPARISON": str(rng.choice(["None.", "Chest radiograph ___.", "___"])),
+        header: f"___ year old {person} with {_pick(rng, phrases.INDICATIONS)}.",
+        "TECHNIQUE": _pick(rng, phrases.TECHNIQUES[view]).replace("PA", "AP" if "AP" in views else "PA"),
+        "COMPARISON": _pick(rng, phrases.COMPARISONS),
     }
-    if with_findings:
+    if rng.random() < 0.25:
+        del sections[_pick(rng, ("EXAMINATION", "TECHNIQUE", "COMPARISON"))]
+    if study.findings_section:
         sections["FINDINGS"] = findings_text(study, rng)
     sections["IMPRESSION"] = impression_text(study, rng)
-    body = "\n \n".join(f" {name}:  {_wrapped(text)}" for name, text in sections.items())
+    body = "\n\n".join(f" {name}:  {_wrapped(text)}" for name, text in sections.items())
     return f"{'FINAL REPORT':>45}\n{body}\n"
 
 
-def _sentence(finding: Finding, rng: np.random.Generator) -> str:
-    if finding.device:
-        options = DEVICES[finding.device]
-    else:
-        options = (UNCERTAIN if finding.uncertain else PRESENT)[finding.name]
-    text = str(rng.choice(options)).format(side=finding.side, zone=finding.zone, severity=finding.severity)
+def findings_text(study: Study, rng: np.random.Generator) -> str:
+    """The FINDINGS section: everything seen and everything denied, block by block in varied order."""
+    denied = list(study.denied)
+    listed = _list_of_denied(denied, rng)
+    blocks: list[list[str]] = []
+    for names in _BLOCKS:
+        said = [sentence(sign, rng) for sign in study.signs if sign.finding in names]
+        said += [_pick(rng, phrases.DENIED[name]) for name in denied if name in names]
+        if "Consolidation" in names and _lungs_clear(study) and rng.random() < 0.6:
+            said.insert(0, _pick(rng, phrases.CLEAR))
+        blocks.append(said)
+    if listed:
+        blocks.append([listed])
+    order = [blocks[number] for number in rng.permutation(len(blocks))]
+    devices = [sentence(sign, rng) for sign in study.signs if sign.finding == "Support Devices"]
+    devices += [_pick(rng, phrases.DENIED[name]) for name in denied if name == "Support Devices"]
+    order = [devices, *order] if rng.random() < 0.5 else [*order, devices]
+    said = [text for block in order for text in block]
+    remarks = [phrases.REMARKS[number] for number in rng.permutation(len(phrases.REMARKS))]
+    while remarks and sum(len(text.split()) for text in said) < _FEW_WORDS:
+        said.append(remarks.pop())
+    return " ".join(said)
+
+
+def impression_text(study: Study, rng: np.random.Generator) -> str:
+    """The IMPRESSION section: the main points, at times numbered; all points where it is the only section."""
+    points: list[str] = []
+    for sign in study.signs:
+        if sign.finding == "Support Devices" and study.findings_section:
+            continue
+        text = sentence(sign, rng)
+        if sign.finding == "Pneumonia" and points:
+            points[-1] += f" {text}"
+        else:
+            points.append(text)
+    if study.findings_section:
+        points = points[:3]
+    if not study.findings_section:
+        points += [_pick(rng, phrases.DENIED[name]) for name in study.denied]
+    if not any(sign.finding != "Support Devices" for sign in study.signs):
+        points.insert(0, _pick(rng, phrases.NORMAL))
+    if len(points) == 1 or rng.random() < 0.4:
+        return " ".join(points)
+    return "\n".join(f"{number}. {text}" for number, text in enumerate(points, 1))
+
+
+def sentence(sign: Sign, rng: np.random.Generator) -> str:
+    """One sentence that says what a sign says: nothing more, nothing that contradicts it."""
+    table = phrases.SUSPECTED if sign.uncertain else phrases.PRESENT
+    options = table.get(f"{sign.finding}:{sign.kind}") or table[sign.finding]
+    both = sign.side == "bilateral"
+    article = "" if both else "a "
+    text = _pick(rng, options).format(
+        side=sign.side,
+        place=_place(sign, rng),
+        size=sign.severity,
+        degree=_DEGREE[sign.severity],
+        a=article,
+        A=article.capitalize(),
+        s="s" if both else "",
+        bone="clavicle" if sign.kind == "clavicle" else "rib",
+        pleura=sign.kind,
+        **{"is": "are" if both else "is"},
+    )
     return text[0].upper() + text[1:]
 
 
-def _shuffled(items: list, rng: np.random.Generator) -> list:
-    return [items[index] for index in rng.permutation(len(items))]
+def _place(sign: Sign, rng: np.random.Generator) -> str:
+    if not sign.zone:
+        return ""
+    if sign.side == "bilateral":
+        return {"upper": "both upper lungs", "mid": "both mid lungs", "lower": "both lung bases"}[sign.zone]
+    options = {
+        "upper": ("upper lobe", "upper lung zone"),
+        "mid": ("mid lung", "mid lung zone"),
+        "lower": ("lower lobe", "lung base", "lower lung zone"),
+    }[sign.zone]
+    return f"the {sign.side} {_pick(rng, options)}"
+
+
+def _lungs_clear(study: Study) -> bool:
+    return not any(sign.finding in _LUNG for sign in study.signs)
+
+
+def _list_of_denied(denied: list[str], rng: np.random.Generator) -> str:
+    """One sentence that denies several findings at once, which are taken out of `denied`; "" if there are too few."""
+    names = [name for name in phrases.LISTED if name in denied]
+    if len(names) < 2 or rng.random() < 0.3:
+        return ""
+    names = [names[number] for number in rng.permutation(len(names))[: 2 + int(rng.random() < 0.5)]]
+    for name in names:
+        denied.remove(name)
+    words = [phrases.LISTED[name] for name in names]
+    listed = f"{', '.join(words[:-1])}, or {words[-1]}" if len(words) > 2 else " or ".join(words)
+    return _pick(rng, ("No {}.", "There is no {}.", "No evidence of {}.")).format(listed)
+
+
+def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+    return options[int(rng.integers(len(options)))]
 
 
 def _wrapped(text: str) -> str:
-    lines = (textwrap.fill(line, 78, subsequent_indent=" ") for line in text.split("\n"))
+    lines = (textwrap.fill(line, 76, subsequent_indent=" ") for line in text.split("\n"))
     return "\n ".join(lines)

@@ -1,17 +1,18 @@
-"""Writes phantom studies as a tree in the official MIMIC-CXR 2.0.0 layout. Same seed, same bytes."""
+"""Made-up studies on disk, as a tree in the official MIMIC-CXR 2.0.0 layout. Same options, same bytes."""
 
 from __future__ import annotations
 
-import concurrent.futures
+import contextlib
 import csv
-import functools
 import gzip
 import hashlib
 import io
 import json
 import multiprocessing
 import os
-import shutil
+import sys
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,14 @@ from PIL import Image
 from tqdm import tqdm
 
 from data_prep.phantom import film
-from data_prep.phantom.findings import sample_study
+from data_prep.phantom.findings import Study, sample
 from data_prep.phantom.report import report_text
-from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN, DataError
+from data_prep.workspace import workspace
+from medvill_jax.data.records import CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN, DataError
 
-# Part of the marker file, so that a tree made by an older renderer is not taken for a current one.
-GENERATOR_VERSION = 1
 MARKER = "phantom.json"
-FIRST_SUBJECT, FIRST_STUDY = 10_000_032, 50_000_014
-STUDIES_PER_SUBJECT = (1, 1, 1, 2, 3)  # drawn from, per subject
-SPLIT_SHARES = (("train", 0.80), ("validate", 0.08), ("test", 0.12))
-NO_FINDINGS_RATE = 0.08
+# Part of the marker: a tree of an older generator is not taken for one of this.
+GENERATOR_VERSION = 1
 METADATA_COLUMNS = (
     "dicom_id",
     "subject_id",
@@ -47,189 +45,292 @@ METADATA_COLUMNS = (
     "ViewCodeSequence_CodeMeaning",
     "PatientOrientationCodeSequence_CodeMeaning",
 )
-VIEW_MEANING = {"AP": "antero-posterior", "PA": "postero-anterior", "LATERAL": "lateral"}
+_VIEW_MEANING = {"AP": "antero-posterior", "PA": "postero-anterior", "LATERAL": "lateral"}
+_PROCEDURES = {
+    ("AP",): "CHEST (PORTABLE AP)",
+    ("PA",): "CHEST (SINGLE VIEW)",
+    ("AP", "LATERAL"): "CHEST (AP AND LAT)",
+    ("LATERAL", "PA"): "CHEST (PA AND LAT)",
+}
+_CELLS = {POSITIVE: "1.0", NEGATIVE: "0.0", UNCERTAIN: "-1.0", None: ""}
+_JPEG_QUALITY = 95
+# Splits are dealt to subjects in hands of 25: exactly 80 / 8 / 12 per cent of every full hand.
+_HAND = ("train",) * 20 + ("validate",) * 2 + ("test",) * 3
+_NEW_SUBJECT = 0.62
+_NEGBIO_DIFFERS = 0.02
+_SMALLEST_IMAGE = 32
+# Below this many studies, starting worker processes takes longer than the work.
+_WORTH_WORKERS = 64
 
 
 @dataclass(frozen=True)
 class Job:
-    """One study to write; everything about it is a function of these fields."""
+    """One study to be made; everything in it follows from these values."""
 
-    root: Path
+    root: str
     seed: int
     number: int
     subject: int
-    split: str
     image_size: int
     dicom: bool
 
-    @property
-    def study_id(self) -> int:
-        """Official-looking study number."""
-        return FIRST_STUDY + 7 * self.number
 
-    @property
-    def folder(self) -> str:
-        """The study's folder below the root, without the trailing slash."""
-        subject = str(FIRST_SUBJECT + 9 * self.subject)
-        return f"files/p{subject[:2]}/p{subject}/s{self.study_id}"
+@dataclass(frozen=True)
+class Made:
+    """A study that has been written: what the tables say of it. `views` are (dicom_id, ViewPosition, rows, columns)."""
+
+    subject_id: int
+    study_id: int
+    split: str
+    folder: str
+    date: str
+    time: str
+    labels: dict[str, int]
+    views: tuple[tuple[str, str, int, int], ...]
 
 
 def write_tree(
-    out: Path, *, studies: int, seed: int, image_size: int = 512, dicom: bool = False, progress: bool = True
+    out: Path,
+    *,
+    studies: int,
+    seed: int,
+    image_size: int = 512,
+    dicom: bool = False,
+    progress: bool = True,
+    workers: int | None = None,
 ) -> dict[str, int]:
-    """Makes the tree `out`, or finds it there already made with the same options.
+    """Makes the folder `out` with made-up studies, or finds it there, already made with the same options.
+
+    `out` holds the files of MIMIC-CXR-JPG and MIMIC-CXR together: `files/p10/p10000032/s50414267/<dicom_id>.jpg`,
+    `files/p10/p10000032/s50414267.txt` and the csv.gz tables. It appears only once it is complete. Study number i is
+    the same whatever `studies` is.
 
     Args:
-        out: folder to make.
-        studies: how many.
-        seed: every byte is a function of it and of the other options.
-        image_size: short side of the films, pixels.
-        dicom: write a DICOM file beside every JPEG (needs pydicom).
-        progress: show a bar on a terminal.
+      studies: how many.
+      seed: same seed, same bytes, on any number of workers.
+      image_size: pixels of the short side of the images.
+      dicom: also write `s.../<dicom_id>.dcm`; needs pydicom.
+      progress: show a bar if stderr is a terminal.
+      workers: processes (default: one per core).
 
-    Returns:
-        Counts: "subjects", "studies", "images".
-
-    Raises:
-        DataError: `out` holds something else, or the options make no sense.
+    Returns the number of "studies", "images" and "subjects". Raises `DataError` if `out` is something else, or is of
+    other options.
     """
-    if studies < 3 or image_size < 32:
-        raise DataError("a phantom tree needs at least 3 studies (one a split) and an image size of at least 32")
-    options = {"studies": studies, "seed": seed, "image_size": image_size, "dicom": dicom, "version": GENERATOR_VERSION}
-    marker = out / MARKER
-    if marker.is_file():
-        made = json.loads(marker.read_text())
-        if made["options"] == options:
-            return made["counts"]
-        raise DataError(f"{out} holds a phantom tree with other options ({made['options']}); name another folder")
-    if out.exists() and any(out.iterdir()):
-        raise DataError(f"{out} is not empty and not a phantom tree; name another folder")
-
-    building = out.with_name(f".{out.name}.incomplete")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    rows = _write_studies(_jobs(building, studies, seed, image_size, dicom), progress)
-    counts = _write_tables(building, rows, seed)
-    (building / MARKER).write_text(json.dumps({"options": options, "counts": counts}, indent=2) + "\n")
-    if out.exists():
-        out.rmdir()
-    building.rename(out)
+    options = {
+        "generator_version": GENERATOR_VERSION,
+        "studies": studies,
+        "seed": seed,
+        "image_size": image_size,
+        "dicom": dicom,
+    }
+    if studies < 1:
+        raise DataError(f"{studies} phantom studies: at least one is needed")
+    if seed < 0:
+        raise DataError(f"the phantom seed is {seed}: it must not be negative")
+    if image_size < _SMALLEST_IMAGE:
+        raise DataError(f"phantom images of {image_size} pixels show nothing: at least {_SMALLEST_IMAGE}")
+    there = _finished(out, options)
+    if there is not None:
+        return there
+    if dicom:
+        try:
+            import pydicom  # noqa: F401
+        except ImportError as error:
+            raise DataError("DICOM files need pydicom: pip install 'medvill_jax[prep]'") from error
+    with workspace(out) as work:
+        root = work / "tree"
+        root.mkdir()
+        jobs = [
+            Job(str(root), seed, i, subject, image_size, dicom) for i, subject in enumerate(_subjects(studies, seed))
+        ]
+        bar = tqdm(total=studies, unit="study", desc="phantom", disable=None if progress else True)
+        made = []
+        # Closed at once when interrupted, so that no worker writes into a folder that is being cleared.
+        with bar, contextlib.closing(_run(jobs, workers)) as running:
+            for study in running:
+                made.append(study)
+                bar.update()
+        made.sort(key=lambda study: (study.subject_id, study.study_id))
+        _write_tables(root, made, seed)
+        counts = {
+            "studies": len(made),
+            "images": sum(len(study.views) for study in made),
+            "subjects": len({study.subject_id for study in made}),
+        }
+        (root / MARKER).write_text(json.dumps({**options, "counts": counts}, indent=1) + "\n")
+        # An empty folder may be there already; renaming replaces it.
+        os.replace(root, out)
     return counts
 
 
-def _jobs(root: Path, studies: int, seed: int, image_size: int, dicom: bool) -> list[Job]:
-    """Studies dealt to subjects, subjects dealt to splits, every split served."""
-    rng = np.random.default_rng((seed, 0))
-    subjects: list[int] = []
-    while len(subjects) < studies:
-        subjects += [subjects[-1] + 1 if subjects else 0] * int(rng.choice(STUDIES_PER_SUBJECT))
-    # Enough subjects for three splits, however few the studies.
-    subjects = subjects[:studies] if subjects[studies - 1] >= 2 else list(range(studies))
-    count = subjects[-1] + 1
-    split_of = np.full(count, "train", dtype=object)
-    order = rng.permutation(count)
-    taken = 0
-    for name, share in SPLIT_SHARES[1:]:
-        size = max(1, round(share * count))
-        split_of[order[taken : taken + size]] = name
-        taken += size
-    return [
-        Job(root, seed, number, subject, str(split_of[subject]), image_size, dicom)
-        for number, subject in enumerate(subjects)
+def _finished(out: Path, options: dict[str, Any]) -> dict[str, int] | None:
+    """The counts of a tree that is there already, None if nothing is."""
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file: name a folder to make")
+    if not out.exists() or not any(out.iterdir()):
+        return None
+    try:
+        marker = json.loads((out / MARKER).read_text())
+        counts = {name: int(count) for name, count in marker.pop("counts").items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(f"{out} is not empty and not a phantom tree: name another folder") from None
+    differing = [
+        f"  {key}: {marker.get(key)} there, {value} now" for key, value in options.items() if marker.get(key) != value
     ]
+    if differing:
+        raise DataError(
+            f"{out} holds a phantom tree made with other options:\n" + "\n".join(differing) + "\n"
+            "Name another folder, or delete that one first."
+        )
+    return counts
 
 
-def _write_studies(jobs: list[Job], progress: bool) -> list[dict[str, Any]]:
-    bar = functools.partial(
-        tqdm, total=len(jobs), unit="study", desc="phantom films", disable=None if progress else True
-    )
-    workers = os.cpu_count() or 1
-    if workers == 1 or len(jobs) < 50:
-        return list(bar(map(write_study, jobs)))
-    # A fresh interpreter per worker: the parent may hold threads of a numerical library that do not survive a fork.
+def _rng(seed: int, *what: int | str) -> np.random.Generator:
+    """The stream of one purpose; independent of the process and of every other stream."""
+    digest = hashlib.sha256("/".join(map(str, ("phantom", seed, *what))).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
+
+def _subjects(studies: int, seed: int) -> list[int]:
+    """The subject number of every study: a new one, or the one before again."""
+    fresh = _rng(seed, "subjects").random(studies) < _NEW_SUBJECT
+    # The first three are three patients, so that every split has one.
+    fresh[:3] = True
+    return [int(count) - 1 for count in np.cumsum(fresh)]
+
+
+def _split(seed: int, subject: int) -> str:
+    hand, place = divmod(subject, len(_HAND))
+    if hand:
+        return _HAND[int(_rng(seed, "split", hand).permutation(len(_HAND))[place])]
+    # The first hand shows every split within its first three.
+    if place < 3:
+        return ("train", "validate", "test")[place]
+    rest = [name for i, name in enumerate(_HAND) if i not in (0, 20, 22)]
+    return rest[int(_rng(seed, "split", hand).permutation(len(rest))[place - 3])]
+
+
+def _identifier(seed: int, number: int, first: int, what: str) -> int:
+    """An eight-digit number from `first` on, different for every `number`, without an order that gives it away."""
+    shift = int(_rng(seed, what).integers(9_999_991))
+    return first + (7_368_787 * (number + 1) + shift) % 9_999_991
+
+
+def _run(jobs: list[Job], workers: int | None) -> Generator[Made, None, None]:
+    workers = min(workers or os.cpu_count() or 1, max(1, len(jobs) // (_WORTH_WORKERS // 2)))
+    if workers == 1 or not _can_spawn():
+        yield from map(make_study, jobs)
+        return
+    # Fresh processes: the caller may have threads (JAX has) that do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
-        return list(bar(pool.map(write_study, jobs, chunksize=16)))
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        yield from pool.map(make_study, jobs, chunksize=8)
 
 
-def write_study(job: Job) -> dict[str, Any]:
-    """Writes one study's films and report; returns its labels and the rows of its films."""
-    cv2.setNumThreads(1)
-    rng = np.random.default_rng((job.seed, 1, job.number))
-    patient = np.random.default_rng((job.seed, 2, job.subject))
-    anatomy = film.sample_anatomy(patient)
-    study = sample_study(rng)
-    frontal = "AP" if rng.random() < 0.75 else "PA"
-    views = [frontal, *(["LATERAL"] if rng.random() < (0.1 if frontal == "AP" else 0.8) else [])]
-    if rng.random() < 0.08:
-        views.append(frontal)
-    folder = job.root / job.folder
-    folder.mkdir(parents=True)
-    stretch = rng.uniform(0.87, 1.18)
+def _can_spawn() -> bool:
+    """Whether a fresh process can load the running program again: one from standard input or a notebook it cannot."""
+    main = sys.modules["__main__"]
+    return main.__spec__ is not None or Path(getattr(main, "__file__", None) or "").is_file()
+
+
+def make_study(job: Job) -> Made:
+    """Writes the images and the report of one study below `job.root`."""
+    seed, number = job.seed, job.number
+    study = study_of(seed, number, job.subject)
+    rng = _rng(seed, "circumstances", number)
+    views = _views(rng)
+    year, month, day = int(rng.integers(2110, 2200)), int(rng.integers(1, 13)), int(rng.integers(1, 29))
+    clock = rng.integers(0, (24, 60, 60, 1000))
+    date, time = f"{year}{month:02d}{day:02d}", "{:02d}{:02d}{:02d}.{:03d}".format(*(int(n) for n in clock))
+    subject_id = _identifier(seed, job.subject, 10_000_000, "subject")
+    study_id = _identifier(seed, number, 50_000_000, "study id")
+    folder = f"files/p{str(subject_id)[:2]}/p{subject_id}/s{study_id}"
+    path = Path(job.root, folder)
+    path.mkdir(parents=True)
     images = []
     for index, view in enumerate(views):
-        shape = _shape(job.image_size, stretch)
-        pixels = film.render(anatomy, study.present, view, shape, np.random.default_rng((job.seed, 3, job.number, index)))
-        digest = hashlib.sha1(f"{job.seed}/{job.number}/{index}".encode()).hexdigest()
-        dicom_id = "-".join(digest[start : start + 8] for start in range(0, 40, 8))
+        drawn = film.render(film_seed(seed, number, index), view, study.signs, image_size=job.image_size, sex=study.sex)
+        name = hashlib.sha256(f"{seed}/{number}/{index}".encode()).hexdigest()
+        dicom_id = "-".join(name[start : start + 8] for start in range(0, 40, 8))
+        Image.fromarray(film.eight_bit(drawn)).save(path / f"{dicom_id}.jpg", "JPEG", quality=_JPEG_QUALITY)
         if job.dicom:
             from data_prep.phantom.dicom import write_dicom
 
-            write_dicom(folder / f"{dicom_id}.dcm", pixels, view, str(FIRST_SUBJECT + 9 * job.subject), dicom_id)
-        encoded = io.BytesIO()
-        Image.fromarray(np.round(pixels * 255).astype(np.uint8)).save(encoded, "JPEG", quality=95)
-        (folder / f"{dicom_id}.jpg").write_bytes(encoded.getvalue())
-        images.append({"dicom_id": dicom_id, "view": view, "rows": shape[0], "columns": shape[1]})
-    with_findings = bool(rng.random() >= NO_FINDINGS_RATE)
-    report = report_text(study, frontal, rng, with_findings=with_findings)
-    (folder.parent / f"{folder.name}.txt").write_text(report)
-    day = f"{2150 + job.subject % 40}{1 + job.number % 12:02d}{1 + job.number % 28:02d}"
-    return {"job": job, "labels": study.labels(), "images": images, "date": day}
+            write_dicom(
+                path / f"{dicom_id}.dcm",
+                drawn,
+                view=view,
+                subject_id=subject_id,
+                study_id=study_id,
+                date=date,
+                time=time,
+                sex=study.sex,
+                age=study.age,
+                rng=_rng(seed, "dicom", number, index),
+            )
+        images.append((dicom_id, view, drawn.shape[0], drawn.shape[1]))
+    text = report_text(study, views, _rng(seed, "report", number))
+    path.with_name(f"s{study_id}.txt").write_text(text, "utf-8")
+    return Made(subject_id, study_id, _split(seed, job.subject), folder, date, time, study.labels(), tuple(images))
 
 
-def _shape(short: int, stretch: float) -> tuple[int, int]:
-    """(height, width) with the given short side."""
-    return (round(short * stretch), short) if stretch >= 1 else (short, round(short / stretch))
+def study_of(seed: int, number: int, subject: int = 0) -> Study:
+    """The findings of study `number` of a tree with this seed, without drawing it."""
+    person = _rng(seed, "person", subject)
+    sex, age = ("M" if person.random() < 0.52 else "F"), int(person.integers(20, 90))
+    return sample(_rng(seed, "study", number), age, sex)
 
 
-def _write_tables(root: Path, rows: list[dict[str, Any]], seed: int) -> dict[str, int]:
-    split, metadata, labels, negbio, records, studies = [], [], [], [], [], []
-    noise = np.random.default_rng((seed, 4))
-    spelled = {POSITIVE: "1.0", NEGATIVE: "0.0", UNCERTAIN: "-1.0", ABSENT: ""}
-    for row in rows:
-        job: Job = row["job"]
-        subject = FIRST_SUBJECT + 9 * job.subject
-        keys = (subject, job.study_id)
-        studies.append((*keys, f"{job.folder}.txt"))
-        labels.append((*keys, *(spelled[value] for value in row["labels"])))
-        # The two labelers of the real data disagree now and then.
-        flips = noise.random(len(CHEXPERT_FINDINGS)) < 0.02
-        other = [UNCERTAIN if flip and value == POSITIVE else value for flip, value in zip(flips, row["labels"], strict=True)]
-        negbio.append((*keys, *(spelled[value] for value in other)))
-        for image in row["images"]:
-            split.append((image["dicom_id"], job.study_id, subject, job.split))
-            records.append((*keys, image["dicom_id"], f"{job.folder}/{image['dicom_id']}.dcm"))
-            meaning = VIEW_MEANING[image["view"]]
-            procedure = "CHEST (PORTABLE AP)" if image["view"] == "AP" else "CHEST (PA AND LAT)"
-            place = (image["dicom_id"], *keys, procedure, image["view"], image["rows"], image["columns"])
-            metadata.append((*place, row["date"], "120000.0", procedure, meaning, "Erect"))
-    names = ("subject_id", "study_id", *CHEXPERT_FINDINGS)
-    _write_csv(root / "mimic-cxr-2.0.0-split.csv.gz", ("dicom_id", "study_id", "subject_id", "split"), split)
-    _write_csv(root / "mimic-cxr-2.0.0-metadata.csv.gz", METADATA_COLUMNS, metadata)
-    _write_csv(root / "mimic-cxr-2.0.0-chexpert.csv.gz", names, labels)
-    _write_csv(root / "mimic-cxr-2.0.0-negbio.csv.gz", names, negbio)
+def film_seed(seed: int, number: int, index: int) -> int:
+    """The seed of the body and the noise of image `index` of study `number`."""
+    return int(_rng(seed, "film", number, index).integers(2**62))
+
+
+def _views(rng: np.random.Generator) -> tuple[str, ...]:
+    first = "AP" if rng.random() < 0.75 else "PA"
+    views = [first]
+    if rng.random() < (0.12 if first == "AP" else 0.85):
+        views.append("LATERAL")
+    if rng.random() < 0.10:
+        views.append(first)
+    return tuple(views)
+
+
+def _write_tables(root: Path, made: list[Made], seed: int) -> None:
+    split, metadata, records, studies, chexpert, negbio = [], [], [], [], [], []
+    for study in made:
+        keys = (study.subject_id, study.study_id)
+        studies.append((*keys, f"{study.folder}.txt"))
+        chexpert.append((*keys, *(_CELLS[study.labels.get(name)] for name in CHEXPERT_FINDINGS)))
+        negbio.append((*keys, *_second_opinion(study, _rng(seed, "negbio", study.study_id))))
+        kinds = {view for _, view, _, _ in study.views}
+        procedure = _PROCEDURES[tuple(sorted(kinds))]
+        for dicom_id, view, rows, columns in study.views:
+            split.append((dicom_id, study.study_id, study.subject_id, study.split))
+            records.append((*keys, dicom_id, f"{study.folder}/{dicom_id}.dcm"))
+            described = (procedure, view, rows, columns, study.date, study.time)
+            metadata.append((dicom_id, *keys, *described, procedure, _VIEW_MEANING[view], "Erect"))
+    label_columns = ("subject_id", "study_id", *CHEXPERT_FINDINGS)
     _write_csv(root / "cxr-record-list.csv.gz", ("subject_id", "study_id", "dicom_id", "path"), records)
     _write_csv(root / "cxr-study-list.csv.gz", ("subject_id", "study_id", "path"), studies)
-    return {"subjects": len({row["job"].subject for row in rows}), "studies": len(rows), "images": len(split)}
+    _write_csv(root / "mimic-cxr-2.0.0-chexpert.csv.gz", label_columns, chexpert)
+    _write_csv(root / "mimic-cxr-2.0.0-negbio.csv.gz", label_columns, negbio)
+    _write_csv(root / "mimic-cxr-2.0.0-metadata.csv.gz", METADATA_COLUMNS, metadata)
+    _write_csv(root / "mimic-cxr-2.0.0-split.csv.gz", ("dicom_id", "study_id", "subject_id", "split"), split)
 
 
-def _write_csv(path: Path, columns: tuple[str, ...], rows: list[tuple]) -> None:
+def _second_opinion(study: Made, rng: np.random.Generator) -> Iterator[str]:
+    for name in CHEXPERT_FINDINGS:
+        value = study.labels.get(name)
+        if rng.random() < _NEGBIO_DIFFERS and name != "No Finding":
+            value = UNCERTAIN if value == POSITIVE else POSITIVE if value == UNCERTAIN else None
+        yield _CELLS[value]
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    # No time stamp and no file name in the header: the bytes depend on the content alone.
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as packed:
+    with open(path, "wb") as raw, gzip.GzipFile("", "wb", mtime=0, fileobj=raw) as packed:
         packed.write(text.getvalue().encode())
-
-

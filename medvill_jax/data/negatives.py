@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from medvill_jax.data.records import DataError
+from medvill_jax.data.records import POSITIVE, DataError
 
 
 class Negatives:
     """Draws negatives for the records of one split.
 
     Args:
-        labels: int8 `[n, C]`, one row a record; two records match when their rows are equal.
+        labels: int8 `[n, C]`, one row a record; a record's label set are its positive findings.
         texts: `[n]` any integers that are equal exactly where the texts are.
 
     Raises:
@@ -29,7 +29,7 @@ class Negatives:
             raise DataError(
                 "image-text matching needs at least two different texts in a split, and this one has a single one"
             )
-        groups = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1)
+        groups = np.unique(labels == POSITIVE, axis=0, return_inverse=True)[1].reshape(-1)
         self._order = np.argsort(groups, kind="stable")
         self._groups, self._texts = groups, texts
         sorted_groups = groups[self._order]

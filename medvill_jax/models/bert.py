@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-INIT = nnx.initializers.normal(0.02)
-
 
 @dataclass(frozen=True)
 class BertConfig:
@@ -28,6 +26,7 @@ class BertConfig:
     token_types: int = 2
     dropout: float = 0.1
     layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
@@ -47,9 +46,10 @@ def fold(key: jax.Array | None, number: int) -> jax.Array | None:
     return None if key is None else jax.random.fold_in(key, number)
 
 
-def linear(in_size: int, out_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
-    """A Linear layer with BERT's normal(0.02) initialisation."""
-    return nnx.Linear(in_size, out_size, dtype=dtype, kernel_init=INIT, rngs=rngs)
+def linear(in_size: int, out_size: int, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
+    """A Linear layer with BERT's initialisation, normal with deviation `initializer_range`."""
+    init = nnx.initializers.normal(config.initializer_range)
+    return nnx.Linear(in_size, out_size, dtype=dtype, kernel_init=init, rngs=rngs)
 
 
 def layer_norm(size: int, eps: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -61,11 +61,11 @@ class Embeddings(nnx.Module):
     """Word (or any content) + position + token type, LayerNorm, dropout. Image and text share one instance."""
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        size = config.hidden_size
+        size, init = config.hidden_size, nnx.initializers.normal(config.initializer_range)
         self.rate = config.dropout
-        self.word_embeddings = nnx.Embed(config.vocab_size, size, embedding_init=INIT, dtype=dtype, rngs=rngs)
-        self.position_embeddings = nnx.Embed(config.max_positions, size, embedding_init=INIT, dtype=dtype, rngs=rngs)
-        self.token_type_embeddings = nnx.Embed(config.token_types, size, embedding_init=INIT, dtype=dtype, rngs=rngs)
+        self.word_embeddings = nnx.Embed(config.vocab_size, size, embedding_init=init, dtype=dtype, rngs=rngs)
+        self.position_embeddings = nnx.Embed(config.max_positions, size, embedding_init=init, dtype=dtype, rngs=rngs)
+        self.token_type_embeddings = nnx.Embed(config.token_types, size, embedding_init=init, dtype=dtype, rngs=rngs)
         self.layer_norm = layer_norm(size, config.layer_norm_eps, dtype=dtype, rngs=rngs)
 
     def __call__(
@@ -90,10 +90,10 @@ class SelfAttention(nnx.Module):
         size = config.hidden_size
         self.heads = config.num_heads
         self.rate = config.dropout
-        self.query = linear(size, size, dtype=dtype, rngs=rngs)
-        self.key = linear(size, size, dtype=dtype, rngs=rngs)
-        self.value = linear(size, size, dtype=dtype, rngs=rngs)
-        self.output = linear(size, size, dtype=dtype, rngs=rngs)
+        self.query = linear(size, size, config, dtype=dtype, rngs=rngs)
+        self.key = linear(size, size, config, dtype=dtype, rngs=rngs)
+        self.value = linear(size, size, config, dtype=dtype, rngs=rngs)
+        self.output = linear(size, size, config, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, mask: jax.Array, key: jax.Array | None) -> jax.Array:
         batch, length, size = x.shape
@@ -113,8 +113,8 @@ class Layer(nnx.Module):
         self.rate = config.dropout
         self.attention = SelfAttention(config, dtype=dtype, rngs=rngs)
         self.attention_layer_norm = layer_norm(size, eps, dtype=dtype, rngs=rngs)
-        self.intermediate = linear(size, config.intermediate_size, dtype=dtype, rngs=rngs)
-        self.output = linear(config.intermediate_size, size, dtype=dtype, rngs=rngs)
+        self.intermediate = linear(size, config.intermediate_size, config, dtype=dtype, rngs=rngs)
+        self.output = linear(config.intermediate_size, size, config, dtype=dtype, rngs=rngs)
         self.output_layer_norm = layer_norm(size, eps, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, mask: jax.Array, key: jax.Array | None) -> jax.Array:
@@ -148,7 +148,7 @@ class Pooler(nnx.Module):
     """tanh(Linear(h_[CLS]))."""
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.dense = linear(config.hidden_size, config.hidden_size, dtype=dtype, rngs=rngs)
+        self.dense = linear(config.hidden_size, config.hidden_size, config, dtype=dtype, rngs=rngs)
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
         """`[B, L, H]` -> `[B, H]`."""

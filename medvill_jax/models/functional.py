@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 M = TypeVar("M", bound=nnx.Module)
@@ -37,7 +38,8 @@ class Functional(Generic[M]):
 
     def bind(self, params: Tree, stats: Tree) -> M:
         """The module over these arrays; calling it is pure but for the batch statistics, read by `stats_of`."""
-        return nnx.merge(self._graph, params, stats)
+        # A statistic held as a numpy array would be updated in place, in the caller's own tree.
+        return nnx.merge(self._graph, *(jax.tree.map(jnp.asarray, tree) for tree in (params, stats)))
 
     @staticmethod
     def stats_of(module: nnx.Module) -> Tree:

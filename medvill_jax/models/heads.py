@@ -13,7 +13,7 @@ class MlmHead(nnx.Module):
     """Linear, GELU, LayerNorm(1e-5), then the word embeddings as decoder plus a bias (SPEC section 1)."""
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.dense = linear(config.hidden_size, config.hidden_size, dtype=dtype, rngs=rngs)
+        self.dense = linear(config.hidden_size, config.hidden_size, config, dtype=dtype, rngs=rngs)
         self.layer_norm = layer_norm(config.hidden_size, 1e-5, dtype=dtype, rngs=rngs)
         self.bias = nnx.Param(jnp.zeros(config.vocab_size))
 
@@ -27,7 +27,7 @@ class ItmHead(nnx.Module):
     """Linear to two classes; class 1 means that image and text belong together."""
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.linear = linear(config.hidden_size, 2, dtype=dtype, rngs=rngs)
+        self.linear = linear(config.hidden_size, 2, config, dtype=dtype, rngs=rngs)
 
     def __call__(self, summary: jax.Array) -> jax.Array:
         """`[B, H]` -> float32 `[B, 2]` logits."""

@@ -41,8 +41,8 @@ def visible(
         text_lens: int32 `[B]`, real text slots, the final [SEP] included.
         text_len: text slots, padding included.
         use_s2s: bool `[B]`, required by `mixed` and only by it.
-        pad_visible: let `bar`'s image rows and `non_cross`'s text rows see [PAD] keys, as the released code did
-            (SPEC 16 P4). Only for reproducing published checkpoints.
+        pad_visible: the released masks literally (SPEC 3, 16 P4): `bar`'s image rows and `non_cross`'s text rows see
+            [PAD] keys, and so do the [PAD] rows of the causal kinds. Only for reproducing published checkpoints.
 
     Raises:
         ValueError: unknown kind, or `use_s2s` missing or superfluous.
@@ -56,18 +56,19 @@ def visible(
     row, column = index[:, None], index[None, :]  # [L, 1], [1, L]
     image_row, image_column = row < image_len, column < image_len
     causal = column <= row
-    real = (column < image_len + text_lens[:, None, None]) | (pad_visible and kind in ("bar", "non_cross"))  # [B, 1, L]
+    real = column < image_len + text_lens[:, None, None]  # [B, 1, L]
+    allowed = real | pad_visible
 
     full = real
-    s2s = image_column | (~image_row & causal & real)
+    s2s = image_column | (~image_row & causal & allowed)
     if kind == "bidirectional":
         mask = full
     elif kind == "s2s":
         mask = s2s
     elif kind == "bar":
-        mask = s2s | (image_row & real)
+        mask = s2s | (image_row & allowed)
     elif kind == "non_cross":
-        mask = (image_row == image_column) & real
+        mask = (image_row == image_column) & allowed
     else:
         assert use_s2s is not None
         mask = jnp.where(use_s2s[:, None, None], s2s, full)

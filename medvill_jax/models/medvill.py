@@ -7,7 +7,10 @@ position is the raster index of its cell, [CLS] and the first [SEP] have positio
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +18,9 @@ from flax import nnx
 
 from medvill_jax.models import masks, resnet
 from medvill_jax.models.bert import BertConfig, Embeddings, Encoder, Pooler, fold, linear
+from medvill_jax.models.compat import Compat
 from medvill_jax.models.heads import ItmHead, MlmHead
+from medvill_jax.models.resnet import ResNetConfig
 from medvill_jax.models.vit_patch import PatchEmbedder
 
 # ImageNet statistics, for the encoders' pre-trained weights; float32, RGB.
@@ -24,6 +29,7 @@ PIXEL_STD = (0.229, 0.224, 0.225)
 
 VIT_PATCHES = {"vit_patch16": 16, "vit_patch32": 32}
 VIT_WIDTH = 2048
+CLEAN = Compat()
 IMAGE_ENCODERS = (*resnet.CONFIGS, *VIT_PATCHES)
 
 
@@ -33,25 +39,30 @@ class MedvillConfig:
 
     Attributes:
         bert: sizes of the Transformer.
-        image_encoder: one of `IMAGE_ENCODERS`.
+        image_encoder: one of `IMAGE_ENCODERS`, or the sizes of a ResNet that has no name.
         image_size: side of the square input, pixels.
         attention: one of `masks.KINDS`.
         num_cells: visual tokens kept in training (random, per example, in raster order); None keeps all.
         s2s_prob: share of examples that the `mixed` mask treats as s2s.
         cls_id, sep_id: word pieces that open and close the image block.
+        compat: switches to the released code's behaviour; the default has none on.
+
+    Raises:
+        ValueError: sizes that do not fit together; the message names the fields.
     """
 
     bert: BertConfig
-    image_encoder: str = "resnet50"
+    image_encoder: str | ResNetConfig = "resnet50"
     image_size: int = 512
     attention: str = "bar"
     num_cells: int | None = None
     s2s_prob: float = 0.75
     cls_id: int = 101
     sep_id: int = 102
+    compat: Compat = CLEAN
 
     def __post_init__(self) -> None:
-        if self.image_encoder not in IMAGE_ENCODERS:
+        if isinstance(self.image_encoder, str) and self.image_encoder not in IMAGE_ENCODERS:
             raise ValueError(f"unknown image encoder {self.image_encoder!r}; there are {', '.join(IMAGE_ENCODERS)}")
         if self.attention not in masks.KINDS:
             raise ValueError(f"unknown attention {self.attention!r}; the kinds are {', '.join(masks.KINDS)}")
@@ -61,18 +72,68 @@ class MedvillConfig:
             raise ValueError(f"num_cells {self.num_cells} is not in 1..{self.grid_cells}, the cells of the image grid")
         if self.grid_cells > self.bert.max_positions:
             raise ValueError(f"{self.grid_cells} image cells do not fit {self.bert.max_positions} positions")
+        for name in ("cls_id", "sep_id"):
+            if not 0 <= getattr(self, name) < self.bert.vocab_size:
+                raise ValueError(f"{name}={getattr(self, name)} is outside the vocabulary of {self.bert.vocab_size}")
 
     @property
     def stride(self) -> int:
         """Pixels per cell side."""
-        if self.image_encoder in VIT_PATCHES:
-            return VIT_PATCHES[self.image_encoder]
-        return resnet.CONFIGS[self.image_encoder].stride
+        return encoder_stride(self.image_encoder)
+
+    @property
+    def is_vit(self) -> bool:
+        """Whether the image encoder is a patch embedder rather than a ResNet."""
+        return self.image_encoder in VIT_PATCHES
+
+    @property
+    def resnet(self) -> ResNetConfig:
+        """Sizes of the ResNet.
+
+        Raises:
+            KeyError: the image encoder is none.
+        """
+        return resnet.CONFIGS[self.image_encoder] if isinstance(self.image_encoder, str) else self.image_encoder
+
+    @property
+    def transformer(self) -> BertConfig:
+        """`bert` with what `compat` replaces in it."""
+        eps = self.compat.layer_norm_eps
+        return self.bert if eps is None else dataclasses.replace(self.bert, layer_norm_eps=eps)
 
     @property
     def grid_cells(self) -> int:
         """Cells of the whole grid, G."""
         return (self.image_size // self.stride) ** 2
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> MedvillConfig:
+        """The inverse of `dataclasses.asdict`, also after a passage through JSON.
+
+        Raises:
+            ValueError: unknown or absent fields, or values that do not fit.
+        """
+        try:
+            values = dict(fields)
+            values["bert"] = BertConfig(**values["bert"])
+            values["compat"] = Compat(**values.get("compat", {}))
+            if isinstance(encoder := values.get("image_encoder"), Mapping):
+                lists = {name: tuple(encoder[name]) for name in ("depths", "widths")}
+                values["image_encoder"] = ResNetConfig(**{**encoder, **lists})
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not the description of a model: {error}") from error
+
+
+def encoder_stride(image_encoder: str | ResNetConfig) -> int:
+    """Pixels per cell side of an image encoder.
+
+    Raises:
+        KeyError: no such name.
+    """
+    if isinstance(image_encoder, ResNetConfig):
+        return image_encoder.stride
+    return VIT_PATCHES.get(image_encoder) or resnet.CONFIGS[image_encoder].stride
 
 
 @jax.tree_util.register_dataclass
@@ -93,10 +154,13 @@ def normalize(images: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return ((x - jnp.array(PIXEL_MEAN)) / jnp.array(PIXEL_STD)).astype(dtype)
 
 
-def sample_cells(key: jax.Array, batch: int, grid_cells: int, num_cells: int) -> jax.Array:
-    """Random cells for each example: int32 `[B, num_cells]`, without repeats, ascending (SPEC section 1, 16 P19)."""
-    noise = jax.random.uniform(key, (batch, grid_cells))
-    return jnp.sort(jax.lax.top_k(noise, num_cells)[1], axis=-1)
+def sample_cells(key: jax.Array, batch: int, grid_cells: int, num_cells: int, *, shared: bool = False) -> jax.Array:
+    """Random cells: int32 `[B, num_cells]`, without repeats, ascending (SPEC section 1, 16 P19).
+
+    Each example has its own, or all have the same where `shared` (`Compat.shared_cells`).
+    """
+    noise = jax.random.uniform(key, (1 if shared else batch, grid_cells))
+    return jnp.broadcast_to(jnp.sort(jax.lax.top_k(noise, num_cells)[1], axis=-1), (batch, num_cells))
 
 
 class Medvill(nnx.Module):
@@ -105,21 +169,24 @@ class Medvill(nnx.Module):
     def __init__(self, config: MedvillConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.config = config
         self.dtype = dtype
-        if config.image_encoder in VIT_PATCHES:
-            self.image_encoder = PatchEmbedder(VIT_PATCHES[config.image_encoder], VIT_WIDTH, dtype=dtype, rngs=rngs)
+        if config.is_vit:
+            self.image_encoder = PatchEmbedder(config.stride, VIT_WIDTH, dtype=dtype, rngs=rngs)
         else:
-            self.image_encoder = resnet.ResNet(resnet.CONFIGS[config.image_encoder], dtype=dtype, rngs=rngs)
-        self.image_projection = linear(self.image_encoder.width, config.bert.hidden_size, dtype=dtype, rngs=rngs)
-        self.embeddings = Embeddings(config.bert, dtype=dtype, rngs=rngs)
-        self.encoder = Encoder(config.bert, dtype=dtype, rngs=rngs)
-        self.pooler = Pooler(config.bert, dtype=dtype, rngs=rngs)
-        self.mlm = MlmHead(config.bert, dtype=dtype, rngs=rngs)
-        self.itm = ItmHead(config.bert, dtype=dtype, rngs=rngs)
+            self.image_encoder = resnet.ResNet(config.resnet, dtype=dtype, rngs=rngs)
+        bert = config.transformer
+        self.image_projection = linear(self.image_encoder.width, bert.hidden_size, config.bert, dtype=dtype, rngs=rngs)
+        self.embeddings = Embeddings(bert, dtype=dtype, rngs=rngs)
+        self.encoder = Encoder(bert, dtype=dtype, rngs=rngs)
+        self.pooler = Pooler(bert, dtype=dtype, rngs=rngs)
+        self.mlm = MlmHead(bert, dtype=dtype, rngs=rngs)
+        self.itm = ItmHead(bert, dtype=dtype, rngs=rngs)
 
     def image_features(
         self, images: jax.Array, *, train: bool = False, frozen: frozenset[str] = frozenset()
     ) -> jax.Array:
         """Images, uint8 `[B, S, S]` or normalised float `[B, S, S, 3]`, to features `[B, G, C]` in raster order."""
+        if self.config.compat.frozen_batch_norm == "batch":
+            frozen = frozenset()
         return self.image_encoder(normalize(images, self.dtype), train=train, frozen=frozen)
 
     def embed_image(self, features: jax.Array, cells: jax.Array | None, key: jax.Array | None) -> jax.Array:
@@ -133,19 +200,42 @@ class Medvill(nnx.Module):
         content = jnp.concatenate(
             [self._word(batch, "[CLS]"), self.image_projection(features), self._word(batch, "[SEP]")], axis=1
         )
+        kept, compat = positions.shape[1], self.config.compat
+        if compat.cell_positions == "contiguous":
+            positions = jnp.broadcast_to(jnp.arange(1, kept + 1), (batch, kept))
         # [CLS] and [SEP] sit at position 0, as in the published pre-training (SPEC section 2, row one).
         positions = jnp.pad(positions, ((0, 0), (1, 1)))
+        if compat.first_sep_position == "after_cells":
+            positions = positions.at[:, -1].set(kept + 1)
         return self.embeddings(content, positions, jnp.zeros_like(positions), key)
 
-    def embed_text(self, text_ids: jax.Array, key: jax.Array | None) -> jax.Array:
-        """The text block's embeddings: `[B, T+1, H]`, or `[B, T+2, H]` with a leading [CLS] under `non_cross`."""
+    def embed_text(
+        self,
+        text_ids: jax.Array,
+        key: jax.Array | None,
+        *,
+        text_lens: jax.Array | None = None,
+        attention: str | None = None,
+    ) -> jax.Array:
+        """The text block's embeddings: `[B, T+1, H]`, or `[B, T+2, H]` with a leading [CLS] under `non_cross`.
+
+        Args:
+            text_ids: int32 `[B, T+1]`.
+            key: PRNG key for dropout, or None.
+            text_lens: int32 `[B]`, which only `compat.pad_segment` needs; None means that no slot is [PAD].
+            attention: one of `masks.KINDS`; None is the configured one.
+        """
         batch, slots = text_ids.shape
         content = self.embeddings.word_embeddings(text_ids)
         positions = jnp.arange(slots)
-        if self.config.attention == "non_cross":
+        token_types = jnp.ones((1, slots), jnp.int32)
+        if text_lens is not None and self.config.compat.pad_segment == 0:
+            token_types = (positions < text_lens[:, None]).astype(jnp.int32)  # [B, T+1]
+        if (attention or self.config.attention) == "non_cross":
             content = jnp.concatenate([self._word(batch, "[CLS]"), content], axis=1)
             positions = jnp.pad(positions, (1, 0))
-        return self.embeddings(content, positions[None], jnp.ones_like(positions)[None], key)
+            token_types = jnp.pad(token_types, ((0, 0), (1, 0)), constant_values=1)
+        return self.embeddings(content, positions[None], token_types, key)
 
     def encode(
         self,
@@ -153,6 +243,7 @@ class Medvill(nnx.Module):
         text_ids: jax.Array,
         text_lens: jax.Array,
         *,
+        attention: str | None = None,
         cells: jax.Array | None = None,
         use_s2s: jax.Array | None = None,
         key: jax.Array | None = None,
@@ -165,6 +256,7 @@ class Medvill(nnx.Module):
             images: uint8 `[B, S, S]`, or normalised float `[B, S, S, 3]`.
             text_ids: int32 `[B, T+1]`: words, [SEP], [PAD]...
             text_lens: int32 `[B]`: words + the final [SEP].
+            attention: one of `masks.KINDS`; None is the configured one.
             cells: int32 `[B, N]` raster indices of the kept cells, or None for all.
             use_s2s: bool `[B]`, for `mixed` only: which examples take the s2s mask.
             key: PRNG key for dropout; None switches dropout off.
@@ -173,10 +265,16 @@ class Medvill(nnx.Module):
         """
         features = self.image_features(images, train=train, frozen=frozen)
         image = self.embed_image(features, cells, fold(key, 0))
-        text = self.embed_text(text_ids, fold(key, 1))
+        kind = attention or self.config.attention
+        text = self.embed_text(text_ids, fold(key, 1), text_lens=text_lens, attention=kind)
         image_len, own_cls = image.shape[1], text.shape[1] - text_ids.shape[1]
         mask = masks.attention_mask(
-            self.config.attention, image_len, text_lens + own_cls, text.shape[1], use_s2s=use_s2s
+            kind,
+            image_len,
+            text_lens + own_cls,
+            text.shape[1],
+            use_s2s=use_s2s,
+            pad_visible=self.config.compat.pad_visible,
         )
         hidden = self.encoder(jnp.concatenate([image, text], axis=1), mask, fold(key, 2))
         image, text = hidden[:, :image_len], hidden[:, image_len:]

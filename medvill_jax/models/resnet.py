@@ -63,15 +63,21 @@ class ConvNorm(nnx.Module):
         self.normalization = nnx.BatchNorm(width, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, running: bool) -> jax.Array:
-        return self.normalization(self.convolution(x), use_running_average=running)
+        x, norm = self.convolution(x), self.normalization
+        before = norm.var[...]
+        normalized = norm(x, use_running_average=running)
+        if not running:
+            # torch's running variance takes in the unbiased estimate, flax's the biased one that both normalise with.
+            count = x.size // x.shape[-1]
+            old = norm.momentum * before
+            norm.var[...] = old + (norm.var[...] - old) * (count / max(count - 1, 1))
+        return normalized
 
 
 class ResidualLayer(nnx.Module):
     """One residual layer, basic or bottleneck; the stride sits in the 3x3 convolution (torchvision's v1.5)."""
 
-    def __init__(
-        self, in_width: int, width: int, stride: int, bottleneck: bool, *, dtype: jnp.dtype, rngs: nnx.Rngs
-    ):
+    def __init__(self, in_width: int, width: int, stride: int, bottleneck: bool, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         inner = width // 4 if bottleneck else width
         plan = [(1, inner, 1), (3, inner, stride), (1, width, 1)] if bottleneck else [(3, width, stride), (3, width, 1)]
         layers, current = [], in_width
@@ -115,7 +121,7 @@ class ResNet(nnx.Module):
             `[B, G, width]`, G cells in raster order (row-major, top left first).
         """
         x = jax.nn.relu(self.embedder(images, running=not train or STEM in frozen))
-        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))  # pyright: ignore[reportArgumentType]
         for index, stage in enumerate(self.stages):
             running = not train or f"stages/{index}" in frozen
             for layer in stage:

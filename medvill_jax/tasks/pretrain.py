@@ -11,15 +11,14 @@ Held-out figures (`eval/...`), each over every example of the split exactly once
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from medvill_jax.batch import Batch, fake_batch, pretrain_spec
@@ -54,7 +53,7 @@ class Task:
         ValueError: fields of the configuration do not fit together.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict, workdir: Path):
+    def __init__(self, config: setup.Config, workdir: Path):
         self.config = config
         self.fake = config.data.path == FAKE
         if self.fake:
@@ -86,7 +85,6 @@ class Task:
             config=setup.run_config(config),
         )
         self._eval_step = jax.jit(self._eval_sums)
-        self._unigram: jax.Array | None = None
 
     def fit(self) -> dict[str, float] | None:
         """Trains to the end; the last step's held-out figures, None if stopped or too short to be evaluated."""
@@ -133,7 +131,7 @@ class Task:
         if self.fake:
             return {}
         held_out = self._records(self.config.eval.split, augment=False)
-        unigram = self._unigram_log_probs()
+        unigram = self._unigram_log_probs
         matched = self._evaluate_pass(state, held_out, unigram)
         mismatched = self._evaluate_pass(state, held_out, unigram, matched=False)
         shuffled = self._evaluate_pass(state, held_out, unigram, own_image=False)
@@ -178,7 +176,7 @@ class Task:
         return {"mlm_loss": jnp.sum(self._mlm_weights(batch)), "itm_loss": jnp.sum(batch["weights"])}
 
     def _mlm_weights(self, batch: Batch) -> jax.Array:
-        weights = jnp.asarray(batch["mlm_weights"])
+        weights = batch["mlm_weights"]
         return weights if self.config.mlm.on_mismatched else weights * batch["itm_labels"][:, None]
 
     def _train_sums(self, params: Tree, stats: Tree, batch: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
@@ -190,21 +188,19 @@ class Task:
             cells = medvill.sample_cells(cells_key, rows, config.grid_cells, config.num_cells)
         module = self.model.bind(params, stats)
         hidden = module.encode(
-            jnp.asarray(batch["image"]),
-            jnp.asarray(batch["text_ids"]),
-            jnp.asarray(batch["text_lens"]),
+            batch["image"],
+            batch["text_ids"],
+            batch["text_lens"],
             cells=cells,
             use_s2s=self._use_s2s(mixed_key, rows),
             key=dropout_key,
             train=True,
             frozen=self.frozen_parts,
         )
-        mlm_logits = module.mlm_logits(hidden.text, jnp.asarray(batch["mlm_positions"]))
+        mlm_logits = module.mlm_logits(hidden.text, batch["mlm_positions"])
         sums = {
-            "mlm_loss": cross_entropy_sum(mlm_logits, jnp.asarray(batch["mlm_ids"]), self._mlm_weights(batch)),
-            "itm_loss": cross_entropy_sum(
-                module.itm_logits(hidden.summary), jnp.asarray(batch["itm_labels"]), jnp.asarray(batch["weights"])
-            ),
+            "mlm_loss": cross_entropy_sum(mlm_logits, batch["mlm_ids"], self._mlm_weights(batch)),
+            "itm_loss": cross_entropy_sum(module.itm_logits(hidden.summary), batch["itm_labels"], batch["weights"]),
         }
         return sums, self.model.stats_of(module)
 
@@ -239,7 +235,13 @@ class Task:
         }
 
     def _evaluate_pass(
-        self, state: Tree, held_out: loader.PretrainRecords, unigram: jax.Array, **pairing: bool
+        self,
+        state: Tree,
+        held_out: loader.PretrainRecords,
+        unigram: jax.Array,
+        *,
+        matched: bool = True,
+        own_image: bool = True,
     ) -> dict[str, float]:
         config = self.config
         batches = loader.eval_batches(
@@ -247,7 +249,8 @@ class Task:
             batch_size=config.eval.batch_size or config.batch_size,
             max_examples=config.eval.max_examples,
             workers=setup.workers(config.data),
-            **pairing,
+            matched=matched,
+            own_image=own_image,
         )
         totals: dict[str, float] = {}
         for batch in loader.to_device(batches, self.trainer.batch_sharding):
@@ -255,33 +258,30 @@ class Task:
             totals = {name: totals.get(name, 0.0) + float(value) for name, value in sums.items()}
         return totals
 
+    @functools.cached_property
     def _unigram_log_probs(self) -> jax.Array:
         """float32 `[V]`: add-one smoothed log-frequencies of the words in the training reports."""
-        if self._unigram is None:
-            total = len(self.train_records)
-            counts = np.ones(self.tokenizer.vocab_size)
-            for record in np.linspace(0, total, min(total, UNIGRAM_REPORTS), endpoint=False).astype(int):
-                np.add.at(counts, self.train_records.text_ids(int(record)), 1)
-            log_probs = np.log(counts / counts.sum()).astype(np.float32)
-            self._unigram = jax.device_put(log_probs, self.trainer.replicated)
-        return self._unigram
+        total = len(self.train_records)
+        counts = np.ones(self.tokenizer.vocab_size)
+        for record in np.linspace(0, total, min(total, UNIGRAM_REPORTS), endpoint=False).astype(int):
+            np.add.at(counts, self.train_records.text_ids(int(record)), 1)
+        return jax.device_put(np.log(counts / counts.sum()).astype(np.float32), self.trainer.replicated)
 
 
-def _tokenizer(config: ml_collections.ConfigDict) -> Tokenizer:
+def _tokenizer(config: setup.Config) -> Tokenizer:
     if not config.data.path:
         raise records.DataError(
-            "no data: set --config.data.path=DATA to a prepared data set (`python -m data_prep --help` makes one), or use "
-            "--config=configs/pretrain.py:phantom, or --config.data.path=fake for random arrays"
+            "no data: set --config.data.path=DATA to a prepared data set (`python -m data_prep --help` makes one), "
+            "or use --config=configs/pretrain.py:phantom, or --config.data.path=fake for random arrays"
         )
     return load_tokenizer(config.data.tokenizer or records.tokenizer_path(Path(config.data.path)))
 
 
 def _frozen_parts(names: list[str], frozen: frozenset[str]) -> frozenset[str]:
-    """Parts of the image encoder ("embedder", "stages/0", ...) that are frozen whole, and so keep running statistics."""
+    """Parts of the image encoder ("embedder", "stages/0", ...) that are frozen whole, and so keep their statistics."""
     pattern = re.compile(r"image_encoder/(embedder|stages/\d+)/.*")
     parts: dict[str, bool] = {}
     for name in names:
         if found := pattern.fullmatch(name):
             parts[found[1]] = parts.get(found[1], True) and name in frozen
     return frozenset(part for part, whole in parts.items() if whole)
-

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-
-import ml_collections
+from typing import Any
 
 from medvill_jax.data.loader import Workers
 from medvill_jax.models.bert import BertConfig
@@ -14,8 +13,11 @@ from medvill_jax.training.loop import LoopConfig
 from medvill_jax.training.optimizer import OptimizerConfig
 from medvill_jax.training.trainer import RunConfig
 
+# An ml_collections.ConfigDict, whose fields have no static types.
+Config = Any
 
-def model_config(config: ml_collections.ConfigDict, *, vocab_size: int, cls_id: int, sep_id: int) -> MedvillConfig:
+
+def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -> MedvillConfig:
     """`config.model` with the tokenizer's sizes.
 
     Raises:
@@ -35,6 +37,7 @@ def model_config(config: ml_collections.ConfigDict, *, vocab_size: int, cls_id: 
             max_positions=config.max_positions,
             dropout=config.dropout,
             layer_norm_eps=config.layer_norm_eps,
+            initializer_range=config.initializer_range,
         ),
         image_encoder=config.image_encoder,
         image_size=config.image_size,
@@ -46,7 +49,7 @@ def model_config(config: ml_collections.ConfigDict, *, vocab_size: int, cls_id: 
     )
 
 
-def run_config(config: ml_collections.ConfigDict) -> RunConfig:
+def run_config(config: Config) -> RunConfig:
     """Seeds, cadence, checkpoints and optimizer of any task's configuration."""
     return RunConfig(
         seed=config.seed,
@@ -69,6 +72,6 @@ def run_config(config: ml_collections.ConfigDict) -> RunConfig:
     )
 
 
-def workers(config: ml_collections.ConfigDict) -> Workers:
+def workers(config: Config) -> Workers:
     """`config.data.workers`."""
     return Workers(**{field.name: config.workers[field.name] for field in dataclasses.fields(Workers)})

@@ -168,7 +168,8 @@ class Checkpoints:
         ]
         if problems:
             raise CheckpointError(
-                f"checkpoint of step {step} under {self._directory} does not fit this model:\n  " + "\n  ".join(problems)
+                f"checkpoint of step {step} under {self._directory} does not fit this model:\n  "
+                + "\n  ".join(problems)
             )
         restored = self._manager.restore(
             step,

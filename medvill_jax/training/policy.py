@@ -1,19 +1,19 @@
 """Per-parameter policies: ordered lists of `(regex, value)` over parameter names.
 
-A name is the path in the state, such as `encoder/layer/0/attention/query/kernel`. The first regex that matches the whole
-name wins, and a name that none matches is an error.
+A name is the path in the state, such as `encoder/layer/0/attention/query/kernel`. The first regex that matches the
+whole name wins, and a name that none matches is an error.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 
 V = TypeVar("V")
-Policy = Sequence[tuple[str, V]]
+Policy: TypeAlias = Sequence[tuple[str, V]]
 Tree = dict[Any, Any]
 
 
@@ -40,7 +40,7 @@ def select(tree: Tree, names: frozenset[str], prefix: str = "") -> Tree:
     return chosen
 
 
-def merge(first: Tree, second: Tree) -> Tree:
+def merge(first: Any, second: Any) -> Tree:
     """The union of two nested dicts without a common leaf; the inverse of two complementary `select`s."""
     merged = dict(first)
     for key, value in second.items():

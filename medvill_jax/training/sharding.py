@@ -14,7 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from medvill_jax.training.policy import Policy, path_name, resolve
 
-PARAMETER_RULES: Policy[str] = ((r".*/(bias|scale|mean|var|count)", "replicate"), (r".*", "largest"))
+PARAMETER_RULES = ((r".*/(bias|scale|mean|var|count)", "replicate"), (r".*", "largest"))
 
 
 def make_mesh(fsdp: int = 1, devices: list[jax.Device] | None = None) -> Mesh:

@@ -1,7 +1,7 @@
-"""The train step: a pure function `(state, batch) -> (state, figures)`, jitted with stated shardings and donation.
+"""The train step: a pure function `(state, batch) -> (state, figures)`, jitted with stated shardings, donating.
 
-The task hands in the loss as *sums* and, separately, the weights to divide them by. The weights are taken over the whole
-global batch before any microbatch is run, so the result does not depend on how the batch is cut.
+The task hands in the loss as *sums* and, separately, the weights to divide them by. The weights are taken over the
+whole global batch before any microbatch is run, so the result does not depend on how the batch is cut.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class Objective:
     coefficients: Mapping[str, float]
 
 
-def init_state(init: Callable[[jax.Array], tuple[Tree, Tree]], optimizer: Any, frozen: frozenset[str], seed: int) -> Tree:
+def init_state(
+    init: Callable[[jax.Array], tuple[Tree, Tree]], optimizer: Any, frozen: frozenset[str], seed: int
+) -> Tree:
     """Fresh training state: `params`, `stats`, `opt` (of the parameters that train), `step` int32. Can be jitted."""
     params, stats = init(jax.random.key(seed))
     return {
@@ -100,9 +102,7 @@ def make_step(
             part = jax.tree.map(lambda x: x[0], parts)
             shapes = jax.eval_shape(gradient, moving, state["stats"], part, key)
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1][0]))
-            (grads, means, stats), _ = jax.lax.scan(
-                body, (*zeros, state["stats"]), (parts, jnp.arange(accumulate))
-            )
+            (grads, means, stats), _ = jax.lax.scan(body, (*zeros, state["stats"]), (parts, jnp.arange(accumulate)))
         updates, opt = optimizer.update(grads, state["opt"], moving)
         new = {
             "params": merge(optax.apply_updates(moving, updates), fixed),

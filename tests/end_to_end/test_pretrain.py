@@ -15,12 +15,20 @@ from medvill_jax.models.masks import KINDS
 from medvill_jax.tasks.pretrain import Task
 
 ROOT = Path(__file__).parents[2]
-TINY = (
-    "--config.model.image_size=64 --config.model.text_len=14 --config.model.num_cells=3 --config.model.hidden_size=16 "
-    "--config.model.num_layers=1 --config.model.num_heads=2 --config.model.intermediate_size=32 --config.batch_size=8 "
-    "--config.mlm.max_predictions=4 --config.log.every_steps=1 --config.checkpoint.every_steps=4 "
-    "--config.eval.every_steps=0"
-).split()
+TINY = [
+    "--config.model.image_size=64",
+    "--config.model.text_len=14",
+    "--config.model.num_cells=3",
+    "--config.model.hidden_size=16",
+    "--config.model.num_layers=1",
+    "--config.model.num_heads=2",
+    "--config.model.intermediate_size=32",
+    "--config.batch_size=8",
+    "--config.mlm.max_predictions=4",
+    "--config.log.every_steps=1",
+    "--config.checkpoint.every_steps=4",
+    "--config.eval.every_steps=0",
+]
 
 
 def command(data: Path | str, workdir: Path, *extra: str) -> list[str]:
@@ -30,9 +38,7 @@ def command(data: Path | str, workdir: Path, *extra: str) -> list[str]:
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(
-        arguments, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    return subprocess.Popen(arguments, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def finish(arguments: list[str]) -> tuple[int, str]:
@@ -89,7 +95,9 @@ def test_interrupted_runs_continue_bitwise(tiny_data: Path, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_another_configuration_in_the_workdir_is_refused(tiny_data: Path, tmp_path: Path) -> None:
     assert finish(command(tiny_data, tmp_path, "--config.steps=2"))[0] == 0
-    code, output = finish(command(tiny_data, tmp_path, "--config.steps=2", "--config.seed=1", "--config.model.attention=s2s"))
+    code, output = finish(
+        command(tiny_data, tmp_path, "--config.steps=2", "--config.seed=1", "--config.model.attention=s2s")
+    )
     assert code == 1
     assert "seed: 0 there, 1 now" in output
     assert "model.attention: 'bar' there, 's2s' now" in output

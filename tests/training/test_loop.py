@@ -17,7 +17,9 @@ def run(tmp_path: Path, losses: list[float], **cadence: int) -> tuple[list[int],
     def step(state: dict, batch: jax.Array) -> tuple[dict, dict]:
         return {"step": state["step"] + 1}, {"loss": batch}
 
-    config = LoopConfig(steps=len(losses), batch_size=2, **{"log_every": 1, "eval_every": 2, "checkpoint_every": 2, **cadence})
+    config = LoopConfig(
+        steps=len(losses), batch_size=2, **{"log_every": 1, "eval_every": 2, "checkpoint_every": 2, **cadence}
+    )
     checkpoints = Checkpoints(tmp_path / "checkpoints", Keep(last=10))
     batches = iter([jnp.float32(loss) for loss in losses])
     try:
@@ -59,7 +61,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_
 
 
 def test_lines_after_the_resumed_step_are_rewritten(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 3}\n{"step": 4, "a')
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 3}\n{"step": 4, "a'
+    )
     writer = MetricsWriter(tmp_path, resume_step=2, active=True)
     writer.write(3, {"a": 30.0})
     writer.close()

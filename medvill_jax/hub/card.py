@@ -1,0 +1,98 @@
+"""The model card of an export: what the model is, where it comes from, what it scores, what it is not for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from medvill_jax.models.medvill import MedvillConfig
+
+INTENDED_USE = (
+    "Research on chest radiographs and their reports: as the starting point of fine-tuning, and for the task it was "
+    "trained on. It is no medical device, and nothing it says may guide the care of a patient."
+)
+LIMITS = (
+    "It has seen the reports of few institutions, in English, and frontal films only as far as its data held them; on "
+    "other populations, scanners and styles of reporting it is likely to do worse. Its labels come from reports, not "
+    "from independent readings. It can produce confident statements that the image does not bear out."
+)
+
+
+def model_card(
+    config: MedvillConfig,
+    *,
+    stage: str,
+    arrays: Mapping[str, Sequence[int]],
+    label_names: Sequence[str],
+    card: Mapping[str, Any],
+) -> str:
+    """Markdown with the sections data, configuration, metrics, intended use, limits.
+
+    Args:
+        config: of the network.
+        stage: what the checkpoint was trained as.
+        arrays: shapes by name, of parameters and statistics alike.
+        label_names: of the classes, empty where there are none.
+        card: what the writer knows: any of "name", "data", "metrics" (name -> number), "training" (a JSON-like
+            configuration), "intended_use", "limits", "source".
+    """
+    size = sum(_product(shape) for name, shape in arrays.items() if not name.endswith(("/mean", "/var")))
+    lines = [
+        f"# {card.get('name', 'MedViLL')}",
+        "",
+        f"A MedViLL network (Moon et al., IEEE JBHI 2022; {stage}), {size:,} parameters, written by medvill_jax.",
+        "",
+        "```python",
+        "import medvill_jax",
+        "",
+        'model = medvill_jax.load("THIS_FOLDER")',
+        "logits = model.logits(images, text_ids, text_lens)",
+        "```",
+        *_section("Data", str(card.get("data") or "Not recorded.")),
+        *_section("Source", str(card["source"]) if card.get("source") else ""),
+        *_section("Labels", ", ".join(label_names)),
+        *_section("Configuration", _settings(config, card.get("training"))),
+        *_section("Metrics", _table(card.get("metrics") or {})),
+        *_section("Intended use", str(card.get("intended_use") or INTENDED_USE)),
+        *_section("Limits", str(card.get("limits") or LIMITS)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _section(title: str, text: str) -> list[str]:
+    return ["", f"## {title}", "", text] if text else []
+
+
+def _settings(config: MedvillConfig, training: Any) -> str:
+    bert = config.bert
+    encoder = config.image_encoder if isinstance(config.image_encoder, str) else f"ResNet {config.image_encoder.depths}"
+    rows = {
+        "layers x width x heads": f"{bert.num_layers} x {bert.hidden_size} x {bert.num_heads}",
+        "vocabulary, positions": f"{bert.vocab_size}, {bert.max_positions}",
+        "image encoder": encoder,
+        "image size": config.image_size,
+        "visual tokens": config.num_cells or config.grid_cells,
+        "attention": config.attention,
+    }
+    text = _table(rows, ("setting", "value"))
+    if training:
+        text += "\n\nTraining:\n\n```json\n" + json.dumps(training, indent=2, sort_keys=True, default=str) + "\n```"
+    return text
+
+
+def _table(rows: Mapping[str, Any], head: tuple[str, str] = ("metric", "value")) -> str:
+    if not rows:
+        return "Not recorded."
+    lines = [f"| {head[0]} | {head[1]} |", "|---|---|"]
+    for name, value in rows.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+        lines.append(f"| {name} | {shown} |")
+    return "\n".join(lines)
+
+
+def _product(shape: Sequence[int]) -> int:
+    size = 1
+    for side in shape:
+        size *= side
+    return size

@@ -1,0 +1,158 @@
+"""Turns PyTorch checkpoints into exports and back.
+
+    python -m medvill_jax.hub.convert --source=PATH --out=EXPORT
+    python -m medvill_jax.hub.convert --source=EXPORT --out=FOLDER --to=upstream
+
+PATH is a .bin, .pt, .pth or .safetensors file, or a folder with one (Hugging Face folders, sharded ones too):
+
+  upstream      MedViLL as published: pre-trained, or fine-tuned for retrieval, report generation, VQA, classification
+  huggingface   BERT of any size (bert-base-uncased, ClinicalBERT...), or ResNet
+  torchvision   ResNet
+  export        a folder that this program wrote
+
+Sizes come from the checkpoint and its config.json. Every name that is missing, extra, misshaped, untied or of a wrong
+type is reported at once, and nothing is written unless --allow covers each of them. No code in a file is ever run.
+
+  convert a published model, to score it as published:
+    python -m medvill_jax.hub.convert --source=mimic_par/pytorch_model.bin --out=exports/par --compat=upstream
+  a BERT without pooler:
+    python -m medvill_jax.hub.convert --source=bert/ --out=exports/bert --allow='pooler/.*'
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import jax
+
+from medvill_jax.hub.errors import Allowed, HubError
+from medvill_jax.hub.export import Export, write_export
+from medvill_jax.hub.importer import import_checkpoint
+from medvill_jax.hub.names import FAMILIES
+from medvill_jax.hub.sizes import Choices
+from medvill_jax.hub.torch_writer import write_upstream
+from medvill_jax.hub.trees import flatten
+from medvill_jax.models import masks
+
+
+def convert(
+    source: Path,
+    out: Path,
+    *,
+    family: str = "auto",
+    to: str = "export",
+    allow: Sequence[str] = (),
+    cast: bool = False,
+    choices: Choices | None = None,
+    tokenizer: Path | None = None,
+    compat: str = "clean",
+) -> list[str]:
+    """What the command line does; returns what there is to say.
+
+    Raises:
+        HubError: see `importer.import_checkpoint`, `export.write_export` and `torch_writer.write_upstream`.
+    """
+    if out.exists() and source.exists() and out.resolve() == source.resolve():
+        raise HubError(f"--out={out} is the source itself; name another folder")
+    export, notes = import_checkpoint(
+        source,
+        family=family,
+        allow=Allowed(allow),
+        cast=cast,
+        choices=choices,
+        tokenizer=tokenizer,
+        compat=compat,
+    )
+    if to == "upstream":
+        write_upstream(out, export)
+    else:
+        _write(out, export, source)
+    arrays = {**flatten(export.params), **flatten(export.heads)}
+    count = sum(array.size for array in arrays.values())
+    return [*notes, f"{out}: {export.stage}, {count:,} parameters, {', '.join(export.parts)}"]
+
+
+def _write(out: Path, export: Export, source: Path) -> None:
+    write_export(
+        out,
+        config=export.config,
+        params=export.params,
+        stats=export.stats,
+        tokenizer_path=export.vocab,
+        label_names=export.label_names,
+        card={"source": f"Converted from `{source.name}`, a {export.stage} checkpoint."},
+        heads=export.heads,
+        stage=export.stage,
+        extra=export.extra,
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line instead of the usage."""
+        self.exit(2, f"error: {message}; see --help\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="python -m medvill_jax.hub.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--source", type=Path, required=True, metavar="PATH", help="weight file or folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="written; replaces an older export")
+    parser.add_argument("--format", choices=("auto", *FAMILIES), default="auto", help="of the source; default: auto")
+    parser.add_argument("--to", choices=("export", "upstream"), default="export", help="what to write; default: export")
+    parser.add_argument(
+        "--allow",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="REGEX",
+        help="names, ours or the source's, that may not fit; they are left out",
+    )
+    parser.add_argument("--cast", action="store_true", help="read float16, bfloat16 and float64 as float32")
+    parser.add_argument("--tokenizer", type=Path, metavar="PATH", help="vocab.txt; default: the one beside the weights")
+    parser.add_argument("--num_heads", type=int, metavar="N", help="attention heads, if there is no config.json")
+    parser.add_argument("--image_size", type=int, metavar="PIXELS", help="side of the input; default: 512 or what fits")
+    parser.add_argument("--attention", choices=masks.KINDS, default="bar", help="recorded as the model's; default: bar")
+    parser.add_argument(
+        "--compat",
+        choices=("clean", "upstream"),
+        default="clean",
+        help="upstream: record the released code's behaviour at the checkpoint's stage",
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; 0, or 1 after one clear message on standard error."""
+    flags = _parser().parse_args(argv)
+    choices = Choices(num_heads=flags.num_heads, image_size=flags.image_size, attention=flags.attention)
+    try:
+        lines = convert(
+            flags.source,
+            flags.out,
+            family=flags.format,
+            to=flags.to,
+            allow=flags.allow,
+            cast=flags.cast,
+            choices=choices,
+            tokenizer=flags.tokenizer,
+            compat=flags.compat,
+        )
+    except (HubError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_platforms", "cpu")  # nothing here needs, or should occupy, an accelerator
+    sys.exit(main())

@@ -1,0 +1,305 @@
+"""Our export: one folder that holds a trained model and all that using it takes.
+
+    config.json           what the network is; `MedvillConfig` under "model"
+    model.safetensors     float32 arrays, named by parameter path, e.g. `encoder/layer/0/attention/query/kernel`
+    tokenizer/vocab.txt   if known
+    labels.json           names of the classes, if any
+    README.md             model card
+
+Kernels are in flax's layout (Linear `[in, out]`, convolution `[h, w, in, out]`). Batch statistics stand beside the
+parameters, under `.../mean` and `.../var`. What a fine-tuned model has on top begins with `heads/`. An export may hold
+only some parts of the network (a BERT, a ResNet); config.json names them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from medvill_jax.hub.card import model_card
+from medvill_jax.hub.errors import HubError, raise_all
+from medvill_jax.hub.files import EXPORT_FORMAT, Tensor, is_export, read_file, read_json
+from medvill_jax.hub.trees import expected, flatten, nest, part_of
+from medvill_jax.models.medvill import MedvillConfig
+from medvill_jax.training.policy import Tree
+
+VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+LABELS_FILE = "labels.json"
+CARD_FILE = "README.md"
+VOCAB_FILE = Path("tokenizer") / "vocab.txt"
+HEADS = "heads"
+
+
+@dataclass(frozen=True)
+class Export:
+    """The content of an export folder.
+
+    Attributes:
+        config: of the network; sizes of parts that are not there mean nothing.
+        params, stats: nested dicts of float32 arrays; only the parts that are there.
+        heads: nested dict of what a fine-tuned model has on top, e.g. `heads["answer"]["hidden"]["kernel"]`.
+        stage: what the checkpoint was trained as, e.g. "pretraining" or "vqa".
+        parts: the top-level modules that are there.
+        label_names: of the classes.
+        vocab: the vocab.txt, or None.
+        extra: what else config.json records, e.g. "source".
+    """
+
+    config: MedvillConfig
+    params: Tree
+    stats: Tree
+    heads: Tree = field(default_factory=dict)
+    stage: str = "pretraining"
+    parts: tuple[str, ...] = ()
+    label_names: tuple[str, ...] = ()
+    vocab: Path | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def write_export(
+    out: Path,
+    *,
+    config: MedvillConfig | Mapping[str, Any],
+    params: Mapping[Any, Any],
+    stats: Mapping[Any, Any],
+    tokenizer_path: Path | None = None,
+    vocabulary: Sequence[str] | None = None,
+    label_names: Sequence[str] = (),
+    card: Mapping[str, Any] | None = None,
+    heads: Mapping[Any, Any] | None = None,
+    stage: str = "pretraining",
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes an export; it appears complete or not at all, and replaces an older export at the same place.
+
+    Args:
+        out: the folder.
+        config: a `MedvillConfig` or its `dataclasses.asdict`.
+        params, stats: nested dicts of arrays that can be brought to the host; whole top-level modules may be absent.
+        tokenizer_path: a vocab.txt or a folder with one; None leaves the tokenizer out.
+        vocabulary: the word pieces themselves, in the order of their ids, instead of a path.
+        label_names: of the classes, in the order of the outputs.
+        card: see `card.model_card`.
+        heads: nested dict of what a task put on top.
+        stage: what the model was trained as.
+        extra: JSON-like; recorded in config.json.
+
+    Raises:
+        HubError: the arrays do not fit the configuration, `out` is something else than an export, or a file is missing.
+    """
+    out = Path(out)
+    model = config if isinstance(config, MedvillConfig) else MedvillConfig.from_dict(config)
+    arrays = {name: _host(array) for tree in (params, stats) for name, array in flatten(tree).items()}
+    on_top = {f"{HEADS}/{name}": _host(array) for name, array in flatten(heads or {}).items()}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    parts = tuple(dict.fromkeys(part_of(name) for name in shapes))
+    absent = _check(f"the arrays for {out}", model, shapes, parts, allow_absent=True)
+    if not arrays:
+        raise HubError(f"there is nothing to export to {out}")
+    words = None if vocabulary is None else "".join(f"{word}\n" for word in vocabulary).encode()
+    vocab = _vocab_file(tokenizer_path) if words is None else words
+    if out.exists() and not (out.is_dir() and (is_export(out) or not any(out.iterdir()))):
+        raise HubError(f"{out} is there already and is no export; name another folder")
+    document = {
+        "format": EXPORT_FORMAT,
+        "version": VERSION,
+        "stage": stage,
+        "model": dataclasses.asdict(model),
+        "parts": parts,
+        "absent": absent,
+        "heads": {name: array.shape for name, array in on_top.items()},
+        **({"extra": dict(extra)} if extra else {}),
+    }
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.absolute().parent))
+    try:
+        save_file(arrays | on_top, temporary / WEIGHTS_FILE, metadata={"format": EXPORT_FORMAT})
+        _write_json(temporary / CONFIG_FILE, document)
+        if label_names:
+            _write_json(temporary / LABELS_FILE, list(label_names))
+        if vocab is not None:
+            (temporary / VOCAB_FILE).parent.mkdir()
+            (temporary / VOCAB_FILE).write_bytes(vocab)
+        readme = model_card(
+            model,
+            stage=stage,
+            arrays={name: array.shape for name, array in (arrays | on_top).items()},
+            label_names=label_names,
+            card=card or {},
+        )
+        (temporary / CARD_FILE).write_text(readme, encoding="utf-8")
+        replace_folder(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_export(path: Path) -> Export:
+    """Reads an export and checks every name, shape and type.
+
+    Raises:
+        HubError: no export, one from a later version, damaged, or not fitting its own configuration.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise HubError(f"there is no export folder {path}")
+    if not (path / CONFIG_FILE).is_file() or not is_export(path):
+        raise HubError(f"{path} is no export of medvill_jax; `python -m medvill_jax.hub.convert` makes one")
+    document = read_json(path / CONFIG_FILE)
+    if document.get("version") != VERSION:
+        raise HubError(f"{path} is an export of version {document.get('version')}; this program reads {VERSION}")
+    try:
+        model = MedvillConfig.from_dict(document["model"])
+        parts = tuple(str(part) for part in document["parts"])
+        absent = frozenset(document["absent"])
+        heads = {name: tuple(shape) for name, shape in document["heads"].items()}
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise HubError(f"{path / CONFIG_FILE} is damaged: {error}") from None
+    weights = path / WEIGHTS_FILE
+    if not weights.is_file():
+        raise HubError(f"{path} has no {WEIGHTS_FILE}")
+    tensors = read_file(weights)
+    found = {name: tensor.shape for name, tensor in tensors.items()}
+    _check(str(path), model, {n: s for n, s in found.items() if part_of(n) != HEADS}, parts, absent=absent)
+    _check_heads(path, heads, tensors)
+    stat_names = expected(model)[1]
+    arrays = {name: tensor.read() for name, tensor in tensors.items()}
+    own = {name: array for name, array in arrays.items() if part_of(name) != HEADS}
+    vocab = path / VOCAB_FILE
+    return Export(
+        config=model,
+        params=nest({name: array for name, array in own.items() if name not in stat_names}),
+        stats=nest({name: array for name, array in own.items() if name in stat_names}),
+        heads=nest({name: array for name, array in arrays.items() if part_of(name) == HEADS}).get(HEADS, {}),
+        stage=str(document.get("stage")),
+        parts=parts,
+        label_names=_labels(path / LABELS_FILE),
+        vocab=vocab if vocab.is_file() else None,
+        extra=document.get("extra") or {},
+    )
+
+
+def replace_folder(temporary: Path, out: Path) -> None:
+    """Renames a finished folder into place; an older one there is removed afterwards."""
+    mask = _umask()
+    temporary.chmod(0o777 & ~mask)  # mkdtemp's folders, and safetensors' files, are their owner's alone
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            file.chmod(0o666 & ~mask)
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+    if not out.exists():
+        temporary.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".old", dir=out.absolute().parent))
+    out.rename(old / "export")
+    try:
+        temporary.rename(out)
+    except OSError:
+        (old / "export").rename(out)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _host(array: Any) -> np.ndarray:
+    array = np.ascontiguousarray(array)
+    if array.dtype != np.float32:
+        raise HubError(f"an export holds float32 arrays, not {array.dtype}")
+    return array
+
+
+def _check(
+    what: str,
+    config: MedvillConfig,
+    found: Mapping[str, Sequence[int]],
+    parts: Sequence[str],
+    *,
+    absent: frozenset[str] = frozenset(),
+    allow_absent: bool = False,
+) -> list[str]:
+    """Every name and shape against the configuration; the names absent from parts that are there."""
+    params, stats = expected(config)
+    wanted = {name: shape for name, shape in {**params, **stats}.items() if part_of(name) in parts}
+    missing = [name for name in wanted if name not in found and name not in absent]
+    problems = [
+        *([] if allow_absent else (f"missing: {name} {wanted[name]}" for name in missing)),
+        *(f"extra: {name} {tuple(found[name])}" for name in found if name not in wanted),
+        *(
+            f"misshaped: {name} is {tuple(found[name])}, expected {wanted[name]}"
+            for name in found
+            if name in wanted and tuple(found[name]) != wanted[name]
+        ),
+    ]
+    raise_all(f"{what} do not fit their configuration", problems)
+    return missing
+
+
+def _check_heads(path: Path, heads: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
+    found = {name: tensor.shape for name, tensor in tensors.items() if part_of(name) == HEADS}
+    problems = [
+        *(f"missing: {name} {shape}" for name, shape in heads.items() if name not in found),
+        *(f"extra: {name} {shape}" for name, shape in found.items() if name not in heads),
+        *(
+            f"misshaped: {name} is {found[name]}, expected {shape}"
+            for name, shape in heads.items()
+            if found.get(name, shape) != shape
+        ),
+        *(
+            f"wrong dtype: {name} is {tensor.dtype}, expected float32"
+            for name, tensor in tensors.items()
+            if tensor.dtype != "float32"
+        ),
+    ]
+    raise_all(f"the arrays of {path} do not fit its {CONFIG_FILE}", problems)
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    if not path.is_file():
+        return ()
+    try:
+        labels = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        labels = None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise HubError(f"{path} is no list of names")
+    return tuple(labels)
+
+
+def _vocab_file(path: Path | None) -> bytes | None:
+    """The bytes of a vocab.txt: of the file itself, of the one in a folder, or written out of a tokenizer.json."""
+    if path is None:
+        return None
+    path = Path(path)
+    if path.is_dir():
+        path = next((path / name for name in ("vocab.txt", "tokenizer.json") if (path / name).is_file()), path)
+    if not path.is_file():
+        raise HubError(f"there is no vocab.txt or tokenizer.json at {path}")
+    if path.suffix != ".json":
+        return path.read_bytes()
+    model = read_json(path).get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(vocab, dict) or sorted(vocab.values(), key=str) != sorted(range(len(vocab)), key=str):
+        raise HubError(f"{path} is no WordPiece tokenizer with the ids 0, 1, 2...")
+    return "".join(f"{word}\n" for word in sorted(vocab, key=vocab.__getitem__)).encode()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,199 @@
+"""Where training starts: fresh parameters overwritten from checkpoints, on the host, every difference reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medvill_jax.hub.errors import Allowed, HubError, raise_all
+from medvill_jax.hub.export import read_export
+from medvill_jax.hub.files import is_export, read_source
+from medvill_jax.hub.importer import parts_of
+from medvill_jax.hub.match import HEADS, POSITIONS, match, recognise_source
+from medvill_jax.hub.names import HF_BERT, UPSTREAM
+from medvill_jax.hub.trees import flatten, nest, part_of
+from medvill_jax.models.medvill import MedvillConfig
+from medvill_jax.training.policy import Tree
+
+BERT_PARTS = ("embeddings", "encoder", "pooler", "mlm")
+RESNET_PARTS = ("image_encoder",)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What initialisation did.
+
+    Attributes:
+        loaded: our name -> the path it came from.
+        fresh: names that kept their random values.
+        notes: remarks, one line each.
+    """
+
+    loaded: dict[str, str]
+    fresh: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """For a log: how much came from where, and which parts started afresh."""
+        sources: dict[str, int] = {}
+        for path in self.loaded.values():
+            sources[path] = sources.get(path, 0) + 1
+        lines = [f"{count} arrays from {path}" for path, count in sources.items()]
+        if self.fresh:
+            lines.append(f"random: {', '.join(dict.fromkeys(_shortened(name) for name in self.fresh))}")
+        return [*lines, *self.notes]
+
+
+def load_init(
+    params: Mapping[Any, Any],
+    stats: Mapping[Any, Any],
+    *,
+    bert: str | Path | None = None,
+    resnet: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    allow: Sequence[str] = (),
+    config: MedvillConfig | None = None,
+) -> tuple[Tree, Tree, Report]:
+    """Fresh parameters and statistics with what the checkpoints hold.
+
+    Args:
+        params, stats: nested dicts of float32 arrays, as the model's `init` makes them; not changed.
+        bert: a Hugging Face BERT; fills embeddings, encoder, pooler, and the MLM head if it has one.
+        resnet: a torchvision or Hugging Face ResNet; fills the image encoder.
+        checkpoint: an export or a MedViLL checkpoint of any stage; fills everything, so it stands alone.
+        allow: regexes over names, ours or the source's, that may be missing, extra, misshaped or untied; those
+            parameters keep their random values.
+        config: of the model; checks what no array shows, the number of attention heads.
+
+    Returns:
+        New nested dicts of numpy arrays, and the report.
+
+    Raises:
+        HubError: unreadable, or not fitting: every missing, extra and misshaped name at once.
+    """
+    if checkpoint and (bert or resnet):
+        raise HubError("init.checkpoint brings its own BERT and ResNet: give it alone, or init.bert and init.resnet")
+    allowed = Allowed(allow)
+    targets = {name: np.asarray(array) for tree in (params, stats) for name, array in flatten(tree).items()}
+    shapes = {name: array.shape for name, array in targets.items()}
+    loaded: dict[str, np.ndarray] = {}
+    origin: dict[str, str] = {}
+    notes: list[str] = []
+    for path, what, parts in ((bert, "init.bert", BERT_PARTS), (resnet, "init.resnet", RESNET_PARTS)):
+        if path:
+            found, remarks = _partial(Path(path), what, parts, shapes, allowed, config)
+            loaded |= found
+            notes += remarks
+            origin |= dict.fromkeys(found, str(path))
+    if checkpoint:
+        loaded, remarks = _whole(Path(checkpoint), shapes, allowed, config)
+        notes += remarks
+        origin = dict.fromkeys(loaded, str(checkpoint))
+    merged = {name: loaded.get(name, array) for name, array in targets.items()}
+    report = Report(origin, tuple(name for name in targets if name not in loaded), tuple(notes))
+    names = {"params": flatten(params), "stats": flatten(stats)}
+    new = {kind: nest({name: merged[name] for name in own}) for kind, own in names.items()}
+    return new["params"], new["stats"], report
+
+
+def _partial(
+    path: Path,
+    what: str,
+    parts: tuple[str, ...],
+    shapes: Mapping[str, Sequence[int]],
+    allowed: Allowed,
+    config: MedvillConfig | None,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    if path.is_dir() and is_export(path):
+        return _from_export(
+            path, what, {n: s for n, s in shapes.items() if part_of(n) in parts}, allowed, config, parts
+        )
+    source = recognise_source(read_source(path))
+    if not set(source.format.parts) <= set(parts):
+        raise HubError(f"{what}={path} is a {source.format.name} checkpoint; use init.checkpoint for a MedViLL one")
+    if source.format is HF_BERT:
+        _same_heads(path, (source.source.config or {}).get("num_attention_heads"), config)
+    filled = parts_of(source)
+    wanted = {name: shape for name, shape in shapes.items() if part_of(name) in filled}
+    # A target without an MLM head (a classifier) has no use for BERT's.
+    unused = [] if any(part_of(name) == "mlm" for name in wanted) else [r"cls\..*"]
+    matched = match(source, wanted, _Either(allowed, Allowed(unused)))
+    raise_all(f"{what}={path} ({source.format.name}) does not fit the model", matched.problems)
+    return matched.arrays, matched.notes
+
+
+def _whole(
+    path: Path, shapes: Mapping[str, Sequence[int]], allowed: Allowed, config: MedvillConfig | None
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    if path.is_dir() and is_export(path):
+        return _from_export(path, "init.checkpoint", shapes, allowed, config, None)
+    source = recognise_source(read_source(path))
+    if source.format.name not in UPSTREAM:
+        raise HubError(
+            f"init.checkpoint={path} is a {source.format.name}, not a whole model: use init.bert or init.resnet"
+        )
+    _same_heads(path, (source.source.config or {}).get("num_attention_heads"), config)
+    # The task's own head is not the network's.
+    matched = match(source, shapes, _Either(allowed, Allowed([rf"{HEADS}/.*", r"(ans_classifier|clf)\..*"])))
+    raise_all(f"init.checkpoint={path} ({source.format.name}) does not fit the model", matched.problems)
+    return {name: array for name, array in matched.arrays.items() if name in shapes}, matched.notes
+
+
+def _from_export(
+    path: Path,
+    what: str,
+    shapes: Mapping[str, Sequence[int]],
+    allowed: Allowed,
+    config: MedvillConfig | None,
+    parts: tuple[str, ...] | None,
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    export = read_export(path)
+    if "encoder" in export.parts and (parts is None or "encoder" in parts):
+        _same_heads(path, export.config.bert.num_heads, config)
+    found = {**flatten(export.params), **flatten(export.stats)}
+    if parts is not None:
+        found = {name: array for name, array in found.items() if part_of(name) in parts}
+        shapes = {name: shape for name, shape in shapes.items() if part_of(name) != "mlm" or "mlm" in export.parts}
+    arrays, problems = {}, []
+    for name, shape in shapes.items():
+        if name in found and found[name].shape == tuple(shape):
+            arrays[name] = found[name]
+        elif allowed(name):
+            continue
+        elif name not in found:
+            problems.append(f"missing: {name} {tuple(shape)}")
+        elif name == POSITIONS and found[name].shape[1:] == tuple(shape)[1:]:
+            have = found[name].shape[0]
+            problems.append(
+                f"misshaped: {name} has {have} positions, the model {shape[0]}: set model.max_positions={have}, or let "
+                f"the table start afresh by allowing {name!r}"
+            )
+        else:
+            problems.append(f"misshaped: {name} is {found[name].shape}, expected {tuple(shape)}")
+    problems += [f"extra: {name} {found[name].shape}" for name in found if name not in shapes and not allowed(name)]
+    raise_all(f"{what}={path} does not fit the model", problems)
+    return arrays, []
+
+
+def _same_heads(path: Path, found: Any, config: MedvillConfig | None) -> None:
+    if config is not None and found is not None and found != config.bert.num_heads:
+        raise HubError(
+            f"{path} has {found} attention heads, the model {config.bert.num_heads}: set model.num_heads={found}"
+        )
+
+
+class _Either(Allowed):
+    def __init__(self, *lists: Allowed):
+        self._lists = lists
+
+    def __call__(self, *names: str) -> bool:
+        return any(allowed(*names) for allowed in self._lists)
+
+
+def _shortened(name: str) -> str:
+    part, *rest = name.split("/")
+    return part if part not in ("embeddings", "mlm", "encoder") or not rest else f"{part}/{rest[0]}"

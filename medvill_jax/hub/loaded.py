@@ -1,0 +1,256 @@
+"""A model from an export, ready to be asked: `medvill_jax.load(FOLDER).logits(...)`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from medvill_jax.hub.errors import HubError
+from medvill_jax.hub.export import Export, read_export
+from medvill_jax.hub.names import UPSTREAM
+from medvill_jax.hub.trees import expected, flatten, functional, nest, part_of
+from medvill_jax.models import masks
+from medvill_jax.models.bert import BertConfig, Embeddings, Encoder
+from medvill_jax.models.compat import Compat
+from medvill_jax.models.functional import Functional
+from medvill_jax.models.medvill import Hidden, MedvillConfig
+
+NEEDED = ("embeddings", "encoder", "image_encoder", "image_projection")
+Array = jax.Array | np.ndarray
+
+
+class Loaded:
+    """A trained network and what belongs to it. Evaluation only: no dropout, running BatchNorm statistics.
+
+    Attributes:
+        export: the folder's content: configuration, arrays, heads, label names, vocabulary.
+        config: of the network, with the compat switches in force.
+    """
+
+    def __init__(self, export: Export, config: MedvillConfig, dtype: str):
+        self.export = export
+        self.config = config
+        self._dtype = dtype
+        self._arrays: tuple[Any, Any] | None = None
+        # float32 results are promised; accelerators would multiply float32 matrices in less.
+        self._precision = "highest" if dtype == "float32" else None
+        self._run = jax.jit(self._forward, static_argnames=("attention", "heads"))
+        self._run_text = jax.jit(self._forward_text)
+
+    def logits(
+        self,
+        images: Array,
+        text_ids: Array,
+        text_lens: Array,
+        attention: str = "bar",
+        cells: Array | None = None,
+        use_s2s: Array | None = None,
+    ) -> dict[str, jax.Array]:
+        """Both pre-training heads at every text slot; layout and positions as SPEC section 2, row one.
+
+        Args:
+            images: uint8 `[B, H, W]`, normalised here, or float32 `[B, H, W, 3]`, taken as already normalised.
+            text_ids: int32 `[B, T+1]`: words, [SEP], [PAD]...
+            text_lens: int32 `[B]`: words + the final [SEP].
+            attention: one of `masks.KINDS`.
+            cells: int `[B, N]` or `[N]`, raster indices of the kept cells; None keeps all.
+            use_s2s: bool `[B]`, for `mixed` only: which examples take the s2s mask. None reads all of them with the
+                bidirectional one, as tasks that understand rather than write do.
+
+        Returns:
+            `mlm` float32 `[B, T+1, V]` and `itm` float32 `[B, 2]` (class 1: matched); a head that the export lacks is
+            left out. Rows from `text_lens` on mean nothing.
+
+        Raises:
+            ValueError: shapes, types or values that do not fit; the message names them.
+            HubError: the export lacks a part that this needs.
+        """
+        arguments = self._checked(images, text_ids, text_lens, attention, cells, use_s2s)
+        heads = ["mlm"] if "mlm" in self.export.parts else []
+        if "itm" in self.export.parts and (attention == "non_cross" or "pooler" in self.export.parts):
+            heads.append("itm")
+        with jax.default_matmul_precision(self._precision):
+            return self._run(*self._bound(), *arguments, attention=attention, heads=tuple(heads))["logits"]
+
+    def hidden(
+        self,
+        images: Array,
+        text_ids: Array,
+        text_lens: Array,
+        attention: str = "bidirectional",
+        cells: Array | None = None,
+        use_s2s: Array | None = None,
+    ) -> Hidden:
+        """Last hidden states, for the heads of other tasks; arguments and errors as for `logits`.
+
+        `summary` is the pooled [CLS], or under `non_cross` the product of both; without a pooler in the export it means
+        nothing.
+        """
+        arguments = self._checked(images, text_ids, text_lens, attention, cells, use_s2s)
+        with jax.default_matmul_precision(self._precision):
+            return self._run(*self._bound(), *arguments, attention=attention, heads=())["hidden"]
+
+    def text_hidden(self, ids: Array, lens: Array, token_types: Array | None = None) -> jax.Array:
+        """BERT over text alone, float `[B, L, H]`: needs no image encoder, so it serves an imported BERT as well.
+
+        Args:
+            ids: int32 `[B, L]`, special tokens included.
+            lens: int32 `[B]`, slots that are not [PAD].
+            token_types: int32 `[B, L]`; None is 0 throughout, as in BERT's first sentence.
+
+        Raises:
+            ValueError: shapes or values that do not fit.
+            HubError: the export has no BERT.
+        """
+        self._require(("embeddings", "encoder"))
+        ids, lens = _integers("ids", ids, 2), _integers("lens", lens, 1)
+        bert = self.config.transformer
+        _within("ids", ids, 0, bert.vocab_size - 1)
+        _within("lens", lens, 1, ids.shape[1])
+        if ids.shape[1] > bert.max_positions:
+            raise ValueError(f"{ids.shape[1]} slots do not fit {bert.max_positions} positions")
+        types = np.zeros_like(ids) if token_types is None else _integers("token_types", token_types, 2)
+        _within("token_types", types, 0, bert.token_types - 1)
+        parts = {name: self.export.params[name] for name in ("embeddings", "encoder")}
+        with jax.default_matmul_precision(self._precision):
+            return self._run_text(parts, ids, lens, types)
+
+    def _forward(
+        self, params: Any, stats: Any, *arguments: Any, attention: str, heads: tuple[str, ...]
+    ) -> dict[str, Any]:
+        images, text_ids, text_lens, cells, use_s2s = arguments
+        module = functional(self.config, self._dtype).bind(params, stats)
+        hidden = module.encode(images, text_ids, text_lens, attention=attention, cells=cells, use_s2s=use_s2s)
+        logits = {}
+        if "mlm" in heads:
+            logits["mlm"] = module.mlm_logits(hidden.text)
+        if "itm" in heads:
+            logits["itm"] = module.itm_logits(hidden.summary)
+        return {"hidden": hidden, "logits": logits}
+
+    def _forward_text(self, params: Any, ids: jax.Array, lens: jax.Array, types: jax.Array) -> jax.Array:
+        config, dtype = self.config.transformer, jnp.dtype(self._dtype)
+        module = Functional(lambda rngs: _TextEncoder(config, dtype=dtype, rngs=rngs)).bind(params, {})
+        return module(ids, lens, types)
+
+    def _bound(self) -> tuple[Any, Any]:
+        """Parameters and statistics on the device; heads that the export lacks are zeros and never asked."""
+        self._require(NEEDED)
+        if self._arrays is None:
+            params, stats = expected(self.config)
+            found = {**flatten(self.export.params), **flatten(self.export.stats)}
+            lacking = [n for n in (*params, *stats) if n not in found and part_of(n) in self.export.parts]
+            if lacking:
+                raise HubError(f"the export lacks arrays that were allowed to be missing: {', '.join(lacking)}")
+            full = [
+                nest({name: jnp.asarray(found.get(name, np.zeros(shape, np.float32))) for name, shape in part.items()})
+                for part in (params, stats)
+            ]
+            self._arrays = (full[0], full[1])
+        return self._arrays
+
+    def _require(self, parts: tuple[str, ...]) -> None:
+        if absent := [part for part in parts if part not in self.export.parts]:
+            raise HubError(
+                f"this export ({self.export.stage}) lacks {', '.join(absent)}; it holds {', '.join(self.export.parts)}"
+            )
+
+    def _checked(
+        self, images: Array, text_ids: Array, text_lens: Array, attention: str, cells: Array | None, use_s2s: Any
+    ) -> tuple[Any, ...]:
+        self._require(NEEDED)
+        if attention not in masks.KINDS:
+            raise ValueError(f"unknown attention {attention!r}; the kinds are {', '.join(masks.KINDS)}")
+        if not hasattr(images, "dtype"):
+            images = np.asarray(images)
+        gray = images.dtype == np.uint8 and images.ndim == 3
+        if not gray and not (images.dtype == np.float32 and images.ndim == 4 and images.shape[3] == 3):
+            raise ValueError(
+                f"images are uint8 [B, H, W] or normalised float32 [B, H, W, 3], not {images.dtype} {images.shape}"
+            )
+        batch, config = images.shape[0], self.config
+        ids, lens = _integers("text_ids", text_ids, 2), _integers("text_lens", text_lens, 1)
+        if ids.shape[0] != batch or lens.shape[0] != batch:
+            raise ValueError(f"{batch} images, {ids.shape[0]} rows of text_ids, {lens.shape[0]} text_lens")
+        if ids.shape[1] > config.bert.max_positions:
+            raise ValueError(f"{ids.shape[1]} text slots do not fit {config.bert.max_positions} positions")
+        _within("text_ids", ids, 0, config.bert.vocab_size - 1)
+        _within("text_lens", lens, 1, ids.shape[1])
+        grid = _grid(config, images.shape[1], images.shape[2])
+        if grid > config.bert.max_positions:
+            raise ValueError(f"{grid} image cells do not fit {config.bert.max_positions} positions")
+        if cells is not None:
+            cells = np.asarray(cells)
+            cells = _integers("cells", np.broadcast_to(cells, (batch, *cells.shape)) if cells.ndim == 1 else cells, 2)
+            if cells.shape[0] != batch or not cells.shape[1]:
+                raise ValueError(f"cells are [B, N] or [N] with N > 0, not {cells.shape}")
+            _within("cells", cells, 0, grid - 1)
+        if attention == "mixed":
+            use_s2s = np.zeros(batch, bool) if use_s2s is None else np.asarray(use_s2s, bool)
+            if use_s2s.shape != (batch,):
+                raise ValueError(f"use_s2s is [B], not {use_s2s.shape}")
+        elif use_s2s is not None:
+            raise ValueError("use_s2s is for attention='mixed' only")
+        return jnp.asarray(images), jnp.asarray(ids), jnp.asarray(lens), cells, use_s2s
+
+
+class _TextEncoder(nnx.Module):
+    """The text path alone, under the same parameter names."""
+
+    def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.embeddings = Embeddings(config, dtype=dtype, rngs=rngs)
+        self.encoder = Encoder(config, dtype=dtype, rngs=rngs)
+
+    def __call__(self, ids: jax.Array, lens: jax.Array, types: jax.Array) -> jax.Array:
+        x = self.embeddings(self.embeddings.word_embeddings(ids), jnp.arange(ids.shape[1])[None], types, None)
+        return self.encoder(x, masks.attention_mask("bidirectional", 0, lens, ids.shape[1]), None)
+
+
+def load(path: str | Path, *, compat: str | Compat | None = None, dtype: str = "float32") -> Loaded:
+    """The model of an export.
+
+    Args:
+        path: the folder.
+        compat: "upstream" for the released code's behaviour at the stage the checkpoint comes from, "clean" for ours,
+            or the switches themselves; None keeps what the export says.
+        dtype: of computation.
+
+    Raises:
+        HubError: no export there, or a damaged one.
+        ValueError: unknown compat.
+    """
+    export = read_export(Path(path))
+    config = export.config
+    if isinstance(compat, str):
+        compat = Compat.named(compat, export.stage if export.stage in UPSTREAM else "pretraining")
+    if compat is not None:
+        config = dataclasses.replace(config, compat=compat)
+    return Loaded(export, config, dtype)
+
+
+def _grid(config: MedvillConfig, height: int, width: int) -> int:
+    stride = config.stride
+    if config.is_vit:
+        if height % stride or width % stride:
+            raise ValueError(f"images of {height} x {width} cannot be cut into patches of {stride}")
+        return (height // stride) * (width // stride)
+    # Strided convolutions round up.
+    return -(-height // stride) * -(-width // stride)
+
+
+def _integers(name: str, value: Any, rank: int) -> np.ndarray:
+    value = np.asarray(value)
+    if value.ndim != rank or not np.issubdtype(value.dtype, np.integer):
+        raise ValueError(f"{name} has {rank} axes of integers, not {value.dtype} {value.shape}")
+    return value.astype(np.int32)
+
+
+def _within(name: str, value: np.ndarray, low: int, high: int) -> None:
+    if value.size and (value.min() < low or value.max() > high):
+        raise ValueError(f"{name} lies outside {low}..{high}: {value.min()}..{value.max()}")

@@ -1,0 +1,322 @@
+"""Whose parameter is called what: one dictionary of modules per checkpoint format (SPEC section 15).
+
+A dictionary leads from our module path to theirs. `{name}` stands for a number, `{name+k}` for that number plus k. The
+leaves below a module follow one rule for all formats, `LEAVES`, which also turns kernels: torch keeps Linear weights as
+`[out, in]` and convolutions as `[out, in, h, w]`, flax as `[in, out]` and `[h, w, in, out]`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+# Our leaf -> theirs, in the order in which torch registers them.
+LEAVES = {
+    "embedding": "weight",
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+_LEAF_ORDER = tuple(LEAVES)
+
+BERT_ENCODER = {
+    "encoder/layer/{layer}/attention/query": "encoder.layer.{layer}.attention.self.query",
+    "encoder/layer/{layer}/attention/key": "encoder.layer.{layer}.attention.self.key",
+    "encoder/layer/{layer}/attention/value": "encoder.layer.{layer}.attention.self.value",
+    "encoder/layer/{layer}/attention/output": "encoder.layer.{layer}.attention.output.dense",
+    "encoder/layer/{layer}/attention_layer_norm": "encoder.layer.{layer}.attention.output.LayerNorm",
+    "encoder/layer/{layer}/intermediate": "encoder.layer.{layer}.intermediate.dense",
+    "encoder/layer/{layer}/output": "encoder.layer.{layer}.output.dense",
+    "encoder/layer/{layer}/output_layer_norm": "encoder.layer.{layer}.output.LayerNorm",
+    "pooler/dense": "pooler.dense",
+}
+
+
+def bert_embeddings(prefix: str) -> dict[str, str]:
+    """The embeddings' modules under a prefix of theirs."""
+    return {
+        "embeddings/word_embeddings": f"{prefix}.word_embeddings",
+        "embeddings/position_embeddings": f"{prefix}.position_embeddings",
+        "embeddings/token_type_embeddings": f"{prefix}.token_type_embeddings",
+        "embeddings/layer_norm": f"{prefix}.LayerNorm",
+    }
+
+
+def mlm_head(prefix: str) -> dict[str, str]:
+    """The masked-language-modelling head's modules under a prefix of theirs."""
+    return {
+        "mlm": f"{prefix}.predictions",
+        "mlm/dense": f"{prefix}.predictions.transform.dense",
+        "mlm/layer_norm": f"{prefix}.predictions.transform.LayerNorm",
+    }
+
+
+HF_RESNET = {
+    "image_encoder/embedder/convolution": "embedder.embedder.convolution",
+    "image_encoder/embedder/normalization": "embedder.embedder.normalization",
+    "image_encoder/stages/{stage}/{block}/layer/{conv}/convolution": (
+        "encoder.stages.{stage}.layers.{block}.layer.{conv}.convolution"
+    ),
+    "image_encoder/stages/{stage}/{block}/layer/{conv}/normalization": (
+        "encoder.stages.{stage}.layers.{block}.layer.{conv}.normalization"
+    ),
+    "image_encoder/stages/{stage}/{block}/shortcut/convolution": (
+        "encoder.stages.{stage}.layers.{block}.shortcut.convolution"
+    ),
+    "image_encoder/stages/{stage}/{block}/shortcut/normalization": (
+        "encoder.stages.{stage}.layers.{block}.shortcut.normalization"
+    ),
+}
+TORCHVISION_RESNET = {
+    "image_encoder/embedder/convolution": "conv1",
+    "image_encoder/embedder/normalization": "bn1",
+    "image_encoder/stages/{stage}/{block}/layer/{conv}/convolution": "layer{stage+1}.{block}.conv{conv+1}",
+    "image_encoder/stages/{stage}/{block}/layer/{conv}/normalization": "layer{stage+1}.{block}.bn{conv+1}",
+    "image_encoder/stages/{stage}/{block}/shortcut/convolution": "layer{stage+1}.{block}.downsample.0",
+    "image_encoder/stages/{stage}/{block}/shortcut/normalization": "layer{stage+1}.{block}.downsample.1",
+}
+# A torchvision ResNet's children in an nn.Sequential; 2 and 3 are ReLU and pooling.
+SEQUENTIAL_RESNET = {
+    "image_encoder/embedder/convolution": "img_encoder.model.0",
+    "image_encoder/embedder/normalization": "img_encoder.model.1",
+    "image_encoder/stages/{stage}/{block}/layer/{conv}/convolution": "img_encoder.model.{stage+4}.{block}.conv{conv+1}",
+    "image_encoder/stages/{stage}/{block}/layer/{conv}/normalization": "img_encoder.model.{stage+4}.{block}.bn{conv+1}",
+    "image_encoder/stages/{stage}/{block}/shortcut/convolution": "img_encoder.model.{stage+4}.{block}.downsample.0",
+    "image_encoder/stages/{stage}/{block}/shortcut/normalization": "img_encoder.model.{stage+4}.{block}.downsample.1",
+    "image_encoder/projection": "img_encoder.patch_to_embedding",
+}
+BACKBONE = {
+    **bert_embeddings("txt_embeddings"),
+    "image_projection": "img_embeddings.img_embeddings",
+    **SEQUENTIAL_RESNET,
+    **BERT_ENCODER,
+}
+ENC_BACKBONE = {ours: f"enc.{theirs}" for ours, theirs in BACKBONE.items()}
+# The image embedding shares these with the text embedding; a checkpoint holds them twice.
+SHARED = ("token_type_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias", "position_embeddings.weight")
+BUFFERS = (r".*\bposition_ids", r".*\bnum_batches_tracked", r".*\bcrit_mask_lm_smoothed\.one_hot")
+
+BACKBONE_PARTS = ("embeddings", "image_projection", "image_encoder", "encoder", "pooler")
+
+
+@dataclass(frozen=True)
+class Format:
+    """How one kind of checkpoint names its tensors.
+
+    Attributes:
+        name: what reports call it; for upstream formats also the stage that `Compat.upstream` knows.
+        family: what `--format` calls it.
+        modules: our module -> theirs; the order is the order of writing.
+        parts: top-level modules of ours that such a checkpoint holds.
+        optional: parts that some checkpoints of the kind leave out whole.
+        aliases: their second name -> their first name for the same tensor.
+        unused: regexes over tensors that MedViLL has no place for, such as a classifier over ImageNet.
+        writes: aliases that a written checkpoint holds.
+    """
+
+    name: str
+    family: str
+    modules: Mapping[str, str]
+    parts: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+
+def _shared(prefix: str) -> dict[str, str]:
+    names = (*SHARED, "word_embeddings.weight")
+    return {f"{prefix}img_embeddings.{name}": f"{prefix}txt_embeddings.{name}" for name in names}
+
+
+def _tied(head: str, words: str) -> dict[str, str]:
+    return {f"{head}.predictions.decoder.weight": words, f"{head}.predictions.decoder.bias": f"{head}.predictions.bias"}
+
+
+_VIT_UNUSED = (r"(enc\.)?img_encoder\.pos_embedding", r"(enc\.)?img_encoder\.cls_token")
+_WORDS = "txt_embeddings.word_embeddings.weight"
+_ENC_SHARED = tuple(f"enc.img_embeddings.{name}" for name in SHARED)
+_BARE_SHARED = tuple(f"img_embeddings.{name}" for name in (*SHARED, "word_embeddings.weight"))
+
+PRETRAINING = Format(
+    "pretraining",
+    "upstream",
+    {**ENC_BACKBONE, **mlm_head("mlm"), "itm/linear": "itm.linear"},
+    (*BACKBONE_PARTS, "mlm", "itm"),
+    aliases={**_shared("enc."), **_tied("mlm", f"enc.{_WORDS}")},
+    unused=_VIT_UNUSED,
+    writes=(*_ENC_SHARED, "mlm.predictions.decoder.weight"),
+)
+RETRIEVAL = Format(
+    "retrieval",
+    "upstream",
+    {**ENC_BACKBONE, "itm/linear": "itm.linear"},
+    (*BACKBONE_PARTS, "itm"),
+    aliases=_shared("enc."),
+    unused=_VIT_UNUSED,
+    writes=_ENC_SHARED,
+)
+GENERATION = Format(
+    "generation",
+    "upstream",
+    {**BACKBONE, **mlm_head("cls")},
+    (*BACKBONE_PARTS, "mlm"),
+    aliases={**_shared(""), **_tied("cls", _WORDS)},
+    unused=_VIT_UNUSED,
+    writes=(*_BARE_SHARED, "cls.predictions.decoder.weight"),
+)
+VQA = Format(
+    "vqa",
+    "upstream",
+    {**BACKBONE, "heads/answer/hidden": "ans_classifier.0", "heads/answer/output": "ans_classifier.2"},
+    BACKBONE_PARTS,
+    aliases=_shared(""),
+    unused=_VIT_UNUSED,
+    writes=_BARE_SHARED,
+)
+CLASSIFICATION = Format(
+    "classification",
+    "upstream",
+    {**ENC_BACKBONE, "heads/classifier": "clf"},
+    BACKBONE_PARTS,
+    aliases=_shared("enc."),
+    unused=(*_VIT_UNUSED, r"enc\.clf\..*"),
+    writes=(*_ENC_SHARED, "enc.img_embeddings.word_embeddings.weight"),
+)
+HF_BERT = Format(
+    "Hugging Face BERT",
+    "huggingface",
+    {**bert_embeddings("embeddings"), **BERT_ENCODER, **mlm_head("cls")},
+    ("embeddings", "encoder", "pooler"),
+    optional=("mlm",),
+    aliases=_tied("cls", "embeddings.word_embeddings.weight"),
+    unused=(r"cls\.seq_relationship\..*", r"embeddings\.token_type_ids"),
+)
+HF_RESNET_FORMAT = Format(
+    "Hugging Face ResNet", "huggingface", HF_RESNET, ("image_encoder",), unused=(r"classifier\..*",)
+)
+TORCHVISION = Format("torchvision ResNet", "torchvision", TORCHVISION_RESNET, ("image_encoder",), unused=(r"fc\..*",))
+
+UPSTREAM = {item.name: item for item in (PRETRAINING, RETRIEVAL, GENERATION, VQA, CLASSIFICATION)}
+FAMILIES = ("upstream", "huggingface", "torchvision", "export")
+_PREFIXES = ("module.", "bert.", "resnet.")
+
+
+def strip_prefixes(names: Iterable[str]) -> dict[str, str]:
+    """Names without wrappers' prefixes -> names as stored; BERT's first TensorFlow spelling is modernised too.
+
+    Raises:
+        ValueError: two stored names come down to the same one.
+    """
+    stripped: dict[str, str] = {}
+    for stored in names:
+        name = stored
+        while prefix := next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None):
+            name = name[len(prefix) :]
+        name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+        name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+        if name in stripped:
+            raise ValueError(f"{stripped[name]} and {stored} are the same parameter, {name}")
+        stripped[name] = stored
+    return stripped
+
+
+def recognise(names: Iterable[str]) -> Format | None:
+    """The format that names without prefixes belong to, or None."""
+    names = set(names)
+
+    def some(*starts: str) -> bool:
+        return any(name.startswith(starts) for name in names)
+
+    if some("enc.txt_embeddings.", "enc.img_embeddings.", "enc.img_encoder."):
+        if some("mlm."):
+            return PRETRAINING
+        if some("clf.", "enc.clf."):
+            return CLASSIFICATION
+        return RETRIEVAL if some("itm.") else PRETRAINING
+    if some("txt_embeddings.", "img_embeddings.", "img_encoder."):
+        return VQA if some("ans_classifier.") else GENERATION
+    if some("embedder.embedder.", "encoder.stages."):
+        return HF_RESNET_FORMAT
+    if some("embeddings.", "encoder.layer."):
+        return HF_BERT
+    if some("layer1.") and some("conv1."):
+        return TORCHVISION
+    return None
+
+
+class Renamer:
+    """A format's dictionary, applied to whole names."""
+
+    def __init__(self, source: Format):
+        self._patterns = [
+            (re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>\\d+)", ours)), theirs) for ours, theirs in source.modules.items()
+        ]
+
+    def theirs(self, ours: str) -> str | None:
+        """Their name of a parameter or statistic of ours; None where the format has none."""
+        found = self._find(ours)
+        return found and found[0]
+
+    def order(self, ours: str) -> tuple[object, ...]:
+        """Sorts our names into the order in which torch would have registered theirs."""
+        found = self._find(ours)
+        assert found is not None
+        return found[1]
+
+    def _find(self, ours: str) -> tuple[str, tuple[object, ...]] | None:
+        module, _, leaf = ours.rpartition("/")
+        for index, (pattern, theirs) in enumerate(self._patterns):
+            if match := pattern.fullmatch(module):
+                numbers = {name: int(value) for name, value in match.groupdict().items()}
+
+                def fill(hole: re.Match[str], numbers: dict[str, int] = numbers) -> str:
+                    return str(numbers[hole[1]] + int(hole[2] or 0))
+
+                name = re.sub(r"\{(\w+?)(?:\+(\d+))?\}", fill, theirs)
+                # A shortcut has no convolution number and comes last in its block.
+                inner = (numbers["stage"], numbers["block"], numbers.get("conv", 99)) if "stage" in numbers else ()
+                layer = (numbers["layer"],) if "layer" in numbers else ()
+                section = next(i for i, key in enumerate(self._sections()) if key == ours.partition("/")[0])
+                order = (section, inner or layer, index, _LEAF_ORDER.index(leaf))
+                return f"{name}.{LEAVES[leaf]}", order
+        return None
+
+    def _sections(self) -> list[str]:
+        return list(dict.fromkeys(pattern.pattern.partition("/")[0] for pattern, _ in self._patterns))
+
+
+def is_buffer(name: str) -> bool:
+    """Whether a tensor of theirs is a buffer that carries nothing learned."""
+    return matches_any(BUFFERS, name)
+
+
+def their_shape(ours: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in which torch keeps a parameter of ours."""
+    if ours.endswith("/kernel"):
+        return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape[::-1]
+    return shape
+
+
+def to_ours(ours: str, array: np.ndarray) -> np.ndarray:
+    """Their array as we keep it, contiguous."""
+    if ours.endswith("/kernel"):
+        array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+    return np.ascontiguousarray(array)
+
+
+def to_theirs(ours: str, array: np.ndarray) -> np.ndarray:
+    """Our array as torch keeps it, contiguous; the inverse of `to_ours`."""
+    if ours.endswith("/kernel"):
+        array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
+    return np.ascontiguousarray(array)
+
+
+def matches_any(patterns: Iterable[str], name: str) -> bool:
+    """Whether one of the regexes matches the whole name."""
+    return any(re.fullmatch(pattern, name) for pattern in patterns)

@@ -1,0 +1,184 @@
+"""How large a checkpoint's network is, read from its shapes and its config.json; nothing is assumed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medvill_jax.hub.errors import HubError, raise_all
+from medvill_jax.hub.match import POSITIONS, Recognised
+from medvill_jax.models import resnet
+from medvill_jax.models.bert import BertConfig
+from medvill_jax.models.medvill import VIT_PATCHES, VIT_WIDTH, MedvillConfig, encoder_stride
+
+# Of all published MedViLL checkpoints, which come with or without a config.json.
+PUBLISHED = {"hidden_size": 768, "num_heads": 12}
+DEFAULT_IMAGE_SIZE = 512
+# Our size -> its name in config.json.
+_STATED = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "intermediate_size": "intermediate_size",
+    "max_positions": "max_position_embeddings",
+    "token_types": "type_vocab_size",
+}
+# Beyond any real model: a file that says more is damaged, and would be believed at the price of the memory.
+_LARGEST = {
+    "vocab_size": 10_000_000,
+    "hidden_size": 100_000,
+    "num_layers": 1000,
+    "intermediate_size": 1_000_000,
+    "max_positions": 1_000_000,
+    "token_types": 1000,
+}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What no checkpoint says.
+
+    Attributes:
+        num_heads: attention heads, for a checkpoint without a config.json.
+        image_size: side of the input; None takes 512, or less where the positions do not reach.
+        attention: the mask that `logits` uses unless told otherwise.
+        cls_id, sep_id: from the tokenizer.
+    """
+
+    num_heads: int | None = None
+    image_size: int | None = None
+    attention: str = "bar"
+    cls_id: int = 101
+    sep_id: int = 102
+
+
+def infer_config(source: Recognised, choices: Choices) -> MedvillConfig:
+    """The configuration of the model that a checkpoint's tensors fill.
+
+    Parts that the format lacks keep their default sizes.
+
+    Raises:
+        HubError: tensors that define sizes are missing, or config.json contradicts them or asks for another network.
+    """
+    parts = source.format.parts
+    has_text, has_image = "embeddings" in parts, "image_encoder" in parts
+    bert = _bert(source, choices) if has_text else BertConfig()
+    encoder = _image_encoder(source) if has_image else "resnet50"
+    if has_text and not max(choices.cls_id, choices.sep_id) < bert.vocab_size:
+        raise HubError(
+            f"[CLS] {choices.cls_id} and [SEP] {choices.sep_id} are outside the vocabulary of {bert.vocab_size}: give "
+            "the checkpoint's vocab.txt with --tokenizer"
+        )
+    stride = encoder_stride(encoder)
+    side = int(bert.max_positions**0.5) * stride
+    image_size = choices.image_size or min(DEFAULT_IMAGE_SIZE // stride * stride, side)
+    try:
+        return MedvillConfig(bert, encoder, image_size, choices.attention, cls_id=choices.cls_id, sep_id=choices.sep_id)
+    except ValueError as error:
+        raise HubError(f"{source.source.path}: {error}") from None
+
+
+def _bert(source: Recognised, choices: Choices) -> BertConfig:
+    stated = source.source.config or {}
+    names = {
+        "word": "embeddings/word_embeddings/embedding",
+        "position": POSITIONS,
+        "type": "embeddings/token_type_embeddings/embedding",
+        "intermediate": "encoder/layer/0/intermediate/kernel",
+    }
+    found = {key: source.find(name) for key, name in names.items()}
+    shapes = {key: tensor.shape for key, tensor in found.items() if tensor is not None and len(tensor.shape) == 2}
+    pattern = re.compile(r"(?:enc\.)?encoder\.layer\.(\d{1,6})\..*")
+    layers = 1 + max((int(found[1]) for name in source.tensors if (found := pattern.fullmatch(name))), default=-1)
+    in_weights = {
+        "vocab_size": shapes["word"][0] if "word" in shapes else None,
+        "hidden_size": shapes["word"][1] if "word" in shapes else None,
+        "num_layers": layers or None,
+        "intermediate_size": shapes["intermediate"][0] if "intermediate" in shapes else None,
+        "max_positions": shapes["position"][0] if "position" in shapes else None,
+        "token_types": shapes["type"][0] if "type" in shapes else None,
+    }
+    sizes: dict[str, int] = {}
+    problems = []
+    for ours, theirs in _STATED.items():
+        # What config.json says is what the weights are held against, so that a damaged tensor is named as such. Not so
+        # the segments: fine-tuning with more of them left the file as it was.
+        value = in_weights[ours] if ours == "token_types" else stated.get(theirs, in_weights[ours])
+        if value is None:
+            value = stated.get(theirs)
+        if not isinstance(value, int) or not 0 < value <= _LARGEST[ours]:
+            problems.append(f"{ours} ({theirs} in config.json) is {value}")
+        else:
+            sizes[ours] = value
+    if stated.get("hidden_act", "gelu") != "gelu":
+        problems.append(f"hidden_act is {stated['hidden_act']!r}; MedViLL's is the exact 'gelu'")
+    if stated.get("position_embedding_type", "absolute") != "absolute":
+        problems.append(f"position_embedding_type is {stated['position_embedding_type']!r}, not 'absolute'")
+    raise_all(f"no size for a model can be read from {source.source.path} and its config.json", problems)
+    try:
+        return BertConfig(
+            **sizes,
+            num_heads=_heads(source, stated, sizes["hidden_size"], choices),
+            dropout=float(stated.get("hidden_dropout_prob", BertConfig.dropout)),
+            layer_norm_eps=float(stated.get("layer_norm_eps", BertConfig.layer_norm_eps)),
+            initializer_range=float(stated.get("initializer_range", BertConfig.initializer_range)),
+        )
+    except (ValueError, TypeError) as error:
+        raise HubError(f"{source.source.path}: {error}") from None
+
+
+def _heads(source: Recognised, stated: Mapping[str, Any], hidden_size: int, choices: Choices) -> int:
+    heads = choices.num_heads or stated.get("num_attention_heads")
+    if heads is None and hidden_size == PUBLISHED["hidden_size"]:
+        heads = PUBLISHED["num_heads"]
+    if not isinstance(heads, int) or heads < 1:
+        raise HubError(
+            f"{source.source.path}: the number of attention heads stands in no tensor; put the checkpoint's "
+            "config.json beside it or give --num_heads"
+        )
+    return heads
+
+
+def _image_encoder(source: Recognised) -> str | resnet.ResNetConfig:
+    projection = source.find("image_encoder/projection/kernel")
+    if projection is not None:
+        sides = {3 * side**2: name for name, side in VIT_PATCHES.items()}
+        if len(projection.shape) != 2 or projection.shape[0] != VIT_WIDTH or projection.shape[1] not in sides:
+            raise HubError(f"{source.source.path}: a patch embedder of shape {projection.shape} is not supported")
+        return sides[projection.shape[1]]
+    stated = source.source.config or {}
+    for field in ("downsample_in_first_stage", "downsample_in_bottleneck"):
+        if source.format.family == "huggingface" and stated.get(field):
+            raise HubError(f"{source.source.path}: a ResNet with {field} is not supported")
+    config = _resnet(source)
+    return next((name for name, sizes in resnet.CONFIGS.items() if sizes == config), config)
+
+
+def _resnet(source: Recognised) -> resnet.ResNetConfig:
+    def width(name: str) -> int | None:
+        tensor = source.find(f"{name}/convolution/kernel")
+        return tensor.shape[0] if tensor is not None and len(tensor.shape) == 4 else None
+
+    stem = width("image_encoder/embedder")
+    bottleneck = width("image_encoder/stages/0/0/layer/2") is not None
+    last = 2 if bottleneck else 1
+    depths, widths = [], []
+    while (out := width(f"image_encoder/stages/{len(depths)}/0/layer/{last}")) is not None:
+        depth = 1
+        # A gap in the numbering shows as missing tensors, so look one further.
+        while any(
+            width(f"image_encoder/stages/{len(depths)}/{depth + ahead}/layer/{conv}") is not None
+            for ahead in (0, 1)
+            for conv in (0, last)
+        ):
+            depth += 1
+        depths.append(depth)
+        widths.append(out)
+    if stem is None or not depths:
+        raise HubError(
+            f"{source.source.path} lacks the convolutions that tell its ResNet's sizes: "
+            f"{source.renamer.theirs('image_encoder/embedder/convolution/kernel')} or those of the first stage"
+        )
+    return resnet.ResNetConfig(tuple(depths), stem, tuple(widths), bottleneck)

@@ -1,0 +1,126 @@
+"""An export back as a PyTorch checkpoint under the published names (SPEC 15)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medvill_jax.hub.errors import HubError, raise_all
+from medvill_jax.hub.export import Export, replace_folder
+from medvill_jax.hub.match import HEADS
+from medvill_jax.hub.names import UPSTREAM, Format, Renamer, to_theirs
+from medvill_jax.hub.trees import expected, flatten, part_of
+
+WEIGHTS_FILE = "pytorch_model.bin"
+CONFIG_FILE = "config.json"
+
+
+def write_upstream(out: Path, export: Export) -> None:
+    """Writes `pytorch_model.bin` and `config.json`, complete or not at all; bitwise what an upstream source held.
+
+    The stage decides the names: pre-training, retrieval, generation, VQA or classification. Aliases, `position_ids` and
+    BatchNorm counters are written as the published files have them; classification comes as `{"state_dict": ...}` with
+    the `module.` prefix.
+
+    Raises:
+        HubError: torch is absent, parts are missing, or `out` is something else than such a folder.
+    """
+    out = Path(out)
+    try:
+        import torch
+    except ImportError:
+        raise HubError("writing PyTorch files needs torch: pip install 'medvill_jax[convert]'") from None
+    if export.stage not in UPSTREAM:
+        raise HubError(
+            f"only a whole MedViLL model can be written as upstream; this export is a {export.stage} with "
+            f"{', '.join(export.parts)}"
+        )
+    source = UPSTREAM[export.stage]
+    named = _their_arrays(export, source)
+    tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in named.items()}
+    for alias in source.writes:
+        tensors[alias] = tensors[source.aliases[alias]]  # the same storage, as in the published files
+    tensors = {name: tensors[name] for name in _published_order(tensors, named)}
+    content: dict[str, Any] = tensors
+    if source.name == "classification":
+        content = {"state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}}
+    if out.exists() and not (out.is_dir() and {file.name for file in out.iterdir()} <= {WEIGHTS_FILE, CONFIG_FILE}):
+        raise HubError(f"{out} is there already and holds other things; name another folder")
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.absolute().parent))
+    try:
+        torch.save(content, temporary / WEIGHTS_FILE)
+        (temporary / CONFIG_FILE).write_text(json.dumps(hf_config(export), indent=2, sort_keys=True) + "\n")
+        replace_folder(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def hf_config(export: Export) -> dict[str, Any]:
+    """The config.json beside a published checkpoint: a Hugging Face `BertConfig`."""
+    bert = export.config.bert
+    return {
+        "architectures": ["CXRBERT"],
+        "model_type": "bert",
+        "vocab_size": bert.vocab_size,
+        "hidden_size": bert.hidden_size,
+        "num_hidden_layers": bert.num_layers,
+        "num_attention_heads": bert.num_heads,
+        "intermediate_size": bert.intermediate_size,
+        "max_position_embeddings": bert.max_positions,
+        "type_vocab_size": bert.token_types,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": bert.dropout,
+        "attention_probs_dropout_prob": bert.dropout,
+        "layer_norm_eps": bert.layer_norm_eps,
+        "initializer_range": bert.initializer_range,
+        "pad_token_id": 0,
+    }
+
+
+def _their_arrays(export: Export, source: Format) -> dict[str, np.ndarray]:
+    """Arrays by their name, in the published order, with BatchNorm counters and position ids."""
+    params, stats = expected(export.config)
+    arrays = {**flatten(export.params), **flatten(export.stats)}
+    renamer = Renamer(source)
+    wanted = [name for name in {**params, **stats} if part_of(name) in source.parts]
+    heads = {f"{HEADS}/{name}": array for name, array in flatten(export.heads).items()}
+    head_modules = [ours for ours in source.modules if part_of(ours) == HEADS]
+    wanted += [f"{module}/{leaf}" for module in head_modules for leaf in ("kernel", "bias")]
+    arrays |= heads
+    raise_all(
+        f"a {source.name} checkpoint needs arrays that the export lacks",
+        [f"missing: {renamer.theirs(name)}, from {name}" for name in wanted if name not in arrays],
+    )
+    counts = export.extra.get("num_batches_tracked", 0)
+    named: dict[str, np.ndarray] = {}
+    if source.name in ("pretraining", "retrieval"):
+        positions = np.arange(export.config.bert.max_positions, dtype=np.int64)[None]
+        named["enc.txt_embeddings.position_ids"] = positions
+    for name in sorted(wanted, key=renamer.order):
+        theirs = renamer.theirs(name)
+        assert theirs is not None
+        named[theirs] = to_theirs(name, np.asarray(arrays[name]))
+        if theirs.endswith(".running_var"):
+            counter = theirs.removesuffix("running_var") + "num_batches_tracked"
+            count = counts.get(counter, 0) if isinstance(counts, dict) else counts
+            named[counter] = np.array(count, np.int64)
+    return named
+
+
+def _published_order(tensors: dict[str, Any], named: dict[str, np.ndarray]) -> list[str]:
+    """Aliases follow what they were registered after: the image projection, and the MLM head's transform."""
+    aliases = [name for name in tensors if name not in named]
+    order: list[str] = []
+    for name in named:
+        order.append(name)
+        if name.endswith("img_embeddings.img_embeddings.bias"):
+            order += [alias for alias in aliases if "img_embeddings." in alias]
+        elif name.endswith("predictions.transform.LayerNorm.bias"):
+            order += [alias for alias in aliases if ".decoder." in alias]
+    return order

@@ -1,0 +1,91 @@
+"""Where the released MedViLL code differs from the clean behaviour, one field per difference (SPEC sections 16, 17).
+
+The published weights were trained and scored by code with these habits. To score them as published, load them with
+`Compat.upstream(...)`; the defaults are the clean behaviour, in which a [PAD] never influences a result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SEP_POSITIONS = ("zero", "after_cells")
+CELL_POSITIONS = ("raster", "contiguous")
+BATCH_NORM_MODES = ("running", "batch")
+STAGES = ("pretraining", "retrieval", "generation", "vqa", "classification")
+
+
+@dataclass(frozen=True)
+class Compat:
+    """Switches between the clean and the released behaviour.
+
+    Attributes:
+        first_sep_position: position id of the image block's [SEP]: "zero" (pre-training, SPEC 2 row one) or
+            "after_cells", N+1 (fine-tuning).
+        cell_positions: position id of a visual token: "raster", the index of its cell (pre-training), or "contiguous",
+            its place in the sequence counted from [CLS] (classification).
+        shared_cells: one random set of cells for the whole batch instead of one per example (P19).
+        pad_visible: real queries see [PAD] keys where the released masks let them: image rows under `bar`, text rows
+            under `non_cross` (P4).
+        layer_norm_eps: replaces `BertConfig.layer_norm_eps`; None keeps it. Report generation and VQA compute with 1e-5
+            whatever their config.json says. The MLM head's is 1e-5 everywhere.
+        frozen_batch_norm: what a frozen part of the ResNet normalises with while training: its "running" statistics, or
+            those of the "batch" (P2), in which case its running statistics drift as well.
+        pad_segment: token type of a [PAD] slot: 1 like the words (pre-training) or 0 (fine-tuning, classification).
+            Without effect unless a [PAD] is visible.
+    """
+
+    first_sep_position: str = "zero"
+    cell_positions: str = "raster"
+    shared_cells: bool = False
+    pad_visible: bool = False
+    layer_norm_eps: float | None = None
+    frozen_batch_norm: str = "running"
+    pad_segment: int = 1
+
+    def __post_init__(self) -> None:
+        for field, values in (
+            ("first_sep_position", SEP_POSITIONS),
+            ("cell_positions", CELL_POSITIONS),
+            ("frozen_batch_norm", BATCH_NORM_MODES),
+            ("pad_segment", (0, 1)),
+        ):
+            if getattr(self, field) not in values:
+                raise ValueError(f"compat.{field}={getattr(self, field)!r} is none of {', '.join(map(repr, values))}")
+
+    @classmethod
+    def upstream(cls, stage: str = "pretraining") -> Compat:
+        """The released code's behaviour at one of its stages.
+
+        Args:
+            stage: one of `STAGES`; "pretraining" is that of the five published checkpoints.
+
+        Raises:
+            ValueError: unknown stage.
+        """
+        if stage not in STAGES:
+            raise ValueError(f"unknown stage {stage!r}; there are {', '.join(STAGES)}")
+        if stage in ("pretraining", "retrieval"):
+            return cls(shared_cells=True, pad_visible=True, frozen_batch_norm="batch")
+        if stage == "classification":
+            # Nothing is frozen and nothing sampled there, and the mask is the bidirectional one.
+            return cls(first_sep_position="after_cells", cell_positions="contiguous", pad_segment=0)
+        return cls(
+            first_sep_position="after_cells",
+            pad_visible=True,
+            layer_norm_eps=1e-5,
+            frozen_batch_norm="batch",
+            pad_segment=0,
+        )
+
+    @classmethod
+    def named(cls, name: str, stage: str = "pretraining") -> Compat:
+        """What configurations and command lines call the two: "clean" (or nothing) and "upstream".
+
+        Raises:
+            ValueError: another name.
+        """
+        if name in ("", "clean"):
+            return cls()
+        if name == "upstream":
+            return cls.upstream(stage)
+        raise ValueError(f"unknown compat {name!r}; there are 'clean' and 'upstream'")
