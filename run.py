@@ -67,6 +67,7 @@ def main(argv: Sequence[str]) -> None:
 
     from data_prep import phantom
     from medvill_jax.data.records import DataError
+    from medvill_jax.hub.errors import HubError
     from medvill_jax.tasks import pretrain
     from medvill_jax.training import checkpoint, loop, trainer
 
@@ -85,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
         fail(error)
     try:
         figures = task.evaluate_best() if EVAL_ONLY.value else task.fit()
-    except (DataError, checkpoint.CheckpointError, loop.NotFiniteError, trainer.WorkdirError) as error:
+    except (DataError, HubError, checkpoint.CheckpointError, loop.NotFiniteError, trainer.WorkdirError) as error:
         fail(error)
     if figures:
         print("\n".join(task.closing_lines(figures)))

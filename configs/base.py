@@ -38,6 +38,15 @@ def base() -> ConfigDict:
     config.model.layer_norm_eps = 1e-12
     config.model.initializer_range = 0.02  # deviation of fresh weights
 
+    config.model.compat = ""  # "upstream": compute as the released code did, for its published weights
+
+    # What a fresh run starts from. Every name and shape must fit, but for those in `allow`, regexes over names.
+    config.init = ConfigDict()
+    config.init.bert = ""  # Hugging Face BERT folder or file
+    config.init.resnet = ""  # ResNet in torchvision's or Hugging Face's naming
+    config.init.checkpoint = ""  # an export, or a MedViLL checkpoint of the original code; instead of the two above
+    config.init.allow = ()
+
     # Regexes over parameter names. With a pre-trained ResNet the paper's code meant to keep stem and first stage fixed:
     # (r"image_encoder/(embedder|stages/0)/.*",)
     config.freeze = ()

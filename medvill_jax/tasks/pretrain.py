@@ -25,6 +25,7 @@ from medvill_jax.batch import Batch, fake_batch, pretrain_spec
 from medvill_jax.data import loader, records
 from medvill_jax.data.tokenizer import Tokenizer, load_tokenizer
 from medvill_jax.data.transforms import Crop, MlmConfig
+from medvill_jax.hub.export import write_export
 from medvill_jax.models import medvill
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.functional import Functional
@@ -37,6 +38,7 @@ from medvill_jax.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 FAKE = "fake"
+EXPORT_DIR = "export"
 # Enough training reports for stable word frequencies, few enough to read at start-up.
 UNIGRAM_REPORTS = 10_000
 
@@ -54,7 +56,7 @@ class Task:
     """
 
     def __init__(self, config: setup.Config, workdir: Path):
-        self.config = config
+        self.config, self.workdir = config, workdir
         self.fake = config.data.path == FAKE
         if self.fake:
             vocab_size, special = BertConfig.vocab_size, {"cls_id": 101, "sep_id": 102}
@@ -79,6 +81,7 @@ class Task:
         self.trainer = Trainer(
             workdir,
             init=self.model.init,
+            warm_start=setup.warm_start(config.init, self.model_config),
             objective=Objective(self._train_sums, self._train_weights, {"mlm_loss": 1.0, "itm_loss": 1.0}),
             spec=self.spec,
             frozen=frozen,
@@ -87,12 +90,45 @@ class Task:
         self._eval_step = jax.jit(self._eval_sums)
 
     def fit(self) -> dict[str, float] | None:
-        """Trains to the end; the last step's held-out figures, None if stopped or too short to be evaluated."""
-        return self.trainer.fit(self.train_batches, self.evaluate)
+        """Trains to the end and exports the best checkpoint to `WORKDIR/export`.
+
+        Returns:
+            The last step's held-out figures; None if stopped or too short to be evaluated.
+        """
+        complete, figures = self.trainer.fit(self.train_batches, self.evaluate)
+        if complete:
+            self.export_best()
+        return figures
+
+    def export_best(self) -> None:
+        """Writes the workdir's best checkpoint as an export, with tokenizer, label names and model card."""
+        step, state, figures = self.trainer.best_state()
+        params, stats = self.trainer.to_host(state["params"]), self.trainer.to_host(state["stats"])
+        if jax.process_index():
+            return
+        data = Path(self.config.data.path)
+        training = self.config.to_dict()
+        training["data"]["path"] = data.name  # where it lay on this machine is nobody's business
+        sizes = {} if self.fake else records.splits(data)
+        write_export(
+            self.workdir / EXPORT_DIR,
+            config=self.model_config,
+            params=params,
+            stats=stats,
+            vocabulary=None if self.fake else self.tokenizer.tokens,
+            label_names=() if self.fake else records.label_names(data),
+            card={
+                "data": f"{data.name}: " + ", ".join(f"{size:,} images in {split}" for split, size in sizes.items()),
+                "metrics": figures,
+                "training": training,
+            },
+            extra={"step": step},
+        )
+        log.info("exported the checkpoint of step %d to %s", step, self.workdir / EXPORT_DIR)
 
     def evaluate_best(self) -> dict[str, float]:
         """The held-out figures of the workdir's best checkpoint on `config.eval.split`."""
-        step, state = self.trainer.best_state()
+        step, state, _ = self.trainer.best_state()
         log.info("evaluating the best checkpoint, of step %d, on %s", step, self.config.eval.split)
         return self.evaluate(state)
 
@@ -185,7 +221,8 @@ class Task:
         cells_key, mixed_key, dropout_key = jax.random.split(key, 3)
         cells = None
         if config.num_cells is not None:
-            cells = medvill.sample_cells(cells_key, rows, config.grid_cells, config.num_cells)
+            shared = config.compat.shared_cells
+            cells = medvill.sample_cells(cells_key, rows, config.grid_cells, config.num_cells, shared=shared)
         module = self.model.bind(params, stats)
         hidden = module.encode(
             batch["image"],

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
 from medvill_jax.data.loader import Workers
+from medvill_jax.hub.init import load_init
 from medvill_jax.models.bert import BertConfig
+from medvill_jax.models.compat import Compat
 from medvill_jax.models.medvill import MedvillConfig
 from medvill_jax.training.checkpoint import Keep
 from medvill_jax.training.loop import LoopConfig
 from medvill_jax.training.optimizer import OptimizerConfig
-from medvill_jax.training.trainer import RunConfig
+from medvill_jax.training.policy import Tree
+from medvill_jax.training.trainer import RunConfig, WarmStart
+
+log = logging.getLogger(__name__)
 
 # An ml_collections.ConfigDict, whose fields have no static types.
 Config = Any
@@ -46,6 +52,7 @@ def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -
         s2s_prob=config.s2s_prob,
         cls_id=cls_id,
         sep_id=sep_id,
+        compat=Compat.named(config.compat),
     )
 
 
@@ -70,6 +77,21 @@ def run_config(config: Config) -> RunConfig:
         ),
         optimizer=OptimizerConfig(**config.optimizer.to_dict()),
     )
+
+
+def warm_start(config: Config, model: MedvillConfig) -> WarmStart | None:
+    """What `config.init` asks a fresh run to load; None where it names nothing. Raises `HubError` when called."""
+    paths = {name: config[name] for name in ("bert", "resnet", "checkpoint") if config[name]}
+    if not paths:
+        return None
+
+    def load(params: Tree, stats: Tree) -> tuple[Tree, Tree]:
+        params, stats, report = load_init(params, stats, **paths, allow=tuple(config.allow), config=model)
+        for line in report.lines():
+            log.info("init: %s", line)
+        return params, stats
+
+    return load
 
 
 def workers(config: Config) -> Workers:

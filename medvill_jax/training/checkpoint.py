@@ -114,9 +114,13 @@ class Checkpoints:
         """Steps of the complete checkpoints, oldest first."""
         return sorted(self._manager.all_steps())
 
+    def metrics(self, step: int) -> dict[str, float]:
+        """The held-out figures saved with a step; empty where it was not evaluated."""
+        return dict(self._manager.metrics(step) or {})
+
     def best_step(self) -> int | None:
         """The step of the best checkpoint by the kept metric; without any evaluated one, the newest."""
-        scored = {step: self._manager.metrics(step) for step in self.steps()}
+        scored = {step: self.metrics(step) for step in self.steps()}
         evaluated = {step: self._keep.order(metrics) for step, metrics in scored.items() if metrics}
         if evaluated:
             return max(evaluated, key=lambda step: evaluated[step])
@@ -138,7 +142,7 @@ class Checkpoints:
                 return self.restore(step, abstract)
             except CheckpointError:
                 raise
-            except Exception as error:  # noqa: BLE001: Orbax has no type for "damaged"
+            except Exception as error:  # Orbax has no type for "damaged"
                 self._damaged.add(step)
                 reason = str(error).partition("[")[0][:200]
                 log.warning("checkpoint of step %d cannot be read (%s); trying the one before", step, reason)

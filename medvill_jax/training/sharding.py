@@ -39,6 +39,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def to_host(tree: Any, mesh: Mesh) -> Any:
+    """The whole arrays of a sharded tree as numpy arrays on every host; all processes must call it together."""
+    whole = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
+    return jax.tree.map(lambda array: np.asarray(array.addressable_data(0)), whole)
+
+
 def parameter_spec(shape: tuple[int, ...], layout: str, fsdp: int) -> PartitionSpec:
     """The PartitionSpec of one array under a layout."""
     if layout not in ("replicate", "largest"):

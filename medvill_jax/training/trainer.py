@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 CONFIG_FILE = "config.json"
 CHECKPOINT_DIR = "checkpoints"
 
+WarmStart = Callable[[Tree, Tree], tuple[Tree, Tree]]
+
 
 class WorkdirError(Exception):
     """The workdir belongs to another run, or to none; the message says what to do."""
@@ -50,6 +52,7 @@ class Trainer:
     Args:
         workdir: where checkpoints and figures go.
         init: makes (params, stats) from a key.
+        warm_start: what a fresh run's (params, stats), numpy arrays on the host, are replaced by; None keeps them.
         objective: what to minimise.
         spec: of the global batch.
         frozen: names of parameters that do not train.
@@ -61,6 +64,7 @@ class Trainer:
         workdir: Path,
         *,
         init: Callable[[jax.Array], tuple[Tree, Tree]],
+        warm_start: WarmStart | None = None,
         objective: step.Objective,
         spec: BatchSpec,
         frozen: frozenset[str],
@@ -92,7 +96,7 @@ class Trainer:
             spec,
             self.mesh,
         )
-        self._workdir, self._config = workdir, config
+        self._workdir, self._config, self._warm_start = workdir, config, warm_start
         sizes = [leaf.size for leaf in jax.tree.leaves(abstract_params)]
         frozen_size = sum(leaf.size for leaf in jax.tree.leaves(step.select(abstract_params, frozen)))
         log.info(
@@ -106,7 +110,7 @@ class Trainer:
 
     def fit(
         self, batches: Callable[[int], Iterator[Batch]], evaluate: Callable[[Tree], dict[str, float]]
-    ) -> dict[str, float] | None:
+    ) -> tuple[bool, dict[str, float] | None]:
         """Trains to the end, from the newest checkpoint if there is one.
 
         Args:
@@ -114,13 +118,14 @@ class Trainer:
             evaluate: held-out figures of a state.
 
         Returns:
-            Held-out figures of the last step; None if a signal stopped the run or it was too short to be evaluated.
+            Whether the run is complete, or else was stopped by a signal; and the held-out figures of its last step, None
+            if it was stopped or too short to be evaluated.
         """
         checkpoints = Checkpoints(self._workdir / CHECKPOINT_DIR, self._config.keep)
         try:
             restored = checkpoints.restore_newest(self.abstract_state)
             if restored is None:
-                state, start = self._init_state(), 0
+                state, start = self._fresh_state(), 0
             else:
                 state, position = restored
                 start = position["next_example"] // self._config.loop.batch_size
@@ -131,12 +136,24 @@ class Trainer:
             complete = int(jax.device_get(state["step"])) == self._config.loop.steps
             if figures is None and complete and 0 < self._config.loop.eval_every <= self._config.loop.steps:
                 figures = evaluate(state)
-            return figures
+            return complete, figures
         finally:
             checkpoints.close()
 
-    def best_state(self) -> tuple[int, Tree]:
-        """The step and the state of the best checkpoint in the workdir.
+    def to_host(self, tree: Tree) -> Tree:
+        """Whole numpy arrays of a part of the state; all processes must call it together."""
+        return sharding.to_host(tree, self.mesh)
+
+    def _fresh_state(self) -> Tree:
+        state = self._init_state()
+        if self._warm_start is None:
+            return state
+        params, stats = self._warm_start(self.to_host(state["params"]), self.to_host(state["stats"]))
+        loaded = {"params": params, "stats": stats}
+        return state | jax.tree.map(jax.device_put, loaded, {name: self.shardings[name] for name in loaded})
+
+    def best_state(self) -> tuple[int, Tree, dict[str, float]]:
+        """The step, the state and the held-out figures of the best checkpoint in the workdir.
 
         Raises:
             WorkdirError: there is none.
@@ -149,7 +166,7 @@ class Trainer:
             best = checkpoints.best_step()
             if best is None:
                 raise WorkdirError(f"no complete checkpoint under {directory}; train there first")
-            return best, checkpoints.restore(best, self.abstract_state)[0]
+            return best, checkpoints.restore(best, self.abstract_state)[0], checkpoints.metrics(best)
         finally:
             checkpoints.close()
 
