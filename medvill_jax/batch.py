@@ -16,9 +16,7 @@ import numpy as np
 Batch = Mapping[str, jax.Array]
 BatchSpec = dict[str, jax.ShapeDtypeStruct]
 
-# BERT's special word pieces, in the order in which every vocabulary here must hold them.
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-PAD_ID = 0
+PAD_ID = 0  # of every BERT vocabulary
 
 
 def pretrain_spec(batch_size: int, *, image_size: int, text_len: int, max_predictions: int) -> BatchSpec:
@@ -49,23 +47,24 @@ def pretrain_spec(batch_size: int, *, image_size: int, text_len: int, max_predic
     }
 
 
-def fake_batch(spec: BatchSpec, seed: int, vocab_size: int) -> dict[str, np.ndarray]:
+def fake_batch(spec: BatchSpec, seed: int, *, vocab_size: int, sep_id: int) -> dict[str, np.ndarray]:
     """Random arrays that fit `spec` and are valid together: lengths, positions and ids stay in range.
 
     Args:
         spec: as returned by `pretrain_spec`.
         seed: the content is a function of it.
-        vocab_size: number of word pieces; ids are drawn from the ones that are not special.
+        vocab_size: number of word pieces.
+        sep_id: of [SEP]; words are drawn from the ids after it.
     """
     rng = np.random.default_rng(seed)
     shape = {name: s.shape for name, s in spec.items()}
     batch_size, slots = shape["text_ids"]
-    first_word = len(SPECIAL_TOKENS)
+    first_word = sep_id + 1
 
     lens = rng.integers(2, slots + 1, batch_size)
     ids = rng.integers(first_word, vocab_size, (batch_size, slots))
     index = np.arange(slots)
-    ids[index[None] == lens[:, None] - 1] = SPECIAL_TOKENS.index("[SEP]")
+    ids[index[None] == lens[:, None] - 1] = sep_id
     ids[index[None] >= lens[:, None]] = PAD_ID
     values = {
         "image": rng.integers(0, 256, shape["image"]),

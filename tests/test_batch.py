@@ -6,14 +6,14 @@ SPEC = pretrain_spec(8, image_size=32, text_len=11, max_predictions=4)
 
 
 def test_fake_batch_fits_its_spec() -> None:
-    batch = fake_batch(SPEC, 0, 50)
+    batch = fake_batch(SPEC, 0, vocab_size=50, sep_id=3)
     assert {name: (a.shape, a.dtype) for name, a in batch.items()} == {
         name: (s.shape, s.dtype) for name, s in SPEC.items()
     }
 
 
 def test_fake_batch_is_consistent() -> None:
-    batch = fake_batch(SPEC, 1, 50)
+    batch = fake_batch(SPEC, 1, vocab_size=50, sep_id=3)
     rows = np.arange(8)
     lens = batch["text_lens"]
     assert (batch["text_ids"][rows, lens - 1] == 3).all()
@@ -23,6 +23,6 @@ def test_fake_batch_is_consistent() -> None:
 
 
 def test_fake_batch_is_a_function_of_its_seed() -> None:
-    first, again, other = (fake_batch(SPEC, seed, 50)["text_ids"] for seed in (3, 3, 4))
+    first, again, other = (fake_batch(SPEC, seed, vocab_size=50, sep_id=3)["text_ids"] for seed in (3, 3, 4))
     assert (first == again).all()
     assert (first != other).any()

@@ -115,9 +115,9 @@ class PretrainRecords:
         image = decode_image(self[image_of]["image"])
         return {
             "image": square_image(image, self._image_size, self._crop, rng),
-            "text_lens": np.int32(length),
-            "itm_labels": np.int32(matched),
-            "weights": np.float32(1.0),
+            "text_lens": np.asarray(length, np.int32),
+            "itm_labels": np.asarray(matched, np.int32),
+            "weights": np.ones((), np.float32),
             **masked,
         }
 
@@ -196,7 +196,7 @@ def eval_batches(
         record = int(chosen[min(place, total - 1)])
         example = examples.example(record, record, matched=matched, own_image=own_image)
         if place >= total:
-            example["weights"] = np.float32(0.0)
+            example["weights"] = np.zeros_like(example["weights"])
             example["mlm_weights"] = np.zeros_like(example["mlm_weights"])
         return example
 

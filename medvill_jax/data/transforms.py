@@ -5,6 +5,7 @@ Everything random takes a `numpy.random.Generator`, so an example is a function 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -76,11 +77,11 @@ def square_image(image: np.ndarray, size: int, crop: Crop | None, rng: np.random
     crop_h = crop_w = float(side)
     top, left = (height - side) / 2, (width - side) / 2
     if crop is not None:
-        area = rng.uniform(*crop.scale) * side**2
-        ratio = np.exp(rng.uniform(*np.log(crop.ratio)))
+        area = _uniform(rng, crop.scale) * side**2
+        ratio = np.exp(_uniform(rng, np.log(crop.ratio)))
         crop_h, crop_w = np.sqrt(area / ratio), np.sqrt(area * ratio)
-        top += rng.uniform(*sorted((0.0, side - crop_h)))
-        left += rng.uniform(*sorted((0.0, side - crop_w)))
+        top += _uniform(rng, sorted((0.0, side - crop_h)))
+        left += _uniform(rng, sorted((0.0, side - crop_w)))
     y0, x0 = round(top), round(left)
     y1, x1 = y0 + max(1, round(crop_h)), x0 + max(1, round(crop_w))
     inside = image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
@@ -95,6 +96,11 @@ def square_image(image: np.ndarray, size: int, crop: Crop | None, rng: np.random
     )
     shrinks = padded.shape[0] > size or padded.shape[1] > size
     return cv2.resize(padded, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _uniform(rng: np.random.Generator, bounds: Sequence[float] | np.ndarray) -> float:
+    low, high = bounds
+    return rng.uniform(low, high)
 
 
 def text_slots(ids: np.ndarray, text_len: int, sep_id: int) -> tuple[np.ndarray, int]:

@@ -145,10 +145,10 @@ class Task:
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """Global batches on the mesh, from a step on."""
-        config = self.config
+        config, model = self.config, self.model_config
         if self.fake:
             host = (
-                fake_batch(self.spec, step, self.model_config.bert.vocab_size)
+                fake_batch(self.spec, step, vocab_size=model.bert.vocab_size, sep_id=model.sep_id)
                 for step in range(start_step, config.steps)
             )
         else:

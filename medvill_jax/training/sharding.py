@@ -6,18 +6,19 @@ Two axes: `data` splits the batch, `fsdp` splits batch and parameters. Parameter
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from medvill_jax.training.policy import Policy, path_name, resolve
+from medvill_jax.training.policy import path_name, resolve
 
 PARAMETER_RULES = ((r".*/(bias|scale|mean|var|count)", "replicate"), (r".*", "largest"))
 
 
-def make_mesh(fsdp: int = 1, devices: list[jax.Device] | None = None) -> Mesh:
+def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh `("data", "fsdp")` over all devices, in the order of their processes.
 
     Raises:
@@ -56,7 +57,7 @@ def parameter_spec(shape: tuple[int, ...], layout: str, fsdp: int) -> PartitionS
     return PartitionSpec(*(None,) * axis, "fsdp")
 
 
-def tree_shardings(mesh: Mesh, abstract: Any, rules: Policy[str] = PARAMETER_RULES) -> Any:
+def tree_shardings(mesh: Mesh, abstract: Any, rules: Sequence[tuple[str, str]] = PARAMETER_RULES) -> Any:
     """Shardings in the structure of `abstract`, a tree of shaped leaves; a leaf's name is its path joined by "/"."""
     paths, structure = jax.tree_util.tree_flatten_with_path(abstract)
     names = [path_name(path) for path, _ in paths]

@@ -118,8 +118,8 @@ class Trainer:
             evaluate: held-out figures of a state.
 
         Returns:
-            Whether the run is complete, or else was stopped by a signal; and the held-out figures of its last step, None
-            if it was stopped or too short to be evaluated.
+            Whether the run is complete (or else was stopped by a signal), and the held-out figures of its last step,
+            None if it was stopped or too short to be evaluated.
         """
         checkpoints = Checkpoints(self._workdir / CHECKPOINT_DIR, self._config.keep)
         try:
