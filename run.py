@@ -63,7 +63,9 @@ def main(argv: Sequence[str]) -> None:
     """Parsed flags in, one task run."""
     del argv
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    # Orbax warns of every checkpoint without figures, JAX tells of every platform that is not there.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("jax").setLevel(logging.WARNING)
 
     from data_prep import phantom
     from medvill_jax.data.records import DataError

@@ -1,6 +1,8 @@
 """What many tests share: a tiny prepared data set, and a configuration that trains on it in seconds."""
 
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -10,6 +12,11 @@ from ml_collections import ConfigDict
 
 from configs.pretrain import get_config
 from data_prep import pairs
+
+# Programs that several tests run, in processes of their own too, are compiled once.
+_COMPILED = tempfile.TemporaryDirectory(prefix="compiled")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 FINDINGS = ("Edema", "Cardiomegaly", "Pneumothorax", "Pleural Effusion")
 

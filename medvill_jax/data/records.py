@@ -127,13 +127,29 @@ def open_split(data_dir: str | Path, split: str) -> Any:
     missing = [Path(path).name for path in infos[split].filepaths if not Path(path).is_file()]
     if missing:
         raise DataError(f"{data_dir} lacks {len(missing)} of its record files, {missing[0]} for one: {damaged}")
-    source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    try:
-        # Files are opened on first use only, and a cut one should not stop a long run in the middle.
-        _ = source[0], source[len(source) - 1]
-    except Exception as error:  # RuntimeError of the reader, or DecodeError of protobuf
-        raise DataError(f"the record files of split {split!r} are damaged: {damaged}") from error
+    source = _Source(
+        builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()}),
+        f"the record files of split {split!r} are damaged: {damaged}",
+    )
+    # Files are opened on first use only, and a cut one should not stop a long run in the middle.
+    _ = source[0], source[len(source) - 1]
     return source
+
+
+class _Source:
+    """A TFDS source whose every failure to read is a `DataError`."""
+
+    def __init__(self, source: Any, damaged: str):
+        self._source, self._damaged = source, damaged
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, record: int) -> Any:
+        try:
+            return self._source[record]
+        except Exception as error:  # RuntimeError of the reader, or DecodeError of protobuf
+            raise DataError(self._damaged) from error
 
 
 def label_names(data_dir: str | Path) -> tuple[str, ...]:

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,3 +139,15 @@ def test_what_is_missing_is_named(tiny_data: Path, tmp_path: Path) -> None:
         records.open_split(tmp_path / "nowhere", "train")
     with pytest.raises(DataError, match=r"no split 'dev'.*train \(24\)"):
         records.open_split(tiny_data, "dev")
+
+
+def test_damaged_record_files_are_an_error(tiny_data: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_data, tmp_path / "copy")
+    (file,) = copy.glob("*-train.array_record*")
+    content = bytearray(file.read_bytes())
+    for place in range(len(content) // 3, len(content) // 2):
+        content[place] ^= 0x5A
+    file.write_bytes(content)
+
+    with pytest.raises(DataError, match="split 'train' are damaged"):
+        list(map(records.open_split(copy, "train").__getitem__, range(24)))

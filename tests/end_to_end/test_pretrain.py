@@ -8,9 +8,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+import medvill_jax
+from medvill_jax.data import records
+from medvill_jax.hub.export import read_export
 from medvill_jax.models.masks import KINDS
 from medvill_jax.tasks.pretrain import Task
 
@@ -67,7 +72,7 @@ def interrupt_at(process: subprocess.Popen[str], workdir: Path, step: int, numbe
 
 @pytest.mark.slow
 def test_interrupted_runs_continue_bitwise(tiny_data: Path, tmp_path: Path) -> None:
-    # Long enough that a signal after step 6 always finds the run unfinished.
+    # Long enough that a signal after step 40 finds the run unfinished, and at least one checkpoint complete.
     steps = "--config.steps=150"
     code, output = finish(command(tiny_data, tmp_path / "whole", steps))
     assert code == 0, output
@@ -77,7 +82,7 @@ def test_interrupted_runs_continue_bitwise(tiny_data: Path, tmp_path: Path) -> N
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
         workdir = tmp_path / number.name
         process = start(command(tiny_data, workdir, steps))
-        interrupt_at(process, workdir, 6, number)
+        interrupt_at(process, workdir, 40, number)
         output, _ = process.communicate(timeout=120)
         stopped_at = max(losses(workdir))
         assert stopped_at < 150
@@ -121,6 +126,8 @@ def test_another_configuration_in_the_workdir_is_refused(tiny_data: Path, tmp_pa
         (["--config.data.path=/nowhere/at/all"], "no data set at /nowhere/at/all"),
         (["--config.data.path="], "--config.data.path=DATA"),
         (["--config.eval.every_steps=1", "--config.eval.split=dev"], "no split 'dev'"),
+        (["--config.init.bert=/nowhere"], "/nowhere"),
+        (["--config.init.checkpoint=setup.py"], "setup.py"),
         (["--config.optimizer.learning_rate=1e30", "--config.steps=20"], "not finite at step"),
     ],
 )
@@ -158,6 +165,36 @@ def test_random_arrays_need_no_data(tiny_config: ConfigDict, tmp_path: Path) -> 
     tiny_config.eval.every_steps = 0
     Task(tiny_config, tmp_path).fit()
     assert len(figures(tmp_path)) == tiny_config.steps
+
+
+def test_a_run_exports_its_best_checkpoint_and_another_starts_from_it(tiny_config: ConfigDict, tmp_path: Path) -> None:
+    tiny_config.eval.every_steps = 2
+    check_run(tiny_config, tmp_path / "first")
+    first = read_export(tmp_path / "first" / "export")
+    scored = {line["step"]: line["eval/loss"] for line in figures(tmp_path / "first") if "eval/loss" in line}
+    assert first.extra["step"] == min(scored, key=lambda step: scored[step])
+    assert first.label_names == records.label_names(Path(tiny_config.data.path))
+    assert "| eval/itm_accuracy |" in (tmp_path / "first" / "export" / "README.md").read_text()
+    assert str(tmp_path) not in (tmp_path / "first" / "export" / "README.md").read_text()
+
+    tiny_config.init.checkpoint = str(tmp_path / "first" / "export")
+    tiny_config.optimizer.learning_rate = 0.0
+    tiny_config.steps, tiny_config.eval.every_steps = 1, 0
+    Task(tiny_config, tmp_path / "second").fit()
+    second = read_export(tmp_path / "second" / "export")
+    jax.tree.map(np.testing.assert_array_equal, second.params, first.params)
+
+
+def test_an_export_computes_what_the_run_computed(tiny_config: ConfigDict, tmp_path: Path) -> None:
+    task = Task(tiny_config, tmp_path)
+    task.fit()
+    _, state, _ = task.trainer.best_state()
+    batch = {name: np.asarray(array) for name, array in next(task.train_batches(0)).items()}
+    module = task.model.bind(state["params"], state["stats"])
+    hidden = module.encode(batch["image"], batch["text_ids"], batch["text_lens"])
+    logits = medvill_jax.load(tmp_path / "export").logits(batch["image"], batch["text_ids"], batch["text_lens"])
+    np.testing.assert_allclose(logits["itm"], module.itm_logits(hidden.summary), atol=1e-5)
+    np.testing.assert_allclose(logits["mlm"], module.mlm_logits(hidden.text), atol=1e-5)
 
 
 def check_run(config: ConfigDict, workdir: Path) -> None:
