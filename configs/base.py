@@ -66,7 +66,8 @@ def base() -> ConfigDict:
 
     config.log = ConfigDict({"every_steps": 50})
     config.eval = ConfigDict()
-    config.eval.every_steps = 2000  # 0: never; a shorter run is not evaluated
+    config.eval.every_steps = 2000  # and after the last step; 0: never
+    config.eval.short_runs = False  # also evaluate a run of fewer steps, at its end
     config.eval.split = "validation"
     config.eval.batch_size = 0  # 0: as in training
     config.eval.max_examples = 0  # evenly spaced over the split; 0: all of them

@@ -52,6 +52,7 @@ def _small(config: Any) -> None:
     config.optimizer.clip_norm = 1.0
     config.log.every_steps = 10
     config.eval.every_steps = 200
+    config.eval.short_runs = True
     config.checkpoint.every_steps = 100
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from typing import Any
 
 from medvill_jax.data.loader import Workers
@@ -66,7 +67,7 @@ def run_config(config: Config) -> RunConfig:
             steps=config.steps,
             batch_size=config.batch_size,
             log_every=config.log.every_steps,
-            eval_every=config.eval.every_steps,
+            eval_every=min(config.eval.every_steps, config.steps if config.eval.short_runs else math.inf),
             checkpoint_every=config.checkpoint.every_steps,
         ),
         keep=Keep(
