@@ -1,0 +1,95 @@
+"""How well our report labeler agrees with the CheXpert labeler, and how fast it is.
+
+    python benchmarks/labeler.py --reports=../shared/data/openi_reports/reports.jsonl
+
+Every line of the file is a report with `id`, `text` and `chexpert_labels`, the list of its positive findings. Figures
+are of the positive class. The rules were written with the reports of `DEVELOPMENT` in view and without reading those of
+the rest, "held out". A labeler by rules has nothing to fit, so the folds show the spread, not a cross-fitted figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from medvill_jax.metrics import clinical_rules
+from medvill_jax.metrics.clinical import FINDINGS, STYLES, label_batch
+from medvill_jax.metrics.label_f1 import clinical_f1
+
+# Tenths of the reports, by a hash of their id.
+DEVELOPMENT = range(9)
+FOLDS = 5
+AVERAGES = ("clinical_micro_precision_14", "clinical_micro_recall_14", "clinical_micro_f1_14", "clinical_macro_f1_14")
+
+
+def tenth(identifier: str) -> int:
+    """Which tenth a report lies in: the same on every machine and for every order of the file."""
+    return hashlib.sha256(f"labeler:{identifier}".encode()).digest()[0] % 10
+
+
+def averages(name: str, reference: np.ndarray, hypothesis: np.ndarray) -> str:
+    figures = clinical_f1(reference, hypothesis, uncertain="negative")
+    return f"{name:<28}{len(reference):>7}" + "".join(f"{figures[key]:>11.4f}" for key in AVERAGES)
+
+
+def per_finding(reference: np.ndarray, hypothesis: np.ndarray) -> list[str]:
+    lines = [f"{'finding':<28}{'there':>7}{'precision':>11}{'recall':>11}{'F1':>11}"]
+    for column, name in enumerate(FINDINGS):
+        true, given = reference[:, column] == 1, hypothesis[:, column] == 1
+        hits = int((true & given).sum())
+        scores = (
+            hits / max(1, given.sum()),
+            hits / max(1, true.sum()),
+            2 * hits / max(1, true.sum() + given.sum()),
+        )
+        lines.append(f"{name:<28}{true.sum():>7}" + "".join(f"{score:>11.4f}" for score in scores))
+    return lines
+
+
+def speed(texts: list[str]) -> tuple[float, float]:
+    """Reports per second on one core: sentences seen before remembered, as in use, and every sentence read anew."""
+    clinical_rules.read.cache_clear()
+    start = time.perf_counter()
+    label_batch(texts)
+    used = len(texts) / (time.perf_counter() - start)
+    start = time.perf_counter()
+    for text in texts:
+        clinical_rules.read.cache_clear()
+        label_batch([text])
+    return used, len(texts) / (time.perf_counter() - start)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--reports", type=Path, required=True, help=".jsonl with id, text, chexpert_labels")
+    args = parser.parse_args()
+    rows = [json.loads(line) for line in args.reports.read_text("utf-8").splitlines() if line.strip()]
+    texts = [row["text"] for row in rows]
+    reference = np.array([[name in row["chexpert_labels"] for name in FINDINGS] for row in rows], np.int8)  # [N, 14]
+    tenths = np.array([tenth(row["id"]) for row in rows])
+    held_out = ~np.isin(tenths, DEVELOPMENT)
+
+    for style in STYLES:
+        hypothesis = label_batch(texts, style=style)
+        print(f"\nstyle={style}")
+        print(f"{'':<28}{'reports':>7}{'micro P':>11}{'micro R':>11}{'micro F1':>11}{'macro F1':>11}")
+        print(averages("all", reference, hypothesis))
+        print(averages("development", reference[~held_out], hypothesis[~held_out]))
+        print(averages("held out", reference[held_out], hypothesis[held_out]))
+        for fold in range(FOLDS):
+            there = tenths % FOLDS == fold
+            print(averages(f"fold {fold + 1}", reference[there], hypothesis[there]))
+        print("\n".join(["", *per_finding(reference, hypothesis)]))
+    used, anew = speed(texts)
+    print(f"\n{used:,.0f} reports/s; {anew:,.0f} reports/s with every sentence read anew")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""Labels of the 14 CheXpert findings from the text of a chest radiograph report, by rules, offline.
+
+This is our own labeler. It is neither the CheXpert labeler (Irvin et al., AAAI 2019) nor CheXbert (Smit et al., EMNLP
+2020) and shares no code, phrase list or weights with either; it has their findings and their four values, and in its
+default style it follows the CheXpert labeler closely enough to stand in for it:
+
+    label("Stable cardiomegaly. No effusion.")  ->  {..., "Cardiomegaly": 1, "Pleural Effusion": 0, ...}
+
+    python -m medvill_jax.metrics.clinical --input=reports.jsonl --output=labels.jsonl
+
+How: sections that do not describe the image are left out; the rest is cut into sentences; phrases name findings
+(`clinical_phrases`); words around them state, doubt or deny them (`clinical_rules`); a finding stated anywhere is
+positive, else doubted anywhere uncertain, else negative. "No Finding" is positive if a report says something and states
+or doubts nothing but devices, outside of the 14 too (a granuloma is a finding), and is never negative or uncertain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Literal, NoReturn, get_args
+
+import numpy as np
+
+from medvill_jax.metrics.clinical_rules import ABSENT, NEGATIVE, OTHER, POSITIVE, UNCERTAIN, read, sentences
+
+# Names and order of the columns of CheXpert's and MIMIC-CXR-JPG's label files.
+FINDINGS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Enlarged Cardiomediastinum",
+    "Fracture",
+    "Lung Lesion",
+    "Lung Opacity",
+    "No Finding",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Pneumonia",
+    "Pneumothorax",
+    "Support Devices",
+)
+NO_FINDING, DEVICES = "No Finding", "Support Devices"
+# "chexpert" also takes over what the CheXpert labeler is known to misread; "plain" reads as a person would.
+Style = Literal["chexpert", "plain"]
+STYLES: tuple[Style, ...] = get_args(Style)
+# A statement outweighs a doubt, and a doubt a denial.
+_WEIGHT = {NEGATIVE: 0, UNCERTAIN: 1, POSITIVE: 2}
+
+_HELP = """\
+Labels the 14 CheXpert findings in chest radiograph reports, by rules, without network or GPU. This is medvill_jax's own
+labeler, not the CheXpert labeler and not CheXbert.
+
+  python -m medvill_jax.metrics.clinical --input=reports.jsonl --output=labels.jsonl
+
+Every line of the input is one report; of a whole report, sections such as HISTORY or TECHNIQUE are left out:
+
+  {"id": "s1", "text": "Small left effusion. Possible pneumonia. No pneumothorax."}
+
+Every line of the output is its labels, in the same order: 1 positive, 0 negative, -1 uncertain, null not mentioned:
+
+  {"id": "s1", "labels": {"Atelectasis": null, ..., "Pleural Effusion": 1, "Pneumonia": -1, "Pneumothorax": 0, ...}}
+
+The output appears only once it is complete. Exit status: 0 done, 1 something to correct, said in one line on stderr.
+"""
+
+
+class LabelError(Exception):
+    """Something is wrong with the user's file; the message says what, and is shown without a trace."""
+
+
+def label(text: str | None, *, style: Style = "chexpert") -> dict[str, int | None]:
+    """The labels of one report.
+
+    Args:
+      text: a report, or some sections of one, in English; any Unicode. None, and a text without a letter, mention
+        nothing.
+      style: "chexpert" to agree with labels made by the CheXpert labeler, its known misreadings included
+        (`clinical_phrases.HABITS`, and organs named without a verdict); "plain" to leave these out.
+
+    Returns:
+      Finding -> 1 positive, 0 negative, -1 uncertain, None not mentioned, for all of `FINDINGS` in their order.
+
+    Raises:
+      TypeError: `text` is neither a string nor None.
+      ValueError: no such style.
+    """
+    said = _said(text, style)
+    return {name: None if (value := said.get(name, ABSENT)) == ABSENT else value for name in FINDINGS}
+
+
+def label_batch(texts: Iterable[str | None], *, style: Style = "chexpert") -> np.ndarray:
+    """The labels of many reports, as `label` gives them one at a time.
+
+    Returns:
+      int8 `[N, 14]`, columns as `FINDINGS`: 1 positive, 0 negative, -1 uncertain, -2 not mentioned.
+    """
+    rows = [[said.get(name, ABSENT) for name in FINDINGS] for said in (_said(text, style) for text in texts)]
+    return np.array(rows, np.int8).reshape(-1, len(FINDINGS))
+
+
+def _said(text: str | None, style: Style) -> dict[str, int]:
+    if not isinstance(text, str | None):
+        raise TypeError(f"a report is a string or None, not {type(text).__name__}")
+    if style not in STYLES:
+        raise ValueError(f"style={style!r}; there are {', '.join(STYLES)}")
+    said: dict[str, int] = {}
+    empty = True
+    for sentence in sentences(text or ""):
+        empty = empty and not any(map(str.isalpha, sentence))
+        for name, value in read(sentence, style == "chexpert"):
+            if name not in said or _WEIGHT[value] > _WEIGHT[said[name]]:
+                said[name] = value
+    if not empty and all(value == NEGATIVE or name == DEVICES for name, value in said.items()):
+        said[NO_FINDING] = POSITIVE
+    said.pop(OTHER, None)
+    return said
+
+
+def label_file(source: Path, target: Path, *, style: Style = "chexpert") -> int:
+    """Labels a `.jsonl` of `{"id": str or int, "text": str or null}` into one of `{"id", "labels"}`; see `--help`.
+
+    Reads and writes row by row. `target` is replaced only once all rows are written, and may be `source` itself.
+
+    Returns:
+      How many rows.
+
+    Raises:
+      LabelError: a file that cannot be read or written, or a row that is not as above; names the line.
+    """
+    if target.is_dir():
+        raise LabelError(f"{target}: is a folder, not a file to write")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with source.open("rb") as lines, partial.open("x", encoding="utf-8") as out:
+            count = 0
+            for identifier, text in _rows(lines, str(source)):
+                out.write(json.dumps({"id": identifier, "labels": label(text, style=style)}) + "\n")
+                count += 1
+        partial.replace(target)
+    except OSError as error:
+        raise LabelError(f"{error.filename or source}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def _rows(lines: IO[bytes], where: str) -> Iterator[tuple[str | int, str | None]]:
+    from tqdm import tqdm
+
+    size = os.fstat(lines.fileno()).st_size
+    with tqdm(total=size, unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
+        for number, line in enumerate(lines, 1):
+            bar.update(len(line))
+            if line.strip():
+                yield _row(line, f"{where}, line {number}")
+
+
+def _row(line: bytes, where: str) -> tuple[str | int, str | None]:
+    try:
+        row: Any = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise LabelError(f"{where}: not UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        raise LabelError(f"{where}: not JSON (column {error.colno}: {error.msg})") from error
+    except (RecursionError, ValueError) as error:
+        raise LabelError(f"{where}: JSON that cannot be read ({type(error).__name__})") from error
+    if not isinstance(row, dict):
+        raise LabelError(f'{where}: expected an object like {{"id": "s1", "text": "..."}}')
+    missing = [key for key in ("id", "text") if key not in row]
+    if missing:
+        raise LabelError(f"{where}: no {' and no '.join(missing)} in the row")
+    if not isinstance(row["id"], str | int) or isinstance(row["id"], bool):
+        raise LabelError(f"{where}: id must be a string or a whole number")
+    if not isinstance(row["text"], str | None):
+        raise LabelError(f"{where}: text must be a string or null")
+    return row["id"], row["text"]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, and the status that every other mistake has."""
+        print(f"error: {message}; --help tells more", file=sys.stderr)
+        sys.exit(1)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status: 0 done, 1 something to correct, 130 interrupted."""
+    parser = _Parser(
+        prog="python -m medvill_jax.metrics.clinical",
+        description=_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--input", type=Path, required=True, help=".jsonl with one report per line: id, text")
+    parser.add_argument("--output", type=Path, required=True, help=".jsonl to write, one row of labels per report")
+    parser.add_argument(
+        "--style",
+        choices=STYLES,
+        default="chexpert",
+        help="chexpert: agree with the CheXpert labeler, its known misreadings included; "
+        "plain: leave these out (default: %(default)s)",
+    )
+    args = parser.parse_args(argv)
+    try:
+        count = label_file(args.input, args.output, style=args.style)
+    except LabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing was written", file=sys.stderr)
+        return 130
+    print(f"{count} reports labelled: {args.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Clinical F1 against tables counted by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from medvill_jax.metrics.clinical import FINDINGS
+from medvill_jax.metrics.label_f1 import COMPETITION, clinical_f1
+
+ATE, EFF, FRA = (FINDINGS.index(name) for name in ("Atelectasis", "Pleural Effusion", "Fracture"))
+
+
+def table(**columns: list[int]) -> np.ndarray:
+    out = np.full((len(next(iter(columns.values()))), 14), -2, np.int8)
+    for name, values in columns.items():
+        out[:, {"ate": ATE, "eff": EFF, "fra": FRA}[name]] = values
+    return out
+
+
+REFERENCE = table(ate=[1, 1, 1, 0], eff=[1, -2, -1, 0], fra=[0, 1, -2, -1])
+HYPOTHESIS = table(ate=[1, 1, 0, 1], eff=[1, 1, 1, -2], fra=[0, -2, -2, 1])
+
+
+@pytest.mark.parametrize(
+    ("uncertain", "counts"),
+    [
+        # (hits, false, missed) of atelectasis, effusion, fracture
+        ("positive", [(2, 1, 1), (2, 1, 0), (1, 0, 1)]),
+        ("negative", [(2, 1, 1), (1, 2, 0), (0, 1, 1)]),
+        ("ignore", [(2, 1, 1), (1, 1, 0), (0, 0, 1)]),
+    ],
+)
+def test_hand_counted(uncertain: str, counts: list[tuple[int, int, int]]) -> None:
+    figures = clinical_f1(REFERENCE, HYPOTHESIS, uncertain=uncertain)  # pyright: ignore[reportArgumentType]
+    for size, rows in ((14, counts), (5, counts[:2])):
+        hits, false, missed = (sum(row[k] for row in rows) for k in range(3))
+        assert figures[f"clinical_micro_precision_{size}"] == pytest.approx(hits / (hits + false))
+        assert figures[f"clinical_micro_recall_{size}"] == pytest.approx(hits / (hits + missed))
+        assert figures[f"clinical_micro_f1_{size}"] == pytest.approx(2 * hits / (2 * hits + false + missed))
+        each = [2 * h / (2 * h + f + m) for h, f, m in rows]
+        assert figures[f"clinical_macro_f1_{size}"] == pytest.approx(sum(each) / len(each))
+        recalls = [h / (h + m) for h, _, m in rows]
+        assert figures[f"clinical_macro_recall_{size}"] == pytest.approx(sum(recalls) / len(recalls))
+        precisions = [h / (h + f) if h + f else 0 for h, f, _ in rows]
+        assert figures[f"clinical_macro_precision_{size}"] == pytest.approx(sum(precisions) / len(precisions))
+        assert figures[f"clinical_empty_{size}"] == size - len(rows)
+
+
+def test_five_are_those_of_the_competition() -> None:
+    assert set(COMPETITION) < set(FINDINGS)
+    only = table(fra=[1, 1])
+    figures = clinical_f1(only, only)
+    assert figures["clinical_micro_f1_14"] == figures["clinical_macro_f1_14"] == 1
+    assert math.isnan(figures["clinical_micro_f1_5"])
+    assert figures["clinical_empty_5"] == 5
+
+
+def test_the_same_labels_agree_and_opposite_ones_do_not() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(-2, 2, (50, 14)).astype(np.int8)
+    assert clinical_f1(labels, labels)["clinical_macro_f1_14"] == 1
+    opposite = np.where(labels == 1, 0, 1).astype(np.int8)
+    assert clinical_f1(labels, opposite, uncertain="negative")["clinical_micro_f1_14"] == 0
+
+
+def test_no_reports_give_no_figures() -> None:
+    none = np.zeros((0, 14), np.int8)
+    figures = clinical_f1(none, none)
+    assert math.isnan(figures["clinical_macro_f1_14"])
+    assert figures["clinical_empty_14"] == 14
+
+
+@pytest.mark.parametrize(
+    ("reference", "hypothesis", "uncertain", "message"),
+    [
+        (np.zeros((2, 13), np.int8), np.zeros((2, 14), np.int8), "positive", r"reference has shape \[2, 13\]"),
+        (np.zeros((2, 14), np.int8), np.zeros((3, 14), np.int8), "positive", "2 reference rows, but 3"),
+        (np.zeros((2, 14), np.int8), np.full((2, 14), 3, np.int8), "positive", "hypothesis has values other"),
+        (np.zeros((2, 14), np.int8), np.zeros((2, 14), np.int8), "both", "there are positive, negative, ignore"),
+    ],
+)
+def test_wrong_arguments_are_refused(
+    reference: np.ndarray, hypothesis: np.ndarray, uncertain: str, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        clinical_f1(reference, hypothesis, uncertain=uncertain)  # pyright: ignore[reportArgumentType]
