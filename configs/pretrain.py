@@ -69,5 +69,4 @@ def _phantom(config: Any) -> None:
     config.mlm.probability = 0.2
     # Only where the image is the report's own does it help to guess a word, and the model learns to look.
     config.mlm.on_mismatched = False
-    config.optimizer.learning_rate = 1.5e-3
     config.optimizer.beta2 = 0.98
