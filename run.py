@@ -93,6 +93,8 @@ def main(argv: Sequence[str]) -> None:
     if figures:
         print("\n".join(task.closing_lines(figures)))
         print(f"figures of every step: {workdir / 'metrics.jsonl'}, curves: tensorboard --logdir={workdir}")
+        if (workdir / "export").is_dir():
+            print(f"the model: {workdir / 'export'}, for medvill_jax.load, --config.init.checkpoint or conversion")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ Held-out figures (`eval/...`), each over every example of the split exactly once
 from __future__ import annotations
 
 import functools
-import logging
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,119 +19,45 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medvill_jax.batch import Batch, fake_batch, pretrain_spec
-from medvill_jax.data import loader, records
-from medvill_jax.data.tokenizer import Tokenizer, load_tokenizer
+from medvill_jax.batch import Batch, BatchSpec, pretrain_spec
+from medvill_jax.data import loader
+from medvill_jax.data.loader import HostBatch
 from medvill_jax.data.transforms import Crop, MlmConfig
-from medvill_jax.hub.export import write_export
 from medvill_jax.models import medvill
-from medvill_jax.models.bert import BertConfig
-from medvill_jax.models.functional import Functional
-from medvill_jax.tasks import setup
+from medvill_jax.tasks import base, setup
 from medvill_jax.training.losses import correct_sum, cross_entropy_sum
-from medvill_jax.training.policy import Tree, frozen_names, path_name
+from medvill_jax.training.policy import Tree
 from medvill_jax.training.step import Objective
-from medvill_jax.training.trainer import Trainer
 
-log = logging.getLogger(__name__)
-
-FAKE = "fake"
-EXPORT_DIR = "export"
 # Enough training reports for stable word frequencies, few enough to read at start-up.
 UNIGRAM_REPORTS = 10_000
 
 
-class Task:
-    """One run.
+class Task(base.Task):
+    """Pre-training; see the module's docstring."""
 
-    Args:
-        config: as `configs/pretrain.py` gives it.
-        workdir: of the run; resumed when it holds checkpoints.
-
-    Raises:
-        DataError: the data are absent, damaged or too few.
-        ValueError: fields of the configuration do not fit together.
-    """
+    stage = "pretraining"
 
     def __init__(self, config: setup.Config, workdir: Path):
-        self.config, self.workdir = config, workdir
-        self.fake = config.data.path == FAKE
-        if self.fake:
-            vocab_size, special = BertConfig.vocab_size, {"cls_id": 101, "sep_id": 102}
-        else:
-            self.tokenizer = _tokenizer(config)
-            vocab_size = self.tokenizer.vocab_size
-            special = {"cls_id": self.tokenizer.cls_id, "sep_id": self.tokenizer.sep_id}
-        self.model_config = setup.model_config(config.model, vocab_size=vocab_size, **special)
-        dtype = jnp.dtype(config.dtype)
-        self.model = Functional(lambda rngs: medvill.Medvill(self.model_config, dtype=dtype, rngs=rngs))
-        self.spec = pretrain_spec(
+        super().__init__(config, workdir)
+        self._eval_step = jax.jit(self._eval_sums)
+
+    def batch_spec(self) -> BatchSpec:
+        config = self.config
+        return pretrain_spec(
             config.batch_size,
             image_size=config.model.image_size,
             text_len=config.model.text_len,
             max_predictions=config.mlm.max_predictions,
         )
-        if not self.fake:
-            self.train_records = self._records("train", augment=True)
-        names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(self.model.abstract_params)]
-        frozen = frozen_names(config.freeze, names)
-        self.frozen_parts = _frozen_parts(names, frozen)
-        self.trainer = Trainer(
-            workdir,
-            init=self.model.init,
-            warm_start=setup.warm_start(config.init, self.model_config),
-            objective=Objective(self._train_sums, self._train_weights, {"mlm_loss": 1.0, "itm_loss": 1.0}),
-            spec=self.spec,
-            frozen=frozen,
-            config=setup.run_config(config),
-        )
-        self._eval_step = jax.jit(self._eval_sums)
 
-    def fit(self) -> dict[str, float] | None:
-        """Trains to the end and exports the best checkpoint to `WORKDIR/export`.
+    def open_data(self) -> None:
+        self.train_records = self._records("train", augment=True)
 
-        Returns:
-            The last step's held-out figures; None if stopped or too short to be evaluated.
-        """
-        complete, figures = self.trainer.fit(self.train_batches, self.evaluate)
-        if complete:
-            self.export_best()
-        return figures
-
-    def export_best(self) -> None:
-        """Writes the workdir's best checkpoint as an export, with tokenizer, label names and model card."""
-        step, state, figures = self.trainer.best_state()
-        params, stats = self.trainer.to_host(state["params"]), self.trainer.to_host(state["stats"])
-        if jax.process_index():
-            return
-        data = Path(self.config.data.path)
-        training = self.config.to_dict()
-        training["data"]["path"] = data.name  # where it lay on this machine is nobody's business
-        sizes = {} if self.fake else records.splits(data)
-        write_export(
-            self.workdir / EXPORT_DIR,
-            config=self.model_config,
-            params=params,
-            stats=stats,
-            vocabulary=None if self.fake else self.tokenizer.tokens,
-            label_names=() if self.fake else records.label_names(data),
-            card={
-                "data": f"{data.name}: " + ", ".join(f"{size:,} images in {split}" for split, size in sizes.items()),
-                "metrics": figures,
-                "training": training,
-            },
-            extra={"step": step},
-        )
-        log.info("exported the checkpoint of step %d to %s", step, self.workdir / EXPORT_DIR)
-
-    def evaluate_best(self) -> dict[str, float]:
-        """The held-out figures of the workdir's best checkpoint on `config.eval.split`."""
-        step, state, _ = self.trainer.best_state()
-        log.info("evaluating the best checkpoint, of step %d, on %s", step, self.config.eval.split)
-        return self.evaluate(state)
+    def objective(self) -> Objective:
+        return Objective(self._train_sums, self._train_weights, {"mlm_loss": 1.0, "itm_loss": 1.0})
 
     def closing_lines(self, figures: dict[str, float]) -> list[str]:
-        """The held-out figures beside their baselines, for a person."""
         value = {name.removeprefix("eval/"): figure for name, figure in figures.items()}
         return [
             f"held out ({self.config.eval.split}, {value['examples']:.0f} examples):",
@@ -143,29 +67,19 @@ class Task:
             f"unigram {value['mlm_loss_unigram']:.3f}",
         ]
 
-    def train_batches(self, start_step: int) -> Iterator[Batch]:
-        """Global batches on the mesh, from a step on."""
-        config, model = self.config, self.model_config
-        if self.fake:
-            host = (
-                fake_batch(self.spec, step, vocab_size=model.bert.vocab_size, sep_id=model.sep_id)
-                for step in range(start_step, config.steps)
-            )
-        else:
-            host = loader.train_batches(
-                self.train_records,
-                batch_size=config.batch_size,
-                seed=config.seed,
-                start_step=start_step,
-                stop_step=config.steps,
-                workers=setup.workers(config.data),
-            )
-        return loader.to_device(host, self.trainer.batch_sharding)
+    def host_batches(self, start_step: int) -> Iterator[HostBatch]:
+        config = self.config
+        return loader.train_batches(
+            self.train_records,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start_step=start_step,
+            stop_step=config.steps,
+            workers=setup.workers(config.data),
+        )
 
     def evaluate(self, state: Tree) -> dict[str, float]:
-        """The held-out figures of a state; see the module's docstring."""
-        if self.fake:
-            return {}
+        """See the module's docstring."""
         held_out = self._records(self.config.eval.split, augment=False)
         unigram = self._unigram_log_probs
         matched = self._evaluate_pass(state, held_out, unigram)
@@ -303,22 +217,3 @@ class Task:
         for record in np.linspace(0, total, min(total, UNIGRAM_REPORTS), endpoint=False).astype(int):
             np.add.at(counts, self.train_records.text_ids(int(record)), 1)
         return jax.device_put(np.log(counts / counts.sum()).astype(np.float32), self.trainer.replicated)
-
-
-def _tokenizer(config: setup.Config) -> Tokenizer:
-    if not config.data.path:
-        raise records.DataError(
-            "no data: set --config.data.path=DATA to a prepared data set (`python -m data_prep --help` makes one), "
-            "or use --config=configs/pretrain.py:phantom, or --config.data.path=fake for random arrays"
-        )
-    return load_tokenizer(config.data.tokenizer or records.tokenizer_path(Path(config.data.path)))
-
-
-def _frozen_parts(names: list[str], frozen: frozenset[str]) -> frozenset[str]:
-    """Parts of the image encoder ("embedder", "stages/0", ...) that are frozen whole, and so keep their statistics."""
-    pattern = re.compile(r"image_encoder/(embedder|stages/\d+)/.*")
-    parts: dict[str, bool] = {}
-    for name in names:
-        if found := pattern.fullmatch(name):
-            parts[found[1]] = parts.get(found[1], True) and name in frozen
-    return frozenset(part for part, whole in parts.items() if whole)
