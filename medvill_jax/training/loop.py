@@ -104,14 +104,17 @@ def train(
     clock = Clock(config.batch_size)
     try:
         with StopSignal() as stop, logging_redirect_tqdm(), jax.transfer_guard("disallow"):
-            while step < config.steps and not stop.received:
+            stopping = False
+            while step < config.steps and not stopping:
                 state, metrics = step_fn(state, next(batches))
                 step += 1
                 progress.update()
                 last = step == config.steps
+                # Read once: a signal from here on is for the next step, which then saves.
+                stopping = stop.received is not None
                 logs = last or _due(step, config.log_every)
                 evaluates = _due(step, config.eval_every) or (last and 0 < config.eval_every <= config.steps)
-                saves = last or stop.received or _due(step, config.checkpoint_every)
+                saves = last or stopping or _due(step, config.checkpoint_every)
                 clock.tick()
                 if not (logs or evaluates or saves):
                     continue

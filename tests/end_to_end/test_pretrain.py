@@ -94,6 +94,8 @@ def test_interrupted_runs_continue_bitwise(tiny_data: Path, tmp_path: Path) -> N
         code, output = finish(command(tiny_data, workdir, steps))
         assert code == 0, output
         assert "resuming at step" in output
+        if number != signal.SIGKILL:
+            assert f"resuming at step {stopped_at} " in output
         assert losses(workdir) == whole
 
 

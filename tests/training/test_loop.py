@@ -1,4 +1,5 @@
 import json
+import signal
 from pathlib import Path
 
 import jax
@@ -75,3 +76,16 @@ def test_an_inactive_writer_writes_nothing(tmp_path: Path) -> None:
     writer.write(1, {"a": 1.0})
     writer.close()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_at_any_moment_is_followed_by_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of step 3 are being written, the saving of that step is decided already, when the signal comes."""
+    write = MetricsWriter.write
+
+    def write_and_terminate(self: MetricsWriter, step: int, values: dict[str, float]) -> None:
+        write(self, step, values)
+        if step == 3:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(MetricsWriter, "write", write_and_terminate)
+    assert run(tmp_path, [1.0] * 9, eval_every=0, checkpoint_every=0) == ([4], None)
