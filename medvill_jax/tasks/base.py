@@ -73,7 +73,7 @@ class Task(abc.ABC):
             objective=self.objective(),
             spec=self.spec,
             frozen=frozen,
-            config=setup.run_config(config),
+            config=setup.run_config(config, evaluates=not self.fake),
         )
 
     @abc.abstractmethod
@@ -106,7 +106,7 @@ class Task(abc.ABC):
         Returns:
             The last step's held-out figures; None if stopped or too short to be evaluated.
         """
-        complete, figures = self.trainer.fit(self.train_batches, self._evaluate)
+        complete, figures = self.trainer.fit(self.train_batches, self.evaluate)
         if complete:
             self.export_best()
         return figures
@@ -124,10 +124,17 @@ class Task(abc.ABC):
         return loader.to_device(host, self.trainer.batch_sharding)
 
     def evaluate_best(self) -> dict[str, float]:
-        """The held-out figures of the workdir's best checkpoint on `config.eval.split`."""
+        """The held-out figures of the workdir's best checkpoint on `config.eval.split`.
+
+        Raises:
+            DataError: the data are random arrays, or lack the split.
+            WorkdirError: there is no checkpoint.
+        """
+        if self.fake:
+            raise records.DataError(f"config.data.path={FAKE} has nothing to evaluate on; name a prepared data set")
         step, state, _ = self.trainer.best_state()
         log.info("evaluating the best checkpoint, of step %d, on %s", step, self.config.eval.split)
-        return self._evaluate(state)
+        return self.evaluate(state)
 
     def export_best(self) -> None:
         """Writes the workdir's best checkpoint as an export, with tokenizer, label names and model card."""
@@ -155,9 +162,6 @@ class Task(abc.ABC):
             extra={"step": step},
         )
         log.info("exported the checkpoint of step %d to %s", step, self.workdir / EXPORT_DIR)
-
-    def _evaluate(self, state: Tree) -> dict[str, float]:
-        return {} if self.fake else self.evaluate(state)
 
 
 def _tokenizer(config: setup.Config) -> Tokenizer:

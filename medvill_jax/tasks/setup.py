@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 from typing import Any
 
 from medvill_jax.data.loader import Workers
@@ -57,8 +56,9 @@ def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -
     )
 
 
-def run_config(config: Config) -> RunConfig:
+def run_config(config: Config, *, evaluates: bool) -> RunConfig:
     """Seeds, cadence, checkpoints and optimizer of any task's configuration."""
+    eval_every = config.eval.every_steps if evaluates else 0
     return RunConfig(
         seed=config.seed,
         accumulate=config.accumulate,
@@ -67,7 +67,7 @@ def run_config(config: Config) -> RunConfig:
             steps=config.steps,
             batch_size=config.batch_size,
             log_every=config.log.every_steps,
-            eval_every=min(config.eval.every_steps, config.steps if config.eval.short_runs else math.inf),
+            eval_every=min(eval_every, config.steps) if config.eval.short_runs else eval_every,
             checkpoint_every=config.checkpoint.every_steps,
         ),
         keep=Keep(

@@ -42,7 +42,15 @@ class Keep:
     higher_is_better: bool = False
 
     def order(self, metrics: Mapping[str, float]) -> float:
-        """A number that is higher for a better checkpoint."""
+        """A number that is higher for a better checkpoint.
+
+        Raises:
+            CheckpointError: the metric is not among the figures.
+        """
+        if self.metric not in metrics:
+            raise CheckpointError(
+                f"there is no figure {self.metric!r} to choose the best checkpoint by; there are {', '.join(metrics)}"
+            )
         value = metrics[self.metric]
         return value if self.higher_is_better else -value
 

@@ -128,6 +128,7 @@ def test_another_configuration_in_the_workdir_is_refused(tiny_data: Path, tmp_pa
         (["--config.data.path=/nowhere/at/all"], "no data set at /nowhere/at/all"),
         (["--config.data.path="], "--config.data.path=DATA"),
         (["--config.eval.every_steps=1", "--config.eval.split=dev"], "no split 'dev'"),
+        (["--config.eval.every_steps=1", "--config.checkpoint.metric=eval/los"], "no figure 'eval/los'"),
         (["--config.init.bert=/nowhere"], "/nowhere"),
         (["--config.init.checkpoint=setup.py"], "setup.py"),
         (["--config.optimizer.learning_rate=1e30", "--config.steps=20"], "not finite at step"),
@@ -164,7 +165,6 @@ def test_accumulation_freezing_and_bfloat16_train(tiny_config: ConfigDict, tmp_p
 
 def test_random_arrays_need_no_data(tiny_config: ConfigDict, tmp_path: Path) -> None:
     tiny_config.data.path = "fake"
-    tiny_config.eval.every_steps = 0
     Task(tiny_config, tmp_path).fit()
     assert len(figures(tmp_path)) == tiny_config.steps
 
