@@ -42,7 +42,8 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         hint = str(error.args[0]).replace("\\n", "\n").strip("'\"").split("\n")[-1]
         fail(f"no such configuration field. {hint}", 2)
     except (flags.Error, TypeError, ValueError) as error:
-        fail(error, 2)
+        # What a configuration file raises arrives as the text of a whole trace.
+        fail(str(error).strip().split("\n")[-1] if "Traceback" in str(error) else error, 2)
     if len(rest) > 1:
         fail(f"unexpected argument {rest[1]!r}; flags are written --name=value", 2)
     if not flags.FLAGS["config"].present:

@@ -143,6 +143,14 @@ def test_wrong_input_gives_one_clear_line(tiny_data: Path, tmp_path: Path, extra
     assert "Traceback" not in output
 
 
+def test_an_unknown_variant_is_named(tmp_path: Path) -> None:
+    code, output = finish([sys.executable, "run.py", "--config=configs/pretrain.py:tiny", f"--workdir={tmp_path}"])
+    assert code == 2
+    assert output.startswith("error: ")
+    assert "no variant 'tiny'; there are small, phantom" in output
+    assert "Traceback" not in output
+
+
 @pytest.mark.parametrize("attention", KINDS)
 def test_every_attention_trains(tiny_config: ConfigDict, tmp_path: Path, attention: str) -> None:
     tiny_config.model.attention = attention
