@@ -5,8 +5,11 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 EXTRAS = {
+    # Builds on several processes or a cluster (--beam_runner).
+    "beam": ["apache-beam>=2.70"],
     # Official downloads beyond JPEG: DICOM with its compressed transfer syntaxes.
     "prep": [
+        "apache-beam>=2.70",
         "pydicom>=3.0",
         "pylibjpeg>=2.0",
         "pylibjpeg-libjpeg>=2.1",

@@ -1,84 +1,55 @@
 """The one builder behind every data set: rows in, a TFDS data set in ArrayRecord out.
 
-    rows --(checks)--> spool on disk, one file per split --(images, on threads)--> ArrayRecord + index + report
+    rows --(checks)--> rows on disk, by split --(images, shard by shard)--> ArrayRecord + index + report + card
 
 Rows stream, so memory stays bounded whatever the size of the source. Everything is written into a hidden sibling of
-`out` and renamed at the end: `out` either holds a complete data set or does not exist.
+`out` and renamed at the end: `out` either holds a complete data set or does not exist. A build that was killed goes on
+with the shards that it had finished.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
-import importlib.metadata
 import io
 import itertools
 import json
 import os
-import platform
 import shutil
 import sys
+import time
 import warnings
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import absl.logging
-import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from data_prep import images
-from data_prep.workspace import failed_list, finished, workspace
+from data_prep import card, images, shards, spool
+from data_prep.rows import EXPECTED, HINTS, Rejection, Row
+from data_prep.runners import BeamOptions, run_shards
+from data_prep.workspace import Stopped, failed_list, finished, workspace
 from medvill_jax.data import records
 from medvill_jax.data import tokenizer as wordpiece
 from medvill_jax.data.records import CHEXPERT_FINDINGS, SPLITS, DataError
 
-# Reasons that are choices of the user rather than faults of the data: counted, listed, never held against max_rejected.
-EXPECTED = frozenset({"no_wanted_section"})
-HINTS = {
-    "missing_image": "the image file is not there: is the copy complete?",
-    "unreadable_image": "the image file is damaged or no image: copy it again",
-    "missing_report": "the report file is not there: is the copy complete?",
-    "no_wanted_section": "the report has none of the chosen --sections",
-    "empty_text": "no text once cleaned",
-    "unknown_label": "a label that is not one of the label names",
-    "bad_label_value": "a label value must be 1 positive, 0 negative, -1 uncertain, or empty",
-    "no_labels": "the label file has no row for this study",
-    "unknown_split": "splits are train, validation and test",
-    "no_split": "the split file has no row for this image",
-    "duplicate_id": "the id was used by an earlier row",
-    "unsafe_path": "an id or path that is absolute or leads out of the source folder",
-    "malformed_row": "the row cannot be read",
-    "missing_field": "the row lacks a field",
-}
+__all__ = ["EXPECTED", "HINTS", "BeamOptions", "Rejection", "Row", "build", "file_fingerprint", "summary"]
+
 BUILD_VERSION = "1.0.0"
+# A vocabulary needs no more, and training it takes memory for every word of its texts. Rows lie in the order of their
+# hashes, so the first ones are a random sample.
+VOCABULARY_TEXTS = 50_000
 
 
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One image with its report; `labels` has one value per label name, `split` is one of `records.SPLITS`."""
+class Report(dict[str, Any]):
+    """The content of `build_report.json`, and how long this run took, which is no property of the data."""
 
-    id: str
-    study_id: str
-    subject_id: str
-    split: str
-    image: Path
-    text: str
-    labels: tuple[int, ...]
-    view: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Rejection:
-    """A row that cannot become a record: `reason` is a key of `HINTS`, `detail` is for the person who repairs it."""
-
-    id: str
-    reason: str
-    detail: str = ""
+    def __init__(self, content: dict[str, Any], timing: dict[str, float]):
+        super().__init__(content)
+        self.timing = timing
 
 
 def build(
@@ -88,28 +59,37 @@ def build(
     name: str,
     options: dict[str, Any],
     label_names: tuple[str, ...] = CHEXPERT_FINDINGS,
+    kind: str = "report",
     image_size: int = 512,
+    square: bool = False,
+    dicom: str = "window",
     tokenizer: str | Path | None = None,
     vocab_size: int | None = None,
     max_rejected: float = 0.01,
     notes: dict[str, Any] | None = None,
     workers: int | None = None,
+    beam: BeamOptions | None = None,
+    contact_sheet: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Writes the data set and returns its build report (see `build_report.json` beside the records).
 
     Args:
-      rows: found rows, kept or rejected; read once, and not at all if `out` holds the finished result already.
+      rows: found rows, kept or rejected; read once, and not at all if `out` holds the finished result already, or if
+        a build that was killed had read them.
       out: the folder to make; its parent is made if need be.
       name: the TFDS name.
       options: everything else that decides the result, source fingerprint included; JSON values.
-      image_size: longest allowed short side, pixels.
+      kind: of record, a key of `records.EXTRAS`.
+      image_size, square, dicom: see `images.ImageOptions`.
       tokenizer: for `load_tokenizer`; None trains a vocabulary of up to `vocab_size` on the train texts.
       max_rejected: the largest share of rows that may be rejected for reasons that are not `EXPECTED`.
       notes: more entries for the report; may be filled while `rows` is read.
-      workers: image threads.
+      workers: image threads, per process.
+      beam: make the shards with Apache Beam instead of the threads of this process.
+      contact_sheet: also draw contact_sheet.png.
 
-    Returns the report, with `reused: True` if nothing had to be done.
+    Returns the report, with `reused: True` if nothing had to be done, and the timing as its attribute.
 
     Raises `DataError`: `out` holds something else, too many rejections, no train records, or no usable tokenizer.
     """
@@ -121,48 +101,56 @@ def build(
         raise DataError(f"workers={workers}: at least one image thread")
     if tokenizer is not None and vocab_size is not None:
         raise DataError("a given tokenizer has its own size: give either tokenizer or vocab_size, not both")
+    if beam is not None:
+        beam.check()
     given = None if tokenizer is None else wordpiece.load_tokenizer(tokenizer)
     out = Path(os.path.abspath(out))
     options = {
         **options,
         "name": name,
         "image_size": image_size,
+        **({"square": True} if square else {}),
+        **({"dicom": dicom} if dicom != "window" else {}),
         "label_names": list(label_names),
-        "tokenizer": "trained" if given is None else f"sha256:{_sha256(given.tokens)}",
+        "tokenizer": "trained" if given is None else f"sha256:{card.sha256(given.tokens)}",
         "vocab_size": given.vocab_size if given else wordpiece.DEFAULT_VOCAB_SIZE if vocab_size is None else vocab_size,
         "format_version": records.FORMAT_VERSION,
     }
     options = json.loads(json.dumps(options))
     done = finished(out, options)
     if done is not None:
+        if contact_sheet and not (out / card.SHEET_FILE).is_file():
+            card.draw_contact_sheet(out)
         return {**done, "reused": True}
-    with workspace(out) as work, _bar(progress) as bar, open(work / records.REJECTED_FILE, "w") as rejected_file:
-        run = _Run(work, rejected_file, label_names, image_size, workers, bar)
+    started = time.monotonic()
+    with workspace(out, lambda work: spool.read_plan(work, options) is not None) as work, _bar(progress) as bar:
+        run = _Run(work, label_names, kind, bar, max_rejected)
         try:
-            run.spool(rows)
-            run.require(bool(run.rows_in["train"]), "no row of the train split is usable, so nothing to learn from")
-            run.check(max_rejected)
-            words = given or wordpiece.train_wordpiece(run.texts("train"), options["vocab_size"], work / "vocab.txt")
-            data = run.write(name, words)
-            run.require(bool(run.kept["train"]), "no record of the train split could be kept, so nothing to learn from")
-            run.check(max_rejected)
+            run.read(rows, options, given, notes)
+            resumed, started_images = run.resume(), time.monotonic()
+            image_options = images.ImageOptions(image_size, square, dicom)
+            data = run.write(name, image_options, workers, beam)
+            totals = run.finish()
+        except Stopped as error:
+            raise Stopped(f"{error}\nThe same command goes on with what is finished.") from error
         except DataError as error:
             raise _with_rejections(error, run, out) from error
-        rejected_file.close()
-        words.save(data / records.TOKENIZER_FILE)
-        indexed = records.write_index(data)
-        report = {**run.report(), "options": options, **(notes or {}), "versions": _versions()}
-        if indexed != report["splits"]:
-            raise DataError(f"read back {indexed}, but wrote {report['splits']}: is the disk full?")
-        (data / records.REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n")
-        shutil.move(work / records.REJECTED_FILE, data / records.REJECTED_FILE)
+        report = {**totals.report(), "options": options, **run.plan.notes, "versions": card.versions()}
+        _complete(data, work, run, report, totals)
+        if contact_sheet:
+            card.draw_contact_sheet(data)
+        if out.is_dir():
+            out.rmdir()  # an empty folder may be there already
         os.rename(data, out)
         failed_list(out).unlink(missing_ok=True)
-    return report
+    now = time.monotonic()
+    made = sum(shard.rows for shard in run.shards) - resumed
+    timing = {"total": now - started, "images": now - started_images, "images_made": made, "images_resumed": resumed}
+    return Report(report, timing)
 
 
 def summary(report: dict[str, Any], out: Path) -> str:
-    """The lines printed after a build: what was found and kept, and the next command."""
+    """The lines printed after a build: what was found and kept, how fast, and the next command."""
     lines = []
     if report.get("reused"):
         lines.append(f"{out} is there already, made with the same options from the same source; nothing was done.")
@@ -170,10 +158,16 @@ def summary(report: dict[str, Any], out: Path) -> str:
             lines.append("(Images and reports repaired since are not noticed: to use them, delete that folder first.)")
     lines += [f"found     {report['found']:>9}", f"kept      {report['kept']:>9}"]
     lines += [f"  {split:<22} {count:>9}" for split, count in report["splits"].items()]
-    lines += [f"rejected  {sum(report['rejected'].values()):>9}", *_table(report["rejected"])]
+    lines += [f"rejected  {sum(report['rejected'].values()):>9}", *card.rejection_lines(report["rejected"])]
     lines += [f"warning: {warning}" for warning in report["warnings"]]
+    timing = getattr(report, "timing", None)
+    if timing:
+        rate = timing["images_made"] / max(timing["images"], 1e-9)
+        resumed = f" ({timing['images_resumed']} were there from a run before)" if timing["images_resumed"] else ""
+        lines.append(f"made in {timing['total']:.1f} s, images at {rate:.0f} records/s{resumed}")
     if report["rejected"]:
         lines.append(f"Every rejected row and its reason: {Path(out) / records.REJECTED_FILE}")
+    lines.append(f"What is in it: {Path(out) / card.CARD_FILE}")
     lines.append(f"Next: python run.py --config=configs/pretrain.py:small --config.data.path={out}")
     return "\n".join(lines)
 
@@ -189,158 +183,91 @@ def file_fingerprint(paths: Iterable[Path]) -> str:
 
 
 class _Run:
-    """The state of one build: what was counted, and the files it grows in."""
+    """One build, stage after stage."""
 
-    def __init__(
-        self,
-        work: Path,
-        rejected_file: TextIO,
-        label_names: tuple[str, ...],
-        image_size: int,
-        workers: int | None,
-        bar: tqdm[Any],
-    ) -> None:
-        self.work, self.rejected_file, self.bar = work, rejected_file, bar
-        self.label_names, self.image_size, self.workers = label_names, image_size, workers
-        self.found = 0
+    def __init__(self, work: Path, label_names: tuple[str, ...], kind: str, bar: tqdm[Any], max_rejected: float):
+        self.work, self.label_names, self.kind, self.bar = work, label_names, kind, bar
+        self.max_rejected = max_rejected
+        self.plan = spool.Plan({})
+        self.shards: list[shards.Shard] = []
         self.rejected: Counter[str] = Counter()
-        self.rows_in: Counter[str] = Counter()
-        self.kept: Counter[str] = Counter()
-        self.labels = {split: np.zeros((len(label_names), 4), np.int64) for split in SPLITS}
-        self.lengths = {split: array("I") for split in SPLITS}
-        self.ids: list[str] = []
-        self.shared_subjects = 0
 
-    def reject(self, rejection: Rejection) -> None:
-        self.rejected[rejection.reason] += 1
-        self.rejected_file.write(json.dumps(dataclasses.asdict(rejection)) + "\n")
-
-    def spool(self, rows: Iterable[Row | Rejection]) -> None:
-        """First pass: checks what can be checked without images, and sorts the rows by split on disk."""
-        seen: set[str] = set()
-        first_split: dict[str, str] = {}
-        shared: set[str] = set()
+    def read(
+        self,
+        rows: Iterable[Row | Rejection],
+        options: dict[str, Any],
+        given: wordpiece.Tokenizer | None,
+        notes: dict[str, Any] | None,
+    ) -> None:
+        """First pass and vocabulary, unless a run before did both."""
+        there = spool.read_plan(self.work, options)
+        if there is not None:
+            self.plan = there
+            return
+        self.plan = spool.Plan(options)
         self.bar.set_description_str("rows")
-        with contextlib.ExitStack() as stack:
-            files = {s: stack.enter_context(open(self.work / f"{s}.jsonl", "w", encoding="utf-8")) for s in SPLITS}
-            for row in rows:
-                self.found += 1
-                self.bar.update()
-                row = row if isinstance(row, Rejection) else self._checked(row, seen)
-                if isinstance(row, Rejection):
-                    self.reject(row)
-                    continue
-                seen.add(row.id)
-                if first_split.setdefault(row.subject_id, row.split) != row.split:
-                    shared.add(row.subject_id)
-                self.rows_in[row.split] += 1
-                files[row.split].write(json.dumps({**dataclasses.asdict(row), "image": str(row.image)}) + "\n")
-        self.shared_subjects = len(shared)
+        spool.spool(rows, self.work, self.plan, len(self.label_names), self.bar.update)
+        self.rejected = Counter(self.plan.rejected)
+        self.require(bool(self.plan.rows["train"]), "no row of the train split is usable, so nothing to learn from")
+        self.check()
+        rows_read = itertools.islice(spool.read_rows(self.work, "train"), VOCABULARY_TEXTS)
+        texts = (row.text for row in rows_read)
+        words = given or wordpiece.train_wordpiece(texts, options["vocab_size"], self.work / "trained.txt")
+        words.save(self.work / shards.VOCAB_FILE)
+        self.plan.notes = json.loads(json.dumps(notes or {}))
+        spool.write_plan(self.work, self.plan)
 
-    def _checked(self, row: Row, seen: set[str]) -> Row | Rejection:
-        if len(row.labels) != len(self.label_names):
-            raise ValueError(f"a row has {len(row.labels)} labels for {len(self.label_names)} label names")
-        if row.split not in SPLITS:
-            return Rejection(row.id, "unknown_split", f"split {row.split!r}")
-        try:
-            f"{row.id}{row.study_id}{row.subject_id}{row.view}{row.text}".encode()
-        except UnicodeEncodeError:
-            return Rejection(row.id, "malformed_row", "a field holds characters that are not valid Unicode text")
-        if not row.text.strip():
-            return Rejection(row.id, "empty_text", "")
-        if row.id in seen:
-            return Rejection(row.id, "duplicate_id", "an earlier row has this id")
-        return row
+    def resume(self) -> int:
+        """Rows of shards that a run before has finished."""
+        self.rejected = Counter(self.plan.rejected)
+        common = {"label_names": self.label_names, "kind": self.kind, "image": images.ImageOptions()}
+        self.shards = shards.plan_shards(self.work, self.plan, **common)
+        return sum(shard.rows for shard in self.shards if shard.stats.is_file())
 
-    def spooled(self, split: str) -> Iterator[Row]:
-        with open(self.work / f"{split}.jsonl", encoding="utf-8") as file:
-            for line in file:
-                fields = json.loads(line)
-                yield Row(**{**fields, "image": Path(fields["image"]), "labels": tuple(fields["labels"])})
-
-    def texts(self, split: str) -> Iterator[str]:
-        return (row.text for row in self.spooled(split))
-
-    def examples(self, split: str, words: wordpiece.Tokenizer) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Second pass: `(key, record)` for TFDS; rows whose image cannot be used are rejected here."""
-
-        def load(row: Row) -> tuple[Row, bytes | images.ImageError]:
-            try:
-                return row, images.load_jpeg(row.image, self.image_size)
-            except images.ImageError as error:
-                return row, error
-
-        kinds = np.asarray((records.POSITIVE, records.NEGATIVE, records.UNCERTAIN, records.ABSENT))
-        for row, image in images.ordered_map(load, self.spooled(split), workers=self.workers):
-            self.bar.update()
-            if isinstance(image, images.ImageError):
-                self.reject(Rejection(row.id, image.reason, str(image)))
-                continue
-            labels = np.asarray(row.labels, np.int8)
-            self.kept[split] += 1
-            self.labels[split] += labels[:, None] == kinds
-            self.lengths[split].append(len(words.encode(row.text)))
-            self.ids.append(row.id)
-            record = {**dataclasses.asdict(row), "image": io.BytesIO(image), "labels": labels}
-            yield row.id, {key: value for key, value in record.items() if key != "split"}
-
-    def write(self, name: str, words: wordpiece.Tokenizer) -> Path:
-        """Writes the records and returns the folder they are in."""
-        self.bar.reset(total=sum(self.rows_in.values()))
+    def write(self, name: str, image: images.ImageOptions, workers: int | None, beam: BeamOptions | None) -> Path:
+        """Second pass; returns the folder of the records."""
+        threads = workers or (beam.threads() if beam else None)
+        common = {"label_names": self.label_names, "kind": self.kind, "image": image, "threads": threads}
+        self.shards = shards.plan_shards(self.work, self.plan, **common)
+        self.bar.reset(total=sum(shard.rows for shard in self.shards))
         self.bar.set_description_str("records")
+        shutil.rmtree(self.work / "tfds", ignore_errors=True)
+        config = tfds.download.DownloadConfig()
+        if beam is not None:
+            config.beam_runner, config.beam_options = beam.runner, beam.pipeline_options()
         with _quiet():
-            builder = _Builder(name, self, words, data_dir=str(self.work / "tfds"))
-            try:
-                builder.download_and_prepare(file_format="array_record")
-            except (
-                RuntimeError
-            ) as error:  # the ArrayRecord writer's only error: its last line says what the system said
-                raise DataError(f"the records could not be written: {error}") from error
+            builder = _Builder(name, self, data_dir=str(self.work / "tfds"))
+            builder.download_and_prepare(file_format="array_record", download_config=config)
         return Path(builder.data_dir)
+
+    def finish(self) -> card.Totals:
+        """Adds up the shards."""
+        totals = card.Totals(self.label_names, self.kind, self.plan)
+        for shard in self.shards:
+            totals.add(shard.split, shards.read_stats(shard))
+        self.rejected = totals.rejected
+        self.check()
+        return totals
 
     def require(self, holds: bool, message: str) -> None:
         if not holds:
-            there = ", ".join(f"{split} {n}" for split, n in self.rows_in.items()) or "none"
-            raise DataError(f"{message} (rows found: {self.found}; usable by split: {there})")
+            there = ", ".join(f"{split} {n}" for split, n in self.plan.rows.items() if n) or "none"
+            raise DataError(f"{message} (rows found: {self.plan.found}; usable by split: {there})")
 
-    def check(self, max_rejected: float) -> None:
+    def check(self) -> None:
         faults = sum(n for reason, n in self.rejected.items() if reason not in EXPECTED)
-        if faults > max_rejected * self.found:
+        if faults > self.max_rejected * self.plan.found:
             raise DataError(
-                f"{faults} of {self.found} rows are faulty, more than --max_rejected={max_rejected:g} allows: "
-                "repair them, or raise --max_rejected to go on without them"
+                f"{faults} of {self.plan.found} rows are faulty, more than --max_rejected={self.max_rejected:g} "
+                "allows: repair them, or raise --max_rejected to go on without them"
             )
 
-    def report(self) -> dict[str, Any]:
-        kept = {split: self.kept[split] for split in SPLITS if self.kept[split]}
-        warnings = [f"the {split} split is empty and left out" for split in SPLITS if split not in kept]
-        if self.shared_subjects:
-            warnings.append(f"{self.shared_subjects} subjects are in more than one split: results will flatter")
-        names = ("positive", "negative", "uncertain", "absent")
-        return {
-            "found": self.found,
-            "kept": sum(kept.values()),
-            "rejected": dict(self.rejected.most_common()),
-            "expected_rejections": sorted(EXPECTED & set(self.rejected)),
-            "splits": kept,
-            "labels": {
-                split: {
-                    label: dict(zip(names, row.tolist(), strict=True))
-                    for label, row in zip(self.label_names, self.labels[split], strict=True)
-                }
-                for split in kept
-            },
-            "text_length_in_word_pieces": {
-                split: {
-                    "mean": round(float(np.mean(self.lengths[split])), 2),
-                    **{f"p{q}": int(np.percentile(self.lengths[split], q)) for q in (0, 5, 25, 50, 75, 95, 99, 100)},
-                }
-                for split in kept
-            },
-            "subjects_in_several_splits": self.shared_subjects,
-            "checksum_of_ids": f"sha256:{_sha256(sorted(self.ids))}",
-            "warnings": warnings,
-        }
+    def rejections(self) -> Iterator[str]:
+        """The lines of `rejected.jsonl`."""
+        yield from (self.work / records.REJECTED_FILE).read_text().splitlines()
+        for shard in self.shards:
+            if shard.stats.is_file():
+                yield from map(json.dumps, shards.read_stats(shard).rejected)
 
 
 class _LocalInfo(tfds.core.DatasetInfo):
@@ -348,37 +275,75 @@ class _LocalInfo(tfds.core.DatasetInfo):
         """Nothing: TFDS would look for a public data set of this name, and leave an empty temporary folder behind."""
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """TFDS's side of a `_Run`; empty splits are left out, since TFDS cannot write them."""
+class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """TFDS's side of a `_Run`; empty shards and splits are left out, since TFDS cannot read them.
+
+    TFDS's own shard writer gives Beam one stage per shard, which the DirectRunner carries out one after the other, and
+    writes again what a killed run had written. So the shards are made by `run_shards`, and TFDS does the rest.
+    """
 
     VERSION = tfds.core.Version(BUILD_VERSION)
 
-    def __init__(self, name: str, run: _Run, words: wordpiece.Tokenizer, *, data_dir: str):
+    def __init__(self, name: str, run: _Run, *, data_dir: str):
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]  (TFDS's own AdhocBuilder names itself so)
-        self._run, self._words = run, words
+        self._run = run
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        metadata = {"label_names": list(self._run.label_names), "format_version": records.FORMAT_VERSION}
+        names, kind = self._run.label_names, self._run.kind
+        metadata = {"label_names": list(names), "format_version": records.FORMAT_VERSION, "kind": kind}
         return _LocalInfo(
             builder=self,
             description="Chest radiographs with report text and findings, prepared by data_prep of medvill_jax.",
-            features=records.features(self._run.label_names),
+            features=records.features(names, kind),
             metadata=tfds.core.MetadataDict(metadata),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        generators = {}
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
+        run = self._run
+        run_shards(run.shards, run.bar.update, download_config.beam_runner, download_config.beam_options)
+        infos = []
         for split in SPLITS:
-            examples = self._run.examples(split, self._words)
-            first = next(examples, None)
-            if first is not None:
-                generators[split] = itertools.chain([first], examples)
-        self._run.require("train" in generators, "no image of the train split could be read, so nothing to learn from")
-        return generators
+            counts = [(shard, len(shards.read_stats(shard).ids)) for shard in run.shards if shard.split == split]
+            kept = [(shard, count) for shard, count in counts if count]
+            template = self._get_filename_template(split_name=split)
+            for index, (shard, _) in enumerate(kept):
+                _link(shard.file, Path(template.sharded_filepath(shard_index=index, num_shards=len(kept))))
+            if kept:
+                size = sum(shard.file.stat().st_size for shard, _ in kept)
+                lengths = [count for _, count in kept]
+                infos.append(tfds.core.SplitInfo(split, lengths, size, filename_template=template))
+        message = "no image of the train split could be read, so nothing to learn from"
+        run.require(any(info.name == "train" for info in infos), message)
+        self.info.set_splits(tfds.core.SplitDict(infos))
 
-    def _generate_examples(self) -> Any:
-        raise NotImplementedError("_split_generators hands out the generators itself")
+    def _shard_iterators_per_split(self, dl_manager: Any) -> Any:
+        raise NotImplementedError("_download_and_prepare makes the shards itself")
+
+
+def _link(source: Path, target: Path) -> None:
+    """`target` is `source` too: the shard stays in place for the case that this run is killed."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _complete(data: Path, work: Path, run: _Run, report: dict[str, Any], totals: card.Totals) -> None:
+    """Puts everything that is no record beside the records."""
+    (data / records.TOKENIZER_FILE).parent.mkdir(exist_ok=True)
+    shutil.copyfile(work / shards.VOCAB_FILE, data / records.TOKENIZER_FILE)
+    for split in report["splits"]:
+        records.save_index(data, split, *totals.index(split))
+    with open(data / records.REJECTED_FILE, "w") as file:
+        file.writelines(line + "\n" for line in run.rejections())
+    if run.kind == "vqa":
+        (data / records.ANSWERS_FILE).write_text(json.dumps(totals.answers(), indent=0, ensure_ascii=False) + "\n")
+    (data / records.REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n")
+    (data / card.CARD_FILE).write_text(card.markdown(report), "utf-8")
+    there = {name: len(records.open_split(data, name)) for name in report["splits"]}
+    if there != report["splits"]:
+        raise DataError(f"read back {there}, but wrote {report['splits']}: is the disk full?")
 
 
 @contextlib.contextmanager
@@ -389,7 +354,8 @@ def _quiet() -> Iterator[None]:
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             # Odd metadata is no fault of the pixels, and images past the size limit are refused anyhow.
-            warnings.filterwarnings("ignore", module=r"PIL\.")
+            warnings.filterwarnings("ignore", module=r"(PIL|pydicom|apache_beam|pylibjpeg|openjpeg|libjpeg)\b")
+            warnings.filterwarnings("ignore", message=r"label\(\) is deprecated")  # see records._builder
             yield
     finally:
         absl.logging.set_verbosity(verbosity)
@@ -401,32 +367,10 @@ def _bar(progress: bool) -> tqdm[Any]:
 
 def _with_rejections(error: DataError, run: _Run, out: Path) -> DataError:
     """The error with the table of rejections so far, whose list is put beside `out` for the user to read."""
-    run.rejected_file.close()
-    if not run.rejected:
+    rejected = Counter(json.loads(line)["reason"] for line in run.rejections())
+    if not rejected:
         return error
-    shutil.move(run.work / records.REJECTED_FILE, failed_list(out))
-    lines = [f"{error}", *_table(run.rejected), f"No data set was written. Every rejected row: {failed_list(out)}"]
-    return DataError("\n".join(lines))
-
-
-def _table(rejected: dict[str, int]) -> list[str]:
-    lines = []
-    for reason, count in sorted(rejected.items(), key=lambda item: (-item[1], item[0])):
-        expected = "; expected, not counted by --max_rejected" if reason in EXPECTED else ""
-        lines.append(f"  {reason:<22} {count:>9}  ({HINTS.get(reason, reason)}{expected})")
-    return lines
-
-
-def _sha256(items: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for item in items:
-        digest.update(item.encode() + b"\n")
-    return digest.hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in ("tensorflow-datasets", "array_record", "numpy", "pillow", "tokenizers"):
-        versions[package] = importlib.metadata.version(package)
-    versions["opencv"] = images.cv2.__version__
-    return versions
+    with open(failed_list(out), "w") as file:
+        file.writelines(line + "\n" for line in run.rejections())
+    lines = [f"{error}", *card.rejection_lines(rejected)]
+    return DataError("\n".join([*lines, f"No data set was written. Every rejected row: {failed_list(out)}"]))

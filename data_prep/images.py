@@ -1,4 +1,4 @@
-"""Image files of any kind -> 8-bit grayscale JPEG bytes of bounded size, read strictly.
+"""Image files of any kind, DICOM too -> 8-bit grayscale JPEG bytes of bounded size, read strictly.
 
 A file that Pillow can only partly decode is an error here: half a radiograph looks like a pathology.
 """
@@ -10,6 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +21,9 @@ from PIL import Image, ImageOps
 # Only these of Pillow's readers: others (EPS) start outside programs or have no place among radiographs.
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000")
 JPEG_QUALITY = 95
+# The largest radiographs have some 30 million pixels; more is a bomb, or would be one on sixteen threads.
+MAX_PIXELS = 64_000_000
+MAX_BYTES = 512 << 20
 _EXIF_ORIENTATION = 0x0112
 _END_OF_JPEG = b"\xff\xd9"
 
@@ -35,55 +39,117 @@ class ImageError(Exception):
         self.reason = reason
 
 
-def load_jpeg(path: Path, image_size: int) -> bytes:
-    """The image file at `path` as grayscale JPEG bytes, the short side at most `image_size` pixels.
+@dataclass(frozen=True)
+class ImageOptions:
+    """What becomes of an image.
 
-    Raises `ImageError` ("missing_image" or "unreadable_image").
+    Attributes:
+      image_size: pixels. Of the short side, if it is longer than that (aspect kept, never enlarged); with `square`, of
+        both sides.
+      square: fit the whole image into a square, enlarging it if need be, the rest black.
+      dicom: how DICOM values become 8 bits, see `dicom.NORMALIZATIONS`.
+    """
+
+    image_size: int = 512
+    square: bool = False
+    dicom: str = "window"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A grayscale JPEG."""
+
+    data: bytes
+    width: int
+    height: int
+
+
+def load(path: Path, options: ImageOptions) -> Encoded:
+    """The image or DICOM file at `path` as a grayscale JPEG.
+
+    Raises `ImageError` ("missing_image", "unreadable_image" or "oversized_image").
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ImageError("oversized_image", f"{path}: more than {MAX_BYTES >> 20} MiB")
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError("missing_image", f"no file at {path}") from error
-    except OSError as error:
-        raise ImageError("unreadable_image", f"{path}: {error.strerror or type(error).__name__}") from error
+    except (OSError, ValueError) as error:
+        detail = getattr(error, "strerror", None) or type(error).__name__
+        raise ImageError("unreadable_image", f"{path}: {detail}") from error
     try:
-        return to_jpeg(data, image_size)
+        return encode(data, options)
     except ImageError as error:
         raise ImageError(error.reason, f"{path}: {error}") from error
 
 
-def to_jpeg(data: bytes, image_size: int) -> bytes:
-    """Encoded image bytes of any of `FORMATS` -> grayscale JPEG bytes, the short side at most `image_size` pixels.
+def load_jpeg(path: Path, image_size: int) -> bytes:
+    """`load` with the short side at most `image_size` pixels."""
+    return load(path, ImageOptions(image_size)).data
 
-    Never enlarges. A gray 8-bit JPEG that is small enough already comes back unchanged, byte for byte, once it has been
-    decoded completely. Raises `ImageError("unreadable_image")`.
+
+def to_jpeg(data: bytes, image_size: int) -> bytes:
+    """`encode` with the short side at most `image_size` pixels."""
+    return encode(data, ImageOptions(image_size)).data
+
+
+def encode(data: bytes, options: ImageOptions) -> Encoded:
+    """Encoded image bytes of any of `FORMATS`, or DICOM -> a grayscale JPEG.
+
+    A gray 8-bit JPEG that has its size already comes back unchanged, byte for byte, once it has been decoded
+    completely. Raises `ImageError` ("unreadable_image" or "oversized_image").
     """
     if not data:
         raise ImageError("unreadable_image", "the file is empty")
+    if data[128:132] == b"DICM":
+        from data_prep import dicom
+
+        pixels = dicom.to_gray(data, options.dicom)
+    else:
+        decoded = _decode(data, options)
+        if isinstance(decoded, Encoded):
+            return decoded
+        pixels = decoded
+    pixels = square(pixels, options.image_size) if options.square else shrink(pixels, options.image_size)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return Encoded(buffer.getvalue(), pixels.shape[1], pixels.shape[0])
+
+
+def check_size(width: int, height: int) -> None:
+    """`ImageError` for images without pixels, and for those that would fill the memory."""
+    if width < 1 or height < 1:
+        raise ImageError("unreadable_image", f"{width} x {height} pixels are none")
+    if width * height > min(MAX_PIXELS, Image.MAX_IMAGE_PIXELS or MAX_PIXELS):
+        raise ImageError("oversized_image", f"{width} x {height} pixels are more than the safety limit")
+
+
+def _decode(data: bytes, options: ImageOptions) -> Encoded | np.ndarray:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
-                raise ImageError("unreadable_image", f"{width} x {height} pixels are more than Pillow's safety limit")
+            check_size(*image.size)
             upright = image.getexif().get(_EXIF_ORIENTATION, 1) in (0, 1)
             image.load()
             if image.format == "JPEG" and _END_OF_JPEG not in data:
                 raise ImageError("unreadable_image", "the file is cut off: it has no end-of-image mark")
-            small = min(width, height) <= image_size
-            if image.format == "JPEG" and image.mode == "L" and upright and small:
-                return data
-            pixels = to_gray(image if upright else ImageOps.exif_transpose(image))
+            if image.format == "JPEG" and image.mode == "L" and upright and _has_size(image.size, options):
+                return Encoded(data, *image.size)
+            return to_gray(image if upright else ImageOps.exif_transpose(image))
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError("unreadable_image", "more pixels than Pillow's safety limit") from error
+        raise ImageError("oversized_image", "more pixels than Pillow's safety limit") from error
     except Image.UnidentifiedImageError as error:
         raise ImageError("unreadable_image", f"not an image of a known format ({', '.join(FORMATS)})") from error
     except Exception as error:  # bad bytes make Pillow raise OSError, SyntaxError, ValueError, struct.error, ...
         raise ImageError("unreadable_image", f"{type(error).__name__}: {error}") from error
-    buffer = io.BytesIO()
-    Image.fromarray(shrink(pixels, image_size)).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()
+
+
+def _has_size(size: tuple[int, int], options: ImageOptions) -> bool:
+    if options.square:
+        return size == (options.image_size, options.image_size)
+    return min(size) <= options.image_size
 
 
 def to_gray(image: Image.Image) -> np.ndarray:
@@ -98,6 +164,8 @@ def to_gray(image: Image.Image) -> np.ndarray:
             raise ImageError("unreadable_image", "a pixel is not a finite number")
         values -= min(values.min(), 0)
         top = values.max()
+        if not np.isfinite(top):
+            raise ImageError("unreadable_image", "pixel values are out of any range")
         bits = max(8, int(np.ceil(np.log2(top + 1))))
         return np.round(values * (255 / (2**bits - 1))).astype(np.uint8)
     if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
@@ -116,6 +184,18 @@ def shrink(pixels: np.ndarray, image_size: int) -> np.ndarray:
         return pixels
     size = (max(1, round(width * image_size / short)), max(1, round(height * image_size / short)))
     return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+
+
+def square(pixels: np.ndarray, side: int) -> np.ndarray:
+    """uint8 `[H, W]` -> `[side, side]`: the whole image, as large as it fits, centred on black."""
+    height, width = pixels.shape
+    scale = side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    fitted = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    canvas = np.zeros((side, side), np.uint8)
+    top, left = (side - size[1]) // 2, (side - size[0]) // 2
+    canvas[top : top + size[1], left : left + size[0]] = fitted
+    return canvas
 
 
 def ordered_map(function: Callable[[A], B], items: Iterable[A], *, workers: int | None = None) -> Iterator[B]:

@@ -1,51 +1,59 @@
-"""The official MIMIC-CXR-JPG and MIMIC-CXR files -> records.
-
-Images and tables come from MIMIC-CXR-JPG, report texts from MIMIC-CXR (both PhysioNet, credentialed). What the reader
-accepts is in tables at the top: file names, folders, views.
-"""
+"""The official MIMIC-CXR-JPG and MIMIC-CXR files -> records. What copies look like is in `mimic_layout`."""
 
 from __future__ import annotations
 
-import csv
 import functools
-import gzip
-import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep import reports
+from data_prep import labeling, reports
 from data_prep.build import Rejection, Row, build, file_fingerprint
-from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN, DataError
+from data_prep.mimic_layout import Source, locate, usable
+from data_prep.report_files import ReportError
+from data_prep.splits import split_of
+from data_prep.tables import UNCERTAIN_AS, Labels, read_table, settle_uncertain
+from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, DataError
 
-# Table -> names it goes by, best first; each is looked for plain and with .gz.
-TABLES = {
-    "split": ("mimic-cxr-2.0.0-split.csv", "mimic-cxr-2.1.0-split.csv"),
-    "metadata": ("mimic-cxr-2.0.0-metadata.csv", "mimic-cxr-2.1.0-metadata.csv"),
-    "chexpert": ("mimic-cxr-2.0.0-chexpert.csv", "mimic-cxr-2.1.0-chexpert.csv"),
-    "negbio": ("mimic-cxr-2.0.0-negbio.csv", "mimic-cxr-2.1.0-negbio.csv"),
-}
-LABELERS = ("chexpert", "negbio")
-# Where, seen from --source, the image distribution and the reports may lie.
-IMAGE_ROOTS = (".", "mimic-cxr-jpg", "mimic-cxr-jpg/2.*", "files/mimic-cxr-jpg/2.*")
-REPORT_ROOTS = (".", "mimic-cxr", "mimic-cxr/2.*", "../mimic-cxr", "files/mimic-cxr/2.*", "../../mimic-cxr/2.*")
+LABELERS = ("chexpert", "negbio", "report")
+SPLIT_RULES = ("official", "subject")
+IMAGE_KINDS = ("auto", "jpg", "dicom")
 SPLIT_NAMES = {"train": "train", "validate": "validation", "test": "test"}
-LABEL_VALUES = {"1": POSITIVE, "0": NEGATIVE, "-1": UNCERTAIN}
-
-_NUMBER = re.compile(r"[0-9]{1,12}")
-_DICOM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
-class Source:
-    """The files of one copy of MIMIC-CXR."""
+class Choice:
+    """What to take of MIMIC-CXR.
 
-    images: Path
-    reports: Path
-    tables: dict[str, Path]
+    Attributes:
+      views: ViewPosition values, () for all.
+      sections: choices of sections, each a tuple of names; the first that a report has is its text.
+      labels: one of `LABELERS`.
+      uncertain: a key of `UNCERTAIN_AS`.
+      split, seed: one of `SPLIT_RULES`, and the seed of the second.
+      one_image_per_study: only the first usable image of a study.
+      limit: only the first so many rows.
+    """
+
+    views: tuple[str, ...]
+    sections: tuple[tuple[str, ...], ...]
+    labels: str
+    uncertain: str
+    split: str
+    seed: int
+    one_image_per_study: bool
+    limit: int | None
+
+
+@dataclass
+class Notes:
+    """What is counted beside the rows."""
+
+    views_not_selected: Counter[str] = field(default_factory=Counter)
+    further_images_of_studies: int = 0
+    texts_from_fallback: Counter[str] = field(default_factory=Counter)
 
 
 def prepare(
@@ -54,230 +62,218 @@ def prepare(
     *,
     views: Sequence[str] = ("AP",),
     sections: Sequence[str] = ("findings",),
+    fallback: Sequence[str] = (),
     labels: str = "chexpert",
+    uncertain: str = "separate",
+    split: str = "official",
+    seed: int = 0,
+    one_image_per_study: bool = False,
+    images: str = "auto",
     reports_root: Path | None = None,
-    image_size: int = 512,
-    tokenizer: str | Path | None = None,
-    vocab_size: int | None = None,
-    max_rejected: float = 0.01,
     limit: int | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    **build_options: Any,
 ) -> dict[str, Any]:
     """Makes the data set `out` from a MIMIC-CXR tree and returns the build report.
 
     Args:
-      source: the folder with the csv files and `files/p10/p10000032/s50414267/<dicom_id>.jpg`, or one above it.
+      source: the folder of the copy, or one above it (see `mimic_layout.locate`).
       views: ViewPosition values to take, () for all; other views are not rows (the report counts them).
-      sections: report sections that make up the text, in this order (see `reports.HEADERS`).
-      labels: the labeler, "chexpert" or "negbio".
-      reports_root: the folder with `files/p10/p10000032/s50414267.txt` where it is not beside the images.
+      sections: report sections that make up the text, in this order (see `reports.HEADERS`), or "full".
+      fallback: choices for reports without these, in order, each a section, "a+b" or "full".
+      labels: the labeler, "chexpert", "negbio", or "report" for our own on the text of the record.
+      uncertain: what becomes of -1, see `tables.UNCERTAIN_AS`.
+      split: "official", or "subject": 80 / 10 / 10 of 100 subjects by `seed`.
+      one_image_per_study: take the first image of a study that is there; the report counts the others.
+      images: "jpg", "dicom", or "auto": the JPEG files where there are any.
+      reports_root: the folder or zip file with the reports where it is not beside the images.
       limit: only the first so many rows.
+      build_options: `image_size`, `tokenizer`, `max_rejected` and so on, see `build.build`.
 
     Raises `DataError`.
     """
-    unknown = [name for name in sections if name not in reports.HEADERS]
-    if unknown or not sections:
-        raise DataError(
-            f"no such section: {', '.join(unknown) or '(none given)'}; there are {', '.join(reports.HEADERS)}"
-        )
-    if labels not in LABELERS:
-        raise DataError(f"no such labeler: {labels}; there are {', '.join(LABELERS)}")
+    for value, allowed, what in (
+        (labels, LABELERS, "labeler"),
+        (uncertain, tuple(UNCERTAIN_AS), "way with uncertain labels"),
+        (split, SPLIT_RULES, "split"),
+        (images, IMAGE_KINDS, "kind of images"),
+    ):
+        if value not in allowed:
+            raise DataError(f"no such {what}: {value}; there are {', '.join(allowed)}")
     if limit is not None and limit < 1:
         raise DataError(f"limit={limit} leaves no rows")
-    found = locate(source, labels, reports_root)
-    not_selected: Counter[str] = Counter()
+    if labels == "report":
+        labeling.labeler()
+    choice = Choice(
+        views=tuple(sorted({view.upper() for view in views})),
+        sections=section_choices(sections, fallback),
+        labels=labels,
+        uncertain=uncertain,
+        split=split,
+        seed=seed,
+        one_image_per_study=one_image_per_study,
+        limit=limit,
+    )
+    needed = [*(["split"] if split == "official" else []), "metadata", *([labels] if labels != "report" else [])]
+    found = locate(source, needed, reports_root, images)
+    if "metadata" not in found.tables and found.images.kind != "dicom" and choice.views:
+        raise DataError(f"{source} has no metadata table to choose views by: give it, or --views=all")
+    notes: dict[str, Any] = {"files": {"images": f"{found.images.folder}/<id>{found.images.suffix}"}}
+    notes["files"]["reports"] = found.reports.name
     return build(
-        _rows(found, tuple(view.upper() for view in views), tuple(sections), labels, limit, not_selected),
+        rows_of(found, choice, notes),
         out,
         name="mimic_cxr",
         options={
-            "views": sorted(view.upper() for view in views),
-            "sections": list(sections),
+            "views": list(choice.views),
+            "sections": list(choice.sections[0]),
             "labels": labels,
             "limit": limit,
             "source": file_fingerprint(found.tables.values()),
+            **({"fallback": ["+".join(names) for names in choice.sections[1:]]} if fallback else {}),
+            **({"uncertain": uncertain} if uncertain != "separate" else {}),
+            **({"split": split, "seed": seed} if split != "official" else {}),
+            **({"one_image_per_study": True} if one_image_per_study else {}),
+            **({"images": "dicom"} if found.images.kind == "dicom" else {}),
         },
-        image_size=image_size,
-        tokenizer=tokenizer,
-        vocab_size=vocab_size,
-        max_rejected=max_rejected,
-        notes={"views_not_selected": not_selected},
-        workers=workers,
-        progress=progress,
+        notes=notes,
+        **build_options,
     )
 
 
-def locate(source: Path, labels: str = "chexpert", reports_root: Path | None = None) -> Source:
-    """Finds the tables, images and reports below `source`; a `DataError` names every file that is missing."""
-    if not source.is_dir():
-        raise DataError(f"there is no folder {source}: --source is the folder of your copy of MIMIC-CXR")
-    wanted = ("split", "metadata", labels)
-    roots = _expand(source, IMAGE_ROOTS)
-    tables: dict[str, Path] = {}
-    root = source
-    for candidate in roots:
-        there = {table: path for table in wanted if (path := _table_file(candidate, table)) is not None}
-        if len(there) > len(tables):
-            root, tables = candidate, there
-    missing = [f"  {TABLES[table][0]}.gz (or without .gz)" for table in wanted if table not in tables]
-    if missing:
-        raise DataError(
-            f"{source} lacks these files of MIMIC-CXR-JPG:\n" + "\n".join(missing) + "\n"
-            "Download them from https://physionet.org/content/mimic-cxr-jpg/ (credentialed access) and give their "
-            "folder, or the one above it, as --source."
-        )
-    if not (root / "files").is_dir():
-        raise DataError(
-            f"{root} has the tables but no images: expected files/p10/p10000032/s50414267/<dicom_id>.jpg and so on"
-        )
-    if reports_root is not None:
-        texts = reports_root
-        if not (texts / "files").is_dir():
-            raise DataError(
-                f"there are no reports at {texts}: expected files/p10/p10000032/s50414267.txt and so on in it"
-            )
-    else:
-        candidates = [*_expand(source, REPORT_ROOTS), *_expand(root, REPORT_ROOTS)]
-        # The image tree has a files/ folder too, so only one that holds texts counts.
-        texts = next((candidate for candidate in candidates if _holds_reports(candidate)), None)
-        if texts is None:
-            raise DataError(
-                f"found no reports beside {root}: expected files/p10/p10000032/s50414267.txt and so on in {source} or "
-                f"{source / 'mimic-cxr'}. They come with MIMIC-CXR (https://physionet.org/content/mimic-cxr/, "
-                "mimic-cxr-reports.zip, unpacked); elsewhere on disk, name their folder with --reports."
-            )
-    return Source(images=root, reports=texts, tables=tables)
+def section_choices(sections: Sequence[str], fallback: Sequence[str] = ()) -> tuple[tuple[str, ...], ...]:
+    """`sections`, then every fallback, as tuples of section names; `DataError` for unknown ones."""
+    first = tuple(name for part in sections for name in part.split("+"))
+    choices = [first, *(tuple(part.split("+")) for part in fallback)]
+    for names in choices:
+        known = [*reports.HEADERS, reports.FULL]
+        unknown = [name for name in names if name not in known]
+        if unknown or not names:
+            raise DataError(f"no such section: {', '.join(unknown) or '(none given)'}; there are {', '.join(known)}")
+        if reports.FULL in names and len(names) > 1:
+            raise DataError("the section full is the whole report: it stands alone")
+    return tuple(choices)
 
 
-def _expand(base: Path, patterns: Sequence[str]) -> list[Path]:
-    folders: list[Path] = []
-    for pattern in patterns:
-        if "*" in pattern:
-            head, _, tail = pattern.rpartition("/")
-            folders += sorted((base / head).glob(tail), reverse=True) if (base / head).is_dir() else []
+def rows_of(source: Source, choice: Choice, notes: dict[str, Any]) -> Iterator[Row | Rejection]:
+    """All rows; fills `notes` once they are read."""
+    counts = Notes()
+    rows = _rows(source, choice, counts)
+    if choice.labels == "report":
+        rows = labeling.labeled(rows)
+    for row in rows:
+        if isinstance(row, Row):
+            yield Row(**{**row.__dict__, "labels": settle_uncertain(row.labels, choice.uncertain)})
         else:
-            folders.append(base / pattern if pattern != "." else base)
-    return [folder for folder in folders if folder.is_dir()]
+            yield row
+    notes["views_not_selected"] = counts.views_not_selected
+    if counts.further_images_of_studies:
+        notes["further_images_of_studies"] = counts.further_images_of_studies
+    if counts.texts_from_fallback:
+        notes["texts_from_fallback"] = counts.texts_from_fallback
 
 
-def _table_file(root: Path, table: str) -> Path | None:
-    names = [name + suffix for name in TABLES[table] for suffix in (".gz", "")]
-    return next((root / name for name in names if (root / name).is_file()), None)
+class _Splits:
+    """The official split file: image -> split, with a check of the ids beside it."""
+
+    def __init__(self, path: Path):
+        self._rows: dict[str, tuple[str, str]] = {}
+        self._disagree: set[str] = set()
+        for row in read_table(path, ("dicom_id", "split")):
+            values = (row["split"], row.get("study_id", ""))
+            if self._rows.setdefault(row["dicom_id"], values) != values:
+                self._disagree.add(row["dicom_id"])
+
+    def of(self, image: str, study: str) -> str | tuple[str, str]:
+        """One of `records.SPLITS`, or `(reason, detail)` of a rejection."""
+        if image not in self._rows:
+            return "no_split", "no row in the split file"
+        split, of_study = self._rows[image]
+        if image in self._disagree:
+            return "tables_disagree", "the split file has several rows for this image that differ"
+        if of_study and of_study != study:
+            return "tables_disagree", f"the image is of study {of_study[:20]!r} in the split file"
+        if split not in SPLIT_NAMES:
+            return "unknown_split", f"split {split[:40]!r}; expected train, validate or test"
+        return SPLIT_NAMES[split]
 
 
-def _holds_reports(root: Path) -> bool:
-    """Whether `files/p*/p*/s*.txt` holds anything; looks into a few subjects only, a full tree has 65,000."""
-    groups = sorted((root / "files").glob("p[0-9]*"))[:3] if (root / "files").is_dir() else []
-    subjects = [subject for group in groups for subject in sorted(group.glob("p[0-9]*"))[:50]]
-    return any(next(subject.glob("s[0-9]*.txt"), None) is not None for subject in subjects)
-
-
-def read_table(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
-    """The rows of a `.csv` or `.csv.gz`; `DataError` if columns are missing, or it is damaged or not text."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                raise DataError(
-                    f"{path} has no column {', '.join(missing)}; it has {', '.join(reader.fieldnames or ())}"
-                )
-            for row in reader:
-                yield {name: value.strip() if isinstance(value, str) else "" for name, value in row.items() if name}
-    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is damaged ({type(error).__name__}: {error}): download it again") from error
-
-
-def read_labels(path: Path) -> dict[str, tuple[int, ...] | str]:
-    """study_id -> one value per `CHEXPERT_FINDINGS`, or what is wrong with the row."""
-    labels: dict[str, tuple[int, ...] | str] = {}
-    unknown: set[str] = set()
-    for row in read_table(path, ("subject_id", "study_id", *CHEXPERT_FINDINGS)):
-        if not labels:
-            unknown = row.keys() - {"subject_id", "study_id", *CHEXPERT_FINDINGS}
-        if unknown:
-            raise DataError(f"{path} has columns that are none of the 14 findings: {', '.join(sorted(unknown))}")
-        labels[row["study_id"]] = _label_row(row)
-    return labels
-
-
-def _label_row(row: dict[str, str]) -> tuple[int, ...] | str:
-    values = []
-    for name in CHEXPERT_FINDINGS:
-        cell = row[name]
-        value = ABSENT if not cell else LABEL_VALUES.get(cell.removesuffix(".0"))
-        if value is None:
-            return f"{name} is {cell[:40]!r}"
-        values.append(value)
-    return tuple(values)
-
-
-def _rows(
-    source: Source,
-    views: tuple[str, ...],
-    sections: tuple[str, ...],
-    labeler: str,
-    limit: int | None,
-    not_selected: Counter[str],
-) -> Iterator[Row | Rejection]:
-    labels = read_labels(source.tables[labeler])
-    splits = {row["dicom_id"]: row["split"] for row in read_table(source.tables["split"], ("dicom_id", "split"))}
+def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Rejection]:
+    labels = Labels(source.tables[choice.labels]) if choice.labels != "report" else None
+    splits = _Splits(source.tables["split"]) if choice.split == "official" else None
+    views_in_table = "metadata" in source.tables
+    columns = ("dicom_id", "subject_id", "study_id", *(("ViewPosition",) if views_in_table else ()))
+    taken: set[str] = set()
 
     @functools.lru_cache(maxsize=8)
-    def text_of(subject: str, study: str) -> str | Rejection:
-        return _text(source.reports / "files" / f"p{subject[:2]}" / f"p{subject}" / f"s{study}.txt", sections)
+    def text_of(subject: str, study: str) -> tuple[str, int] | Rejection:
+        return _text(source, subject, study, choice.sections)
 
     count = 0
-    for row in read_table(source.tables["metadata"], ("dicom_id", "subject_id", "study_id", "ViewPosition")):
-        image_id, subject, study, view = (
-            row["dicom_id"],
-            row["subject_id"],
-            row["study_id"],
-            row["ViewPosition"].upper(),
-        )
-        if views and view not in views:
-            not_selected[view or "(none)"] += 1
+    for row in read_table(source.rows, columns):
+        image, subject, study = row["dicom_id"], row["subject_id"], row["study_id"]
+        safe = usable(subject, study, image)
+        if views_in_table:
+            view = row["ViewPosition"].upper()
+        else:
+            view = _view_in_file(source, subject, study, image) if safe else None
+        # A file that is damaged or not there is a row all the same: one that is rejected.
+        if choice.views and view is not None and view not in choice.views:
+            notes.views_not_selected[view or "(none)"] += 1
             continue
-        if limit is not None and count >= limit:
+        if study in taken:
+            notes.further_images_of_studies += 1
+            continue
+        if choice.limit is not None and count >= choice.limit:
             return
         count += 1
-        if not all((image_id, subject, study)):
-            yield Rejection(image_id, "missing_field", "dicom_id, subject_id or study_id is empty")
+        if not all((image, subject, study)):
+            yield Rejection(image, "missing_field", "dicom_id, subject_id or study_id is empty")
             continue
-        if not (_NUMBER.fullmatch(subject) and _NUMBER.fullmatch(study) and _DICOM_ID.fullmatch(image_id)):
+        if not safe:
             yield Rejection(
-                image_id, "unsafe_path", f"subject {subject!r}, study {study!r}: the ids do not make a file name"
+                image, "unsafe_path", f"subject {subject!r}, study {study!r}: the ids do not make a file name"
             )
             continue
-        split, values = splits.get(image_id), labels.get(study)
-        if split is None:
-            yield Rejection(image_id, "no_split", "no row in the split file")
-        elif split not in SPLIT_NAMES:
-            yield Rejection(image_id, "unknown_split", f"split {split[:40]!r}; expected train, validate or test")
-        elif values is None:
-            yield Rejection(image_id, "no_labels", f"study {study} has no row in the {labeler} file")
-        elif isinstance(values, str):
-            yield Rejection(image_id, "bad_label_value", values)
+        split = splits.of(image, study) if splits else split_of(subject, choice.seed)
+        values: Any = labels.of(study, subject) if labels else (ABSENT,) * len(CHEXPERT_FINDINGS)
+        if isinstance(split, tuple):
+            yield Rejection(image, *split)
+        elif isinstance(values[0], str):
+            yield Rejection(image, *values)
         elif isinstance(text := text_of(subject, study), Rejection):
-            yield Rejection(image_id, text.reason, text.detail)
+            yield Rejection(image, text.reason, text.detail)
         else:
-            folder = source.images / "files" / f"p{subject[:2]}" / f"p{subject}" / f"s{study}"
-            yield Row(image_id, study, subject, SPLIT_NAMES[split], folder / f"{image_id}.jpg", text, values, view)
+            path = source.images.path(subject, study, image)
+            if choice.one_image_per_study:
+                if not path.is_file():
+                    yield Rejection(image, "missing_image", f"no file at {path}")
+                    continue
+                taken.add(study)
+            if text[1]:
+                notes.texts_from_fallback["+".join(choice.sections[text[1]])] += 1
+            yield Row(image, study, subject, split, path, text[0], values, view or "")
 
 
-def _text(path: Path, wanted: tuple[str, ...]) -> str | Rejection:
+def _view_in_file(source: Source, subject: str, study: str, image: str) -> str | None:
+    """The record list of the DICOM distribution has no views: the files have."""
+    from data_prep import dicom
+
+    return dicom.view_position(source.images.path(subject, study, image))
+
+
+def _text(
+    source: Source, subject: str, study: str, choices: tuple[tuple[str, ...], ...]
+) -> tuple[str, int] | Rejection:
+    """The text of a study and which of the choices it is, or why there is none."""
     try:
-        report = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return Rejection("", "missing_report", f"no file at {path}")
+        report = source.reports.read(subject, study)
+    except ReportError as error:
+        return Rejection("", error.reason, str(error))
     if not report.strip():
-        return Rejection("", "empty_text", f"{path} is empty")
-    text = reports.select(report, wanted)
+        return Rejection("", "empty_text", f"the report of study {study} is empty")
+    text, place = reports.choose(report, choices)
     if text:
-        return text
+        return text, place
+    wanted = ", ".join("+".join(names) for names in choices)
     there = [name for name, body in reports.sections(report).items() if body]
-    return Rejection(
-        "", "no_wanted_section", f"none of {', '.join(wanted)}; the report has {', '.join(there) or 'no text'}"
-    )
+    return Rejection("", "no_wanted_section", f"none of {wanted}; the report has {', '.join(there) or 'no text'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -12,6 +11,7 @@ from typing import Any
 
 from data_prep import reports
 from data_prep.build import Rejection, Row, build, file_fingerprint
+from data_prep.splits import split_of
 from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN, DataError
 
 SPLIT_NAMES = {
@@ -25,8 +25,6 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-# Rows that name no split: share of subjects up to which each split reaches.
-SPLIT_SHARES = (("train", 0.8), ("validation", 0.9), ("test", 1.0))
 SUBJECT_FIELDS = ("subject_id", "patientid", "patient_id")
 LABELS_FILE = "labels.txt"
 
@@ -37,13 +35,8 @@ def prepare(
     *,
     label_names: Sequence[str] | None = None,
     seed: int = 0,
-    image_size: int = 512,
-    tokenizer: str | Path | None = None,
-    vocab_size: int | None = None,
-    max_rejected: float = 0.01,
     limit: int | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    **build_options: Any,
 ) -> dict[str, Any]:
     """Makes the data set `out` from a `.jsonl` index and returns the build report.
 
@@ -56,6 +49,7 @@ def prepare(
       label_names: the findings; None takes `labels.txt` beside the index (one per line), or else the 14 of CheXpert.
       seed: of the split by subject that rows without `split` get: 80 / 10 / 10 of 100 subjects.
       limit: only the first so many rows.
+      build_options: `image_size`, `tokenizer`, `max_rejected` and so on, see `build.build`.
 
     Raises `DataError`.
     """
@@ -75,12 +69,7 @@ def prepare(
         name="pairs",
         options={"seed": seed, "limit": limit, "source": file_fingerprint([index])},
         label_names=names,
-        image_size=image_size,
-        tokenizer=tokenizer,
-        vocab_size=vocab_size,
-        max_rejected=max_rejected,
-        workers=workers,
-        progress=progress,
+        **build_options,
     )
 
 
@@ -156,13 +145,6 @@ def _row(line: bytes, where: str, root: Path, names: tuple[str, ...], seed: int)
     view = fields.get("view")
     view = view.strip().upper() if isinstance(view, str) else ""
     return Row(identifier, study, subject, split, root / fields["image"], text, labels, view)
-
-
-def split_of(subject: str, seed: int) -> str:
-    """The split of a subject: the same for all its images, on every machine, whatever else is in the index."""
-    digest = hashlib.blake2b(f"{seed}:{subject}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    share = int.from_bytes(digest, "big") / 2**64
-    return next(split for split, end in SPLIT_SHARES if share < end)
 
 
 def escapes(path: str) -> bool:

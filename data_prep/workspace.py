@@ -1,7 +1,7 @@
 """The life of an output folder: absent, in work beside its place, then complete. Never half.
 
-A build writes into a hidden sibling of `out` and renames it at the end, so a killed run leaves nothing but that
-sibling, which the next run clears.
+A build writes into a hidden sibling of `out` and renames it at the end. A killed run leaves nothing but that sibling:
+the next run goes on with it where that can be done, and clears it otherwise.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,21 @@ from medvill_jax.data import records
 from medvill_jax.data.records import DataError
 
 
+class Stopped(DataError):
+    """An error that another try may get past (a full disk, a lost worker): what was finished is kept for it."""
+
+
+def _never(_: Path) -> bool:
+    return False
+
+
 @contextlib.contextmanager
-def workspace(out: Path) -> Iterator[Path]:
-    """A hidden folder beside `out`, cleared of a killed run's remains, locked against another, gone at the end."""
+def workspace(out: Path, resumable: Callable[[Path], bool] = _never) -> Iterator[Path]:
+    """A hidden folder beside `out`, locked against another run, gone at the end.
+
+    What a killed or interrupted run left in it stays if `resumable` says so, at the start and after an interruption; a
+    `DataError` clears it, since the same command would end in the same error.
+    """
     work = out.with_name(f".{out.name}.building")
     with contextlib.ExitStack() as stack:
         try:
@@ -34,13 +46,25 @@ def workspace(out: Path) -> Iterator[Path]:
             raise DataError(f"another run is preparing {out} right now: wait for it, or give another --out") from error
         except OSError:
             pass  # a file system without locks
-        stack.callback(shutil.rmtree, work, ignore_errors=True)
-        for leftover in work.iterdir():
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            elif leftover.name != "lock":
-                leftover.unlink()
-        yield work
+        if not resumable(work):
+            _clear(work)
+        keep = False
+        try:
+            yield work
+        except BaseException as error:
+            keep = (isinstance(error, Stopped) or not isinstance(error, DataError)) and resumable(work)
+            raise
+        finally:
+            if not keep:
+                shutil.rmtree(work, ignore_errors=True)
+
+
+def _clear(work: Path) -> None:
+    for leftover in work.iterdir():
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        elif leftover.name != "lock":
+            leftover.unlink()
 
 
 def finished(out: Path, options: dict[str, Any]) -> dict[str, Any] | None:

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,28 @@ REJECTED_FILE = "rejected.jsonl"
 REPORT_FILE = "build_report.json"
 TOKENIZER_FILE = "tokenizer/vocab.txt"
 INDEX_DIR = "index"
+# VQA: a JSON list of the answers of the training questions, most frequent first.
+ANSWERS_FILE = "answers.json"
 FORMAT_VERSION = 1
+# Kind of record -> the text features it has beyond the common ones.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "report": (),
+    "vqa": (
+        "question",
+        "answer",
+        "answer_original",
+        "answer_type",
+        "question_type",
+        "phrase_type",
+        "organ",
+        "image_name",
+    ),
+}
+# Kind of record -> the extra features whose values the build report counts.
+COUNTED: dict[str, tuple[str, ...]] = {
+    "report": (),
+    "vqa": ("organ", "answer_type", "question_type", "phrase_type", "answer"),
+}
 _BUILT_BY = "python -m data_prep (see python -m data_prep --help)"
 
 
@@ -45,8 +68,10 @@ class DataError(Exception):
     """Something is wrong with the user's data; the message says what and what to do, and is shown without a trace."""
 
 
-def features(label_names: tuple[str, ...] = CHEXPERT_FINDINGS) -> Any:
-    """The TFDS feature schema of a record.
+def features(label_names: tuple[str, ...] = CHEXPERT_FINDINGS, kind: str = "report") -> Any:
+    """The TFDS feature schema of a record of one kind: "report" (image and report) or "vqa" (image, question, answer).
+
+    Every kind has:
 
     * `id`: image identifier, unique in the data set (MIMIC-CXR: the dicom_id).
     * `study_id`, `subject_id`: identifiers of the study and the patient; equal to `id` where a source has none.
@@ -54,7 +79,17 @@ def features(label_names: tuple[str, ...] = CHEXPERT_FINDINGS) -> Any:
     * `text`: the report text the model reads (cleaned, original case).
     * `labels`: int8 `[len(label_names)]`, 1 positive, 0 negative, -1 uncertain, -2 not mentioned.
     * `view`: ViewPosition as in the source ("AP", "PA", "LATERAL", ...), "" if unknown.
+
+    "vqa" has further text features; there `text` is the question, and all `labels` are -2:
+
+    * `question`, `answer_original`: as in the source; `answer`: normalised, as in `answers.json`.
+    * `answer_type`: "CLOSED" or "OPEN"; `question_type`, `phrase_type`, `organ`: as in the source, in upper case.
+    * `image_name`: the image file; several records may show the same image.
+
+    Raises `ValueError` for a kind that is not in `EXTRAS`.
     """
+    if kind not in EXTRAS:
+        raise ValueError(f"no kind of record {kind!r}; there are {', '.join(EXTRAS)}")
     import tensorflow_datasets as tfds
 
     return tfds.features.FeaturesDict(
@@ -66,6 +101,7 @@ def features(label_names: tuple[str, ...] = CHEXPERT_FINDINGS) -> Any:
             "text": tfds.features.Text(),
             "labels": tfds.features.Tensor(shape=(len(label_names),), dtype=np.int8),
             "view": tfds.features.Text(),
+            **{name: tfds.features.Text() for name in EXTRAS[kind]},
         }
     )
 
@@ -83,7 +119,10 @@ def _builder(data_dir: str | Path) -> Any:
     import tensorflow_datasets as tfds
 
     try:
-        builder = tfds.builder_from_directory(str(path))
+        with warnings.catch_warnings():
+            # TFDS asks protobuf 6, which Apache Beam holds us to, in a way that protobuf 7 has no more.
+            warnings.filterwarnings("ignore", message=r"label\(\) is deprecated")
+            builder = tfds.builder_from_directory(str(path))
         info: Any = builder.info
         found = (info.metadata or {}).get("format_version")
         keys = set(info.features.keys())
@@ -157,6 +196,19 @@ def label_names(data_dir: str | Path) -> tuple[str, ...]:
     return tuple(_builder(data_dir).info.metadata["label_names"])
 
 
+def kind(data_dir: str | Path) -> str:
+    """The kind of the records, a key of `EXTRAS`."""
+    return str((_builder(data_dir).info.metadata or {}).get("kind", "report"))
+
+
+def answers(data_dir: str | Path) -> tuple[str, ...]:
+    """The answer vocabulary of a VQA data set: the answers of its training questions, most frequent first."""
+    path = Path(data_dir) / ANSWERS_FILE
+    if kind(data_dir) != "vqa" or not path.is_file():
+        raise DataError(f"{data_dir} has no answers: prepare a VQA data set with python -m data_prep vqa_rad")
+    return tuple(json.loads(path.read_text("utf-8")))
+
+
 def tokenizer_path(data_dir: str | Path) -> Path:
     """The vocabulary file stored with the data set."""
     _builder(data_dir)
@@ -187,14 +239,19 @@ def write_index(data_dir: str | Path) -> dict[str, int]:
 
     Returns split name -> number of records, counted by reading every one of them back.
     """
-    folder = Path(data_dir) / INDEX_DIR
-    folder.mkdir(exist_ok=True)
     counts = {}
     for split in splits(data_dir):
         index = _scan(data_dir, split)
-        np.savez(folder / f"{split}.npz", labels=index["labels"], text_hash=index["text_hash"])
+        save_index(data_dir, split, index["labels"], index["text_hash"])
         counts[split] = len(index["labels"])
     return counts
+
+
+def save_index(data_dir: str | Path, split: str, labels: np.ndarray, text_hash: np.ndarray) -> None:
+    """Writes `index/{split}.npz` from `labels` int8 `[n, C]` and `text_hash` uint64 `[n]`, in the order of records."""
+    folder = Path(data_dir) / INDEX_DIR
+    folder.mkdir(exist_ok=True)
+    np.savez(folder / f"{split}.npz", labels=labels.astype(np.int8), text_hash=text_hash.astype(np.uint64))
 
 
 def read_index(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:

@@ -218,7 +218,7 @@ def test_rows_that_raise_leave_nothing_and_stale_work_is_cleared(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]
 
 
-def test_interrupted_or_killed_command_starts_over(tmp_path):
+def test_interrupted_or_killed_command_of_other_options_starts_over(tmp_path):
     rows = make_rows(tmp_path / "in", 40)
     with open(tmp_path / "in" / "index.jsonl", "w") as file:
         for i in range(4000):

@@ -180,7 +180,7 @@ def test_command_line_errors_are_one_line_and_status_2(folder, tmp_path, capsys)
     assert "Next: python run.py" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["", "phantom", "mimic_cxr", "pairs"])
+@pytest.mark.parametrize("name", ["", "phantom", "mimic_cxr", "open_i", "vqa_rad", "pairs"])
 def test_help_teaches(name, capsys):
     with pytest.raises(SystemExit) as caught:
         command.main([name, "--help"] if name else ["--help"])

@@ -100,6 +100,101 @@ def test_clean_text(text, clean):
     assert reports.clean_text(text) == clean
 
 
+CASES = [
+    ("FINDINGS: Lungs clear. IMPRESSION: Normal.", "findings", "Lungs clear."),
+    ("FINDINGS: Lungs clear. IMPRESSION: Normal.", "impression", "Normal."),
+    ("COMPARISON: None. FINDINGS: The lungs are clear.", "findings", "The lungs are clear."),
+    ("COMPARISON: FINDINGS: Clear.", "findings", "Clear."),
+    ("COMPARISON:  Chest film, see FINDINGS there.\nFINDINGS: Clear.", "findings", "Clear."),
+    ("findings: clear.\nimpression: normal.", "impression", "normal."),
+    ("Findings:\n\nClear.\n\nImpression:\n\nNormal.", "findings", "Clear."),
+    ("FINDINGS\nClear.\nIMPRESSION\nNormal.", "findings", "Clear."),
+    ("FINDINGS\nClear.\nIMPRESSION\nNormal.", "impression", "Normal."),
+    ("Findings\nClear.\nImpression\n1. Normal.", "impression", "Normal."),
+    ("FINDINGS Clear lungs.\nIMPRESSION No acute process.", "impression", "No acute process."),
+    ("FINDINGS - Clear lungs.\nIMPRESSION - Normal.", "findings", "Clear lungs."),
+    ("FINDINGS; Clear.\nIMPRESSION; Normal.", "findings", "Clear."),
+    ("FINDINGS:: Clear.", "findings", "Clear."),
+    ("**FINDINGS:** Clear.\n**IMPRESSION:** Normal.", "impression", "Normal."),
+    ("FINDINGS :Clear.", "findings", "Clear."),
+    ("FINDING(S): Clear.", "findings", "Clear."),
+    ("FIDINGS: Clear.\nIMPRESSON: Normal.", "findings", "Clear."),
+    ("FIDINGS: Clear.\nIMPRESSON: Normal.", "impression", "Normal."),
+    ("IMPRESSION: 1. One. 2. Two. 3. Three.", "impression", "One. Two. Three."),
+    ("IMPRESSION:\n1) One.\n2) Two.", "impression", "One. Two."),
+    ("IMPRESSION: Nodule of 1. 5 cm.", "impression", "Nodule of 1. 5 cm."),
+    ("FINDINGS AND IMPRESSION: Clear.", "findings_impression", "Clear."),
+    ("FINDINGS/IMPRESSION: Clear.", "findings_impression", "Clear."),
+    ("FINDINGS AND IMPRESSION\nClear.", "findings_impression", "Clear."),
+    (
+        "WET READ: ___ 5:15 PM\n FINDINGS: wet.\n IMPRESSION: wet too.\n FINAL REPORT\n FINDINGS: Dry.",
+        "findings",
+        "Dry.",
+    ),
+    ("WET READ: ___ 5:15 PM\n No PTX.\n FINAL REPORT\n FINDINGS: Dry.", "wet_read", "5:15 PM No PTX."),
+    ("FINAL ADDENDUM\n Line was moved.\n______________\n FINAL REPORT\n FINDINGS: Dry.", "addendum", "Line was moved."),
+    ("FINAL ADDENDUM\n ADDENDUM:  Line was moved.\n______________\n FINAL REPORT\n FINDINGS: Dry.", "findings", "Dry."),
+    ("FINDINGS: Seen by Dr. ___ and ___.", "findings", "Seen by Dr. and."),
+    ("FINDINGS: Clear. No impression: none.", "findings", "Clear. No impression: none."),
+    ("FINDINGS: The findings\nare stable.", "findings", "The findings are stable."),
+    ("FINDINGS: These are the\nFindings of note: none", "findings", "These are the Findings of note: none"),
+    ("INDICATION: cough FINDINGS: Clear. IMPRESSION: Normal. RECOMMENDATION(S): None.", "impression", "Normal."),
+    ("HISTORY OF CHF. FINDINGS: Clear.", "findings", "Clear."),
+    ("FINDINGS: Clear. Impression: Normal.", "impression", "Normal."),
+    ("CONCLUSION: Normal.", "conclusion", "Normal."),
+    ("FINDINGS: No change. NOTIFICATION: called.", "findings", "No change."),
+    ("REASON FOR EXAM: r/o PNA\nFINDINGS:\nClear", "indication", "r/o PNA"),
+    ("\ufeffFINDINGS: Clear.", "findings", "Clear."),
+    ("FINDINGS: Clear.\r\nIMPRESSION:\r\nNormal.", "impression", "Normal."),
+    ("FINDINGS: Clear.\rIMPRESSION:\rNormal.", "impression", "Normal."),
+    (
+        "EXAMINATION: CHEST (PORTABLE AP)\n\nINDICATION: ___F with cough // PNA\n\nTECHNIQUE: AP\n\nFINDINGS: Clear.",
+        "examination",
+        "CHEST (PORTABLE AP)",
+    ),
+    ("IMPRESSION: AP chest compared to ___:\n\n Clear lungs.", "impression", "AP chest compared to: Clear lungs."),
+    ("IMPRESSION: As above.\n\nDICTATED BY: Dr. ___", "impression", "As above."),
+    ("FINDINGS: Heart size: normal. Lungs: clear.", "findings", "Heart size: normal. Lungs: clear."),
+    ("FINDINGS:\n LUNGS: clear.\n HEART: normal.\nIMPRESSION: Normal.", "findings", "LUNGS: clear. HEART: normal."),
+    ("TECHNIQUE: PA. COMPARISON: ___. FINDINGS: Clear.", "comparison", ""),
+    ("> FINDINGS: Clear.", "findings", "Clear."),
+    ("FINDINGS: Port-A-Cath. IMPRESSION:", "impression", ""),
+    ("FINDINGS: See IMPRESSION.", "findings", "See IMPRESSION."),
+    ("Comparison is made to prior.\nFINDINGS: Clear.", "findings", "Clear."),
+    ("IMPRESSION\n\n1. No PTX.\n\n2. Stable.", "impression", "No PTX. Stable."),
+]
+
+
+@pytest.mark.parametrize(("report", "section", "text"), CASES)
+def test_headers_as_people_type_them(report, section, text):
+    assert reports.select(report, (section,)) == text
+
+
+def test_every_rule_is_explained_and_needed():
+    assert all(what and pattern.pattern for what, pattern in reports.RULES.values())
+    alone = {
+        "line_colon": "note: x",
+        "capitals_colon": "y FINDINGS: x",
+        "sentence_colon": "y. Findings: x",
+        "alone": "Findings\nx",
+        "capitals_text": "FINDINGS Clear x",
+    }
+    assert alone.keys() == reports.RULES.keys()
+    for name, report in alone.items():
+        matching = [rule for rule, (_, pattern) in reports.RULES.items() if pattern.search(report)]
+        assert name in matching
+        assert set(reports.sections(report)) - {"preamble"}, name
+
+
+def test_full_and_fallback():
+    report = "FINAL REPORT\nIMPRESSION: 1. One.\n 2. Two ___."
+    assert reports.select(report, ("full",)) == "IMPRESSION: 1. One. 2. Two."
+    choices = (("findings",), ("findings", "impression"), ("full",))
+    assert reports.choose(report, choices) == ("One. Two.", 1)
+    assert reports.choose("Clear lungs.", choices) == ("Clear lungs.", 2)
+    assert reports.choose("Clear lungs.", choices[:2]) == ("", -1)
+
+
 @given(st.text(alphabet=st.sampled_from("aZ1 .,:_()\n\t[]*#\ud800é"), max_size=80))
 def test_clean_text_is_one_tidy_line(text):
     clean = reports.clean_text(text)

@@ -1,0 +1,282 @@
+"""What a build says of itself: the numbers of build_report.json, the data card DATA.md, the contact sheet."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import json
+import platform
+import textwrap
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from data_prep.rows import EXPECTED, HINTS
+from data_prep.shards import Stats
+from data_prep.spool import Plan
+from medvill_jax.data import records
+from medvill_jax.data.records import SPLITS
+
+CARD_FILE = "DATA.md"
+SHEET_FILE = "contact_sheet.png"
+VALUES = {"positive": 1, "negative": 0, "uncertain": -1, "absent": -2}
+_QUANTILES = (0, 5, 25, 50, 75, 95, 99, 100)
+_SHEET_COLUMNS, _SHEET_ROWS, _TILE, _CAPTION = 6, 4, 220, 52
+_MOST_LISTED = 20
+
+
+class Totals:
+    """Sums over the shards of a build; a few bytes a record."""
+
+    def __init__(self, label_names: tuple[str, ...], kind: str, plan: Plan):
+        self.label_names, self.kind, self.plan = label_names, kind, plan
+        self.rejected: Counter[str] = Counter(plan.rejected)
+        self.ids: dict[str, list[str]] = {split: [] for split in SPLITS}
+        self.labels = {split: array("b") for split in SPLITS}
+        self.hashes = {split: array("Q") for split in SPLITS}
+        self.lengths = {split: array("I") for split in SPLITS}
+        self.sizes = array("I")
+        self.image_bytes = 0
+        self.counted: dict[str, dict[str, Counter[str]]] = {
+            split: {name: Counter() for name in records.COUNTED[kind]} for split in SPLITS
+        }
+
+    def add(self, split: str, stats: Stats) -> None:
+        self.rejected.update(row["reason"] for row in stats.rejected)
+        self.ids[split] += stats.ids
+        self.hashes[split].extend(stats.text_hash)
+        self.lengths[split].extend(stats.text_length)
+        self.image_bytes += stats.image_bytes
+        for values in stats.labels:
+            self.labels[split].extend(values)
+        for size in stats.image_size:
+            self.sizes.extend(size)
+        for name, counts in stats.counted.items():
+            self.counted[split][name].update(counts)
+
+    def index(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """`labels` int8 `[n, C]` and `text_hash` uint64 `[n]` of a split, in the order of its records."""
+        labels = np.asarray(self.labels[split], np.int8).reshape(-1, len(self.label_names))
+        return labels, np.asarray(self.hashes[split], np.uint64)
+
+    def answers(self) -> list[str]:
+        """The answers of the training questions, most frequent first."""
+        counts = self.counted["train"]["answer"]
+        return sorted(counts, key=lambda answer: (-counts[answer], answer))
+
+    def report(self) -> dict[str, Any]:
+        kept = {split: len(self.ids[split]) for split in SPLITS if self.ids[split]}
+        warnings = [f"the {split} split is empty and left out" for split in SPLITS if split not in kept]
+        if self.plan.shared_subjects:
+            warnings.append(f"{self.plan.shared_subjects} subjects are in more than one split: results will flatter")
+        sizes = np.asarray(self.sizes).reshape(-1, 2)
+        hashes = [np.asarray(self.hashes[split], np.uint64) for split in kept]
+        every = np.concatenate(hashes) if hashes else np.empty(0, np.uint64)
+        return {
+            "found": self.plan.found,
+            "kept": sum(kept.values()),
+            "rejected": dict(self.rejected.most_common()),
+            "expected_rejections": sorted(EXPECTED & set(self.rejected)),
+            "splits": kept,
+            "labels": {split: self._label_counts(split) for split in kept},
+            **({"counts": {split: self._counts(split) for split in kept}} if records.COUNTED[self.kind] else {}),
+            "text_length_in_word_pieces": {split: _quantiles(self.lengths[split], mean=True) for split in kept},
+            "duplicate_texts": {
+                "within_splits": {
+                    split: len(hashed) - len(np.unique(hashed)) for split, hashed in zip(kept, hashes, strict=True)
+                },
+                "over_all": len(every) - len(np.unique(every)),
+            },
+            "images": {
+                "height": _quantiles(sizes[:, 0]),
+                "width": _quantiles(sizes[:, 1]),
+                "bytes": self.image_bytes,
+            },
+            "subjects_in_several_splits": self.plan.shared_subjects,
+            "checksum_of_ids": f"sha256:{sha256(sorted(id for ids in self.ids.values() for id in ids))}",
+            "warnings": warnings,
+        }
+
+    def _label_counts(self, split: str) -> dict[str, dict[str, int]]:
+        labels, _ = self.index(split)
+        return {
+            label: {name: int((labels[:, column] == value).sum()) for name, value in VALUES.items()}
+            for column, label in enumerate(self.label_names)
+        }
+
+    def _counts(self, split: str) -> dict[str, dict[str, int]]:
+        return {
+            name: dict(sorted(counter.items())) if name != "answer" else {"distinct": len(counter)}
+            for name, counter in self.counted[split].items()
+        }
+
+
+def _quantiles(values: Sequence[int] | np.ndarray, mean: bool = False) -> dict[str, Any]:
+    if not len(values):
+        return {}
+    points = {f"p{q}": int(np.percentile(values, q)) for q in _QUANTILES}
+    return {"mean": round(float(np.mean(values)), 2), **points} if mean else points
+
+
+def sha256(items: Iterable[str]) -> str:
+    """Digest of a sequence of lines."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(item.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """The tools that decide the bytes of a data set."""
+    found = {"python": platform.python_version()}
+    for package in ("tensorflow-datasets", "array_record", "numpy", "pillow", "tokenizers"):
+        found[package] = importlib.metadata.version(package)
+    found["opencv"] = cv2.__version__
+    for package in ("pydicom", "pylibjpeg-openjpeg", "pylibjpeg-libjpeg", "apache-beam"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def rejection_lines(rejected: dict[str, int]) -> list[str]:
+    """A table of reasons for the terminal, most frequent first."""
+    lines = []
+    for reason, count in sorted(rejected.items(), key=lambda item: (-item[1], item[0])):
+        expected = "; expected, not counted by --max_rejected" if reason in EXPECTED else ""
+        lines.append(f"  {reason:<22} {count:>9}  ({HINTS.get(reason, reason)}{expected})")
+    return lines
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The data card of a build report."""
+    options = report["options"]
+    rejected = report["rejected"]
+    lines = [
+        f"# Data card: {options['name']}",
+        "",
+        "Made by `python -m data_prep`; the same numbers for programs are in `build_report.json`. Every row that was",
+        "left out is in `rejected.jsonl` with its reason.",
+        "",
+        "## Rows",
+        "",
+        *_table(
+            ("", "rows", ""),
+            [
+                ("found", report["found"], ""),
+                ("kept", report["kept"], ""),
+                ("rejected", sum(rejected.values()), "found = kept + rejected"),
+                *((f"- {reason}", count, HINTS.get(reason, "")) for reason, count in rejected.items()),
+            ],
+        ),
+        "## Splits",
+        "",
+        *_split_table(report),
+    ]
+    lines += [f"**{warning}**\n" for warning in report["warnings"]]
+    lines += [
+        f"Equal texts: {report['duplicate_texts']['over_all']} of {report['kept']} records repeat the text of another; "
+        + "within splits: "
+        + ", ".join(f"{split} {count}" for split, count in report["duplicate_texts"]["within_splits"].items())
+        + ".",
+        "",
+    ]
+    if "counts" in report:
+        lines += ["## Questions", "", *_count_table(report)]
+    if any(values["absent"] < report["splits"][s] for s, of in report["labels"].items() for values in of.values()):
+        lines += ["## Labels", "", "Positive / negative / uncertain / not mentioned.", "", *_label_table(report)]
+    images = report["images"]
+    lines += [
+        "## Images",
+        "",
+        *_table(
+            ("pixels", *images["height"]),
+            [("height", *images["height"].values()), ("width", *images["width"].values())],
+        ),
+        f"{images['bytes'] / 1e6:.1f} MB of JPEG, 8-bit grayscale.",
+        "",
+        "## Options",
+        "",
+        *_table(("option", "value"), [(key, f"`{_short(value)}`") for key, value in options.items()]),
+    ]
+    known = {
+        *("found", "kept", "rejected", "expected_rejections", "splits", "labels", "counts", "duplicate_texts"),
+        *("text_length_in_word_pieces", "images", "subjects_in_several_splits", "checksum_of_ids", "warnings"),
+        *("options", "versions"),
+    }
+    notes = [(key, f"`{_short(value)}`") for key, value in report.items() if key not in known and value]
+    if notes:
+        lines += ["## Of the source", "", *_table(("", ""), notes)]
+    lines += [
+        "## Made with",
+        "",
+        *_table(("tool", "version"), list(report["versions"].items())),
+        f"Checksum over the sorted ids: `{report['checksum_of_ids']}`",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _split_table(report: dict[str, Any]) -> list[str]:
+    lengths = report["text_length_in_word_pieces"]
+    points = next(iter(lengths.values()), {})
+    rows = [(split, count, *lengths[split].values()) for split, count in report["splits"].items()]
+    return ["Text lengths are in word pieces.", "", *_table(("split", "records", *points), rows)]
+
+
+def _count_table(report: dict[str, Any]) -> list[str]:
+    rows = []
+    for name in next(iter(report["counts"].values()), {}):
+        values = sorted({value for counts in report["counts"].values() for value in counts[name]})
+        listed = values[:_MOST_LISTED]
+        rows += [(f"{name}: {v}", *(counts[name].get(v, 0) for counts in report["counts"].values())) for v in listed]
+    return _table(("", *report["counts"]), rows)
+
+
+def _label_table(report: dict[str, Any]) -> list[str]:
+    names = next(iter(report["labels"].values()), {})
+    cells = [
+        (name, *(" / ".join(str(n) for n in of[name].values()) for of in report["labels"].values())) for name in names
+    ]
+    return _table(("finding", *report["labels"]), cells)
+
+
+def _table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> list[str]:
+    def line(cells: Sequence[Any]) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+    return [line(header), line(["---"] * len(header)), *map(line, rows), ""]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def draw_contact_sheet(data_dir: Path) -> None:
+    """Writes `contact_sheet.png`: 24 records, evenly spaced over the train split, with the first words of each text."""
+    source = records.open_split(data_dir, "train")
+    total = min(_SHEET_COLUMNS * _SHEET_ROWS, len(source))
+    height = _TILE + _CAPTION
+    sheet = Image.new("L", (_SHEET_COLUMNS * _TILE, -(-total // _SHEET_COLUMNS) * height), 255)
+    draw = ImageDraw.Draw(sheet)
+    for place, index in enumerate(np.linspace(0, len(source), total, endpoint=False).astype(int).tolist()):
+        record = source[index]
+        left, top = place % _SHEET_COLUMNS * _TILE, place // _SHEET_COLUMNS * height
+        with Image.open(io.BytesIO(record["image"])) as image:
+            image.thumbnail((_TILE - 6, _TILE - 6))
+            sheet.paste(image, (left + (_TILE - image.width) // 2, top + (_TILE - image.height) // 2))
+        text = record["text"].decode()
+        if "answer" in record:
+            text = f"{text} -> {record['answer'].decode()}"
+        words = textwrap.fill(text.encode("latin-1", "replace").decode("latin-1"), 36, max_lines=4, placeholder=" ...")
+        draw.multiline_text((left + 4, top + _TILE), words, fill=0, spacing=1, font_size=10)
+    sheet.save(data_dir / SHEET_FILE)

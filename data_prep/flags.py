@@ -1,0 +1,295 @@
+"""The command line of `python -m data_prep`: what every command takes, with its default and why."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+DESCRIPTION = """\
+Prepares data sets for training. Every command writes one folder, --out, that holds ArrayRecord files, the vocabulary,
+build_report.json (what was found, kept and rejected, label counts, text lengths), DATA.md (the same to read) and
+rejected.jsonl (every row that was left out, and why). --out appears only once it is complete; running the same command
+again changes nothing, and after a kill it goes on where it was.
+
+  No data yet?   python -m data_prep phantom --out=TREE --studies=200 --seed=0
+                 python -m data_prep mimic_cxr --source=TREE --out=DATA
+  MIMIC-CXR:     python -m data_prep mimic_cxr --source=/path/to/mimic --out=DATA
+  Open-I:        python -m data_prep open_i --source=/path/to/open_i --out=DATA
+  VQA-RAD:       python -m data_prep vqa_rad --source=/path/to/vqa_rad --out=DATA
+  Your own data: python -m data_prep pairs --source=index.jsonl --out=DATA
+  Then:          python run.py --config=configs/pretrain.py:small --config.data.path=DATA
+"""
+
+_PHANTOM = """\
+Draws made-up chest radiographs with matching reports and labels, and writes them as a tree in the layout of MIMIC-CXR:
+everything else runs on it as on the real data, and no patient is in it.
+"""
+
+_MIMIC = """\
+Reads the official MIMIC-CXR-JPG files (images and csv tables, .csv or .csv.gz) and the MIMIC-CXR reports:
+
+  SOURCE/mimic-cxr-jpg/mimic-cxr-2.0.0-{split,metadata,chexpert}.csv.gz     or all of this directly in SOURCE
+  SOURCE/mimic-cxr-jpg/files/p10/p10000032/s50414267/<dicom_id>.jpg         or .dcm, as in mimic-cxr/
+  SOURCE/mimic-cxr/files/p10/p10000032/s50414267.txt                        or in mimic-cxr-reports.zip
+
+Older copies are read too: tables named mimic_cxr_split.csv and so on, images in 10000032/50414267/. Of MIMIC-CXR alone
+(DICOM and reports), --split=subject --labels=report make what the tables of MIMIC-CXR-JPG would give.
+
+A record is one image of a chosen view with the chosen sections of its report. Studies whose report has none of these
+sections are left out; that is expected and does not count towards --max_rejected.
+"""
+
+_OPEN_I = """\
+Reads Open-I, the chest radiographs of Indiana University, in either of its forms:
+
+  SOURCE/ecgen-radiology/*.xml and SOURCE/NLMCXR_png/*.png                  as NLM distributes it
+  SOURCE/indiana_reports.csv, indiana_projections.csv and images/*.png      as it is widespread
+
+The XML files do not say what an image shows: there, unless indiana_projections.csv lies beside them, the first image of
+a report by name counts as frontal, which holds for 89 of 100 reports. Splits are made by report.
+"""
+
+_VQA_RAD = """\
+Reads VQA-RAD as its authors distribute it:
+
+  SOURCE/VQA_RAD Dataset Public.json
+  SOURCE/VQA_RAD Image Folder/synpic54610.jpg and so on
+
+A record is one question with its image, its answer and what kind of question it is. Answers are normalised;
+OUT/answers.json lists those of the training questions, most frequent first.
+"""
+
+_PAIRS = """\
+Reads a .jsonl index with one JSON object per line:
+
+  {"id": "a1", "image": "images/a1.jpg", "text": "Small left effusion.", "split": "train",
+   "labels": ["Pleural Effusion"], "subject_id": "p7", "view": "PA"}
+
+  id, image, text  required; image is a path relative to the index (JPEG, PNG, TIFF, ..., DICOM; gray or colour)
+  split            train / valid, validate, validation, val, dev / test; rows without one are split 80 / 10 / 10 by
+                   subject, from --seed
+  labels           a list of positive findings, or an object such as {"Edema": 1, "Pneumonia": -1, "Fracture": null}
+                   with 1 positive, 0 negative, -1 uncertain, null not mentioned
+  subject_id       (or patientid), study_id, view: optional
+
+The findings are the 14 of CheXpert, unless --label_names or a labels.txt beside the index (one per line) name others.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands; `command` is the name of the chosen one."""
+    raw = argparse.RawDescriptionHelpFormatter
+    root = argparse.ArgumentParser(prog="python -m data_prep", description=DESCRIPTION, formatter_class=raw)
+    commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def command(name: str, summary: str, description: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=summary, description=description, formatter_class=raw)
+
+    _phantom(command("phantom", "made-up studies to try everything on", _PHANTOM))
+    _mimic_cxr(command("mimic_cxr", "the official MIMIC-CXR files", _MIMIC))
+    _open_i(command("open_i", "the Indiana University radiographs", _OPEN_I))
+    _vqa_rad(command("vqa_rad", "questions and answers about images", _VQA_RAD))
+    _pairs(command("pairs", "your own images and texts", _PAIRS))
+    return root
+
+
+def _phantom(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="folder to make, for mimic_cxr --source")
+    parser.add_argument("--studies", type=int, required=True, help="how many studies")
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same tree (default: 0)")
+    parser.add_argument("--image_size", type=int, default=512, help="pixels along a side (default: 512)")
+    parser.add_argument("--dicom", action="store_true", help="write DICOM files too")
+    _quiet(parser)
+
+
+def _mimic_cxr(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", type=Path, required=True, help="your copy of MIMIC-CXR(-JPG), see above")
+    _out(parser)
+    parser.add_argument(
+        "--views",
+        type=_views,
+        default=("AP",),
+        help="e.g. AP,PA,LATERAL, or all (default: AP, the bedside views that MedViLL is trained on)",
+    )
+    parser.add_argument(
+        "--one_image_per_study",
+        action="store_true",
+        help="take the first image of a study only (default: every image of the views, each with the report)",
+    )
+    _sections(parser)
+    parser.add_argument(
+        "--labels",
+        choices=("chexpert", "negbio", "report"),
+        default="chexpert",
+        help="a label file of MIMIC-CXR-JPG, or our labeler on the text of the record (default: chexpert, which "
+        "published figures use)",
+    )
+    _uncertain(parser)
+    parser.add_argument(
+        "--split",
+        choices=("official", "subject"),
+        default="official",
+        help="the split file, or 80 / 10 / 10 by subject (default: official, so that figures can be compared)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of --split=subject (default: 0)")
+    parser.add_argument(
+        "--images",
+        choices=("auto", "jpg", "dicom"),
+        default="auto",
+        help="which files to read where a copy has both (default: auto, JPEG if there are any: far faster)",
+    )
+    parser.add_argument("--reports", type=Path, help="folder or zip file of the reports, if it is not with the rest")
+    _common(parser)
+
+
+def _open_i(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", type=Path, required=True, help="your copy of Open-I, see above")
+    _out(parser)
+    parser.add_argument(
+        "--views",
+        type=_views,
+        default=("FRONTAL",),
+        help="FRONTAL, LATERAL or all (default: FRONTAL, which most findings are seen on)",
+    )
+    _sections(parser)
+    parser.add_argument(
+        "--labels",
+        choices=("report", "none"),
+        default="report",
+        help="our labeler on the text of the record, or all findings not mentioned (default: report)",
+    )
+    _uncertain(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of the split by report (default: 0)")
+    _common(parser)
+
+
+def _vqa_rad(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", type=Path, required=True, help="your copy of VQA-RAD, see above")
+    _out(parser)
+    parser.add_argument(
+        "--split",
+        choices=("official", "image_disjoint"),
+        default="official",
+        help="the authors' 451 test questions, whose images nearly all are in the train split too; or 80 / 20 by image "
+        "(default: official, so that figures can be compared)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of --split=image_disjoint (default: 0)")
+    parser.add_argument(
+        "--organs", type=_views, default=(), help="e.g. CHEST or HEAD,ABD: questions on these only (default: all)"
+    )
+    _common(parser)
+
+
+def _pairs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", type=Path, required=True, help="the .jsonl index, or the folder of an index.jsonl")
+    _out(parser)
+    parser.add_argument("--label_names", type=_label_names, help="findings as a,b,c or a .txt with one per line")
+    parser.add_argument("--seed", type=int, default=0, help="of the split of rows without one (default: 0)")
+    _common(parser)
+
+
+def _out(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, required=True, help="folder to make; must not hold anything else")
+
+
+def _sections(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sections",
+        type=_comma_list,
+        default=("findings",),
+        help="the text: findings, impression, findings+impression (or any others, in this order), or full "
+        "(default: findings, what is seen on this image rather than what is concluded from all that is known)",
+    )
+    parser.add_argument(
+        "--fallback",
+        type=_comma_list,
+        default=(),
+        help="what to take of a report without --sections, best first, e.g. impression,full (default: nothing; the "
+        "study is left out, since another section is another kind of text)",
+    )
+
+
+def _uncertain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--uncertain",
+        choices=("positive", "negative", "ignore", "separate"),
+        default="separate",
+        help="labels of -1 become 1, 0, not mentioned, or stay (default: separate; what to make of them is then "
+        "decided in training)",
+    )
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    images = parser.add_argument_group("images")
+    images.add_argument(
+        "--image_size",
+        type=int,
+        default=512,
+        help="pixels: images with a longer short side are reduced to it, aspect kept; none is enlarged (default: 512, "
+        "the input of MedViLL)",
+    )
+    images.add_argument(
+        "--square",
+        action="store_true",
+        help="fit every image into a square of --image_size instead, padded with black (default: aspect kept, so that "
+        "training can crop)",
+    )
+    images.add_argument(
+        "--dicom_normalize",
+        choices=("window", "range", "equalize"),
+        default="window",
+        dest="dicom",
+        help="8 bits from DICOM values by the window of the file, from smallest to largest value, or as MIMIC-CXR-JPG "
+        "was made (range and histogram equalisation; take this to mix with its JPEG files) (default: window, as a "
+        "radiologist sees it)",
+    )
+    images.add_argument("--contact_sheet", action="store_true", help="draw contact_sheet.png of 24 examples")
+    texts = parser.add_argument_group("vocabulary")
+    texts.add_argument(
+        "--tokenizer",
+        help="a vocab.txt, a folder with one, or a Hugging Face name such as bert-base-uncased (may download); "
+        "default: a WordPiece vocabulary trained on the texts of the train split, at most 50,000 of them",
+    )
+    texts.add_argument("--vocab_size", type=int, help="largest vocabulary to train (default: 30522)")
+    rows = parser.add_argument_group("rows")
+    rows.add_argument(
+        "--max_rejected",
+        type=float,
+        default=0.01,
+        help="fail if more than this share of the rows is faulty; OUT.rejected.jsonl lists them (default: 0.01; more "
+        "is a broken copy rather than a few broken files)",
+    )
+    rows.add_argument("--limit", type=int, help="only the first so many rows, for a trial")
+    speed = parser.add_argument_group("speed")
+    speed.add_argument("--workers", type=int, help="image threads per process (default: one per core, at most 16)")
+    speed.add_argument(
+        "--beam_runner",
+        help="make the shards with Apache Beam: DirectRunner (processes of this machine), DataflowRunner, FlinkRunner, "
+        "SparkRunner; source and --out must be folders that every worker sees (default: threads of this process)",
+    )
+    speed.add_argument("--num_workers", type=int, help="workers of --beam_runner (default: the runner's own)")
+    speed.add_argument(
+        "--beam_options", default="", help='more options for the runner, e.g. "--project=p --region=r --flink_master=h"'
+    )
+    _quiet(parser)
+
+
+def _quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", dest="progress", action="store_false", help="no progress bar")
+
+
+def _comma_list(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _views(text: str) -> tuple[str, ...]:
+    return () if text.strip().lower() == "all" else _comma_list(text)
+
+
+def _label_names(text: str) -> tuple[str, ...]:
+    path = Path(text)
+    if path.suffix != ".txt":
+        return _comma_list(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())

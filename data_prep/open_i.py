@@ -1,0 +1,247 @@
+"""Open-I (the chest radiographs of Indiana University) -> records.
+
+Two forms are read: NLM's own, one XML file per report and PNG files, and the widespread tables `indiana_reports.csv`
+and `indiana_projections.csv` with PNG files.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep import labeling
+from data_prep.build import Rejection, Row, build, file_fingerprint
+from data_prep.cleaning import clean_text
+from data_prep.mimic_cxr import section_choices
+from data_prep.reports import FULL
+from data_prep.splits import split_of
+from data_prep.tables import UNCERTAIN_AS, read_table, settle_uncertain
+from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, DataError
+
+SECTIONS = ("findings", "impression", "indication", "comparison")
+REPORTS_TABLE, PROJECTIONS_TABLE = "indiana_reports.csv", "indiana_projections.csv"
+XML_FOLDERS = ("ecgen-radiology", "NLMCXR_reports/ecgen-radiology", "NLMCXR_reports", "reports", "xml", ".")
+IMAGE_FOLDERS = ("NLMCXR_png", "images/images_normalized", "images_normalized", "images", "png", ".")
+VIEWS = ("FRONTAL", "LATERAL")
+_LARGEST_XML = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+
+
+@dataclass(frozen=True)
+class Report:
+    """One report: its sections, and its images as (file stem, projection); the projection is "" where unknown."""
+
+    id: str
+    sections: dict[str, str]
+    images: tuple[tuple[str, str], ...]
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    views: Sequence[str] = ("FRONTAL",),
+    sections: Sequence[str] = ("findings",),
+    fallback: Sequence[str] = (),
+    labels: str = "report",
+    uncertain: str = "separate",
+    seed: int = 0,
+    limit: int | None = None,
+    **build_options: Any,
+) -> dict[str, Any]:
+    """Makes the data set `out` from Open-I and returns the build report.
+
+    Args:
+      source: the folder with the XML files or tables, and the PNG files, or one above them.
+      views: "FRONTAL", "LATERAL", () for both. Where no table says what an image shows, the first of a report is taken
+        for frontal and the others for lateral.
+      sections, fallback: as for `mimic_cxr.prepare`, of `SECTIONS`, or "full" for all of them.
+      labels: "report", our own labels on the text of the record, or "none".
+      uncertain: what becomes of -1, see `tables.UNCERTAIN_AS`.
+      seed: of the split by report, 80 / 10 / 10 of 100 (every report is of another patient, as far as is known).
+      limit: only the first so many rows.
+      build_options: `image_size`, `tokenizer`, `max_rejected` and so on, see `build.build`.
+
+    Raises `DataError`.
+    """
+    wanted = tuple(sorted({view.upper() for view in views}))
+    if set(wanted) - set(VIEWS):
+        raise DataError(f"no such view: {', '.join(sorted(set(wanted) - set(VIEWS)))}; there are {', '.join(VIEWS)}")
+    choices = section_choices(sections, fallback)
+    for name in {name for names in choices for name in names} - {*SECTIONS, FULL}:
+        raise DataError(f"Open-I has no section {name}; it has {', '.join(SECTIONS)}")
+    if labels not in ("report", "none"):
+        raise DataError(f"no such labels: {labels}; there are report, none")
+    if uncertain not in UNCERTAIN_AS:
+        raise DataError(f"no such way with uncertain labels: {uncertain}; there are {', '.join(UNCERTAIN_AS)}")
+    if limit is not None and limit < 1:
+        raise DataError(f"limit={limit} leaves no rows")
+    if labels == "report":
+        labeling.labeler()
+    reports, tables, form = _open(source)
+    images = _image_folder(source)
+    notes: dict[str, Any] = {"form": form}
+    rows: Iterable[Row | Rejection] = _rows(reports, images, wanted, choices, seed, limit, notes)
+    if labels == "report":
+        rows = labeling.labeled(rows)
+    return build(
+        (
+            Row(**{**row.__dict__, "labels": settle_uncertain(row.labels, uncertain)}) if isinstance(row, Row) else row
+            for row in rows
+        ),
+        out,
+        name="open_i",
+        options={
+            "views": list(wanted),
+            "sections": ["+".join(names) for names in choices],
+            "labels": labels,
+            "uncertain": uncertain,
+            "seed": seed,
+            "limit": limit,
+            "source": file_fingerprint(tables),
+        },
+        notes=notes,
+        **build_options,
+    )
+
+
+def _open(source: Path) -> tuple[Iterator[Report | Rejection], list[Path], str]:
+    """The reports, the files that they come from, and which of the two forms this is."""
+    if not source.is_dir():
+        raise DataError(f"there is no folder {source}: --source is the folder of your copy of Open-I")
+    projections = source / PROJECTIONS_TABLE
+    if (source / REPORTS_TABLE).is_file():
+        if not projections.is_file():
+            raise DataError(f"{source} has {REPORTS_TABLE} but lacks {PROJECTIONS_TABLE}, which names the images")
+        return _from_tables(source / REPORTS_TABLE, projections), [source / REPORTS_TABLE, projections], "tables"
+    for folder in XML_FOLDERS:
+        files = sorted((source / folder).glob("*.xml"), key=lambda path: (len(path.stem), path.stem))
+        if files:
+            known = _projections(projections) if projections.is_file() else {}
+            return _from_xml(files, known), [*files, *([projections] if known else [])], "xml"
+    raise DataError(
+        f"{source} is no copy of Open-I: expected ecgen-radiology/*.xml (NLMCXR_reports.tgz, unpacked) and "
+        f"NLMCXR_png/*.png (NLMCXR_png.tgz), or {REPORTS_TABLE}, {PROJECTIONS_TABLE} and images/*.png"
+    )
+
+
+def _image_folder(source: Path) -> Path:
+    for name in IMAGE_FOLDERS:
+        if next((source / name).glob("*.png"), None) is not None:
+            return source / name
+    raise DataError(f"{source} has no images: expected PNG files in {' or '.join(IMAGE_FOLDERS[:3])}")
+
+
+def _projections(path: Path) -> dict[str, str]:
+    """File stem -> projection. Both forms of the name are known: 1_IM-0001-4001.dcm.png and CXR1_1_IM-0001-4001."""
+    return {
+        row["filename"].split(".")[0]: row["projection"].upper() for row in read_table(path, ("filename", "projection"))
+    }
+
+
+def _from_tables(reports: Path, projections: Path) -> Iterator[Report | Rejection]:
+    images: dict[str, list[tuple[str, str]]] = {}
+    for row in read_table(projections, ("uid", "filename", "projection")):
+        images.setdefault(row["uid"], []).append((row["filename"].removesuffix(".png"), row["projection"].upper()))
+    for row in read_table(reports, ("uid", *SECTIONS), multiline=True):
+        there = tuple(images.pop(row["uid"], ()))
+        if not row["uid"]:
+            yield Rejection("", "missing_field", f"a row of {reports.name} has no uid")
+        else:
+            yield Report(row["uid"], {name: row[name] for name in SECTIONS}, there)
+    for uid, left in images.items():
+        for name, _ in left:
+            yield Rejection(name, "missing_report", f"uid {uid[:20]!r} has no row in {reports.name}")
+
+
+def _from_xml(files: Sequence[Path], projections: dict[str, str]) -> Iterator[Report | Rejection]:
+    for path in files:
+        try:
+            yield _parse(path, projections)
+        except (ElementTree.ParseError, OSError, ValueError) as error:
+            yield Rejection(path.stem, "unreadable_report", f"{path}: {error}")
+
+
+def _parse(path: Path, projections: dict[str, str]) -> Report:
+    data = path.read_bytes()
+    if len(data) > _LARGEST_XML:
+        raise ValueError("longer than any report")
+    if b"<!ENTITY" in data:
+        raise ValueError("entities of its own, which no report has")
+    root = ElementTree.fromstring(data)
+    texts: dict[str, str] = {}
+    for node in root.iter("AbstractText"):
+        label = str(node.get("Label", "")).lower()
+        if label in SECTIONS:
+            texts[label] = " ".join(filter(None, (texts.get(label), "".join(node.itertext()).strip())))
+    names = sorted({str(node.get("id", "")) for node in root.iter("parentImage")} - {""})
+    known = {name: projections.get(name, projections.get(name.split("_", 1)[-1], "")) for name in names}
+    return Report(path.stem, {name: texts.get(name, "") for name in SECTIONS}, tuple(known.items()))
+
+
+def _rows(
+    reports: Iterable[Report | Rejection],
+    folder: Path,
+    views: tuple[str, ...],
+    choices: tuple[tuple[str, ...], ...],
+    seed: int,
+    limit: int | None,
+    notes: dict[str, Any],
+) -> Iterator[Row | Rejection]:
+    count, guessed, other_views = 0, 0, 0
+    for report in reports:
+        if isinstance(report, Rejection):
+            found: list[Row | Rejection] = [report]
+        else:
+            shown = _with_views(report.images)
+            guessed += sum(not known for _, _, known in shown)
+            chosen = [(name, view) for name, view, _ in shown if not views or view in views]
+            other_views += len(shown) - len(chosen)
+            found = _of_report(report, chosen, folder, choices, seed)
+        for row in found:
+            if limit is not None and count >= limit:
+                return
+            count += 1
+            yield row
+    notes["images_of_other_views"] = other_views
+    if guessed:
+        notes["views_guessed"] = guessed
+
+
+def _with_views(images: Sequence[tuple[str, str]]) -> list[tuple[str, str, bool]]:
+    """`(name, view, known)`; of images without projection, the first by name counts as frontal."""
+    unknown = sorted(name for name, projection in images if projection not in VIEWS)
+    guesses = {name: VIEWS[0] if place == 0 else VIEWS[1] for place, name in enumerate(unknown)}
+    return [(name, guesses.get(name, projection), name not in guesses) for name, projection in images]
+
+
+def _of_report(
+    report: Report, images: list[tuple[str, str]], folder: Path, choices: tuple[tuple[str, ...], ...], seed: int
+) -> list[Row | Rejection]:
+    """One row per image, or one rejection of a report without any."""
+    if not images:
+        return [Rejection(report.id, "no_frontal_image", f"report {report.id[:20]!r} has no image of the chosen view")]
+    cleaned = {name: clean_text(text) for name, text in report.sections.items()}
+    texts = (
+        " ".join(filter(None, (cleaned[name] for name in (SECTIONS if names == (FULL,) else names))))
+        for names in choices
+    )
+    text = next(filter(None, texts), "")
+    rows: list[Row | Rejection] = []
+    for name, view in images:
+        if not _NAME.fullmatch(name) or ".." in name:
+            rows.append(Rejection(name, "unsafe_path", f"report {report.id[:20]!r}: no plain file name"))
+        elif not any(cleaned.values()):
+            rows.append(Rejection(name, "empty_text", f"report {report.id} has no text"))
+        elif not text:
+            there = ", ".join(key for key, value in cleaned.items() if value)
+            rows.append(Rejection(name, "no_wanted_section", f"report {report.id} has {there}"))
+        else:
+            absent = (ABSENT,) * len(CHEXPERT_FINDINGS)
+            split = split_of(report.id, seed)
+            rows.append(Row(name, report.id, report.id, split, folder / f"{name}.png", text, absent, view))
+    return rows

@@ -1,0 +1,93 @@
+"""What readers hand to the builder: rows, and rows that cannot be used with the reason why."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from medvill_jax.data.records import SPLITS
+
+# Reasons that are choices of the user rather than faults of the data: counted, listed, never held against max_rejected.
+EXPECTED = frozenset({"no_wanted_section", "no_frontal_image"})
+# Every reason of rejected.jsonl, with what to do about it.
+HINTS = {
+    "missing_image": "the image file is not there: is the copy complete?",
+    "unreadable_image": "the image file is damaged or no image: copy it again",
+    "oversized_image": "more pixels or bytes than a radiograph has: a decompression bomb, or no radiograph",
+    "missing_report": "the report file is not there: is the copy complete?",
+    "unreadable_report": "the report file is damaged or no report: copy it again",
+    "no_wanted_section": "the report has none of the chosen --sections",
+    "no_frontal_image": "the study has no frontal image",
+    "empty_text": "no text once cleaned",
+    "unknown_label": "a label that is not one of the label names",
+    "bad_label_value": "a label value must be 1 positive, 0 negative, -1 uncertain, or empty",
+    "no_labels": "the label file has no row for this study",
+    "labels_disagree": "the label file has several rows for this study, and they differ",
+    "tables_disagree": "the tables give this image to different studies, subjects or splits",
+    "unknown_split": "splits are train, validation and test",
+    "no_split": "the split file has no row for this image",
+    "duplicate_id": "the id was used by an earlier row",
+    "unsafe_path": "an id or path that is absolute or leads out of the source folder",
+    "malformed_row": "the row cannot be read",
+    "missing_field": "the row lacks a field",
+    "unknown_value": "a field has a value that is none of the known ones",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One image with its text.
+
+    `labels` has one value per label name, `split` is one of `records.SPLITS`, `extra` has the further features of the
+    kind of record (see `records.EXTRAS`).
+    """
+
+    id: str
+    study_id: str
+    subject_id: str
+    split: str
+    image: Path
+    text: str
+    labels: tuple[int, ...]
+    view: str = ""
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejection:
+    """A row that cannot become a record: `reason` is a key of `HINTS`, `detail` is for the person who repairs it."""
+
+    id: str
+    reason: str
+    detail: str = ""
+
+
+def checked(row: Row, label_count: int) -> Row | Rejection:
+    """The row, or why no record can be made of it, as far as that is known without its image."""
+    if len(row.labels) != label_count:
+        raise ValueError(f"a row has {len(row.labels)} labels for {label_count} label names")
+    if row.split not in SPLITS:
+        return Rejection(row.id, "unknown_split", f"split {row.split!r}")
+    texts = (row.id, row.study_id, row.subject_id, row.view, row.text, str(row.image), *map(str, row.extra.values()))
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return Rejection(row.id, "malformed_row", "a field holds characters that are not valid Unicode text")
+    if "\0" in str(row.image):
+        return Rejection(row.id, "unsafe_path", "the path of the image holds a NUL character")
+    if not row.text.strip():
+        return Rejection(row.id, "empty_text", "")
+    return row
+
+
+def to_json(row: Row | Rejection) -> str:
+    """One line, for spool files and `rejected.jsonl`."""
+    return json.dumps({**row.__dict__, "image": str(row.image)} if isinstance(row, Row) else row.__dict__)
+
+
+def from_json(line: str | bytes) -> Row:
+    """The row that `to_json` wrote."""
+    fields = json.loads(line)
+    return Row(**{**fields, "image": Path(fields["image"]), "labels": tuple(fields["labels"])})

@@ -1,0 +1,153 @@
+"""Second pass of a build: the images of one shard -> one ArrayRecord file and what was counted in it.
+
+    rows/{split}.jsonl, rows i*512 .. (i+1)*512 -> shards/{split}-{i}.array_record + shards/{split}-{i}.json
+
+A shard is a function of its rows, whoever makes it: a thread here, a process of Apache Beam, a machine of a cluster.
+Its .json is written last, so a shard that has one is finished and is never made again.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorflow_datasets.core import example_serializer, file_adapters
+
+from data_prep import images
+from data_prep.rows import Rejection, Row
+from data_prep.spool import Plan, read_rows
+from data_prep.workspace import Stopped
+from medvill_jax.data import records
+from medvill_jax.data import tokenizer as wordpiece
+from medvill_jax.data.records import SPLITS
+
+VOCAB_FILE = "vocab.txt"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One shard to be made; plain values, so that it can be sent to another machine that sees the folder `work`."""
+
+    work: str
+    split: str
+    index: int
+    start: int
+    rows: int
+    label_names: tuple[str, ...]
+    kind: str
+    image: images.ImageOptions
+    threads: int | None = None
+
+    @property
+    def file(self) -> Path:
+        return Path(self.work, "shards", f"{self.split}-{self.index:05d}.array_record")
+
+    @property
+    def stats(self) -> Path:
+        return self.file.with_suffix(".json")
+
+
+@dataclass
+class Stats:
+    """What a shard holds, record for record in the order of the file, and what it left out."""
+
+    ids: list[str]
+    labels: list[list[int]]
+    text_hash: list[int]
+    text_length: list[int]
+    image_size: list[tuple[int, int]]
+    image_bytes: int
+    rejected: list[dict[str, str]]
+    counted: dict[str, dict[str, int]]
+
+
+def plan_shards(work: Path, plan: Plan, **common: Any) -> list[Shard]:
+    """Every shard of a build, in the order of the result."""
+    shards = []
+    for split in SPLITS:
+        for index, start in enumerate(plan.offsets[split]):
+            rows = min(plan.records_per_shard, plan.rows[split] - index * plan.records_per_shard)
+            shards.append(Shard(work=str(work), split=split, index=index, start=start, rows=rows, **common))
+    return shards
+
+
+def make_shard(shard: Shard, progress: Callable[[], Any] = lambda: None) -> None:
+    """Writes the records of one shard, unless they are there; `Stopped` if they cannot be written."""
+    if shard.stats.is_file():
+        return
+    shard.file.parent.mkdir(exist_ok=True)
+    stats = Stats([], [], [], [], [], 0, [], {})
+    # Two workers of a cluster may be given the same shard; each writes its own file, and either may stay.
+    part = shard.file.with_name(f"{shard.file.name}.{os.uname().nodename}.{os.getpid()}.part")
+    adapter = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD]
+    try:
+        adapter.write_examples(part, _serialized(shard, stats, progress))
+    except RuntimeError as error:  # the ArrayRecord writer's only error: its last line says what the system said
+        raise Stopped(f"the records could not be written: {error}") from error
+    part.replace(shard.file)
+    temporary = part.with_suffix(".stats")
+    temporary.write_text(json.dumps(asdict(stats)))
+    temporary.replace(shard.stats)
+
+
+def read_stats(shard: Shard) -> Stats:
+    return Stats(**json.loads(shard.stats.read_text()))
+
+
+def _serialized(shard: Shard, stats: Stats, progress: Callable[[], Any]) -> Iterator[tuple[str, bytes]]:
+    """`(key, serialized record)` of every row whose image can be used; fills `stats` on the way."""
+    features, serializer = _features(shard.label_names, shard.kind)
+    words = _tokenizer(str(Path(shard.work, VOCAB_FILE)))
+    counted: dict[str, Counter[str]] = {name: Counter() for name in records.COUNTED[shard.kind]}
+
+    def load(row: Row) -> tuple[Row, images.Encoded | images.ImageError]:
+        try:
+            return row, images.load(row.image, shard.image)
+        except images.ImageError as error:
+            return row, error
+
+    rows = read_rows(Path(shard.work), shard.split, shard.start, shard.rows)
+    for row, image in images.ordered_map(load, rows, workers=shard.threads):
+        progress()
+        if isinstance(image, images.ImageError):
+            stats.rejected.append(asdict(Rejection(row.id, image.reason, str(image))))
+            continue
+        stats.ids.append(row.id)
+        stats.labels.append(list(row.labels))
+        stats.text_hash.append(records.text_hash(row.text))
+        stats.text_length.append(len(words.encode(row.text)))
+        stats.image_size.append((image.height, image.width))
+        stats.image_bytes += len(image.data)
+        for name, counter in counted.items():
+            counter[str(row.extra[name])] += 1
+        record = {
+            "id": row.id,
+            "study_id": row.study_id,
+            "subject_id": row.subject_id,
+            "image": io.BytesIO(image.data),
+            "text": row.text,
+            "labels": np.asarray(row.labels, np.int8),
+            "view": row.view,
+            **row.extra,
+        }
+        yield row.id, serializer.serialize_example(features.encode_example(record))
+    stats.counted = {name: dict(sorted(counter.items())) for name, counter in counted.items()}
+
+
+@functools.lru_cache(maxsize=2)
+def _features(label_names: tuple[str, ...], kind: str) -> tuple[Any, Any]:
+    features = records.features(label_names, kind)
+    return features, example_serializer.ExampleSerializer(features.get_serialized_info())
+
+
+@functools.lru_cache(maxsize=2)
+def _tokenizer(path: str) -> wordpiece.Tokenizer:
+    return wordpiece.load_tokenizer(path)

@@ -1,0 +1,205 @@
+"""The official VQA-RAD files (questions and answers about radiographs and slices) -> records, one per question."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from data_prep.build import Rejection, Row, build, file_fingerprint
+from data_prep.cleaning import clean_text
+from data_prep.splits import split_of
+from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, DataError
+
+QUESTION_FILES = ("VQA_RAD Dataset Public.json", "VQA_RAD_Dataset_Public.json", "vqa_rad.json", "questions.json")
+IMAGE_FOLDERS = ("VQA_RAD Image Folder", "VQA_RAD_Image_Folder", "images", ".")
+ORGANS = ("HEAD", "CHEST", "ABD")
+SPLIT_RULES = ("official", "image_disjoint")
+# Official: the questions whose phrase_type begins so are the test split.
+TEST_PHRASES = "test_"
+# Image-disjoint: the same share of questions to test, and to train, as the official split has.
+IMAGE_SHARES = (("train", 0.8), ("test", 1.0))
+ANSWER_TYPES = ("CLOSED", "OPEN")
+_LABELS = (ABSENT,) * len(CHEXPERT_FINDINGS)
+_IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,200}")
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NUMBER_WORDS = {word: str(number) for number, word in enumerate(_NUMBERS)}
+_ARTICLES = ("a", "an", "the")
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    *,
+    split: str = "official",
+    organs: tuple[str, ...] = (),
+    seed: int = 0,
+    limit: int | None = None,
+    **build_options: Any,
+) -> dict[str, Any]:
+    """Makes the data set `out` from VQA-RAD and returns the build report.
+
+    A record is one question with its image; the image is stored once per question.
+
+    Args:
+      source: the folder with the official JSON file and the image folder.
+      split: "official" (451 test questions; nearly all their images are in the train split too) or "image_disjoint"
+        (80 / 20 of 100 images by `seed`: no image in both).
+      organs: of `ORGANS`, () for all; questions on others are not rows (the report counts them).
+      limit: only the first so many rows.
+      build_options: `image_size`, `tokenizer`, `max_rejected` and so on, see `build.build`.
+
+    Raises `DataError`.
+    """
+    if split not in SPLIT_RULES:
+        raise DataError(f"no such split: {split}; there are {', '.join(SPLIT_RULES)}")
+    organs = tuple(sorted({organ.upper() for organ in organs}))
+    unknown = sorted(set(organs) - set(ORGANS))
+    if unknown:
+        raise DataError(f"no such organ: {', '.join(unknown)}; there are {', '.join(ORGANS)}")
+    if limit is not None and limit < 1:
+        raise DataError(f"limit={limit} leaves no rows")
+    questions = _find(source, QUESTION_FILES, "file")
+    images = _find(source, IMAGE_FOLDERS, "folder")
+    notes: dict[str, Any] = {}
+    return build(
+        _rows(_read(questions), images, split, organs, seed, limit, notes),
+        out,
+        name="vqa_rad",
+        kind="vqa",
+        options={
+            "split": split,
+            "organs": list(organs),
+            "limit": limit,
+            "source": file_fingerprint([questions]),
+            **({"seed": seed} if split != "official" else {}),
+        },
+        notes=notes,
+        **build_options,
+    )
+
+
+def normalize_answer(answer: Any) -> str:
+    """The form in which answers are compared: small letters, digits for number words, no articles, plain punctuation.
+
+    "The Left lung." -> "left lung", "X ray" -> "x-ray", "Two" -> "2", 5 -> "5". An answer of nothing but an article or
+    punctuation stays as it is.
+    """
+    text = " ".join(str(answer).lower().split())
+    text = re.sub(r"(?<!\d),|,(?!\d)", " ", text)
+    text = re.sub(r"[;:!?\"()]|\.(?!\d)", " ", text)
+    text = re.sub(r"\bx[ -]?rays?\b", lambda match: "x-rays" if match[0].endswith("s") else "x-ray", text)
+    words = [_NUMBER_WORDS.get(word, word) for word in text.split() if word not in _ARTICLES]
+    return " ".join(words) or " ".join(str(answer).lower().split())
+
+
+def clean_question(question: str) -> str:
+    """The question as a model reads it: cleaned text, without the notes that its authors left at the end."""
+    return clean_text(re.sub(r"\?\s*-\s*(?:yes/no|open)\s*$", "?", question.strip(), flags=re.IGNORECASE))
+
+
+def _find(source: Path, names: tuple[str, ...], what: str) -> Path:
+    if not source.is_dir():
+        raise DataError(f"there is no folder {source}: --source is the folder of your copy of VQA-RAD")
+    for name in names:
+        path = source / name
+        if path.is_file() if what == "file" else path.is_dir() and (name != "." or any(source.glob("*.jpg"))):
+            return path
+    raise DataError(
+        f"{source} has no {what} {names[0]!r}: expected {QUESTION_FILES[0]!r} and the folder {IMAGE_FOLDERS[0]!r}, as "
+        "downloaded from https://osf.io/89kps/"
+    )
+
+
+def _read(path: Path) -> list[Any]:
+    try:
+        questions = json.loads(path.read_text("utf-8-sig"))
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({type(error).__name__}): download it again") from error
+    if not isinstance(questions, list):
+        raise DataError(f"{path} is no list of questions: download it again")
+    return questions
+
+
+def _rows(
+    questions: list[Any],
+    images: Path,
+    split: str,
+    organs: tuple[str, ...],
+    seed: int,
+    limit: int | None,
+    notes: dict[str, Any],
+) -> Iterator[Row | Rejection]:
+    not_selected: Counter[str] = Counter()
+    shown: set[str] = set()
+    count = 0
+    for number, question in enumerate(questions, 1):
+        organ = _text(question, "image_organ").upper() if isinstance(question, dict) else ""
+        if organs and organ in ORGANS and organ not in organs:
+            not_selected[organ] += 1
+            continue
+        if limit is not None and count >= limit:
+            break
+        count += 1
+        row = _row(question, f"question {number}", organ, images, split, seed)
+        if isinstance(row, Row):
+            shown.add(row.image.name)
+        yield row
+    notes["organs_not_selected"] = not_selected
+    notes["images_in_use"] = len(shown)
+
+
+def _row(question: Any, where: str, organ: str, images: Path, split: str, seed: int) -> Row | Rejection:
+    if not isinstance(question, dict):
+        return Rejection(where, "malformed_row", f"{where} is no object")
+    identifier = _text(question, "qid")
+    missing = [key for key in ("qid", "image_name", "question", "answer") if not _text(question, key)]
+    if missing:
+        return Rejection(identifier or where, "missing_field", f"{where} has no {', '.join(missing)}")
+    name, phrase = _text(question, "image_name"), _text(question, "phrase_type").lower()
+    answer_type = _text(question, "answer_type").upper()
+    if not _IMAGE_NAME.fullmatch(name) or ".." in name:
+        return Rejection(identifier, "unsafe_path", f"{where}: image_name {name[:60]!r} is no plain file name")
+    if answer_type not in ANSWER_TYPES or organ not in ORGANS:
+        return Rejection(
+            identifier,
+            "unknown_value",
+            f"{where}: answer_type {answer_type[:20]!r}, image_organ {organ[:20]!r}; expected "
+            f"{' or '.join(ANSWER_TYPES)}, {' or '.join(ORGANS)}",
+        )
+    image = Path(name).stem
+    if split == "official":
+        part = "test" if phrase.startswith(TEST_PHRASES) else "train"
+    else:
+        part = split_of(image, seed, IMAGE_SHARES)
+    asked = _text(question, "question")
+    return Row(
+        id=identifier,
+        study_id=image,
+        subject_id=image,
+        split=part,
+        image=images / name,
+        text=clean_question(asked),
+        labels=_LABELS,
+        extra={
+            "question": asked,
+            "answer": normalize_answer(question["answer"]),
+            "answer_original": _text(question, "answer"),
+            "answer_type": answer_type,
+            "question_type": ", ".join(part.strip() for part in _text(question, "question_type").upper().split(",")),
+            "phrase_type": phrase,
+            "organ": organ,
+            "image_name": name,
+        },
+    )
+
+
+def _text(question: dict[str, Any], key: str) -> str:
+    """A field as text without spaces around it; numbers are answers too."""
+    value = question.get(key)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return ""
+    return str(value).strip()

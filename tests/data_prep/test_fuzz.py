@@ -1,0 +1,216 @@
+"""A thousand seeded mutations of images, DICOM files, table rows, report texts and index lines.
+
+Many go into one tree. Whatever they are, the build ends, every row found is kept or rejected with a reason that is
+known, and what is kept can be read.
+"""
+
+import gzip
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import mimic_cxr, pairs
+from data_prep.phantom import write_tree
+from data_prep.rows import HINTS
+from medvill_jax.data import records
+
+MUTATIONS = 1000
+TREES = 20
+PER_TREE = MUTATIONS // TREES
+TABLES = ("metadata", "split", "chexpert")
+NASTY = (
+    *("", " ", "../../etc/passwd", "/etc/passwd", "..", "nan", "-7", "1e309", "None", '"', '""', "'", "\0", "\ufffd"),
+    *("ä" * 300, "9" * 40, "train", "TEST", "1.0", "-1", "x" * 5000, "a/b", "a\\b", "CON", "%s{}"),
+)
+NASTY_TEXT = (
+    *(
+        "",
+        "FINDINGS:",
+        "FINDINGS",
+        "FINAL REPORT",
+        "WET READ:",
+        "___",
+        "[**",
+        "1. ",
+        "\n" * 50,
+        "\0",
+        "\u202e",
+        ":" * 99,
+    ),
+    *("IMPRESSION:" * 40, "(" * 500, " " * 3000, "FINDINGS: " + "x" * 20000, "2" * 5000, "ADDENDUM\n"),
+)
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def bytes_mutated(data: bytes, rng: np.random.Generator) -> bytes:
+    """Bytes changed, cut, repeated, emptied or replaced."""
+    kind = int(rng.integers(8)) if data else 2
+    place = int(rng.integers(max(len(data), 1)))
+    if kind == 0:
+        return data[:place]
+    if kind == 1:
+        return b""
+    if kind == 2:
+        return rng.bytes(int(rng.integers(1, 3000)))
+    if kind == 3:
+        return data[:place] + data[place + int(rng.integers(1, 60)) :]
+    if kind == 4:
+        return data[:place] + rng.bytes(int(rng.integers(1, 60))) + data[place:]
+    if kind == 5:
+        return data + data
+    changed = bytearray(data)
+    # Headers are short and decide most.
+    reach = len(changed) if kind == 6 else min(len(changed), 700)
+    for _ in range(int(rng.integers(1, 12))):
+        changed[int(rng.integers(reach))] = int(rng.integers(256))
+    return bytes(changed)
+
+
+def bomb() -> bytes:
+    """A small PNG file whose header says 100,000 x 100,000 pixels."""
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8)).save(buffer, "PNG")
+    data = bytearray(buffer.getvalue())
+    data[16:24] = (100_000).to_bytes(4, "big") * 2
+    return bytes(data)
+
+
+def image_mutated(path: Path, rng: np.random.Generator) -> None:
+    kind = int(rng.integers(12))
+    if kind == 0:
+        path.unlink()
+    elif kind == 1:
+        path.write_bytes(bomb())
+    elif kind == 2:
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes(bytes_mutated(path.read_bytes(), rng))
+
+
+def text_mutated(path: Path, rng: np.random.Generator) -> None:
+    kind = int(rng.integers(4))
+    if kind == 0:
+        path.unlink()
+    elif kind == 1:
+        path.write_bytes(bytes_mutated(path.read_bytes(), rng))
+    else:
+        text = path.read_text(errors="replace")
+        place = int(rng.integers(len(text) + 1))
+        path.write_text(text[:place] + NASTY_TEXT[int(rng.integers(len(NASTY_TEXT)))] + text[place:])
+
+
+def table_mutated(path: Path, rng: np.random.Generator) -> None:
+    """One row of a table changed, dropped, repeated or cut; the header stays."""
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
+        lines = file.read().split("\n")[:-1]
+    place = int(rng.integers(1, len(lines)))
+    cells, kind = lines[place].split(","), int(rng.integers(7))
+    if kind == 0:
+        lines.insert(int(rng.integers(1, len(lines))), lines[place])
+    elif kind == 1:
+        lines[place] = ",".join(cells[: int(rng.integers(1, len(cells)))])
+    elif kind == 2:
+        lines[place] += "," + NASTY[int(rng.integers(len(NASTY)))]
+    elif kind == 3:
+        del lines[place]
+    else:
+        cells[int(rng.integers(min(len(cells), 6)))] = NASTY[int(rng.integers(len(NASTY)))]
+        lines[place] = ",".join(cells)
+    data = "\n".join(lines) + "\n"
+    path.write_bytes(gzip.compress(data.encode("utf-8", "surrogatepass"), 1))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pydicom = pytest.importorskip("pydicom")
+    out = tmp_path_factory.mktemp("fuzz") / "tree"
+    write_tree(out, studies=70, seed=5, image_size=32, dicom=True, progress=False)
+    for number, path in enumerate(sorted(out.rglob("*.dcm"))):
+        if number % 3 == 0:
+            data = pydicom.dcmread(path)
+            try:
+                data.compress(("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.5")[number % 2])
+            except (RuntimeError, NotImplementedError):
+                continue  # no encoder installed
+            data.save_as(path)
+    return out
+
+
+def check(report: dict, out: Path) -> None:
+    assert report["found"] == report["kept"] + sum(report["rejected"].values())
+    assert set(report["rejected"]) <= set(HINTS)
+    listed = [json.loads(line) for line in (out / records.REJECTED_FILE).read_text().splitlines()]
+    assert len(listed) == sum(report["rejected"].values())
+    assert all(set(row) == {"id", "reason", "detail"} for row in listed)
+    assert sum(records.splits(out).values()) == report["kept"]
+    for split in report["splits"]:
+        for record in records.open_split(out, split):
+            with Image.open(io.BytesIO(record["image"])) as image:
+                image.load()
+                assert (image.format, image.mode) == ("JPEG", "L")
+            assert record["text"].decode().strip()
+            assert b".." not in record["id"].split(b"/")
+
+
+@pytest.mark.parametrize("seed", range(TREES - 4))
+def test_mutated_trees(base, tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    tree = tmp_path / "tree"
+    shutil.copytree(base, tree)
+    kind = ("jpg", "dicom")[seed % 2]
+    images = sorted(tree.rglob("*.jpg" if kind == "jpg" else "*.dcm"))
+    reports = sorted(tree.rglob("s*.txt"))
+    for _ in range(PER_TREE):
+        what = rng.random()
+        if what < 0.4:
+            path = images[int(rng.integers(len(images)))]
+            if path.is_file():
+                image_mutated(path, rng)
+        elif what < 0.6:
+            path = reports[int(rng.integers(len(reports)))]
+            if path.is_file():
+                text_mutated(path, rng)
+        else:
+            table_mutated(tree / f"mimic-cxr-2.0.0-{TABLES[int(rng.integers(3))]}.csv.gz", rng)
+    with gzip.open(tree / "mimic-cxr-2.0.0-metadata.csv.gz", "rt", encoding="utf-8", newline="") as file:
+        rows = [line for line in file.read().split("\n")[1:] if line.strip(",\r ")]
+    report = mimic_cxr.prepare(
+        *(tree, tmp_path / "out"),
+        views=(),
+        images=kind,
+        max_rejected=1,
+        fallback=("full",),
+        image_size=32,
+        progress=False,
+    )
+    assert report["found"] == len(rows)
+    assert report["kept"] >= 30
+    check(report, tmp_path / "out")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_mutated_pairs(tmp_path, seed):
+    rng = np.random.default_rng(100 + seed)
+    lines = []
+    for number in range(80):
+        name = f"{number}.{('jpg', 'png', 'tif', 'bmp')[number % 4]}"
+        Image.fromarray(rng.integers(0, 256, (24, 24), np.uint8)).save(tmp_path / name)
+        row = {"id": f"i{number}", "image": name, "text": f"Film {number}.", "labels": ["Edema"], "split": "train"}
+        lines.append(json.dumps(row).encode())
+    for _ in range(PER_TREE):
+        number = int(rng.integers(80))
+        path = next(tmp_path.glob(f"{number}.*"))
+        if rng.random() < 0.5 and path.is_file():
+            path.write_bytes(bytes_mutated(path.read_bytes(), rng))
+        else:
+            lines[number] = bytes_mutated(lines[number], rng).replace(b"\n", b" ")
+    (tmp_path / "index.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    report = pairs.prepare(tmp_path, tmp_path / "out", max_rejected=1, progress=False)
+    assert report["found"] == sum(bool(line.strip()) for line in lines)
+    check(report, tmp_path / "out")

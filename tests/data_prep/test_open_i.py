@@ -1,0 +1,176 @@
+"""Open-I in both of its forms: the same reports give the same records."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import __main__ as command
+from data_prep import open_i
+from medvill_jax.data import records
+from medvill_jax.data.records import DataError
+
+COMMON = {"progress": False, "labels": "none"}
+REPORT = """<?xml version="1.0" encoding="utf-8"?>
+<eCitation><meta type="rr"/><uId id="CXR{uid}"/><MedlineCitation><Article><Abstract>
+<AbstractText Label="COMPARISON">None.</AbstractText>
+<AbstractText Label="INDICATION">Cough number {uid}</AbstractText>
+<AbstractText Label="FINDINGS">{findings}</AbstractText>
+<AbstractText Label="IMPRESSION">1. No acute process {uid}.</AbstractText>
+</Abstract></Article></MedlineCitation>
+{images}</eCitation>
+"""
+IMAGE = '<parentImage id="{name}"><caption>Xray Chest PA and Lateral</caption></parentImage>\n'
+
+
+def names(uid: int) -> tuple[str, str]:
+    return f"{uid}_IM-{uid:04}-1001", f"{uid}_IM-{uid:04}-2001"
+
+
+def findings(uid: int) -> str:
+    return "" if uid % 7 == 0 else f"Heart &amp; lungs of {uid} are normal."
+
+
+def write_image(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.arange(40 * 30, dtype=np.uint8).reshape(40, 30)).save(path)
+
+
+def as_xml(folder: Path, count: int = 28) -> Path:
+    for uid in range(1, count + 1):
+        images = [f"CXR{uid}_{name}" for name in names(uid)]
+        for name in images:
+            write_image(folder / "NLMCXR_png" / f"{name}.png")
+        path = folder / "ecgen-radiology" / f"{uid}.xml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        listed = "".join(IMAGE.format(name=name) for name in images)
+        path.write_text(REPORT.format(uid=uid, findings=findings(uid), images=listed))
+    return folder
+
+
+def as_tables(folder: Path, count: int = 28) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "indiana_reports.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["uid", "MeSH", "Problems", "image", *("indication", "comparison", "findings", "impression")])
+        for uid in range(1, count + 1):
+            text = findings(uid).replace("&amp;", "&")
+            row = [uid, "normal", "normal", "Xray", f"Cough number {uid}", "None.", text, f"1. No acute process {uid}."]
+            writer.writerow(row)
+    write_projections(folder, count)
+    for uid in range(1, count + 1):
+        for name in names(uid):
+            write_image(folder / "images" / "images_normalized" / f"{name}.dcm.png")
+    return folder
+
+
+def write_projections(folder: Path, count: int = 28) -> None:
+    with open(folder / "indiana_projections.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["uid", "filename", "projection"])
+        for uid in range(1, count + 1):
+            for name, projection in zip(names(uid), ("Frontal", "Lateral"), strict=True):
+                writer.writerow([uid, f"{name}.dcm.png", projection])
+
+
+def contents(out: Path) -> dict:
+    return {
+        record["study_id"]: (split, record["text"], record["view"], record["image"])
+        for split in records.splits(out)
+        for record in records.open_split(out, split)
+    }
+
+
+def test_both_forms_give_the_same_records(tmp_path):
+    xml = open_i.prepare(as_xml(tmp_path / "xml"), tmp_path / "a", **COMMON)
+    tables = open_i.prepare(as_tables(tmp_path / "tables"), tmp_path / "b", **COMMON)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    for report in (xml, tables):
+        assert (report["found"], report["kept"], report["rejected"]) == (28, 24, {"no_wanted_section": 4})
+        assert report["images_of_other_views"] == 28
+        assert report["subjects_in_several_splits"] == 0
+    assert (xml["form"], tables["form"]) == ("xml", "tables")
+    assert xml["views_guessed"] == 56
+    assert "views_guessed" not in tables
+    split, text, view, _ = contents(tmp_path / "a")[b"5"]
+    assert split in records.SPLITS
+    assert (text, view) == (b"Heart & lungs of 5 are normal.", b"FRONTAL")
+
+
+def test_projections_beside_xml_are_used(tmp_path):
+    as_xml(tmp_path / "in")
+    write_projections(tmp_path / "in")
+    path = tmp_path / "in" / "indiana_projections.csv"
+    swapped = {"Frontal": "Lateral", "Lateral": "Frontal"}
+    rows = [row.rsplit(",", 1) for row in path.read_text().splitlines()]
+    path.write_text("\n".join(f"{head},{swapped.get(last, last)}" for head, last in rows) + "\n")
+    report = open_i.prepare(tmp_path / "in", tmp_path / "out", **COMMON)
+    # Names in the XML files carry a prefix and no suffix; those of the table do not.
+    assert "views_guessed" not in report
+    ids = [record["id"] for split in report["splits"] for record in records.open_split(tmp_path / "out", split)]
+    assert all(name.endswith(b"2001") for name in ids)
+
+
+def test_views_sections_and_fallback(tmp_path):
+    source = as_tables(tmp_path / "in")
+    report = open_i.prepare(source, tmp_path / "a", views=(), fallback=("impression",), **COMMON)
+    assert report["kept"] == report["found"] == 56
+    lateral = open_i.prepare(source, tmp_path / "b", views=("lateral",), sections=("full",), **COMMON)
+    assert lateral["kept"] == 28
+    assert contents(tmp_path / "b")[b"7"][1] == b"No acute process 7. Cough number 7 None."
+    for wrong in ({"views": ("AP",)}, {"sections": ("technique",)}, {"labels": "x"}, {"limit": 0}, {"uncertain": "x"}):
+        with pytest.raises(DataError):
+            open_i.prepare(source, tmp_path / "c", **{**COMMON, **wrong})
+
+
+def test_every_fault_has_its_reason(tmp_path):
+    source = as_xml(tmp_path / "in")
+    folder = source / "ecgen-radiology"
+    (folder / "1.xml").write_text("<eCitation><unclosed>")
+    (folder / "2.xml").write_text('<!DOCTYPE x [<!ENTITY a "b">]><eCitation>&a;</eCitation>')
+    (folder / "3.xml").write_text(REPORT.format(uid=3, findings="Clear.", images=""))
+    (folder / "4.xml").write_text(REPORT.format(uid=4, findings="x", images=IMAGE.format(name="../../up")))
+    (folder / "5.xml").write_text("<eCitation>" + IMAGE.format(name="CXR5_5_IM-0005-1001") + "</eCitation>")
+    (source / "NLMCXR_png" / "CXR6_6_IM-0006-1001.png").unlink()
+    (source / "NLMCXR_png" / "CXR8_8_IM-0008-1001.png").write_bytes(b"junk")
+    (folder / "9.xml").write_text(REPORT.format(uid=9, findings="x", images=IMAGE.format(name="CXR10_10_IM-0010-1001")))
+    report = open_i.prepare(source, tmp_path / "out", max_rejected=1, **COMMON)
+    listed = [json.loads(line) for line in (tmp_path / "out" / records.REJECTED_FILE).read_text().splitlines()]
+    assert {(row["id"], row["reason"]) for row in listed} == {
+        ("1", "unreadable_report"),
+        ("2", "unreadable_report"),
+        ("3", "no_frontal_image"),
+        ("../../up", "unsafe_path"),
+        ("CXR5_5_IM-0005-1001", "empty_text"),
+        ("CXR6_6_IM-0006-1001", "missing_image"),
+        ("CXR8_8_IM-0008-1001", "unreadable_image"),
+        ("CXR10_10_IM-0010-1001", "duplicate_id"),
+        *((f"CXR{n}_{n}_IM-{n:04}-1001", "no_wanted_section") for n in (7, 14, 21, 28)),
+    }
+    assert report["found"] == 28 == report["kept"] + sum(report["rejected"].values())
+
+
+def test_errors_name_the_files(tmp_path, capsys):
+    out = f"--out={tmp_path}/out"
+    assert command.main(["open_i", f"--source={tmp_path}/no", out, "--labels=none"]) == 2
+    assert command.main(["open_i", f"--source={tmp_path}", out, "--labels=none"]) == 2
+    err = capsys.readouterr().err
+    assert "ecgen-radiology" in err
+    assert "indiana_reports.csv" in err
+    source = as_tables(tmp_path / "in", 8)
+    assert command.main(["open_i", f"--source={source}", out, "--labels=none"]) == 0
+    (source / "indiana_projections.csv").unlink()
+    assert command.main(["open_i", f"--source={source}", f"{out}2", "--labels=none"]) == 2
+    assert "indiana_projections.csv" in capsys.readouterr().err
+
+
+def test_labels_by_our_labeler(tmp_path):
+    clinical = pytest.importorskip("medvill_jax.metrics.clinical")
+    open_i.prepare(as_tables(tmp_path / "in"), tmp_path / "out", progress=False)
+    source = records.open_split(tmp_path / "out", "train")
+    texts = [source[i]["text"].decode() for i in range(len(source))]
+    stored = np.stack([source[i]["labels"] for i in range(len(source))])
+    assert np.array_equal(stored, clinical.label_batch(texts))

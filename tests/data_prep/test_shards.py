@@ -1,0 +1,242 @@
+"""Shards: the same records whoever makes them, none made twice after a kill, memory that does not grow."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import build, card, pairs, runners, shards, spool
+from data_prep.runners import BeamOptions
+from data_prep.workspace import Stopped
+from medvill_jax.data import records
+from medvill_jax.data.records import DataError
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+def write_index(folder: Path, count: int, size: int = 40) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        Image.fromarray(rng.integers(0, 256, (size, size), np.uint8)).save(folder / f"{number}.png")
+    with open(folder / "index.jsonl", "w") as file:
+        for i in range(count):
+            row = {"id": f"i{i}", "image": f"{i % 8}.png", "text": f"Film {i % 50} is normal.", "subject_id": i // 2}
+            row["labels"] = {"Pleural Effusion": 1, "Edema": -1} if i % 3 else {}
+            file.write(json.dumps(row) + "\n")
+    return folder / "index.jsonl"
+
+
+def contents(out: Path) -> dict[str, list[dict]]:
+    return {split: list(records.open_split(out, split)) for split in records.splits(out)}
+
+
+def same(one: Path, two: Path) -> bool:
+    a, b = contents(one), contents(two)
+    return a.keys() == b.keys() and all(
+        len(a[split]) == len(b[split])
+        and all(np.array_equal(x[key], y[key]) for x, y in zip(a[split], b[split], strict=True) for key in x)
+        for split in a
+    )
+
+
+def test_the_order_is_that_of_tfds_and_shards_are_files(tmp_path, monkeypatch):
+    index = write_index(tmp_path / "in", 120)
+    whole = pairs.prepare(index, tmp_path / "whole", progress=False)
+    monkeypatch.setattr(spool, "RECORDS_PER_SHARD", 16)
+    report = pairs.prepare(index, tmp_path / "parts", progress=False)
+    assert report == whole
+    files = list((tmp_path / "parts").glob("*-train.array_record-*"))
+    assert len(files) == -(-report["splits"]["train"] // 16)
+    assert same(tmp_path / "whole", tmp_path / "parts")
+    from tensorflow_datasets.core import hashing
+
+    ids = [record["id"].decode() for record in contents(tmp_path / "whole")["train"]]
+    hasher = hashing.Hasher("train")
+    assert ids == sorted(ids, key=hasher.hash_key)
+    for split in report["splits"]:
+        index_of = records.read_index(tmp_path / "parts", split)
+        scanned = records._scan(tmp_path / "parts", split)
+        assert all(np.array_equal(index_of[key], scanned[key]) for key in scanned)
+
+
+def test_a_shard_whose_images_all_fail_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool, "RECORDS_PER_SHARD", 5)
+    index = write_index(tmp_path / "in", 60)
+    pairs.prepare(index, tmp_path / "whole", progress=False)
+    lost = {record["id"].decode() for record in contents(tmp_path / "whole")["train"][5:10]}
+    rows = [json.loads(line) for line in index.read_text().splitlines()]
+    index.write_text("".join(json.dumps({**r, "image": "x.png"} if r["id"] in lost else r) + "\n" for r in rows))
+    report = pairs.prepare(index, tmp_path / "out", max_rejected=0.2, progress=False)
+    assert report["rejected"] == {"missing_image": 5}
+    kept = [record["id"].decode() for record in contents(tmp_path / "out")["train"]]
+    before = [record["id"].decode() for record in contents(tmp_path / "whole")["train"]]
+    assert kept == [i for i in before if i not in lost]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, OSError])
+def test_an_interrupted_build_goes_on_with_the_shards_it_has(tmp_path, monkeypatch, stop):
+    monkeypatch.setattr(spool, "RECORDS_PER_SHARD", 16)
+    index = write_index(tmp_path / "in", 200)
+    pairs.prepare(index, tmp_path / "whole", progress=False)
+    serialized, made = shards._serialized, []
+
+    def breaking(shard, stats, progress):
+        if len(made) == 4:
+            raise stop
+        made.append(shard.file)
+        return serialized(shard, stats, progress)
+
+    monkeypatch.setattr(shards, "_serialized", breaking)
+    with pytest.raises(stop):
+        pairs.prepare(index, tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+    finished = {path: path.stat().st_ino for path in made}
+    made.clear()
+    monkeypatch.setattr(shards, "_serialized", lambda *args: made.append(args[0].file) or serialized(*args))
+    monkeypatch.setattr(pairs, "_row", lambda *args: pytest.fail("the rows were read again"))
+    report = pairs.prepare(index, tmp_path / "out", progress=False)
+    assert isinstance(report, build.Report)
+    assert report.timing["images_resumed"] == 64
+    assert not set(made) & set(finished)
+    assert {path.stat().st_ino for path in (tmp_path / "out").iterdir()} > set(finished.values())
+    assert same(tmp_path / "whole", tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "whole"]
+
+
+def test_a_killed_command_goes_on(tmp_path):
+    index = write_index(tmp_path / "in", 6000)
+    command = [sys.executable, "-m", "data_prep", "pairs", f"--source={index}", f"--out={tmp_path}/out"]
+    process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    work = tmp_path / ".out.building"
+    while len(list(work.glob("shards/*.json"))) < 2:
+        time.sleep(0.002)
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    there = {path.name: path.stat().st_ino for path in work.glob("shards/*.array_record")}
+    made = [name for name in there if (work / "shards" / name).with_suffix(".json").is_file()]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert "were there from a run before" in done.stdout
+    kept = {path.stat().st_ino for path in (tmp_path / "out").glob("*.array_record-*")}
+    assert {there[name] for name in made} <= kept
+    assert records.splits(tmp_path / "out")["train"] > 4000
+    assert sorted(os.listdir(tmp_path)) == ["in", "out"]
+
+
+def test_other_options_do_not_use_what_is_left(tmp_path, monkeypatch):
+    index = write_index(tmp_path / "in", 60)
+    monkeypatch.setattr(build, "run_shards", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        pairs.prepare(index, tmp_path / "out", progress=False)
+    assert (tmp_path / ".out.building" / spool.PLAN_FILE).is_file()
+    monkeypatch.undo()
+    assert pairs.prepare(index, tmp_path / "out", limit=30, progress=False)["found"] == 30
+
+
+def test_a_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool, "RECORDS_PER_SHARD", 16)
+    index = write_index(tmp_path / "in", 100)
+    make, made = shards.make_shard, []
+
+    def full(shard, progress):
+        if len(made) == 2:
+            raise Stopped("the records could not be written: no space")
+        made.append(make(shard, progress))
+
+    monkeypatch.setattr(runners, "make_shard", full)
+    with pytest.raises(DataError, match=r"(?s)no space.*The same command goes on"):
+        pairs.prepare(index, tmp_path / "out", progress=False)
+    monkeypatch.undo()
+    report = pairs.prepare(index, tmp_path / "out", progress=False)
+    assert isinstance(report, build.Report)
+    assert report.timing["images_resumed"] == 32
+
+
+def test_beam_makes_the_same_records(tmp_path, monkeypatch):
+    pytest.importorskip("apache_beam")
+    monkeypatch.setattr(spool, "RECORDS_PER_SHARD", 50)
+    index = write_index(tmp_path / "in", 300)
+    one = pairs.prepare(index, tmp_path / "threads", progress=False)
+    beam = BeamOptions("DirectRunner", 2)
+    two = pairs.prepare(index, tmp_path / "beam", beam=beam, progress=False)
+    assert one == two
+    assert same(tmp_path / "threads", tmp_path / "beam")
+
+
+def test_beam_from_the_command_line(tmp_path):
+    pytest.importorskip("apache_beam")
+    index = write_index(tmp_path / "in", 40)
+    command = [sys.executable, "-W", "ignore", "-m", "data_prep", "pairs", f"--source={index}", f"--out={tmp_path}/out"]
+    beam = ["--beam_runner=DirectRunner", "--num_workers=2"]
+    done = subprocess.run([*command, *beam], cwd=REPO, capture_output=True, text=True, check=True)
+    assert "kept             40" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_beam_flags(monkeypatch):
+    with pytest.raises(DataError, match="at least one"):
+        BeamOptions("DirectRunner", 0).check()
+    try:
+        import apache_beam  # noqa: F401
+    except ImportError:
+        with pytest.raises(DataError, match="pip install"):
+            BeamOptions("DirectRunner", 2).check()
+        return
+    options = BeamOptions("DirectRunner", 2, "--temp_location='/a b'").pipeline_options().get_all_options()
+    assert options["direct_num_workers"] == 2
+    assert options["direct_running_mode"] == "multi_processing"
+    assert options["temp_location"] == "/a b"
+    assert BeamOptions("FlinkRunner", 3).pipeline_options().view_as
+    with pytest.raises(DataError, match="NoSuchRunner"):
+        BeamOptions("NoSuchRunner").check()
+
+
+def peak_memory(index: Path, out: Path) -> int:
+    """MiB that a build holds at its peak, in a process of its own."""
+    code = (
+        "import resource, sys; from pathlib import Path; from data_prep import pairs\n"
+        "pairs.prepare(Path(sys.argv[1]), Path(sys.argv[2]), progress=False)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    command = [sys.executable, "-c", code, str(index), str(out)]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1])
+
+
+def test_memory_does_not_grow_with_the_number_of_rows(tmp_path):
+    few = peak_memory(write_index(tmp_path / "few", 500, size=128), tmp_path / "out_few")
+    many = peak_memory(write_index(tmp_path / "many", 5000, size=128), tmp_path / "out_many")
+    assert many < few + 60
+    assert many < 1024
+
+
+def test_data_card_and_contact_sheet(tmp_path):
+    index = write_index(tmp_path / "in", 100)
+    with open(index, "a") as file:
+        file.write('{"id": "bad|id", "image": "x.png", "text": "t"}\n')
+    report = pairs.prepare(index, tmp_path / "out", contact_sheet=True, progress=False)
+    text = (tmp_path / "out" / card.CARD_FILE).read_text()
+    for part in (
+        *("| found | 101 |", "| kept | 100 |", "| rejected | 1 |", "missing_image", "| train |", "Pleural Effusion"),
+        *(report["checksum_of_ids"], "tensorflow-datasets", "Equal texts: 50 of 100", "| image_size | `512` |"),
+    ):
+        assert part in text, part
+    assert report["duplicate_texts"]["over_all"] == 50
+    assert report["images"]["height"]["p50"] == 40
+    with Image.open(tmp_path / "out" / card.SHEET_FILE) as sheet:
+        assert sheet.size == (6 * 220, 4 * 272)
+        assert np.asarray(sheet).std() > 20
+    pairs.prepare(index, tmp_path / "plain", progress=False)
+    assert not (tmp_path / "plain" / card.SHEET_FILE).exists()
+    again = pairs.prepare(index, tmp_path / "plain", contact_sheet=True, progress=False)
+    assert again["reused"]
+    assert (tmp_path / "plain" / card.SHEET_FILE).is_file()
