@@ -185,6 +185,8 @@ class _Source:
         return len(self._source)
 
     def __getitem__(self, record: int) -> Any:
+        if not 0 <= record < len(self):
+            raise IndexError(f"record {record} of {len(self)}")
         try:
             return self._source[record]
         except Exception as error:  # RuntimeError of the reader, or DecodeError of protobuf
