@@ -17,12 +17,19 @@ EXTRAS = {
     ],
     # Reading and writing PyTorch checkpoints.
     "convert": ["torch>=2.6"],
+    # Scoring generated reports; METEOR also wants Java on the PATH.
+    "generate": ["pycocoevalcap>=1.2", "rouge-score>=0.1.2", "sacrebleu>=2.4"],
+    # CheXbert F1 and RadGraph F1; their weights come from their authors. Brings PyTorch.
+    "clinical": ["f1chexbert>=0.0.2", "radgraph>=0.1.18"],
     "cuda": ["jax[cuda12]>=0.10"],
     "tpu": ["jax[tpu]>=0.10"],
 }
 EXTRAS["test"] = [
     *EXTRAS["prep"],
+    *EXTRAS["generate"],
     "hypothesis>=6.100",
+    # The released code computes its BLEU with it.
+    "nltk>=3.9",
     "pyright>=1.1.400",
     "pytest>=8",
     "ruff>=0.9",

@@ -16,17 +16,17 @@ or doubts nothing but devices, outside of the 14 too (a granuloma is a finding),
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, NoReturn, get_args
+from typing import IO, Any, Literal, get_args
 
 import numpy as np
 
 from medvill_jax.metrics.clinical_rules import ABSENT, NEGATIVE, OTHER, POSITIVE, UNCERTAIN, read, sentences
+from medvill_jax.metrics.command import Parser
 
 # Names and order of the columns of CheXpert's and MIMIC-CXR-JPG's label files.
 FINDINGS = (
@@ -182,21 +182,9 @@ def _row(line: bytes, where: str) -> tuple[str | int, str | None]:
     return row["id"], row["text"]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, and the status that every other mistake has."""
-        print(f"error: {message}; --help tells more", file=sys.stderr)
-        sys.exit(1)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0 done, 1 something to correct, 130 interrupted."""
-    parser = _Parser(
-        prog="python -m medvill_jax.metrics.clinical",
-        description=_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("python -m medvill_jax.metrics.clinical", _HELP)
     parser.add_argument("--input", type=Path, required=True, help=".jsonl with one report per line: id, text")
     parser.add_argument("--output", type=Path, required=True, help=".jsonl to write, one row of labels per report")
     parser.add_argument(

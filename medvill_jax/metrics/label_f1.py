@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,13 +11,15 @@ from medvill_jax.metrics.clinical_rules import ABSENT, NEGATIVE, POSITIVE, UNCER
 
 # The findings of the CheXpert competition (Irvin et al. 2019).
 COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+# What "uncertain" counts as.
+Uncertain = Literal["positive", "negative", "ignore"]
 
 
 def clinical_f1(
     reference: np.ndarray,
     hypothesis: np.ndarray,
     *,
-    uncertain: Literal["positive", "negative", "ignore"] = "positive",
+    uncertain: Uncertain = "positive",
 ) -> dict[str, float]:
     """Precision, recall and F1 of the positive class, micro- and macro-averaged, over 14 and over 5 findings.
 
@@ -37,6 +38,21 @@ def clinical_f1(
     Raises:
       ValueError: shapes that differ or are not `[N, 14]`, another value in them, or no such `uncertain`.
     """
+    counts = f1_counts(reference, hypothesis, uncertain=uncertain).sum(0)
+    return {name: float(value) for name, value in f1_of_counts(counts).items()}
+
+
+def f1_counts(
+    reference: np.ndarray,
+    hypothesis: np.ndarray,
+    *,
+    uncertain: Uncertain = "positive",
+) -> np.ndarray:
+    """What each report adds to the counts behind `clinical_f1`; arguments and errors are the same.
+
+    Returns:
+      int64 `[N, 14, 3]`: 1 where a finding was hit, falsely given, missed.
+    """
     for name, array in (("reference", reference), ("hypothesis", hypothesis)):
         if array.ndim != 2 or array.shape[1] != len(FINDINGS):
             raise ValueError(f"{name} has shape {list(array.shape)}; expected [N, {len(FINDINGS)}]")
@@ -52,32 +68,37 @@ def clinical_f1(
     counted = np.ones(true.shape, bool)
     if uncertain == "ignore":
         counted = (reference != UNCERTAIN) & (hypothesis != UNCERTAIN)
-    hits = (true & given & counted).sum(0)  # int [14]
-    false = (~true & given & counted).sum(0)
-    missed = (true & ~given & counted).sum(0)
+    return np.stack([true & given & counted, ~true & given & counted, true & ~given & counted], -1).astype(np.int64)
 
-    figures: dict[str, float] = {}
+
+def f1_of_counts(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """The figures of `clinical_f1` from counts that are already summed over reports.
+
+    Args:
+      counts: `[..., 14, 3]`: how often a finding was hit, falsely given and missed.
+
+    Returns:
+      The names of `clinical_f1`, each float64 `[...]`.
+    """
+    figures: dict[str, np.ndarray] = {}
     for size, names in ((14, FINDINGS), (5, COMPETITION)):
-        columns = [FINDINGS.index(name) for name in names]
-        figures |= _figures(hits[columns], false[columns], missed[columns], size)
+        some = counts[..., [FINDINGS.index(name) for name in names], :]
+        there = some.sum(-1) > 0  # [..., size]
+        number = there.sum(-1)
+        micro = _scores(some.sum(-2))
+        macro = [_ratio(np.where(there, each, 0.0).sum(-1), number) for each in _scores(some)]
+        for average, values in (("micro", micro), ("macro", macro)):
+            for kind, value in zip(("precision", "recall", "f1"), values, strict=True):
+                figures[f"clinical_{average}_{kind}_{size}"] = np.where(number > 0, value, np.nan)
+        figures[f"clinical_empty_{size}"] = (size - number).astype(np.float64)
     return figures
 
 
-def _figures(hits: np.ndarray, false: np.ndarray, missed: np.ndarray, size: int) -> dict[str, float]:
-    there = (hits + false + missed) > 0
-    each = [_scores(h, f, m) for h, f, m in zip(hits[there], false[there], missed[there], strict=True)]
-    micro = _scores(hits.sum(), false.sum(), missed.sum()) if each else (float("nan"),) * 3
-    macro: Sequence[float] = np.mean(each, axis=0).tolist() if each else (float("nan"),) * 3
-    kinds = ("precision", "recall", "f1")
-    return {
-        **{f"clinical_micro_{kind}_{size}": value for kind, value in zip(kinds, micro, strict=True)},
-        **{f"clinical_macro_{kind}_{size}": value for kind, value in zip(kinds, macro, strict=True)},
-        f"clinical_empty_{size}": float((~there).sum()),
-    }
+def _scores(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall, F1 of `[..., 3]`; a ratio without a denominator is 0, as something was missed or false."""
+    hits, false, missed = np.moveaxis(counts, -1, 0)
+    return _ratio(hits, hits + false), _ratio(hits, hits + missed), _ratio(2 * hits, 2 * hits + false + missed)
 
 
-def _scores(hits: int, false: int, missed: int) -> tuple[float, float, float]:
-    """Precision, recall, F1; a ratio without a denominator is 0, as something was missed or falsely given."""
-    precision = hits / (hits + false) if hits + false else 0.0
-    recall = hits / (hits + missed) if hits + missed else 0.0
-    return float(precision), float(recall), float(2 * hits / (2 * hits + false + missed))
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    return np.where(below > 0, above / np.maximum(below, 1), 0.0)

@@ -1,0 +1,116 @@
+"""Generated reports in the form that ReXrank's evaluation script reads.
+
+ReXrank (Zhang et al. 2024, rexrank.ai) describes a test set as one JSON object, study -> its images and sections, and
+scores the same object with the key `model_prediction` added to every study. The leaderboard itself takes a program
+that writes such a file from such a description; this file serves to run its evaluation script on our reports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from medvill_jax.metrics.command import Parser
+from medvill_jax.metrics.predictions import Prediction, PredictionError, read
+
+_HELP = """\
+Writes generated reports in the form that ReXrank's evaluation script reads.
+
+  python -m medvill_jax.metrics.rexrank predictions.jsonl --test=ReXRank_MIMICCXR_test.json --out=submission.json
+
+The test description comes from ReXrank: one object, study -> {"image_path": [...], "key_image_path": "...", ...}. A
+prediction belongs to a study whose name is its id (with or without a leading s), or to the study of the image whose
+file name, without its ending, is its id; of several images the key image counts, else the first that has a prediction.
+Every study needs one. All that the description says is kept, and model_prediction is added.
+
+Exit status: 0 done, 1 something to correct, said in one line on stderr.
+"""
+
+
+class RexrankError(Exception):
+    """The description and the predictions do not fit; the message says why, and is shown without a trace."""
+
+
+def submission(studies: dict[str, dict[str, Any]], predictions: Sequence[Prediction]) -> dict[str, dict[str, Any]]:
+    """The description with `model_prediction` added to every study.
+
+    Raises:
+      RexrankError: studies without a prediction, with how many and one of them.
+    """
+    known = {each.id: each.hypothesis for each in predictions}
+    out: dict[str, dict[str, Any]] = {}
+    missing: list[str] = []
+    for study, fields in studies.items():
+        found = next((known[name] for name in _names(study, fields) if name in known), None)
+        if found is None:
+            missing.append(study)
+        else:
+            out[study] = {**fields, "model_prediction": found}
+    if missing:
+        raise RexrankError(f"{len(missing)} of {len(studies)} studies have no prediction (such as {missing[0]!r})")
+    return out
+
+
+def _names(study: str, fields: dict[str, Any]) -> list[str]:
+    images = fields.get("image_path") or []
+    paths = [fields.get("key_image_path"), *(images if isinstance(images, list) else [images])]
+    return [study, f"s{study}", *(PurePosixPath(path).stem for path in paths if isinstance(path, str))]
+
+
+def export(predictions: Path, test: Path, target: Path) -> int:
+    """Writes `submission` of a prediction file; `target` appears only once it is complete.
+
+    Returns:
+      How many studies.
+
+    Raises:
+      RexrankError, PredictionError: a file that cannot be read or written, or files that do not fit.
+    """
+    rows = read(predictions)
+    try:
+        studies: Any = json.loads(test.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RexrankError(f"{test}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise RexrankError(f"{test}: not a JSON file ({type(error).__name__})") from error
+    if not isinstance(studies, dict) or not studies or not all(isinstance(each, dict) for each in studies.values()):
+        raise RexrankError(f"{test}: expected one object, study -> its images and sections")
+    out = submission(studies, rows)
+    if target.is_dir():
+        raise RexrankError(f"{target}: is a folder, not a file to write")
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(out, indent=2) + "\n", encoding="utf-8")
+        partial.replace(target)
+    except OSError as error:
+        raise RexrankError(f"{target}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return len(out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status: 0 done, 1 something to correct, 130 interrupted."""
+    parser = Parser("python -m medvill_jax.metrics.rexrank", _HELP)
+    parser.add_argument("predictions", type=Path, help="predictions.jsonl of a run")
+    parser.add_argument("--test", type=Path, required=True, metavar="JSON", help="ReXrank's description of a test set")
+    parser.add_argument("--out", type=Path, required=True, metavar="JSON", help="the file to write")
+    args = parser.parse_args(argv)
+    try:
+        count = export(args.predictions, args.test, args.out)
+    except (RexrankError, PredictionError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing was written", file=sys.stderr)
+        return 130
+    print(f"{count} studies: {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""Intervals and p values against what is known about them."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medvill_jax.metrics import bootstrap
+from medvill_jax.metrics.bootstrap import interval, interval_of, mean, paired
+
+
+def rows_of(values) -> np.ndarray:
+    values = np.asarray(values, float)
+    return np.stack([values, np.ones_like(values)], 1)
+
+
+def test_interval_of_a_mean_is_that_of_the_normal_approximation() -> None:
+    values = np.random.default_rng(0).normal(3, 2, 2000)
+    low, high = interval(rows_of(values), mean, resamples=4000)[:, 0]
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    assert [low, high] == pytest.approx([values.mean() - half, values.mean() + half], abs=half / 10)
+
+
+@given(st.lists(st.floats(-10, 10), min_size=8, max_size=40), st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_interval_of_a_mean_holds_the_mean_and_ignores_nothing(values: list[float], seed: int) -> None:
+    rows = rows_of(values)
+    (low,), (high,) = interval(rows, mean, seed=seed, resamples=400)
+    assert low - 1e-9 <= np.mean(values) <= high + 1e-9
+    assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+    assert np.array_equal(interval(rows, mean, seed=seed, resamples=400), [[low], [high]])
+
+
+def test_the_seed_decides() -> None:
+    rows = rows_of(np.arange(50))
+    assert not np.array_equal(interval(rows, mean, seed=0), interval(rows, mean, seed=1))
+    one, again = (paired(rows, rows[::-1], mean, seed=3) for _ in range(2))
+    for name, values in vars(one).items():
+        assert np.array_equal(values, vars(again)[name])
+
+
+def test_memory_bound_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = rows_of(np.random.default_rng(0).normal(size=30))
+    whole = interval(rows, mean, resamples=100), paired(rows, rows[::-1], mean, method="bootstrap", resamples=100)
+    monkeypatch.setattr(bootstrap, "_CHUNK", 30 * 7)
+    parts = interval(rows, mean, resamples=100), paired(rows, rows[::-1], mean, method="bootstrap", resamples=100)
+    np.testing.assert_allclose(parts[0], whole[0])
+    np.testing.assert_allclose(parts[1].low, whole[1].low)
+    np.testing.assert_allclose(parts[1].p, whole[1].p)
+
+
+def test_any_metric_has_an_interval_and_it_is_that_of_the_sums() -> None:
+    values = np.random.default_rng(1).exponential(size=40)
+    numbers = interval_of(lambda drawn: values[drawn].mean(), len(values), resamples=300, seed=5)
+    assert numbers == pytest.approx(tuple(interval(rows_of(values), mean, resamples=300, seed=5)[:, 0]))
+
+
+def test_one_example_and_equal_examples_have_an_interval_of_no_width() -> None:
+    assert interval(rows_of([0.25]), mean).tolist() == [[0.25], [0.25]]
+    assert interval(rows_of([0.5] * 9), mean).tolist() == [[0.5], [0.5]]
+
+
+def test_undefined_figures() -> None:
+    rows = np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    ratio = mean  # NaN in a resample without the first row, which is left out
+    assert interval(rows, ratio).tolist() == [[1.0], [1.0]]
+    assert np.isnan(interval(rows[1:], ratio)).all()
+    result = paired(rows[1:], rows[1:], ratio)
+    assert all(np.isnan(each).all() for each in vars(result).values())
+
+
+@pytest.mark.parametrize("method", ["randomisation", "bootstrap"])
+def test_p_values(method) -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=300)
+    better = paired(rows_of(a), rows_of(a + 0.3 + rng.normal(0, 0.5, 300)), mean, method=method)
+    assert better.p[0] == pytest.approx(1 / 1001)
+    assert 0 < better.low[0] < better.difference[0] < better.high[0]
+    same = paired(rows_of(a), rows_of(a), mean, method=method)
+    assert (same.difference[0], same.low[0], same.high[0], same.p[0]) == (0, 0, 0, 1)
+
+
+def test_swapping_the_runs_turns_the_difference_around() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rows_of(rng.normal(size=60)), rows_of(rng.normal(0.2, 1, size=60))
+    one, other = paired(a, b, mean), paired(b, a, mean)
+    assert one.difference == pytest.approx(-other.difference)
+    assert one.low == pytest.approx(-other.high)
+    assert one.p == pytest.approx(other.p)
+
+
+def test_randomisation_by_enumeration() -> None:
+    # Five examples, all better by 1: of 32 ways to swap, 2 have a difference as large; p goes to 1/16.
+    a = rows_of([0.0] * 5)
+    assert paired(a, rows_of([1.0] * 5), mean, resamples=20_000).p[0] == pytest.approx(1 / 16, abs=0.006)
+
+
+def test_p_values_are_uniform_where_nothing_differs() -> None:
+    rng = np.random.default_rng(0)
+    draws = [(rng.normal(size=40), rng.normal(size=40)) for _ in range(300)]
+    p = np.array([paired(rows_of(a), rows_of(b), mean, resamples=200, seed=k).p[0] for k, (a, b) in enumerate(draws)])
+    for level in (0.05, 0.2, 0.5):
+        assert (p <= level).mean() == pytest.approx(level, abs=0.07)
+
+
+def test_a_thousand_resamples_of_three_thousand_examples_take_seconds() -> None:
+    start = time.process_time()
+    interval(np.random.default_rng(0).integers(0, 9, (3000, 10)), lambda sums: sums[..., :4] / sums[..., 4:8])
+    assert time.process_time() - start < 20  # far more than it takes; per-resample loops take minutes
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: interval(np.zeros((0, 2)), mean), "at least one example"),
+        (lambda: interval(np.zeros(3), mean), "expected"),
+        (lambda: interval(rows_of([1]), mean, resamples=0), "resamples=0"),
+        (lambda: interval(rows_of([1]), mean, level=95), "level=95"),
+        (lambda: paired(rows_of([1]), rows_of([1, 2]), mean), "the runs have rows of shapes"),
+        (lambda: paired(rows_of([1]), rows_of([1]), mean, method="t"), "there are randomisation, bootstrap"),  # pyright: ignore
+    ],
+)
+def test_wrong_arguments_are_refused(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
