@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     # Orbax warns of every checkpoint without figures, JAX tells of every platform that is not there.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    absl.logging.set_verbosity(absl.logging.ERROR)
     logging.getLogger("jax").setLevel(logging.WARNING)
 
     from data_prep import phantom
