@@ -72,10 +72,12 @@ def main(argv: Sequence[str]) -> None:
     from data_prep import phantom
     from medvill_jax.data.records import DataError
     from medvill_jax.hub.errors import HubError
-    from medvill_jax.tasks import pretrain
+    from medvill_jax.metrics.command import MissingExtra
+    from medvill_jax.metrics.predictions import PredictionError
+    from medvill_jax.tasks import generate, pretrain
     from medvill_jax.training import checkpoint, loop, trainer
 
-    tasks = {"pretrain": pretrain.Task}
+    tasks = {"pretrain": pretrain.Task, "generate": generate.Task}
     config = CONFIG.value
     workdir = Path(WORKDIR.value) if WORKDIR.value else default_workdir()
     logging.info("workdir: %s", workdir)
@@ -86,11 +88,18 @@ def main(argv: Sequence[str]) -> None:
             config.data.path = str(phantom.prepare(workdir / "data", **config.data.phantom))
         config.lock()
         task = tasks[config.task](config, workdir)
-    except (DataError, ValueError, trainer.WorkdirError) as error:
+    except (DataError, MissingExtra, ValueError, trainer.WorkdirError) as error:
         fail(error)
     try:
         figures = task.evaluate_best() if EVAL_ONLY.value else task.fit()
-    except (DataError, HubError, checkpoint.CheckpointError, loop.NotFiniteError, trainer.WorkdirError) as error:
+    except (
+        DataError,
+        HubError,
+        PredictionError,
+        checkpoint.CheckpointError,
+        loop.NotFiniteError,
+        trainer.WorkdirError,
+    ) as error:
         fail(error)
     if figures:
         print("\n".join(task.closing_lines(figures)))

@@ -79,3 +79,39 @@ def base() -> ConfigDict:
     config.checkpoint.metric = "eval/loss"
     config.checkpoint.higher_is_better = False
     return config
+
+
+def small(config: Any) -> None:
+    """A network for a laptop CPU or one small GPU, and the cadence and optimizer that go with it."""
+    config.batch_size = 32
+    config.model.image_encoder = "resnet_tiny"
+    config.model.image_size = 128
+    config.model.num_cells = 0
+    config.model.text_len = 62
+    config.model.hidden_size = 128
+    config.model.num_layers = 4
+    config.model.num_heads = 4
+    config.model.intermediate_size = 512
+    config.model.max_positions = 128
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_steps = 50
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.clip_norm = 1.0
+    config.log.every_steps = 10
+    config.eval.every_steps = 200
+    config.eval.short_runs = True
+    config.checkpoint.every_steps = 100
+
+
+def phantom(config: Any) -> None:
+    """On top of `small`: data that the run makes itself, and a network for them."""
+    config.data.phantom = ConfigDict({"studies": 6000, "seed": 0, "image_size": 128})
+    config.data.crop_ratio = (0.9, 1.1)
+    config.model.num_layers = 3
+    config.model.text_len = 54
+    config.model.dropout = 0.0
+    # A network this narrow needs larger weights than BERT's for its first attention to differ from an average.
+    config.model.initializer_range = 0.08
+    config.optimizer.beta2 = 0.98
+    config.eval.every_steps = 500

@@ -47,6 +47,18 @@ def pretrain_spec(batch_size: int, *, image_size: int, text_len: int, max_predic
     }
 
 
+def report_spec(batch_size: int, *, image_size: int, text_len: int, max_predictions: int) -> BatchSpec:
+    """Report generation batch (SPEC sections 7 and 8).
+
+    `image`, `text_lens`, `weights` and the `mlm_...` keys as in `pretrain_spec`; the latter may also hold the position
+    of the final [SEP], and are absent if `max_predictions` is 0. `text_ids` holds what the model reads: masked words,
+    or the report as it is if there are no predictions.
+    """
+    spec = pretrain_spec(batch_size, image_size=image_size, text_len=text_len, max_predictions=max_predictions)
+    del spec["itm_labels"]
+    return spec if max_predictions else {name: s for name, s in spec.items() if not name.startswith("mlm_")}
+
+
 def fake_batch(spec: BatchSpec, seed: int, *, vocab_size: int, sep_id: int) -> dict[str, np.ndarray]:
     """Random arrays that fit `spec` and are valid together: lengths, positions and ids stay in range.
 
@@ -67,13 +79,13 @@ def fake_batch(spec: BatchSpec, seed: int, *, vocab_size: int, sep_id: int) -> d
     ids[index[None] == lens[:, None] - 1] = sep_id
     ids[index[None] >= lens[:, None]] = PAD_ID
     values = {
-        "image": rng.integers(0, 256, shape["image"]),
-        "text_ids": ids,
-        "text_lens": lens,
-        "mlm_positions": rng.integers(0, 1 << 30, shape["mlm_positions"]) % (lens[:, None] - 1),
-        "mlm_ids": rng.integers(first_word, vocab_size, shape["mlm_ids"]),
-        "mlm_weights": rng.integers(0, 2, shape["mlm_weights"]),
-        "itm_labels": rng.integers(0, 2, shape["itm_labels"]),
-        "weights": np.ones(shape["weights"]),
+        "image": lambda: rng.integers(0, 256, shape["image"]),
+        "text_ids": lambda: ids,
+        "text_lens": lambda: lens,
+        "mlm_positions": lambda: rng.integers(0, 1 << 30, shape["mlm_positions"]) % (lens[:, None] - 1),
+        "mlm_ids": lambda: rng.integers(first_word, vocab_size, shape["mlm_ids"]),
+        "mlm_weights": lambda: rng.integers(0, 2, shape["mlm_weights"]),
+        "itm_labels": lambda: rng.integers(0, 2, shape["itm_labels"]),
+        "weights": lambda: np.ones(batch_size),
     }
-    return {name: values[name].astype(s.dtype) for name, s in spec.items()}
+    return {name: np.asarray(value()).astype(spec[name].dtype) for name, value in values.items() if name in spec}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs.pretrain import get_config
+from configs import generate, pretrain
 from data_prep import pairs
 
 # Programs that several tests run, in processes of their own too, are compiled once.
@@ -47,16 +47,31 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture
-def tiny_config(tiny_data: Path) -> ConfigDict:
-    """Pre-training at the smallest size that has every part."""
-    config = get_config("small")
-    config.data.path = str(tiny_data)
+def _shrink(config: ConfigDict, data: Path) -> ConfigDict:
+    """The smallest size that has every part."""
+    config.data.path = str(data)
     config.steps, config.batch_size = 4, 8
     config.model.update(
         image_size=64, text_len=14, num_cells=3, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32
     )
-    config.mlm.max_predictions = 4
     config.log.every_steps = config.checkpoint.every_steps = 1
     config.eval.every_steps = 4
+    return config
+
+
+@pytest.fixture
+def tiny_config(tiny_data: Path) -> ConfigDict:
+    """Pre-training, tiny."""
+    config = _shrink(pretrain.get_config("small"), tiny_data)
+    config.mlm.max_predictions = 4
+    return config
+
+
+@pytest.fixture
+def tiny_generate_config(tiny_data: Path) -> ConfigDict:
+    """Report generation, tiny."""
+    config = _shrink(generate.get_config("small"), tiny_data)
+    config.decode.update(max_len=12, batch_size=4)
+    config.eval.generate_examples = 3
+    config.mask.max_predictions = 4
     return config

@@ -17,6 +17,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         {"numpy", "grain", "tokenizers", "transformers", "tensorflow_datasets", "cv2", "jax"},
     ),
     "medvill_jax.models": ({"medvill_jax.batch", "medvill_jax.models"}, {"jax", "flax", "numpy"}),
+    "medvill_jax.decoding": ({"medvill_jax.batch", "medvill_jax.decoding"}, {"jax", "numpy"}),
     "medvill_jax.training": ({"medvill_jax.batch", "medvill_jax.training"}, None),
     "medvill_jax.metrics": ({"medvill_jax.metrics"}, None),
     "medvill_jax.tasks": (
@@ -24,6 +25,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
             "medvill_jax.batch",
             "medvill_jax.data",
             "medvill_jax.models",
+            "medvill_jax.decoding",
             "medvill_jax.training",
             "medvill_jax.metrics",
             "medvill_jax.tasks.base",
@@ -32,7 +34,17 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         },
         None,
     ),
-    "medvill_jax.hub": ({"medvill_jax.models", "medvill_jax.training", "medvill_jax.hub"}, None),
+    "medvill_jax.hub": (
+        {
+            "medvill_jax.models",
+            "medvill_jax.decoding",
+            "medvill_jax.training",
+            "medvill_jax.data.tokenizer",
+            "medvill_jax.data.records",
+            "medvill_jax.hub",
+        },
+        None,
+    ),
     "data_prep": ({"data_prep", "medvill_jax.data", "medvill_jax.metrics"}, None),
 }
 FORBIDDEN_OUTSIDE = {

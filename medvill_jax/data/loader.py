@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grain
 import jax
@@ -21,7 +21,15 @@ import numpy as np
 from medvill_jax.data import records
 from medvill_jax.data.negatives import Negatives, other_images
 from medvill_jax.data.tokenizer import Tokenizer
-from medvill_jax.data.transforms import Crop, MlmConfig, decode_image, mask_tokens, square_image, text_slots
+from medvill_jax.data.transforms import (
+    Crop,
+    MlmConfig,
+    decode_image,
+    mask_report,
+    mask_tokens,
+    square_image,
+    text_slots,
+)
 
 HostBatch = dict[str, np.ndarray]
 
@@ -49,8 +57,8 @@ class HostSlice:
     count: int = field(default_factory=jax.process_count)
 
 
-class PretrainRecords:
-    """One split of a prepared data set, as MLM + ITM examples (see `batch.pretrain_spec`).
+class Records:
+    """One split of a prepared data set: films and reports, ready for a batch.
 
     Args:
         data_dir: a prepared data set.
@@ -58,12 +66,11 @@ class PretrainRecords:
         tokenizer: gives ids and special ids.
         image_size: side of the square image, pixels.
         text_len: word pieces kept of a report.
-        mlm: how tokens are masked.
         crop: random crop, or None for the whole film.
         seed: every draw is a function of it and of the place in the stream.
 
     Raises:
-        DataError: no such data set or split, or a split in which nothing can be a negative.
+        DataError: no such data set or split.
     """
 
     def __init__(
@@ -74,17 +81,15 @@ class PretrainRecords:
         tokenizer: Tokenizer,
         image_size: int,
         text_len: int,
-        mlm: MlmConfig,
         crop: Crop | None,
         seed: int,
     ):
         self._source = records.open_split(data_dir, split)
-        index = records.read_index(data_dir, split)
-        self._negatives = Negatives(index["labels"], index["text_hash"])
-        self._other_images = other_images(index["text_hash"], seed)
+        self._index = records.read_index(data_dir, split)
+        self._other_images = other_images(self._index["text_hash"], seed)
         self._tokenizer = tokenizer
         self._image_size, self._text_len = image_size, text_len
-        self._mlm, self._crop, self._seed = mlm, crop, seed
+        self._crop, self._seed = crop, seed
 
     def __len__(self) -> int:
         return len(self._source)
@@ -94,7 +99,45 @@ class PretrainRecords:
 
     def text_ids(self, record: int) -> np.ndarray:
         """Word-piece ids of one report, truncated as the model sees them, without specials."""
-        return self._tokenizer.encode(self[record]["text"].decode())[: self._text_len]
+        return self._tokenizer.encode(self.text(record))[: self._text_len]
+
+    def text(self, record: int) -> str:
+        """One whole report."""
+        return self[record]["text"].decode()
+
+    def identifier(self, record: int) -> str:
+        """The `id` of one record."""
+        return self[record]["id"].decode()
+
+    def rng(self, place: int) -> np.random.Generator:
+        """The randomness of one place in the global stream."""
+        return np.random.default_rng((self._seed, place))
+
+    def image(self, record: int, rng: np.random.Generator, *, own_image: bool) -> np.ndarray:
+        """The film uint8 `[S, S]` of a record, or that of another report, for a shuffled-images figure."""
+        image_of = record if own_image else int(self._other_images[record])
+        return square_image(decode_image(self[image_of]["image"]), self._image_size, self._crop, rng)
+
+    def slots(self, record: int) -> tuple[np.ndarray, int]:
+        """The report in its slots, int32 `[T+1]`, and how many of them are real."""
+        return text_slots(self.text_ids(record), self._text_len, self._tokenizer.sep_id)
+
+
+class PretrainRecords(Records):
+    """MLM + ITM examples (see `batch.pretrain_spec`).
+
+    Args:
+        mlm: how tokens are masked.
+        others: as for `Records`.
+
+    Raises:
+        DataError: as `Records`, or a split in which nothing can be a negative.
+    """
+
+    def __init__(self, data_dir: Path, split: str, *, mlm: MlmConfig, **others: Any):
+        super().__init__(data_dir, split, **others)
+        self._negatives = Negatives(self._index["labels"], self._index["text_hash"])
+        self._mlm = mlm
 
     def example(self, record: int, place: int, *, matched: bool | None = None, own_image: bool = True) -> HostBatch:
         """One example.
@@ -105,21 +148,52 @@ class PretrainRecords:
             matched: image and text of one study (True), the text of another (False), or one of the two at random.
             own_image: False gives the image of another report, for the shuffled-images figure.
         """
-        rng = np.random.default_rng((self._seed, place))
+        rng = self.rng(place)
         if matched is None:
             matched = bool(rng.random() < 0.5)
-        text_of = record if matched else self._negatives.draw(record, rng)
-        image_of = record if own_image else int(self._other_images[record])
-        slots, length = text_slots(self.text_ids(text_of), self._text_len, self._tokenizer.sep_id)
+        slots, length = self.slots(record if matched else self._negatives.draw(record, rng))
         masked = mask_tokens(slots, length, self._mlm, rng)
-        image = decode_image(self[image_of]["image"])
         return {
-            "image": square_image(image, self._image_size, self._crop, rng),
+            "image": self.image(record, rng, own_image=own_image),
             "text_lens": np.asarray(length, np.int32),
             "itm_labels": np.asarray(matched, np.int32),
             "weights": np.ones((), np.float32),
             **masked,
         }
+
+
+class ReportRecords(Records):
+    """Report generation examples (see `batch.report_spec`).
+
+    Args:
+        mask: how tokens are masked; None gives the reports as they are.
+        others: as for `Records`.
+    """
+
+    def __init__(self, data_dir: Path, split: str, *, mask: MlmConfig | None, **others: Any):
+        super().__init__(data_dir, split, **others)
+        self._mask = mask
+
+    def example(self, record: int, place: int, *, own_image: bool = True) -> HostBatch:
+        """One example; arguments as for `PretrainRecords.example`."""
+        rng = self.rng(place)
+        slots, length = self.slots(record)
+        masked = {"text_ids": slots} if self._mask is None else mask_report(slots, length, self._mask, rng)
+        return {
+            "image": self.image(record, rng, own_image=own_image),
+            "text_lens": np.asarray(length, np.int32),
+            "weights": np.ones((), np.float32),
+            **masked,
+        }
+
+
+class Examples(Protocol):
+    """What a stream of batches is made from."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def example(self) -> Callable[..., HostBatch]: ...
 
 
 def _batches(dataset: grain.MapDataset, workers: Workers) -> Iterator[HostBatch]:
@@ -144,7 +218,7 @@ def _local_places(place_count: int, batch_size: int, host: HostSlice, start: int
 
 
 def train_batches(
-    examples: PretrainRecords,
+    examples: Examples,
     *,
     batch_size: int,
     seed: int,
@@ -170,23 +244,22 @@ def train_batches(
 
 
 def eval_batches(
-    examples: PretrainRecords,
+    examples: Examples,
     *,
     batch_size: int,
-    matched: bool = True,
-    own_image: bool = True,
     max_examples: int = 0,
     workers: Workers | None = None,
     host: HostSlice | None = None,
+    **pairing: Any,
 ) -> Iterator[HostBatch]:
     """This host's rows of an evaluation: every example exactly once, in order, the last batch padded with weight 0.
 
     Args:
         examples: the split.
         batch_size: global.
-        matched, own_image: which pairing to evaluate (see `PretrainRecords.example`).
         max_examples: evaluate this many, evenly spaced over the split; 0 for all.
         workers, host: how and for whom to load.
+        pairing: what faces what, for `examples.example`.
     """
     host = host or HostSlice()
     total = min(max_examples or len(examples), len(examples))
@@ -194,10 +267,11 @@ def eval_batches(
 
     def load(place: int) -> HostBatch:
         record = int(chosen[min(place, total - 1)])
-        example = examples.example(record, record, matched=matched, own_image=own_image)
+        example = examples.example(record, record, **pairing)
         if place >= total:
             example["weights"] = np.zeros_like(example["weights"])
-            example["mlm_weights"] = np.zeros_like(example["mlm_weights"])
+            if "mlm_weights" in example:
+                example["mlm_weights"] = np.zeros_like(example["mlm_weights"])
         return example
 
     padded = -(-total // batch_size) * batch_size

@@ -145,13 +145,37 @@ def mask_tokens(slots: np.ndarray, length: int, config: MlmConfig, rng: np.rando
     masked = slots.copy()
     masked[chosen] = np.where(fate < 0.9, replacement, slots[chosen])
 
+    return {"text_ids": masked, **_predictions(slots, chosen, config.max_predictions)}
+
+
+def mask_report(slots: np.ndarray, length: int, config: MlmConfig, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draws the positions to predict for report generation and hides each behind [MASK] (SPEC section 7).
+
+    Unlike in `mask_tokens`, the final [SEP] is drawn too, every second time for sure: where a report ends must be
+    learnt. And what is drawn is always [MASK], since that is what a decoder asks with.
+
+    Args, Returns: as `mask_tokens`.
+    """
+    chosen = np.flatnonzero(rng.random(length) < config.probability)
+    if len(chosen) == 0:
+        chosen = rng.integers(0, length, 1)
+    if len(chosen) > config.max_predictions:
+        chosen = rng.choice(chosen, config.max_predictions, replace=False)
+    if rng.random() < 0.5:
+        chosen = np.append(chosen[: config.max_predictions - 1], length - 1)
+    chosen = np.unique(chosen)
+    masked = slots.copy()
+    masked[chosen] = config.mask_id
+    return {"text_ids": masked, **_predictions(slots, chosen, config.max_predictions)}
+
+
+def _predictions(slots: np.ndarray, chosen: np.ndarray, room: int) -> dict[str, np.ndarray]:
     def padded(values: np.ndarray | float, dtype: type) -> np.ndarray:
-        out = np.zeros(config.max_predictions, dtype)
-        out[:count] = values
+        out = np.zeros(room, dtype)
+        out[: len(chosen)] = values
         return out
 
     return {
-        "text_ids": masked,
         "mlm_positions": padded(chosen, np.int32),
         "mlm_ids": padded(slots[chosen], np.int32),
         "mlm_weights": padded(1.0, np.float32),

@@ -1,8 +1,10 @@
-"""A model from an export, ready to be asked: `medvill_jax.load(FOLDER).logits(...)`."""
+"""A model from an export, ready to be asked: `medvill_jax.load(FOLDER).logits(...)`, `.generate(...)`."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from medvill_jax.hub import generation
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import Export, read_export
+from medvill_jax.hub.generation import Words, Writing
 from medvill_jax.hub.names import UPSTREAM
 from medvill_jax.hub.trees import expected, flatten, functional, nest, part_of
 from medvill_jax.models import masks
@@ -42,6 +46,7 @@ class Loaded:
         self._precision = "highest" if dtype == "float32" else None
         self._run = jax.jit(self._forward, static_argnames=("attention", "heads"))
         self._run_text = jax.jit(self._forward_text)
+        self._run_writing = jax.jit(self._write, static_argnames="writing")
 
     def logits(
         self,
@@ -96,6 +101,67 @@ class Loaded:
         with jax.default_matmul_precision(self._precision):
             return self._run(*self._bound(), *arguments, attention=attention, heads=())["hidden"]
 
+    def generate(
+        self,
+        images: Array,
+        beam_size: int = 1,
+        max_len: int = 128,
+        length_penalty: float = 0.0,
+        *,
+        min_len: int = 0,
+        no_repeat_ngram: int = 0,
+        top_p: float | None = None,
+        temperature: float = 1.0,
+        seed: int | Sequence[int] | np.ndarray = 0,
+        banned: Sequence[int] | None = None,
+        batch_size: int = 8,
+    ) -> list[dict[str, Any]]:
+        """Reports, written word by word under the s2s mask; the network reads nothing but the images and its own words.
+
+        What is written about an image depends neither on the other images nor on `batch_size`, up to rounding.
+
+        Args:
+            images: as for `logits`.
+            beam_size: 1 takes the likeliest word each time, more is beam search (see `decoding.beam`).
+            max_len: the most word pieces, the final [SEP] included; a longer report is cut there.
+            length_penalty: added to a report's score per word piece; above 0 favours long reports.
+            min_len: the fewest word pieces before [SEP].
+            no_repeat_ngram: no run of that many word pieces occurs twice in a report; 0 allows it.
+            top_p: draws from the nucleus of that probability instead; 1 draws from all words. For `beam_size` 1.
+            temperature: of the drawing.
+            seed: of the drawing: one for all images, or one per image. The same image with the same seed gives the same
+                report.
+            banned: word ids that are never written; None bans [PAD], [UNK], [CLS] and [MASK].
+            batch_size: images written about at a time. Memory grows with it: at BERT-base, 258 image slots, 128 word
+                pieces and a beam of 4 an image takes 57 MiB of keys and values.
+
+        Returns:
+            For every image `token_ids` (a list of int, without [SEP]; empty if the network ends at once), `text` (None
+            if the export has no vocabulary) and `log_prob`, the sum of the network's log-probabilities of these words
+            and of [SEP], if it came.
+
+        Raises:
+            ValueError: arguments that do not fit the model or each other; the message names them.
+            HubError: the export lacks a part that this needs, or its numbers are not finite.
+        """
+        self._require((*NEEDED, "mlm"))
+        images, _ = self._checked_images(images)
+        words = Words.of(self.export, self.config)
+        writing = words.writing(
+            self.config,
+            beams=beam_size,
+            max_len=max_len,
+            length_penalty=length_penalty,
+            min_len=min_len,
+            no_repeat_ngram=no_repeat_ngram,
+            top_p=top_p,
+            temperature=temperature,
+            banned=banned,
+        )
+        with jax.default_matmul_precision(self._precision):
+            run = functools.partial(self._run_writing, *self._bound(), writing=writing)
+            return words.reports(generation.in_batches(run, images, seed, batch_size))
+
     def text_hidden(self, ids: Array, lens: Array, token_types: Array | None = None) -> jax.Array:
         """BERT over text alone, float `[B, L, H]`: needs no image encoder, so it serves an imported BERT as well.
 
@@ -139,6 +205,10 @@ class Loaded:
         module = Functional(lambda rngs: _TextEncoder(config, dtype=dtype, rngs=rngs)).bind(params, {})
         return module(ids, lens, types)
 
+    def _write(self, params: Any, stats: Any, *arguments: Any, writing: Writing) -> Any:
+        images, live, seeds = arguments
+        return generation.write(functional(self.config, self._dtype).bind(params, stats), images, live, seeds, writing)
+
     def _bound(self) -> tuple[Any, Any]:
         """Parameters and statistics on the device; heads that the export lacks are zeros and never asked."""
         self._require(NEEDED)
@@ -167,13 +237,7 @@ class Loaded:
         self._require(NEEDED)
         if attention not in masks.KINDS:
             raise ValueError(f"unknown attention {attention!r}; the kinds are {', '.join(masks.KINDS)}")
-        if not hasattr(images, "dtype"):
-            images = np.asarray(images)
-        gray = images.dtype == np.uint8 and images.ndim == 3
-        if not gray and not (images.dtype == np.float32 and images.ndim == 4 and images.shape[3] == 3):
-            raise ValueError(
-                f"images are uint8 [B, H, W] or normalised float32 [B, H, W, 3], not {images.dtype} {images.shape}"
-            )
+        images, grid = self._checked_images(images)
         batch, config = images.shape[0], self.config
         ids, lens = _integers("text_ids", text_ids, 2), _integers("text_lens", text_lens, 1)
         if ids.shape[0] != batch or lens.shape[0] != batch:
@@ -182,9 +246,6 @@ class Loaded:
             raise ValueError(f"{ids.shape[1]} text slots do not fit {config.bert.max_positions} positions")
         _within("text_ids", ids, 0, config.bert.vocab_size - 1)
         _within("text_lens", lens, 1, ids.shape[1])
-        grid = _grid(config, images.shape[1], images.shape[2])
-        if grid > config.bert.max_positions:
-            raise ValueError(f"{grid} image cells do not fit {config.bert.max_positions} positions")
         if cells is not None:
             cells = np.asarray(cells)
             cells = _integers("cells", np.broadcast_to(cells, (batch, *cells.shape)) if cells.ndim == 1 else cells, 2)
@@ -198,6 +259,20 @@ class Loaded:
         elif use_s2s is not None:
             raise ValueError("use_s2s is for attention='mixed' only")
         return jnp.asarray(images), jnp.asarray(ids), jnp.asarray(lens), cells, use_s2s
+
+    def _checked_images(self, images: Any) -> tuple[Array, int]:
+        """The images as an array, and the cells that each has."""
+        if not hasattr(images, "dtype"):
+            images = np.asarray(images)
+        gray = images.dtype == np.uint8 and images.ndim == 3
+        if not gray and not (images.dtype == np.float32 and images.ndim == 4 and images.shape[3] == 3):
+            raise ValueError(
+                f"images are uint8 [B, H, W] or normalised float32 [B, H, W, 3], not {images.dtype} {images.shape}"
+            )
+        grid, positions = _grid(self.config, images.shape[1], images.shape[2]), self.config.bert.max_positions
+        if grid > positions:
+            raise ValueError(f"{grid} image cells do not fit {positions} positions")
+        return images, grid
 
 
 class _TextEncoder(nnx.Module):

@@ -6,6 +6,7 @@ folds its own number into the key it was given.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -83,6 +84,23 @@ class Embeddings(nnx.Module):
         return dropout(self.layer_norm(x), self.rate, key)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Memory:
+    """Keys and values of one layer's attention, each `[B, heads, S, D]`."""
+
+    keys: jax.Array
+    values: jax.Array
+
+    def write(self, new: Memory, start: jax.Array | int) -> Memory:
+        """This memory with the slots from `start` on replaced by those of `new`, `[B, heads, L, D]`, L <= S."""
+        at = (0, 0, start, 0)
+        return Memory(
+            jax.lax.dynamic_update_slice(self.keys, new.keys, at),
+            jax.lax.dynamic_update_slice(self.values, new.values, at),
+        )
+
+
 class SelfAttention(nnx.Module):
     """Multi-head self-attention with an additive mask; the softmax runs in float32."""
 
@@ -95,14 +113,36 @@ class SelfAttention(nnx.Module):
         self.value = linear(size, size, config, dtype=dtype, rngs=rngs)
         self.output = linear(size, size, config, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: jax.Array, mask: jax.Array, key: jax.Array | None) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        key: jax.Array | None,
+        memory: Memory | None = None,
+        start: jax.Array | int = 0,
+    ) -> tuple[jax.Array, Memory]:
+        """Args:
+            x: `[B, L, H]`, the queries.
+            mask: additive, broadcastable to `[B, heads, L, S]`.
+            key: PRNG key for dropout, or None.
+            memory: what the queries attend to, once their own keys and values have been written from slot `start` on;
+                None stands for `x` alone, S = L.
+
+        Returns:
+            `[B, L, H]`, and the memory that was attended to.
+        """
         batch, length, size = x.shape
         split = (batch, length, self.heads, size // self.heads)
-        q, k, v = (project(x).reshape(split) for project in (self.query, self.key, self.value))  # [B, L, heads, D]
-        logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
+        q, k, v = (  # [B, heads, L, D]
+            project(x).reshape(split).swapaxes(1, 2) for project in (self.query, self.key, self.value)
+        )
+        own = Memory(k, v)
+        memory = own if memory is None else memory.write(own, start)
+        logits = jnp.einsum("bhqd,bhkd->bhqk", q, memory.keys, preferred_element_type=jnp.float32)
         logits = logits / jnp.sqrt(size // self.heads) + mask
-        probs = dropout(jax.nn.softmax(logits, axis=-1).astype(x.dtype), self.rate, key)  # [B, heads, L, L]
-        return self.output(jnp.einsum("bhqk,bkhd->bqhd", probs, v).reshape(x.shape))
+        probs = dropout(jax.nn.softmax(logits, axis=-1).astype(x.dtype), self.rate, key)  # [B, heads, L, S]
+        mixed = jnp.einsum("bhqk,bhkd->bhqd", probs, memory.values)
+        return self.output(mixed.swapaxes(1, 2).reshape(x.shape)), memory
 
 
 class Layer(nnx.Module):
@@ -117,11 +157,19 @@ class Layer(nnx.Module):
         self.output = linear(config.intermediate_size, size, config, dtype=dtype, rngs=rngs)
         self.output_layer_norm = layer_norm(size, eps, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: jax.Array, mask: jax.Array, key: jax.Array | None) -> jax.Array:
-        attended = dropout(self.attention(x, mask, fold(key, 0)), self.rate, fold(key, 1))
-        x = self.attention_layer_norm(x + attended)
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        key: jax.Array | None,
+        memory: Memory | None = None,
+        start: jax.Array | int = 0,
+    ) -> tuple[jax.Array, Memory]:
+        """Arguments and results as for `SelfAttention`."""
+        attended, memory = self.attention(x, mask, fold(key, 0), memory, start)
+        x = self.attention_layer_norm(x + dropout(attended, self.rate, fold(key, 1)))
         hidden = jax.nn.gelu(self.intermediate(x), approximate=False)
-        return self.output_layer_norm(x + dropout(self.output(hidden), self.rate, fold(key, 2)))
+        return self.output_layer_norm(x + dropout(self.output(hidden), self.rate, fold(key, 2))), memory
 
 
 class Encoder(nnx.Module):
@@ -140,8 +188,32 @@ class Encoder(nnx.Module):
             `[B, L, H]` hidden states of the last layer.
         """
         for index, layer in enumerate(self.layer):
-            x = layer(x, mask, fold(key, index))
+            x, _ = layer(x, mask, fold(key, index))
         return x
+
+    def remember(
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        memories: Sequence[Memory] | None = None,
+        start: jax.Array | int = 0,
+    ) -> tuple[jax.Array, tuple[Memory, ...]]:
+        """The same without dropout, over slots whose keys and values are kept or were kept before.
+
+        Args:
+            x: `[B, L, H]` embeddings of the new slots.
+            mask: additive, broadcastable to `[B, heads, L, S]`.
+            memories: of every layer, with S slots, or None where the new slots are all there is.
+            start: the slot that the first of `x` goes to.
+
+        Returns:
+            `[B, L, H]` hidden states of the last layer, and the memories with the new slots written.
+        """
+        after = []
+        for index, layer in enumerate(self.layer):
+            x, memory = layer(x, mask, None, memories[index] if memories is not None else None, start)
+            after.append(memory)
+        return x, tuple(after)
 
 
 class Pooler(nnx.Module):

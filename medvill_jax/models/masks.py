@@ -92,3 +92,19 @@ def attention_mask(
     """
     mask = visible(kind, image_len, text_lens, text_len, use_s2s=use_s2s, pad_visible=pad_visible)
     return jnp.where(mask, 0.0, MASKED).astype(dtype)[:, None]
+
+
+def causal_queries(image_len: int, text_len: int, dtype: jnp.dtype | type = jnp.float32) -> jax.Array:
+    """The additive mask `[1, 1, L, L]` of reports read once and asked for at every position, L = image + 2 text blocks.
+
+    After the image block and the words, `text_len` slots each, comes a third block of as many [MASK] queries. Query t
+    sees the image, the words before t and itself, never another query; the rest is `s2s`. So its state is the one that
+    a decoder computes that has written the words before t and asks for the next.
+    """
+    index = jnp.arange(image_len + 2 * text_len)
+    row, column = index[:, None], index[None, :]  # [L, 1], [1, L]
+    queries = image_len + text_len
+    query_row, word_column = row >= queries, (column >= image_len) & (column < queries)
+    words = word_column & (row >= image_len) & jnp.where(query_row, column < row - text_len, column <= row)
+    mask = (column < image_len) | words | (query_row & (column == row))
+    return jnp.where(mask, 0.0, MASKED).astype(dtype)[None, None]

@@ -130,11 +130,15 @@ class Task(abc.ABC):
             DataError: the data are random arrays, or lack the split.
             WorkdirError: there is no checkpoint.
         """
-        if self.fake:
-            raise records.DataError(f"config.data.path={FAKE} has nothing to evaluate on; name a prepared data set")
+        self.require_data()
         step, state, _ = self.trainer.best_state()
         log.info("evaluating the best checkpoint, of step %d, on %s", step, self.config.eval.split)
         return self.evaluate(state)
+
+    def require_data(self) -> None:
+        """Raises `DataError` if the data are random arrays."""
+        if self.fake:
+            raise records.DataError(f"config.data.path={FAKE} has nothing to evaluate on; name a prepared data set")
 
     def export_best(self) -> None:
         """Writes the workdir's best checkpoint as an export, with tokenizer, label names and model card."""

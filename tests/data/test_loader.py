@@ -89,7 +89,7 @@ def test_evaluation_sees_every_example_once(tiny_data: Path, hosts: int) -> None
     lens = sorted(len(examples.text_ids(record)) + 1 for record in range(10))
     real = []
     for index in range(hosts):
-        for batch in eval_batches(examples, batch_size=4, host=HostSlice(index, hosts)):
+        for batch in eval_batches(examples, batch_size=4, matched=True, host=HostSlice(index, hosts)):
             assert len(batch["weights"]) == 4 // hosts
             assert (batch["mlm_weights"][batch["weights"] == 0] == 0).all()
             real += batch["text_lens"][batch["weights"] == 1].tolist()
@@ -103,9 +103,9 @@ def test_evaluation_pairings(tiny_data: Path) -> None:
         gathered = list(batches)
         return {name: np.concatenate([batch[name] for batch in gathered])[:10] for name in gathered[0]}
 
-    own = all_rows(eval_batches(examples, batch_size=4))
+    own = all_rows(eval_batches(examples, batch_size=4, matched=True))
     other_text = all_rows(eval_batches(examples, batch_size=4, matched=False))
-    other_image = all_rows(eval_batches(examples, batch_size=4, own_image=False))
+    other_image = all_rows(eval_batches(examples, batch_size=4, matched=True, own_image=False))
     assert (own["itm_labels"] == 1).all()
     assert (other_text["itm_labels"] == 0).all()
     assert (own["image"] == other_text["image"]).all()

@@ -1,0 +1,210 @@
+"""How fast reports are written: cached beam search against a loop that runs the whole sequence anew for every word.
+
+    python benchmarks/decode.py                                   # BERT-base, 256 cells, beam 4, 128 word pieces
+    python benchmarks/decode.py --layers=2 --tokens=16            # a quick check
+
+Both write with the same random weights on the CPU, and neither ends early: [SEP] is banned, so every report has all
+its word pieces. The reference is PyTorch: the ResNet runs once per image (which is generous: the released code runs it
+for every word), then every word runs the Transformer over image, words and [MASK] of all beams, the vocabulary head
+over the [MASK] rows only, and takes the best K of all continuations. Its cost per word grows smoothly with the length
+of the sequence, so by default a few lengths are timed (`--lengths`, spread evenly from the first word to the last, each
+the faster of `--repeats`) and the time of a report is their trapezoidal sum over all words. `--lengths=0` runs every
+word of one report instead. Ours is timed whole, in batches of `--batch` images, compilation excluded and stated.
+
+Before timing, both write the same few words, which must be equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import resource
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from torch import nn
+
+from medvill_jax.decoding.rules import Rules
+from medvill_jax.hub.generation import Writing, write
+from medvill_jax.hub.trees import functional
+from medvill_jax.models.bert import BertConfig
+from medvill_jax.models.medvill import MedvillConfig
+
+END, MASK = 102, 103
+BANNED = (0, 100, 101, MASK)
+IMAGE_SIZE = 512
+
+
+class Reference:
+    """The Transformer and its MLM head in torch, over the same arrays; the image block's embeddings are handed in."""
+
+    def __init__(self, config: MedvillConfig, params: dict[str, Any]):
+        self.config, self.params = config, jax.tree.map(lambda leaf: torch.from_numpy(np.array(leaf)), params)
+
+    def linear(self, part: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, part["kernel"].T, part["bias"])
+
+    def norm(self, part: dict[str, Any], x: torch.Tensor, eps: float) -> torch.Tensor:
+        return nn.functional.layer_norm(x, x.shape[-1:], part["scale"], part["bias"], eps)
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """int `[R, t]` -> `[R, t, H]`, at positions 0, 1, 2..."""
+        tables = self.params["embeddings"]
+        x = tables["word_embeddings"]["embedding"][ids]
+        x = (
+            x
+            + tables["position_embeddings"]["embedding"][: ids.shape[1]]
+            + tables["token_type_embeddings"]["embedding"][1]
+        )
+        return self.norm(tables["layer_norm"], x, self.config.bert.layer_norm_eps)
+
+    def next_word(self, image: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """Image `[1, N+2, H]`, words `[K, t]` -> log-probabilities `[K, V]` of the words that follow."""
+        bert, beams = self.config.bert, texts.shape[0]
+        ids = torch.cat([texts, torch.full((beams, 1), MASK)], 1)
+        x = torch.cat([image.expand(beams, -1, -1), self.embed(ids)], 1)  # [K, L, H]
+        length, cells = x.shape[1], image.shape[1]
+        seen = torch.ones(length, length, dtype=torch.bool).tril()
+        seen[:, :cells] = True
+        split = (beams, length, bert.num_heads, bert.hidden_size // bert.num_heads)
+        for number in range(bert.num_layers):
+            layer = self.params["encoder"]["layer"][number]
+            attention = layer["attention"]
+            q, k, v = (self.linear(attention[n], x).view(split).transpose(1, 2) for n in ("query", "key", "value"))
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+            mixed = self.linear(attention["output"], mixed.transpose(1, 2).reshape(x.shape))
+            x = self.norm(layer["attention_layer_norm"], x + mixed, bert.layer_norm_eps)
+            hidden = self.linear(layer["output"], nn.functional.gelu(self.linear(layer["intermediate"], x)))
+            x = self.norm(layer["output_layer_norm"], x + hidden, bert.layer_norm_eps)
+        head = self.params["mlm"]
+        query = self.norm(head["layer_norm"], nn.functional.gelu(self.linear(head["dense"], x[:, -1])), 1e-5)
+        logits = query @ self.params["embeddings"]["word_embeddings"]["embedding"].T + head["bias"]
+        result = torch.log_softmax(logits, -1)
+        result[:, [*BANNED, END]] = -torch.inf
+        return result
+
+    @torch.inference_mode()
+    def extend(
+        self, image: torch.Tensor, texts: torch.Tensor, totals: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One word more for every beam: words `[K, t]` and sums `[K]` -> `[K, t+1]` and `[K]`."""
+        values = totals[:, None] + self.next_word(image, texts)
+        totals, place = values.flatten().topk(texts.shape[0])
+        parent, word = place // values.shape[1], place % values.shape[1]
+        return torch.cat([texts[parent], word[:, None]], 1), totals
+
+    def write(self, image: torch.Tensor, beams: int, words: int) -> torch.Tensor:
+        """The best of `beams` texts, int `[words]`."""
+        texts = torch.zeros((beams, 0), dtype=torch.long)
+        totals = torch.tensor([0.0] + [-torch.inf] * (beams - 1))
+        for _ in range(words):
+            texts, totals = self.extend(image, texts, totals)
+        return texts[0]
+
+
+def seconds(call: Any) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def reference_seconds(reference: Reference, image: torch.Tensor, flags: argparse.Namespace) -> tuple[float, str]:
+    """Time of one report's words, and how it was found."""
+    if not flags.lengths:
+        return seconds(lambda: reference.write(image, flags.beams, flags.tokens)), "every word of one report was run"
+    totals = torch.zeros(flags.beams)
+    generator = torch.Generator().manual_seed(0)
+    lengths = np.unique(np.linspace(0, flags.tokens - 1, flags.lengths).round().astype(int))
+    times = []
+    for length in lengths.tolist():
+        texts = torch.randint(1000, flags.vocabulary, (flags.beams, length), generator=generator)
+        times.append(
+            min(seconds(lambda texts=texts: reference.extend(image, texts, totals)) for _ in range(flags.repeats))
+        )
+        print(f"  torch, word {length + 1:>3}: {times[-1]:8.3f} s", flush=True)
+    total = float(np.interp(np.arange(flags.tokens), lengths, times).sum())
+    return total, f"extrapolated from words {', '.join(str(n + 1) for n in lengths)}, linear in between"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--tokens", type=int, default=128, help="word pieces of every report")
+    parser.add_argument("--beams", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=4, help="images that ours writes about at a time")
+    parser.add_argument(
+        "--lengths", type=int, default=4, help="text lengths at which torch is timed; 0: run every word"
+    )
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--vocabulary", type=int, default=30522)
+    flags = parser.parse_args()
+
+    bert = BertConfig(vocab_size=flags.vocabulary, num_layers=flags.layers, dropout=0.0)
+    config = MedvillConfig(bert, image_size=IMAGE_SIZE)
+    model = functional(config)
+    params, stats = jax.jit(model.init)(jax.random.key(0))
+    images = np.random.default_rng(0).integers(0, 256, (flags.batch, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
+    live, seeds = np.ones(flags.batch, bool), np.zeros(flags.batch, np.int32)
+
+    @functools.partial(jax.jit, static_argnames="writing")
+    def ours(params: Any, stats: Any, writing: Writing, images: Any) -> Any:
+        return write(model.bind(params, stats), images, live, seeds, writing)
+
+    def writing(words: int) -> Writing:
+        return Writing(Rules(END, words, min_len=words, banned=BANNED), MASK, flags.beams)
+
+    @jax.jit
+    def encode(params: Any, stats: Any, image: jax.Array) -> jax.Array:
+        module = model.bind(params, stats)
+        return module.embed_image(module.image_features(image), None, None)
+
+    print(
+        f"{flags.layers} layers, {config.grid_cells} cells, beam {flags.beams}, {flags.tokens} word pieces, "
+        "float32, CPU"
+    )
+    encode(params, stats, images[:1]).block_until_ready()
+    block = encode(params, stats, images[:1])
+    encoding = seconds(lambda: encode(params, stats, images[:1]).block_until_ready())
+    image = torch.from_numpy(np.array(block))
+    reference = Reference(config, params)
+
+    with jax.default_matmul_precision("highest"):
+        few = min(4, flags.tokens)
+        mine = np.asarray(ours(params, stats, writing(few), images).tokens[0])
+        theirs = reference.write(image, flags.beams, few).numpy()
+        print(f"first {few} word pieces: ours {mine.tolist()}, torch {theirs.tolist()}")
+        if (mine != theirs).any():
+            print("error: the two do not write the same text", file=sys.stderr)
+            return 1
+
+        start = time.perf_counter()
+        compiled = ours.lower(params, stats, writing(flags.tokens), images).compile()
+        compiling = time.perf_counter() - start
+        texts = jax.block_until_ready(compiled(params, stats, images))
+        assert (np.asarray(texts.lengths) == flags.tokens).all()
+        best = min(
+            seconds(lambda: jax.block_until_ready(compiled(params, stats, images))) for _ in range(flags.repeats)
+        )
+    memory = compiled.memory_analysis()
+    per_report = best / flags.batch
+    print(f"  ours, {flags.batch} reports: {best:.2f} s; compiled in {compiling:.1f} s; working memory", end=" ")
+    print(f"{memory.temp_size_in_bytes / 2**20:.0f} MiB beside the arrays")
+    words, how = reference_seconds(reference, image, flags)
+    print(
+        f"torch:  {1 / (encoding + words):9.4f} reports/s ({encoding + words:.1f} s each, of which "
+        f"{encoding:.2f} s encode"
+    )
+    print(f"        the image, timed with our encoder); {how}")
+    print(f"ours:   {1 / per_report:9.4f} reports/s ({per_report:.2f} s each)")
+    print(f"ratio:  {(encoding + words) / per_report:.1f}x")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"peak resident memory, both together: {peak:.1f} GiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

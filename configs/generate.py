@@ -1,0 +1,55 @@
+"""Report generation: fine-tuning a pre-trained model to write, and scoring what it writes.
+
+--config=configs/generate.py           at full size, as published
+--config=configs/generate.py:small     a small model for real data on a laptop CPU or one small GPU
+--config=configs/generate.py:phantom   the demo, with --config.init.checkpoint=runs/pretrain-phantom/export
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs.base import base, phantom, small
+
+VARIANTS = ("", "small", "phantom")
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The configuration of one variant."""
+    if variant not in VARIANTS:
+        raise ValueError(f"configs/generate.py has no variant {variant!r}; there are {', '.join(VARIANTS[1:])}")
+    config: Any = base()
+    config.task = "generate"
+    config.steps = 279_350  # 50 epochs of the 89,395 AP training studies
+    config.batch_size = 16
+    config.model.attention = "s2s"
+    config.model.num_cells = 0
+    config.optimizer.learning_rate = 3e-5
+    config.optimizer.schedule = "linear"
+    config.optimizer.warmup_steps = 27_935
+    config.optimizer.weight_decay = 0.01
+
+    config.objective = "causal"  # every next word in one pass; "masked": only the drawn ones, as published
+    config.mask = ConfigDict()  # of the masked objective
+    config.mask.probability = 0.15
+    config.mask.max_predictions = 40
+
+    config.decode = ConfigDict()
+    config.decode.beam_size = 1
+    config.decode.max_len = 128  # word pieces
+    config.decode.length_penalty = 0.0
+    config.decode.no_repeat_ngram = 0  # forbids repeating any sequence of so many word pieces; 0 allows it
+    config.decode.batch_size = 32
+    config.eval.generate_examples = 128  # reports written at every evaluation; 0: none
+
+    config.checkpoint.metric = "eval/clinical_micro_f1_14"
+    config.checkpoint.higher_is_better = True
+    if variant:
+        small(config)
+        config.steps = 600
+        config.decode.max_len = 62
+    if variant == "phantom":
+        phantom(config)
+        config.steps = 2500
+        config.decode.max_len = 54
+    return config
