@@ -3,13 +3,13 @@
     python benchmarks/decode.py                                   # BERT-base, 256 cells, beam 4, 128 word pieces
     python benchmarks/decode.py --layers=2 --tokens=16            # a quick check
 
-Both write with the same random weights on the CPU, and neither ends early: [SEP] is banned, so every report has all
-its word pieces. The reference is PyTorch: the ResNet runs once per image (which is generous: the released code runs it
-for every word), then every word runs the Transformer over image, words and [MASK] of all beams, the vocabulary head
-over the [MASK] rows only, and takes the best K of all continuations. Its cost per word grows smoothly with the length
-of the sequence, so by default a few lengths are timed (`--lengths`, spread evenly from the first word to the last, each
-the faster of `--repeats`) and the time of a report is their trapezoidal sum over all words. `--lengths=0` runs every
-word of one report instead. Ours is timed whole, in batches of `--batch` images, compilation excluded and stated.
+Both write with the same random weights on the CPU, and neither ends early: [SEP] is banned, so every report has all its
+word pieces. The reference is PyTorch: the ResNet runs once per image (which is generous: the released code runs it for
+every word), then every word runs the Transformer over image, words and [MASK] of all beams, the vocabulary head over
+the [MASK] rows only, and takes the best K of all continuations. Its cost per word grows smoothly with the length of the
+sequence, so by default a few lengths are timed (`--lengths`, spread evenly from the first word to the last, each the
+faster of `--repeats`) and the time of a report is their trapezoidal sum over all words. `--lengths=0` runs every word
+of one report instead. Ours is timed whole, in batches of `--batch` images, compilation excluded and stated.
 
 Before timing, both write the same few words, which must be equal.
 """

@@ -23,7 +23,7 @@ from medvill_jax.models import decode
 from medvill_jax.models.medvill import Medvill, MedvillConfig
 
 # Of bert-base-uncased, which every published checkpoint has; MedvillConfig's own defaults are two of them.
-PUBLISHED = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103}
+PUBLISHED: dict[str, int] = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from medvill_jax.decoding.rules import Decoded
 from medvill_jax.hub import generation
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import Export, read_export
@@ -205,9 +206,11 @@ class Loaded:
         module = Functional(lambda rngs: _TextEncoder(config, dtype=dtype, rngs=rngs)).bind(params, {})
         return module(ids, lens, types)
 
-    def _write(self, params: Any, stats: Any, *arguments: Any, writing: Writing) -> Any:
-        images, live, seeds = arguments
-        return generation.write(functional(self.config, self._dtype).bind(params, stats), images, live, seeds, writing)
+    def _write(
+        self, params: Any, stats: Any, images: jax.Array, live: jax.Array, seeds: jax.Array, *, writing: Writing
+    ) -> Decoded:
+        module = functional(self.config, self._dtype).bind(params, stats)
+        return generation.write(module, images, live, seeds, writing)
 
     def _bound(self) -> tuple[Any, Any]:
         """Parameters and statistics on the device; heads that the export lacks are zeros and never asked."""
