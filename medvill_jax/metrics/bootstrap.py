@@ -2,7 +2,8 @@
 
 A figure here is a function of sums over examples: a mean, a ratio of sums, corpus BLEU, F1. Its examples are the rows
 of an array `[N, C]`, and `figure` turns their sums `[..., C]` into values `[..., K]`. A resample is then one row of a
-matrix product, and a thousand of them take a second. For anything else there is `interval_of`.
+matrix product, and a thousand of them take a second. For a figure of weighted examples that is no function of sums
+(areas under curves) there is `interval_of_weights`, for anything else `interval_of`.
 
 The unit that is drawn is the example. Several images of one patient are not independent, which makes intervals too
 narrow; evaluate one image per study if that matters.
@@ -53,7 +54,30 @@ def interval(
       ValueError: no rows, no resamples, or a level outside (0, 1).
     """
     rows = _checked(rows, resamples, level)
-    values = [figure(draw @ rows) for draw in _draws(len(rows), resamples, np.random.default_rng(seed))]
+    return interval_of_weights(
+        lambda drawn: figure(drawn @ rows), len(rows), resamples=resamples, level=level, seed=seed
+    )
+
+
+def interval_of_weights(
+    figure: Figure,
+    count: int,
+    *,
+    width: int = 1,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> np.ndarray:
+    """Like `interval`, for a figure of how often each example was drawn; the same seed draws the same examples.
+
+    Args:
+      figure: float64 `[some, count]`, how often each example was drawn in some resamples -> values `[some, K]`.
+      count: how many examples there are.
+      width: how many numbers `figure` makes of one example in one resample; bounds the memory.
+    """
+    _checked(np.zeros((count, 1)), resamples, level)
+    rng = np.random.default_rng(seed)
+    values = [figure(drawn) for drawn in _draws(count, resamples, rng, width)]
     return _percentiles(np.concatenate(values), level)
 
 
@@ -155,15 +179,15 @@ def _checked(rows: np.ndarray, resamples: int, level: float) -> np.ndarray:
     return np.asarray(rows, np.float64)
 
 
-def _sizes(count: int, resamples: int) -> Iterator[int]:
-    size = max(1, _CHUNK // count)
+def _sizes(count: int, resamples: int, width: int = 1) -> Iterator[int]:
+    size = max(1, _CHUNK // (count * width))
     for start in range(0, resamples, size):
         yield min(size, resamples - start)
 
 
-def _draws(count: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def _draws(count: int, resamples: int, rng: np.random.Generator, width: int = 1) -> Iterator[np.ndarray]:
     """How often each example is drawn, float64 `[some, count]`, until there were `resamples` rows."""
-    for size in _sizes(count, resamples):
+    for size in _sizes(count, resamples, width):
         numbers = rng.integers(0, count, (size, count)) + count * np.arange(size)[:, None]
         # float64 holds these counts exactly, and only floats take the fast matrix product.
         yield np.bincount(numbers.ravel(), minlength=size * count).reshape(size, count).astype(np.float64)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvill_jax.metrics import bootstrap
-from medvill_jax.metrics.bootstrap import interval, interval_of, mean, paired
+from medvill_jax.metrics.bootstrap import interval, interval_of, interval_of_weights, mean, paired
 
 
 def rows_of(values) -> np.ndarray:
@@ -55,6 +55,19 @@ def test_any_metric_has_an_interval_and_it_is_that_of_the_sums() -> None:
     values = np.random.default_rng(1).exponential(size=40)
     numbers = interval_of(lambda drawn: values[drawn].mean(), len(values), resamples=300, seed=5)
     assert numbers == pytest.approx(tuple(interval(rows_of(values), mean, resamples=300, seed=5)[:, 0]))
+
+
+@pytest.mark.parametrize("width", [1, 1000, 10**9])
+def test_a_figure_of_weights_has_the_interval_of_the_drawn_examples(width: int) -> None:
+    values = np.random.default_rng(1).exponential(size=40)
+
+    def medians(drawn: np.ndarray) -> np.ndarray:
+        assert drawn.shape[1:] == (40,)
+        assert (drawn.sum(1) == 40).all()
+        return np.array([[np.median(np.repeat(values, row.astype(int)))] for row in drawn])
+
+    low, high = interval_of_weights(medians, 40, width=width, resamples=100, seed=5)[:, 0]
+    assert (low, high) == interval_of(lambda drawn: float(np.median(values[drawn])), 40, resamples=100, seed=5)
 
 
 def test_one_example_and_equal_examples_have_an_interval_of_no_width() -> None:
@@ -118,6 +131,7 @@ def test_a_thousand_resamples_of_three_thousand_examples_take_seconds() -> None:
         (lambda: interval(np.zeros(3), mean), "expected"),
         (lambda: interval(rows_of([1]), mean, resamples=0), "resamples=0"),
         (lambda: interval(rows_of([1]), mean, level=95), "level=95"),
+        (lambda: interval_of_weights(mean, 0), "at least one example"),
         (lambda: paired(rows_of([1]), rows_of([1, 2]), mean), "the runs have rows of shapes"),
         (lambda: paired(rows_of([1]), rows_of([1]), mean, method="t"), "there are randomisation, bootstrap"),  # pyright: ignore
     ],
