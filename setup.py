@@ -33,6 +33,8 @@ EXTRAS["test"] = [
     "pyright>=1.1.400",
     "pytest>=8",
     "ruff>=0.9",
+    # The reference for areas under curves and F1.
+    "scikit-learn>=1.5",
     # The reference that parity is measured against, so an exact version.
     "torch==2.13.0",
 ]
@@ -53,6 +55,7 @@ setup(
         "grain>=0.2.18",
         "importlib_resources>=6.0",  # TFDS imports it without asking for it
         "jax>=0.10",
+        "matplotlib>=3.9",
         "ml-collections>=1.1",
         "numpy>=2.0",
         "opencv-python-headless>=4.10",
