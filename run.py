@@ -74,10 +74,11 @@ def main(argv: Sequence[str]) -> None:
     from medvill_jax.hub.errors import HubError
     from medvill_jax.metrics.command import MissingExtra
     from medvill_jax.metrics.predictions import PredictionError
-    from medvill_jax.tasks import generate, pretrain
+    from medvill_jax.tasks import classify, generate, pretrain, retrieve, vqa, zero_shot
     from medvill_jax.training import checkpoint, loop, trainer
 
-    tasks = {"pretrain": pretrain.Task, "generate": generate.Task}
+    modules = (pretrain, classify, retrieve, vqa, generate, zero_shot)
+    tasks = {module.__name__.rpartition(".")[2]: module.Task for module in modules}
     config = CONFIG.value
     workdir = Path(WORKDIR.value) if WORKDIR.value else default_workdir()
     logging.info("workdir: %s", workdir)
@@ -88,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
             config.data.path = str(phantom.prepare(workdir / "data", **config.data.phantom))
         config.lock()
         task = tasks[config.task](config, workdir)
-    except (DataError, MissingExtra, ValueError, trainer.WorkdirError) as error:
+    except (DataError, HubError, MissingExtra, ValueError, trainer.WorkdirError) as error:
         fail(error)
     try:
         figures = task.evaluate_best() if EVAL_ONLY.value else task.fit()
@@ -103,7 +104,8 @@ def main(argv: Sequence[str]) -> None:
         fail(error)
     if figures:
         print("\n".join(task.closing_lines(figures)))
-        print(f"figures of every step: {workdir / 'metrics.jsonl'}, curves: tensorboard --logdir={workdir}")
+        if (workdir / "metrics.jsonl").is_file():
+            print(f"figures of every step: {workdir / 'metrics.jsonl'}, curves: tensorboard --logdir={workdir}")
         if (workdir / "export").is_dir():
             print(f"the model: {workdir / 'export'}, for medvill_jax.load, --config.init.checkpoint or conversion")
 

@@ -17,6 +17,8 @@ def base() -> ConfigDict:
     config.data = ConfigDict()
     config.data.path = ""  # a data set made by `python -m data_prep`
     config.data.tokenizer = ""  # vocab.txt, tokenizer folder or Hugging Face name; "": the one stored with the data
+    config.data.fraction = 1.0  # share of the training records that are used, drawn by the seed
+    config.data.holdout = 0.1  # share of the training subjects set aside where the data have no validation split
     config.data.augment = True  # random crops in training
     config.data.crop_scale = (0.8, 1.1)  # area of the crop, relative to the padded square film
     config.data.crop_ratio = (3 / 4, 4 / 3)  # width / height of the crop

@@ -59,6 +59,53 @@ def report_spec(batch_size: int, *, image_size: int, text_len: int, max_predicti
     return spec if max_predictions else {name: s for name, s in spec.items() if not name.startswith("mlm_")}
 
 
+def classify_spec(batch_size: int, *, image_size: int, text_len: int, classes: int) -> BatchSpec:
+    """Classification batch (SPEC section 5); `text_ids` and `text_lens` are absent if `text_len` is 0.
+
+    `image`, `text_ids` (nothing masked), `text_lens`, `weights` as in `pretrain_spec`, and
+
+    * `targets` float32 `[B, C]`: 0..1 for each class.
+    * `target_weights` float32 `[B, C]`: 0 where a label is masked out, else 1.
+    """
+    spec = _plain_spec(batch_size, image_size=image_size, text_len=text_len)
+    array = jax.ShapeDtypeStruct((batch_size, classes), np.float32)
+    return spec | {"targets": array, "target_weights": array}
+
+
+def vqa_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
+    """Visual question answering batch (SPEC section 10).
+
+    `image`, `text_ids` (the question), `text_lens`, `weights` as in `pretrain_spec`, and
+
+    * `answers` int32 `[B]`: place of the answer in the vocabulary of answers; 0 where it is not in it.
+    * `answer_weights` float32 `[B]`: 0 where the answer is not in the vocabulary, else 1.
+    """
+    spec = _plain_spec(batch_size, image_size=image_size, text_len=text_len)
+    return spec | {
+        "answers": jax.ShapeDtypeStruct((batch_size,), np.int32),
+        "answer_weights": jax.ShapeDtypeStruct((batch_size,), np.float32),
+    }
+
+
+def retrieve_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
+    """Retrieval batch (SPEC section 6).
+
+    `image`, `text_ids` (nothing masked), `text_lens`, `weights` as in `pretrain_spec`, and
+
+    * `negative_ids` int32 `[B, T+1]`, `negative_lens` int32 `[B]`: a report of another label set.
+    * `label_groups`, `text_groups` int32 `[B]`: equal exactly where the label sets, or the texts, are equal.
+    """
+    spec = _plain_spec(batch_size, image_size=image_size, text_len=text_len)
+    numbers = jax.ShapeDtypeStruct((batch_size,), np.int32)
+    negative = {"negative_ids": spec["text_ids"], "negative_lens": spec["text_lens"]}
+    return spec | negative | {"label_groups": numbers, "text_groups": numbers}
+
+
+def _plain_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
+    spec = report_spec(batch_size, image_size=image_size, text_len=text_len, max_predictions=0)
+    return spec if text_len else {name: s for name, s in spec.items() if not name.startswith("text_")}
+
+
 def fake_batch(spec: BatchSpec, seed: int, *, vocab_size: int, sep_id: int) -> dict[str, np.ndarray]:
     """Random arrays that fit `spec` and are valid together: lengths, positions and ids stay in range.
 
@@ -70,18 +117,30 @@ def fake_batch(spec: BatchSpec, seed: int, *, vocab_size: int, sep_id: int) -> d
     """
     rng = np.random.default_rng(seed)
     shape = {name: s.shape for name, s in spec.items()}
-    batch_size, slots = shape["text_ids"]
+    batch_size, slots = shape["image"][0], shape.get("text_ids", (0, 2))[1]
     first_word = sep_id + 1
 
-    lens = rng.integers(2, slots + 1, batch_size)
-    ids = rng.integers(first_word, vocab_size, (batch_size, slots))
-    index = np.arange(slots)
-    ids[index[None] == lens[:, None] - 1] = sep_id
-    ids[index[None] >= lens[:, None]] = PAD_ID
+    def text() -> tuple[np.ndarray, np.ndarray]:
+        lens = rng.integers(2, slots + 1, batch_size)
+        ids = rng.integers(first_word, vocab_size, (batch_size, slots))
+        index = np.arange(slots)
+        ids[index[None] == lens[:, None] - 1] = sep_id
+        ids[index[None] >= lens[:, None]] = PAD_ID
+        return ids, lens
+
+    (ids, lens), (negative_ids, negative_lens) = text(), text()
     values = {
         "image": lambda: rng.integers(0, 256, shape["image"]),
         "text_ids": lambda: ids,
         "text_lens": lambda: lens,
+        "negative_ids": lambda: negative_ids,
+        "negative_lens": lambda: negative_lens,
+        "label_groups": lambda: rng.integers(0, 4, batch_size),
+        "text_groups": lambda: np.arange(batch_size),
+        "targets": lambda: rng.integers(0, 2, shape["targets"]),
+        "target_weights": lambda: rng.integers(0, 2, shape["target_weights"]),
+        "answers": lambda: rng.integers(0, 2, batch_size),
+        "answer_weights": lambda: np.ones(batch_size),
         "mlm_positions": lambda: rng.integers(0, 1 << 30, shape["mlm_positions"]) % (lens[:, None] - 1),
         "mlm_ids": lambda: rng.integers(first_word, vocab_size, shape["mlm_ids"]),
         "mlm_weights": lambda: rng.integers(0, 2, shape["mlm_weights"]),

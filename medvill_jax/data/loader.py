@@ -9,29 +9,18 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import grain
 import jax
 import numpy as np
 
-from medvill_jax.data import records
-from medvill_jax.data.negatives import Negatives, other_images
-from medvill_jax.data.tokenizer import Tokenizer
-from medvill_jax.data.transforms import (
-    Crop,
-    MlmConfig,
-    decode_image,
-    mask_report,
-    mask_tokens,
-    square_image,
-    text_slots,
-)
+from medvill_jax.data.examples import HostBatch
 
-HostBatch = dict[str, np.ndarray]
+# What is 0 in the rows that fill up the last batch of an evaluation.
+WEIGHTS = frozenset({"weights", "mlm_weights", "target_weights", "answer_weights"})
 
 
 @dataclass(frozen=True)
@@ -55,136 +44,6 @@ class HostSlice:
 
     index: int = field(default_factory=jax.process_index)
     count: int = field(default_factory=jax.process_count)
-
-
-class Records:
-    """One split of a prepared data set: films and reports, ready for a batch.
-
-    Args:
-        data_dir: a prepared data set.
-        split: "train", "validation" or "test".
-        tokenizer: gives ids and special ids.
-        image_size: side of the square image, pixels.
-        text_len: word pieces kept of a report.
-        crop: random crop, or None for the whole film.
-        seed: every draw is a function of it and of the place in the stream.
-
-    Raises:
-        DataError: no such data set or split.
-    """
-
-    def __init__(
-        self,
-        data_dir: Path,
-        split: str,
-        *,
-        tokenizer: Tokenizer,
-        image_size: int,
-        text_len: int,
-        crop: Crop | None,
-        seed: int,
-    ):
-        self._source = records.open_split(data_dir, split)
-        self._index = records.read_index(data_dir, split)
-        self._other_images = other_images(self._index["text_hash"], seed)
-        self._tokenizer = tokenizer
-        self._image_size, self._text_len = image_size, text_len
-        self._crop, self._seed = crop, seed
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, record: int) -> Mapping[str, Any]:
-        return self._source[record]
-
-    def text_ids(self, record: int) -> np.ndarray:
-        """Word-piece ids of one report, truncated as the model sees them, without specials."""
-        return self._tokenizer.encode(self.text(record))[: self._text_len]
-
-    def text(self, record: int) -> str:
-        """One whole report."""
-        return self[record]["text"].decode()
-
-    def identifier(self, record: int) -> str:
-        """The `id` of one record."""
-        return self[record]["id"].decode()
-
-    def rng(self, place: int) -> np.random.Generator:
-        """The randomness of one place in the global stream."""
-        return np.random.default_rng((self._seed, place))
-
-    def image(self, record: int, rng: np.random.Generator, *, own_image: bool) -> np.ndarray:
-        """The film uint8 `[S, S]` of a record, or that of another report, for a shuffled-images figure."""
-        image_of = record if own_image else int(self._other_images[record])
-        return square_image(decode_image(self[image_of]["image"]), self._image_size, self._crop, rng)
-
-    def slots(self, record: int) -> tuple[np.ndarray, int]:
-        """The report in its slots, int32 `[T+1]`, and how many of them are real."""
-        return text_slots(self.text_ids(record), self._text_len, self._tokenizer.sep_id)
-
-
-class PretrainRecords(Records):
-    """MLM + ITM examples (see `batch.pretrain_spec`).
-
-    Args:
-        mlm: how tokens are masked.
-        others: as for `Records`.
-
-    Raises:
-        DataError: as `Records`, or a split in which nothing can be a negative.
-    """
-
-    def __init__(self, data_dir: Path, split: str, *, mlm: MlmConfig, **others: Any):
-        super().__init__(data_dir, split, **others)
-        self._negatives = Negatives(self._index["labels"], self._index["text_hash"])
-        self._mlm = mlm
-
-    def example(self, record: int, place: int, *, matched: bool | None = None, own_image: bool = True) -> HostBatch:
-        """One example.
-
-        Args:
-            record: index in the split.
-            place: index in the global stream; seeds the draws.
-            matched: image and text of one study (True), the text of another (False), or one of the two at random.
-            own_image: False gives the image of another report, for the shuffled-images figure.
-        """
-        rng = self.rng(place)
-        if matched is None:
-            matched = bool(rng.random() < 0.5)
-        slots, length = self.slots(record if matched else self._negatives.draw(record, rng))
-        masked = mask_tokens(slots, length, self._mlm, rng)
-        return {
-            "image": self.image(record, rng, own_image=own_image),
-            "text_lens": np.asarray(length, np.int32),
-            "itm_labels": np.asarray(matched, np.int32),
-            "weights": np.ones((), np.float32),
-            **masked,
-        }
-
-
-class ReportRecords(Records):
-    """Report generation examples (see `batch.report_spec`).
-
-    Args:
-        mask: how tokens are masked; None gives the reports as they are.
-        others: as for `Records`.
-    """
-
-    def __init__(self, data_dir: Path, split: str, *, mask: MlmConfig | None, **others: Any):
-        super().__init__(data_dir, split, **others)
-        self._mask = mask
-
-    def example(self, record: int, place: int, *, own_image: bool = True) -> HostBatch:
-        """One example; arguments as for `PretrainRecords.example`."""
-        rng = self.rng(place)
-        slots, length = self.slots(record)
-        masked = {"text_ids": slots} if self._mask is None else mask_report(slots, length, self._mask, rng)
-        return {
-            "image": self.image(record, rng, own_image=own_image),
-            "text_lens": np.asarray(length, np.int32),
-            "weights": np.ones((), np.float32),
-            **masked,
-        }
 
 
 class Examples(Protocol):
@@ -262,21 +121,25 @@ def eval_batches(
         pairing: what faces what, for `examples.example`.
     """
     host = host or HostSlice()
-    total = min(max_examples or len(examples), len(examples))
-    chosen = np.linspace(0, len(examples), total, endpoint=False).astype(int)
+    chosen = evenly(len(examples), max_examples)
+    total = len(chosen)
 
     def load(place: int) -> HostBatch:
         record = int(chosen[min(place, total - 1)])
         example = examples.example(record, record, **pairing)
         if place >= total:
-            example["weights"] = np.zeros_like(example["weights"])
-            if "mlm_weights" in example:
-                example["mlm_weights"] = np.zeros_like(example["mlm_weights"])
+            for name in example.keys() & WEIGHTS:
+                example[name] = np.zeros_like(example[name])
         return example
 
     padded = -(-total // batch_size) * batch_size
     dataset = _local_places(padded, batch_size, host).map(load).batch(batch_size // host.count)
     return _batches(dataset, workers or Workers())
+
+
+def evenly(count: int, most: int) -> np.ndarray:
+    """int `[min(count, most)]`: so many of 0 .. count - 1, evenly spaced; all of them if `most` is 0."""
+    return np.linspace(0, count, min(most or count, count), endpoint=False).astype(int)
 
 
 def to_device(

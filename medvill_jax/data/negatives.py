@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from medvill_jax.data.records import POSITIVE, DataError
+from medvill_jax.data.labels import label_groups
+from medvill_jax.data.records import DataError
 
 
 class Negatives:
@@ -29,7 +30,7 @@ class Negatives:
             raise DataError(
                 "image-text matching needs at least two different texts in a split, and this one has a single one"
             )
-        groups = np.unique(labels == POSITIVE, axis=0, return_inverse=True)[1].reshape(-1)
+        groups = label_groups(labels)
         self._order = np.argsort(groups, kind="stable")
         self._groups, self._texts = groups, texts
         sorted_groups = groups[self._order]

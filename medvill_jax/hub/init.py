@@ -61,7 +61,8 @@ def load_init(
     """Fresh parameters and statistics with what the checkpoints hold.
 
     Args:
-        params, stats: nested dicts of float32 arrays, as the model's `init` makes them; not changed.
+        params, stats: nested dicts of float32 arrays, as the model's `init` makes them; not changed. What lies under
+            `heads/` is the new task's own and stays as it is.
         bert: a Hugging Face BERT; fills embeddings, encoder, pooler, and the MLM head if it has one.
         resnet: a torchvision or Hugging Face ResNet; fills the image encoder.
         checkpoint: an export or a MedViLL checkpoint of any stage; fills everything, so it stands alone.
@@ -79,7 +80,7 @@ def load_init(
         raise HubError("init.checkpoint brings its own BERT and ResNet: give it alone, or init.bert and init.resnet")
     allowed = Allowed(allow)
     targets = {name: np.asarray(array) for tree in (params, stats) for name, array in flatten(tree).items()}
-    shapes = {name: array.shape for name, array in targets.items()}
+    shapes = {name: array.shape for name, array in targets.items() if part_of(name) != HEADS}
     loaded: dict[str, np.ndarray] = {}
     origin: dict[str, str] = {}
     notes: list[str] = []

@@ -20,6 +20,7 @@ from medvill_jax.hub.export import Export, read_export
 from medvill_jax.hub.generation import Words, Writing
 from medvill_jax.hub.names import UPSTREAM
 from medvill_jax.hub.trees import expected, flatten, functional, nest, part_of
+from medvill_jax.hub.understanding import Understanding, in_batches
 from medvill_jax.models import masks
 from medvill_jax.models.bert import BertConfig, Embeddings, Encoder
 from medvill_jax.models.compat import Compat
@@ -43,6 +44,7 @@ class Loaded:
         self.config = config
         self._dtype = dtype
         self._arrays: tuple[Any, Any] | None = None
+        self._understanding: Understanding | None = None
         # float32 results are promised; accelerators would multiply float32 matrices in less.
         self._precision = "highest" if dtype == "float32" else None
         self._run = jax.jit(self._forward, static_argnames=("attention", "heads"))
@@ -163,6 +165,114 @@ class Loaded:
             run = functools.partial(self._run_writing, *self._bound(), writing=writing)
             return words.reports(generation.in_batches(run, images, seed, batch_size))
 
+    def classify(
+        self, images: Array, text_ids: Array | None = None, text_lens: Array | None = None, *, batch_size: int = 32
+    ) -> dict[str, Any]:
+        """Findings of images, by a model fine-tuned for classification.
+
+        Args:
+            images: as for `logits`.
+            text_ids, text_lens: the reports, as for `logits`, exactly if the model was trained on image and report.
+            batch_size: images at a time.
+
+        Returns:
+            `names`, a tuple of the C findings; `probabilities` float32 `[B, C]`; and `positive` bool `[B, C]`, by the
+            thresholds that the export records, or 0.5.
+
+        Raises:
+            ValueError: arguments that do not fit the model; the message names them.
+            HubError: the export has no classifier.
+        """
+        asking = self._asking("classifier")
+        extra = self.export.extra
+        reads_report = extra.get("inputs", "image+report") == "image+report"
+        if reads_report != (text_ids is not None):
+            raise ValueError(f"this classifier reads {'image and report' if reads_report else 'the image alone'}")
+        rows = self._rows(images, text_ids, text_lens)
+        with jax.default_matmul_precision(self._precision):
+            logits = in_batches(functools.partial(asking.logits, "classes"), batch_size, *rows)
+        names = self.export.label_names or tuple(f"class {number}" for number in range(logits.shape[1]))
+        probabilities = np.asarray(jax.nn.sigmoid(logits))
+        return {
+            "names": names,
+            "probabilities": probabilities,
+            "positive": probabilities >= np.asarray(extra.get("thresholds", 0.5), np.float32),
+        }
+
+    def answer(self, images: Array, text_ids: Array, text_lens: Array, *, batch_size: int = 32) -> list[dict[str, Any]]:
+        """Answers to questions, one about each image, by a model fine-tuned for visual question answering.
+
+        Args:
+            images: as for `logits`.
+            text_ids, text_lens: the questions, cleaned by `data.questions.clean_question`, as for `logits`.
+            batch_size: questions at a time.
+
+        Returns:
+            For every question `answer_id`, `answer` (None if the export has no vocabulary of answers) and `logit`.
+
+        Raises:
+            ValueError: arguments that do not fit the model; the message names them.
+            HubError: the export has no answer head.
+        """
+        asking, extra = self._asking("answer"), self.export.extra
+        product = extra.get("summary", "product") == "product"
+        rows = self._rows(images, text_ids, text_lens)
+        with jax.default_matmul_precision(self._precision):
+            logits = in_batches(functools.partial(asking.logits, "answers", product=product), batch_size, *rows)
+        names = extra.get("answers")
+        return [
+            {"answer_id": int(best), "answer": names[best] if names else None, "logit": float(logits[row, best])}
+            for row, best in enumerate(logits.argmax(1))
+        ]
+
+    def match(
+        self, images: Array, text_ids: Array, text_lens: Array, *, attention: str | None = None, batch_size: int = 32
+    ) -> np.ndarray:
+        """How well every image matches every text: log-odds of the matching head, float32 `[images, texts]`.
+
+        Args:
+            images: as for `logits`; each is encoded once.
+            text_ids: int32 `[texts, T+1]`: words, [SEP], [PAD]...
+            text_lens: int32 `[texts]`: words + the final [SEP].
+            attention: one of `masks.KINDS`; None takes the model's own, or the bidirectional one where that is `mixed`.
+            batch_size: pairs at a time.
+
+        Raises:
+            ValueError: arguments that do not fit the model; the message names them.
+            HubError: the export has no matching head.
+        """
+        asking = self._asking(None)
+        if not asking.heads.matches:
+            self._require(("itm", "pooler"))
+        own = self.config.attention
+        kind = attention or ("bidirectional" if own == "mixed" else own)
+        if kind not in masks.KINDS or kind == "mixed":
+            raise ValueError(f"attention {kind!r} for matching; there are {', '.join(masks.KINDS)}, but not mixed")
+        images, _ = self._checked_images(images)
+        ids, lens = self._checked_texts(text_ids, text_lens)
+        scores = np.empty((len(images), len(ids)), np.float32)
+        with jax.default_matmul_precision(self._precision):
+            for start in range(0, len(images), batch_size):
+                sides = asking.sides(jnp.asarray(images[start : start + batch_size]))
+                pairs = np.divmod(np.arange(len(sides) * len(ids)), len(ids))
+
+                def rows(image: np.ndarray, text: np.ndarray, sides: jax.Array = sides) -> jax.Array:
+                    return asking.match(sides[image], ids[text], lens[text], kind)
+
+                scores[start : start + batch_size] = in_batches(rows, batch_size, *pairs).reshape(len(sides), -1)
+        return scores
+
+    def similarity(self, images: Array, text_ids: Array, text_lens: Array, *, batch_size: int = 32) -> np.ndarray:
+        """Cosines of every image and every text in the contrastive projection, float32 `[images, texts]`.
+
+        Arguments and errors as for `match`.
+        """
+        asking = self._asking("contrast")
+        images, _ = self._checked_images(images)
+        ids, lens = self._checked_texts(text_ids, text_lens)
+        with jax.default_matmul_precision(self._precision):
+            return in_batches(asking.project, batch_size, images) @ in_batches(asking.project, batch_size, ids, lens).T
+
     def text_hidden(self, ids: Array, lens: Array, token_types: Array | None = None) -> jax.Array:
         """BERT over text alone, float `[B, L, H]`: needs no image encoder, so it serves an imported BERT as well.
 
@@ -228,6 +338,24 @@ class Loaded:
             self._arrays = (full[0], full[1])
         return self._arrays
 
+    def _asking(self, head: str | None) -> Understanding:
+        if head is not None and head not in self.export.heads:
+            there = ", ".join(self.export.heads) or "none"
+            raise HubError(f"this export ({self.export.stage}) has no {head} head; its heads: {there}")
+        if self._understanding is None:
+            self._understanding = Understanding(self.export, self.config, self._dtype, *self._bound())
+        return self._understanding
+
+    def _rows(self, images: Array, text_ids: Array | None, text_lens: Array | None) -> tuple[Array, ...]:
+        """Images, and texts if there are any, checked, as many of one as of the other."""
+        images, _ = self._checked_images(images)
+        if text_ids is None or text_lens is None:
+            return (images,)
+        ids, lens = self._checked_texts(text_ids, text_lens)
+        if len(ids) != len(images):
+            raise ValueError(f"{len(images)} images, {len(ids)} texts")
+        return images, ids, lens
+
     def _require(self, parts: tuple[str, ...]) -> None:
         if absent := [part for part in parts if part not in self.export.parts]:
             raise HubError(
@@ -241,14 +369,10 @@ class Loaded:
         if attention not in masks.KINDS:
             raise ValueError(f"unknown attention {attention!r}; the kinds are {', '.join(masks.KINDS)}")
         images, grid = self._checked_images(images)
-        batch, config = images.shape[0], self.config
-        ids, lens = _integers("text_ids", text_ids, 2), _integers("text_lens", text_lens, 1)
-        if ids.shape[0] != batch or lens.shape[0] != batch:
+        batch = images.shape[0]
+        ids, lens = self._checked_texts(text_ids, text_lens)
+        if ids.shape[0] != batch:
             raise ValueError(f"{batch} images, {ids.shape[0]} rows of text_ids, {lens.shape[0]} text_lens")
-        if ids.shape[1] > config.bert.max_positions:
-            raise ValueError(f"{ids.shape[1]} text slots do not fit {config.bert.max_positions} positions")
-        _within("text_ids", ids, 0, config.bert.vocab_size - 1)
-        _within("text_lens", lens, 1, ids.shape[1])
         if cells is not None:
             cells = np.asarray(cells)
             cells = _integers("cells", np.broadcast_to(cells, (batch, *cells.shape)) if cells.ndim == 1 else cells, 2)
@@ -262,6 +386,16 @@ class Loaded:
         elif use_s2s is not None:
             raise ValueError("use_s2s is for attention='mixed' only")
         return jnp.asarray(images), jnp.asarray(ids), jnp.asarray(lens), cells, use_s2s
+
+    def _checked_texts(self, text_ids: Any, text_lens: Any) -> tuple[np.ndarray, np.ndarray]:
+        ids, lens = _integers("text_ids", text_ids, 2), _integers("text_lens", text_lens, 1)
+        if len(ids) != len(lens) or not len(ids):
+            raise ValueError(f"{len(ids)} rows of text_ids, {len(lens)} text_lens")
+        if ids.shape[1] > self.config.bert.max_positions:
+            raise ValueError(f"{ids.shape[1]} text slots do not fit {self.config.bert.max_positions} positions")
+        _within("text_ids", ids, 0, self.config.bert.vocab_size - 1)
+        _within("text_lens", lens, 1, ids.shape[1])
+        return ids, lens
 
     def _checked_images(self, images: Any) -> tuple[Array, int]:
         """The images as an array, and the cells that each has."""

@@ -265,6 +265,19 @@ class Medvill(nnx.Module):
         """
         features = self.image_features(images, train=train, frozen=frozen)
         image = self.embed_image(features, cells, fold(key, 0))
+        return self.encode_block(image, text_ids, text_lens, attention=attention, use_s2s=use_s2s, key=key)
+
+    def encode_block(
+        self,
+        image: jax.Array,
+        text_ids: jax.Array,
+        text_lens: jax.Array,
+        *,
+        attention: str | None = None,
+        use_s2s: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> Hidden:
+        """`encode` from an image block `[B, N+2, H]` of `embed_image` on, so that one block may face many texts."""
         kind = attention or self.config.attention
         text = self.embed_text(text_ids, fold(key, 1), text_lens=text_lens, attention=kind)
         image_len, own_cls = image.shape[1], text.shape[1] - text_ids.shape[1]
@@ -281,6 +294,45 @@ class Medvill(nnx.Module):
         if own_cls:
             return Hidden(image, text[:, 1:], image[:, 0] * text[:, 0])
         return Hidden(image, text, self.pooler(image))
+
+    def encode_image(self, image: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Pooled [CLS] `[B, H]` of an image block `[B, N+2, H]` that faces no text."""
+        return self.pooler(self.encoder(image, jnp.zeros((1, 1, 1, 1)), fold(key, 2)))
+
+    def encode_text(self, text_ids: jax.Array, text_lens: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Pooled [CLS] `[B, H]` of a text that faces no image, embedded with a [CLS] of its own as under `non_cross`.
+
+        Args:
+            text_ids: int32 `[B, T+1]`: words, [SEP], [PAD]...
+            text_lens: int32 `[B]`: words + the final [SEP].
+            key: PRNG key for dropout, or None.
+        """
+        text = self.embed_text(text_ids, fold(key, 1), text_lens=text_lens, attention="non_cross")
+        mask = masks.attention_mask("bidirectional", 0, text_lens + 1, text.shape[1])
+        return self.pooler(self.encoder(text, mask, fold(key, 3)))
+
+    def match_side(
+        self, features: jax.Array, cells: jax.Array | None = None, key: jax.Array | None = None
+    ) -> jax.Array:
+        """What `match` needs of images, `[B, ...]`, from features `[B, G, C]`; one may face many texts."""
+        return self.embed_image(features, cells, fold(key, 0))
+
+    def match(
+        self,
+        side: jax.Array,
+        text_ids: jax.Array,
+        text_lens: jax.Array,
+        *,
+        attention: str | None = None,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """ITM logits float32 `[B, 2]` of images, row for row beside texts; class 1 means matched.
+
+        Args:
+            side: `[B, ...]` of `match_side`.
+            text_ids, text_lens, attention, key: as for `encode`.
+        """
+        return self.itm_logits(self.encode_block(side, text_ids, text_lens, attention=attention, key=key).summary)
 
     def mlm_logits(self, text_hidden: jax.Array, positions: jax.Array | None = None) -> jax.Array:
         """float32 logits over the vocabulary: `[B, P, V]` at `positions` `[B, P]`, or `[B, T+1, V]` at all."""

@@ -7,22 +7,27 @@ A task says what its batches hold (`batch_spec`), what is minimised (`objective`
 from __future__ import annotations
 
 import abc
+import functools
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from medvill_jax.batch import Batch, BatchSpec, fake_batch
 from medvill_jax.data import loader, records
-from medvill_jax.data.loader import HostBatch
+from medvill_jax.data.examples import HostBatch
 from medvill_jax.data.tokenizer import Tokenizer, load_tokenizer
-from medvill_jax.hub.export import write_export
-from medvill_jax.models import medvill
+from medvill_jax.data.transforms import Crop
+from medvill_jax.hub.export import HEADS, VOCAB_FILE, write_export
 from medvill_jax.models.bert import BertConfig
+from medvill_jax.models.finetuned import Finetuned, HeadsConfig
 from medvill_jax.models.functional import Functional
+from medvill_jax.models.medvill import Medvill, sample_cells
 from medvill_jax.tasks import setup
 from medvill_jax.training.policy import Tree, frozen_names, path_name
 from medvill_jax.training.step import Objective
@@ -32,6 +37,8 @@ log = logging.getLogger(__name__)
 
 FAKE = "fake"
 EXPORT_DIR = "export"
+# Folded into a step's key for the choice of cells; dropout folds small numbers.
+CELLS = 1 << 20
 
 
 class Task(abc.ABC):
@@ -47,6 +54,7 @@ class Task(abc.ABC):
     """
 
     stage: str  # how an export names what the model was trained as
+    unused: tuple[str, ...] = ()  # regexes over parameters that the task never reads: frozen, and not asked of init
 
     def __init__(self, config: setup.Config, workdir: Path):
         self.config, self.workdir = config, workdir
@@ -58,23 +66,31 @@ class Task(abc.ABC):
             vocab_size = self.tokenizer.vocab_size
             special = {"cls_id": self.tokenizer.cls_id, "sep_id": self.tokenizer.sep_id}
         self.model_config = setup.model_config(config.model, vocab_size=vocab_size, **special)
-        dtype = jnp.dtype(config.dtype)
-        self.model = Functional(lambda rngs: medvill.Medvill(self.model_config, dtype=dtype, rngs=rngs))
+        self.model = self._model(self.heads(), jnp.dtype(config.dtype))
         self.spec = self.batch_spec()
         names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(self.model.abstract_params)]
-        frozen = frozen_names(config.freeze, names)
+        frozen = frozen_names((*config.freeze, *self.unused), names)
         self.frozen_parts = _frozen_parts(names, frozen)
         if not self.fake:
             self.open_data()
         self.trainer = Trainer(
             workdir,
             init=self.model.init,
-            warm_start=setup.warm_start(config.init, self.model_config),
+            warm_start=setup.warm_start(config.init, self.model_config, self.unused),
             objective=self.objective(),
             spec=self.spec,
             frozen=frozen,
             config=setup.run_config(config, evaluates=not self.fake),
         )
+
+    def heads(self) -> HeadsConfig | None:
+        """What the task puts on top of the network; None for nothing."""
+        return None
+
+    def export_extra(self, state: Tree) -> dict[str, Any]:
+        """What the export's config.json records of the task, JSON-like."""
+        del state
+        return {}
 
     @abc.abstractmethod
     def batch_spec(self) -> BatchSpec:
@@ -144,6 +160,7 @@ class Task(abc.ABC):
         """Writes the workdir's best checkpoint as an export, with tokenizer, label names and model card."""
         step, state, figures = self.trainer.best_state()
         params, stats = self.trainer.to_host(state["params"]), self.trainer.to_host(state["stats"])
+        extra = {} if self.fake else self.export_extra(state)
         if jax.process_index():
             return
         data = Path(self.config.data.path)
@@ -153,8 +170,9 @@ class Task(abc.ABC):
         write_export(
             self.workdir / EXPORT_DIR,
             config=self.model_config,
-            params=params,
+            params={name: part for name, part in params.items() if name != HEADS},
             stats=stats,
+            heads=params.get(HEADS),
             vocabulary=None if self.fake else self.tokenizer.tokens,
             label_names=() if self.fake else records.label_names(data),
             stage=self.stage,
@@ -163,9 +181,113 @@ class Task(abc.ABC):
                 "metrics": figures,
                 "training": training,
             },
-            extra={"step": step},
+            extra={"step": step, **extra},
         )
         log.info("exported the checkpoint of step %d to %s", step, self.workdir / EXPORT_DIR)
+
+    def records_options(self, split: str, *, train: bool = False) -> dict[str, Any]:
+        """The arguments of every kind of `data.examples.Records`, but for what is the task's own."""
+        config = self.config
+        crops = train and config.data.augment
+        source, rows = self._rows(split, train=train)
+        return {
+            "data_dir": Path(config.data.path),
+            "split": source,
+            "rows": rows,
+            "tokenizer": self.tokenizer,
+            "image_size": config.model.image_size,
+            "text_len": config.model.text_len,
+            "crop": Crop(tuple(config.data.crop_scale), tuple(config.data.crop_ratio)) if crops else None,
+            "seed": config.seed,
+        }
+
+    def outputs(
+        self, compute: Callable[..., Any], state: Tree, examples: loader.Examples, max_examples: int = 0, **pairing: Any
+    ) -> Any:
+        """What a function gives for every example exactly once, as numpy arrays `[n, ...]` in the order of the records.
+
+        Args:
+            compute: `(params, stats, batch) -> tree of [B, ...]`, jitted with `out_shardings=self.trainer.replicated`.
+            state: parameters and statistics.
+            examples: a split.
+            max_examples: as for `loader.eval_batches`.
+            pairing: what faces what, for `examples.example`.
+        """
+        config = self.config
+        batches = loader.eval_batches(
+            examples,
+            batch_size=config.eval.batch_size or config.batch_size,
+            max_examples=max_examples,
+            workers=setup.workers(config.data),
+            **pairing,
+        )
+        found = [
+            jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), compute(state["params"], state["stats"], b))
+            for b in loader.to_device(batches, self.trainer.batch_sharding)
+        ]
+        count = len(loader.evenly(len(examples), max_examples))
+        return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *found)
+
+    def shuffled_batches(self, examples: loader.Examples, start_step: int) -> Iterator[HostBatch]:
+        """This host's rows of the training batches, from a step on: every epoch all examples, in a new order."""
+        config = self.config
+        return loader.train_batches(
+            examples,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            start_step=start_step,
+            stop_step=config.steps,
+            workers=setup.workers(config.data),
+        )
+
+    def sample_cells(self, key: jax.Array | None, rows: int) -> jax.Array | None:
+        """The visual tokens kept of each example in training, int32 `[rows, N]`; None keeps all."""
+        config = self.model_config
+        if config.num_cells is None or key is None:
+            return None
+        shared = config.compat.shared_cells
+        return sample_cells(jax.random.fold_in(key, CELLS), rows, config.grid_cells, config.num_cells, shared=shared)
+
+    def _model(self, heads: HeadsConfig | None, dtype: jnp.dtype) -> Functional[Any]:
+        if heads is None:
+            return Functional(lambda rngs: Medvill(self.model_config, dtype=dtype, rngs=rngs))
+        return Functional(lambda rngs: Finetuned(self.model_config, heads, dtype=dtype, rngs=rngs))
+
+    def _rows(self, split: str, *, train: bool) -> tuple[str, np.ndarray | None]:
+        """Which split of the data is read, and which rows of it."""
+        there = records.splits(self.config.data.path)
+        rows = None
+        if "validation" not in there and "train" in there and split in ("train", "validation"):
+            rows = np.flatnonzero(self._held_out == (split == "validation"))
+            if not len(rows):
+                raise records.DataError(
+                    f"{self.config.data.path} has no validation split, and data.holdout={self.config.data.holdout} of "
+                    f"its training subjects leaves nothing for {split}"
+                )
+            split = "train"
+        if train and self.config.data.fraction < 1:
+            if self.config.data.fraction <= 0:
+                raise ValueError(f"data.fraction={self.config.data.fraction} is not in (0, 1]")
+            rows = np.arange(there["train"]) if rows is None else rows
+            drawn = np.random.default_rng(self.config.seed).permutation(len(rows))
+            rows = rows[np.sort(drawn[: max(1, round(self.config.data.fraction * len(rows)))])]
+        return split, rows
+
+    @functools.cached_property
+    def _held_out(self) -> np.ndarray:
+        """bool `[n]` over the training records: those of the subjects that are set aside for validation."""
+        subjects = records.read_columns(self.config.data.path, "train", ["subject_id"])["subject_id"]
+        names, of = np.unique(subjects, return_inverse=True)
+        # By a hash of each subject, so that more data move no subject to the other side.
+        share = np.array([records.text_hash(f"holdout {name}") / 2**64 for name in names])
+        held_out = (share < self.config.data.holdout)[of]
+        log.info(
+            "no validation split: %d of %d training records, those of %d subjects, are set aside as one",
+            held_out.sum(),
+            len(held_out),
+            len(np.unique(of[held_out])),
+        )
+        return held_out
 
 
 def _tokenizer(config: setup.Config) -> Tokenizer:
@@ -174,6 +296,10 @@ def _tokenizer(config: setup.Config) -> Tokenizer:
             "no data: set --config.data.path=DATA to a prepared data set (`python -m data_prep --help` makes one), "
             "or use --config=configs/pretrain.py:phantom, or --config.data.path=fake for random arrays"
         )
+    # Weights know words by number, so an export's words come with its weights.
+    with_weights = Path(config.init.checkpoint) / VOCAB_FILE
+    if not config.data.tokenizer and config.init.checkpoint and with_weights.is_file():
+        return load_tokenizer(with_weights)
     return load_tokenizer(config.data.tokenizer or records.tokenizer_path(Path(config.data.path)))
 
 

@@ -38,9 +38,9 @@ from tqdm import tqdm
 
 from medvill_jax.batch import Batch, BatchSpec, report_spec
 from medvill_jax.data import loader
-from medvill_jax.data.loader import HostBatch
+from medvill_jax.data.examples import HostBatch, ReportRecords
 from medvill_jax.data.tokenizer import SPECIAL_TOKENS
-from medvill_jax.data.transforms import Crop, MlmConfig
+from medvill_jax.data.transforms import MlmConfig
 from medvill_jax.hub import generation
 from medvill_jax.metrics import clinical, predictions, text
 from medvill_jax.metrics.generation import score
@@ -141,15 +141,7 @@ class Task(base.Task):
         ]
 
     def host_batches(self, start_step: int) -> Iterator[HostBatch]:
-        config = self.config
-        return loader.train_batches(
-            self.train_records,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            start_step=start_step,
-            stop_step=config.steps,
-            workers=setup.workers(config.data),
-        )
+        return self.shuffled_batches(self.train_records, start_step)
 
     def evaluate(self, state: Tree) -> dict[str, float]:
         """See the module's docstring."""
@@ -209,7 +201,7 @@ class Task(base.Task):
                 (self.workdir / name).unlink(missing_ok=True)
             path.write_text(json.dumps(made_with, indent=2) + "\n")
 
-    def _predict(self, state: Tree, held_out: loader.ReportRecords, path: Path, *, own_image: bool) -> list[Prediction]:
+    def _predict(self, state: Tree, held_out: ReportRecords, path: Path, *, own_image: bool) -> list[Prediction]:
         """A report for every example, those that the file already holds left as they are; in the split's order."""
         with predictions.Writer(path) as out:
             left = [record for record in range(len(held_out)) if held_out.identifier(record) not in out.done]
@@ -219,7 +211,7 @@ class Task(base.Task):
         return predictions.read(path)
 
     def _reports(
-        self, state: Tree, held_out: loader.ReportRecords, chosen: Sequence[int], *, own_image: bool
+        self, state: Tree, held_out: ReportRecords, chosen: Sequence[int], *, own_image: bool
     ) -> Iterator[Prediction]:
         """The reports of some records, written by the model."""
         run = functools.partial(self._write, state["params"], state["stats"])
@@ -245,7 +237,7 @@ class Task(base.Task):
     def _written(self, params: Tree, stats: Tree, images: jax.Array, live: jax.Array, seeds: jax.Array) -> Any:
         return generation.write(self.model.bind(params, stats), images, live, seeds, self._writing)
 
-    def _records(self, split: str, *, train: bool) -> loader.ReportRecords:
+    def _records(self, split: str, *, train: bool) -> ReportRecords:
         config, tokenizer = self.config, self.tokenizer
         mask = None
         if train and not self._causal:
@@ -256,18 +248,7 @@ class Task(base.Task):
                 mask_id=tokenizer.mask_id,
                 special_ids=tuple(tokenizer.special_ids),
             )
-        return loader.ReportRecords(
-            Path(config.data.path),
-            split,
-            tokenizer=tokenizer,
-            image_size=config.model.image_size,
-            text_len=config.model.text_len,
-            mask=mask,
-            crop=Crop(tuple(config.data.crop_scale), tuple(config.data.crop_ratio))
-            if train and config.data.augment
-            else None,
-            seed=config.seed,
-        )
+        return ReportRecords(mask=mask, **self.records_options(split, train=train))
 
     def _train_weights(self, batch: Batch) -> dict[str, jax.Array]:
         weights = _word_weights(batch) if self._causal else batch["mlm_weights"]
@@ -322,7 +303,7 @@ class Task(base.Task):
             "correct": correct_sum(logits, batch["text_ids"], weights),
         }
 
-    def _evaluate_pass(self, state: Tree, held_out: loader.ReportRecords, *, own_image: bool) -> dict[str, float]:
+    def _evaluate_pass(self, state: Tree, held_out: ReportRecords, *, own_image: bool) -> dict[str, float]:
         config = self.config
         batches = loader.eval_batches(
             held_out,

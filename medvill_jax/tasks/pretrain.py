@@ -21,8 +21,8 @@ import numpy as np
 
 from medvill_jax.batch import Batch, BatchSpec, pretrain_spec
 from medvill_jax.data import loader
-from medvill_jax.data.loader import HostBatch
-from medvill_jax.data.transforms import Crop, MlmConfig
+from medvill_jax.data.examples import HostBatch, PretrainRecords
+from medvill_jax.data.transforms import MlmConfig
 from medvill_jax.models import medvill
 from medvill_jax.tasks import base, setup
 from medvill_jax.training.losses import correct_sum, cross_entropy_sum
@@ -52,7 +52,7 @@ class Task(base.Task):
         )
 
     def open_data(self) -> None:
-        self.train_records = self._records("train", augment=True)
+        self.train_records = self._records("train", train=True)
 
     def objective(self) -> Objective:
         return Objective(self._train_sums, self._train_weights, {"mlm_loss": 1.0, "itm_loss": 1.0})
@@ -68,19 +68,11 @@ class Task(base.Task):
         ]
 
     def host_batches(self, start_step: int) -> Iterator[HostBatch]:
-        config = self.config
-        return loader.train_batches(
-            self.train_records,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            start_step=start_step,
-            stop_step=config.steps,
-            workers=setup.workers(config.data),
-        )
+        return self.shuffled_batches(self.train_records, start_step)
 
     def evaluate(self, state: Tree) -> dict[str, float]:
         """See the module's docstring."""
-        held_out = self._records(self.config.eval.split, augment=False)
+        held_out = self._records(self.config.eval.split)
         unigram = self._unigram_log_probs
         matched = self._evaluate_pass(state, held_out, unigram)
         mismatched = self._evaluate_pass(state, held_out, unigram, matched=False)
@@ -101,26 +93,16 @@ class Task(base.Task):
             "eval/examples": examples,
         }
 
-    def _records(self, split: str, *, augment: bool) -> loader.PretrainRecords:
+    def _records(self, split: str, *, train: bool = False) -> PretrainRecords:
         config, tokenizer = self.config, self.tokenizer
-        return loader.PretrainRecords(
-            Path(config.data.path),
-            split,
-            tokenizer=tokenizer,
-            image_size=config.model.image_size,
-            text_len=config.model.text_len,
-            mlm=MlmConfig(
-                probability=config.mlm.probability,
-                max_predictions=config.mlm.max_predictions,
-                vocab_size=tokenizer.vocab_size,
-                mask_id=tokenizer.mask_id,
-                special_ids=tuple(tokenizer.special_ids),
-            ),
-            crop=Crop(tuple(config.data.crop_scale), tuple(config.data.crop_ratio))
-            if augment and config.data.augment
-            else None,
-            seed=config.seed,
+        mlm = MlmConfig(
+            probability=config.mlm.probability,
+            max_predictions=config.mlm.max_predictions,
+            vocab_size=tokenizer.vocab_size,
+            mask_id=tokenizer.mask_id,
+            special_ids=tuple(tokenizer.special_ids),
         )
+        return PretrainRecords(mlm=mlm, **self.records_options(split, train=train))
 
     def _train_weights(self, batch: Batch) -> dict[str, jax.Array]:
         return {"mlm_loss": jnp.sum(self._mlm_weights(batch)), "itm_loss": jnp.sum(batch["weights"])}
@@ -188,7 +170,7 @@ class Task(base.Task):
     def _evaluate_pass(
         self,
         state: Tree,
-        held_out: loader.PretrainRecords,
+        held_out: PretrainRecords,
         unigram: jax.Array,
         *,
         matched: bool = True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from medvill_jax.data.loader import Workers
@@ -80,14 +81,17 @@ def run_config(config: Config, *, evaluates: bool) -> RunConfig:
     )
 
 
-def warm_start(config: Config, model: MedvillConfig) -> WarmStart | None:
-    """What `config.init` asks a fresh run to load; None where it names nothing. Raises `HubError` when called."""
+def warm_start(config: Config, model: MedvillConfig, unused: Sequence[str] = ()) -> WarmStart | None:
+    """What `config.init` asks a fresh run to load; None where it names nothing. Raises `HubError` when called.
+
+    What matches a regex of `unused` may be missing.
+    """
     paths = {name: config[name] for name in ("bert", "resnet", "checkpoint") if config[name]}
     if not paths:
         return None
 
     def load(params: Tree, stats: Tree) -> tuple[Tree, Tree]:
-        params, stats, report = load_init(params, stats, **paths, allow=tuple(config.allow), config=model)
+        params, stats, report = load_init(params, stats, **paths, allow=(*config.allow, *unused), config=model)
         for line in report.lines():
             log.info("init: %s", line)
         return params, stats

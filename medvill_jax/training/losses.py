@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def cross_entropy_sum(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
@@ -19,6 +22,12 @@ def cross_entropy_sum(logits: jax.Array, labels: jax.Array, weights: jax.Array) 
     """
     chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
     return jnp.sum((jax.nn.logsumexp(logits, axis=-1) - chosen) * weights)
+
+
+def binary_cross_entropy(logits: Any, targets: Any) -> Any:
+    """Binary cross entropies in nats of logits against targets in 0..1: `[...]`, arrays of JAX or numpy alike."""
+    xp = jnp if isinstance(logits, jax.Array) else np
+    return xp.maximum(logits, 0.0) - logits * targets + xp.log1p(xp.exp(-xp.abs(logits)))
 
 
 def correct_sum(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:

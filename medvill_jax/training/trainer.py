@@ -125,7 +125,7 @@ class Trainer:
         try:
             restored = checkpoints.restore_newest(self.abstract_state)
             if restored is None:
-                state, start = self._fresh_state(), 0
+                state, start = self.initial_state(), 0
             else:
                 state, position = restored
                 start = position["next_example"] // self._config.loop.batch_size
@@ -144,7 +144,8 @@ class Trainer:
         """Whole numpy arrays of a part of the state; all processes must call it together."""
         return sharding.to_host(tree, self.mesh)
 
-    def _fresh_state(self) -> Tree:
+    def initial_state(self) -> Tree:
+        """The state that a fresh run starts from."""
         state = self._init_state()
         if self._warm_start is None:
             return state

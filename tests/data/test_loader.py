@@ -8,10 +8,10 @@ import pytest
 
 from medvill_jax.batch import pretrain_spec
 from medvill_jax.data import records
+from medvill_jax.data.examples import PretrainRecords
 from medvill_jax.data.loader import (
     HostBatch,
     HostSlice,
-    PretrainRecords,
     Workers,
     eval_batches,
     to_device,

@@ -1,0 +1,50 @@
+"""Diagnosis classification: fine-tuning a pre-trained model to name findings.
+
+--config=configs/classify.py           at full size: MIMIC-CXR's 14 CheXpert findings, or any labels of the data
+--config=configs/classify.py:small     a small model for real data on a laptop CPU or one small GPU
+--config=configs/classify.py:phantom   the demo, with --config.init.checkpoint=runs/pretrain-phantom/export
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs.base import base, phantom, small
+
+VARIANTS = ("", "small", "phantom")
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The configuration of one variant."""
+    if variant not in VARIANTS:
+        raise ValueError(f"configs/classify.py has no variant {variant!r}; there are {', '.join(VARIANTS[1:])}")
+    config: Any = base()
+    config.task = "classify"
+    config.steps = 44_697  # 10 epochs of the 89,395 AP training studies
+    config.batch_size = 20
+    config.model.attention = "bidirectional"
+    config.model.num_cells = 0
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.schedule = "linear"
+    config.optimizer.warmup_steps = 4_470
+    config.optimizer.weight_decay = 0.01
+
+    # "image+report" as published; but the labels were read from that very report, so it is close to a copying exercise.
+    config.inputs = "image"
+    config.fusion = "joint"  # "late": the CNN + BERT baseline, which needs inputs=image+report
+    config.labels = ConfigDict()
+    config.labels.uncertain = "ignore"  # an uncertain label is masked out; positive, negative, soft (a target of 0.5)
+    config.labels.absent = "negative"  # a finding that is not mentioned; ignore masks it out
+    config.labels.positive_weight = "none"  # balanced: positives weigh as much as the negatives of their class
+
+    config.checkpoint.metric = "eval/auroc_macro"
+    config.checkpoint.higher_is_better = True
+    if variant:
+        small(config)
+        config.steps = 600
+        config.optimizer.learning_rate = 5e-4
+    if variant == "phantom":
+        phantom(config)
+        config.steps = 800
+        config.eval.every_steps = 200
+    return config

@@ -1,0 +1,51 @@
+"""Visual question answering: fine-tuning a pre-trained model to answer questions about an image.
+
+--config=configs/vqa.py           at full size, on VQA-RAD or any data of its form
+--config=configs/vqa.py:small     a small model for a laptop CPU or one small GPU
+--config=configs/vqa.py:phantom   the demo, with --config.init.checkpoint=runs/pretrain-phantom/export
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs.base import base, phantom, small
+
+VARIANTS = ("", "small", "phantom")
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """The configuration of one variant."""
+    if variant not in VARIANTS:
+        raise ValueError(f"configs/vqa.py has no variant {variant!r}; there are {', '.join(VARIANTS[1:])}")
+    config: Any = base()
+    config.task = "vqa"
+    config.steps = 5_600  # 50 epochs of the 1,797 training questions
+    config.batch_size = 16
+    config.model.attention = "bidirectional"
+    config.model.num_cells = 0
+    config.optimizer.learning_rate = 3e-5
+    config.optimizer.schedule = "linear"
+    config.optimizer.warmup_steps = 560
+    config.optimizer.weight_decay = 0.01
+    config.eval.every_steps = 560
+    config.checkpoint.every_steps = 560
+
+    config.summary = "product"  # of the states of [CLS] and the first [SEP]; "cls": the former alone
+    config.targets = "soft"  # each answer of the vocabulary by itself, as published; "hard": one of them
+    config.fusion = "joint"  # "late": the CNN + BERT baseline
+
+    config.checkpoint.metric = "eval/accuracy"
+    config.checkpoint.higher_is_better = True
+    if variant:
+        small(config)
+        config.steps = 1000
+        config.model.text_len = 30
+        config.optimizer.learning_rate = 5e-4
+    if variant == "phantom":
+        phantom(config)
+        config.data.vqa = True  # the phantom studies as questions and answers
+        config.steps = 1500
+        config.model.text_len = 30
+        config.eval.every_steps = 250
+    return config

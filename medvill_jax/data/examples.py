@@ -1,0 +1,265 @@
+"""One example of each task from a prepared data set: film, report or question, and what is asked about them.
+
+An example is a function of the record and of its place in the global stream, so it is the same on any number of hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medvill_jax.data import records
+from medvill_jax.data.labels import label_groups, targets
+from medvill_jax.data.negatives import Negatives, other_images
+from medvill_jax.data.questions import clean_question
+from medvill_jax.data.tokenizer import Tokenizer
+from medvill_jax.data.transforms import (
+    Crop,
+    MlmConfig,
+    decode_image,
+    mask_report,
+    mask_tokens,
+    square_image,
+    text_slots,
+)
+
+HostBatch = dict[str, np.ndarray]
+
+
+class Records:
+    """One split of a prepared data set: films and reports, ready for a batch.
+
+    Args:
+        data_dir: a prepared data set.
+        split: "train", "validation" or "test".
+        tokenizer: gives ids and special ids.
+        image_size: side of the square image, pixels.
+        text_len: word pieces kept of a report.
+        crop: random crop, or None for the whole film.
+        seed: every draw is a function of it and of the place in the stream.
+        rows: int `[n]`, the records of the split that there are; None for all.
+
+    Raises:
+        DataError: no such data set or split.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        split: str,
+        *,
+        tokenizer: Tokenizer,
+        image_size: int,
+        text_len: int,
+        crop: Crop | None,
+        seed: int,
+        rows: np.ndarray | None = None,
+    ):
+        self._source = records.open_split(data_dir, split)
+        self._rows = np.arange(len(self._source)) if rows is None else rows
+        self._index = {name: column[self._rows] for name, column in records.read_index(data_dir, split).items()}
+        self._other_images = other_images(self._index["text_hash"], seed)
+        self._tokenizer = tokenizer
+        self._image_size, self._text_len = image_size, text_len
+        self._crop, self._seed = crop, seed
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, record: int) -> Mapping[str, Any]:
+        return self._source[int(self._rows[record])]
+
+    def text_ids(self, record: int) -> np.ndarray:
+        """Word-piece ids of one report, truncated as the model sees them, without specials."""
+        return self._tokenizer.encode(self.text(record))[: self._text_len]
+
+    def text(self, record: int) -> str:
+        """One whole report."""
+        return self[record]["text"].decode()
+
+    def identifier(self, record: int) -> str:
+        """The `id` of one record."""
+        return self[record]["id"].decode()
+
+    def fingerprint(self) -> int:
+        """A number that tells these records, in this order, from others, without naming any."""
+        return records.text_hash(" ".join([str(len(self)), *map(str, self._rows), *map(str, self._index["text_hash"])]))
+
+    def rng(self, place: int) -> np.random.Generator:
+        """The randomness of one place in the global stream."""
+        return np.random.default_rng((self._seed, place))
+
+    def image(self, record: int, rng: np.random.Generator, *, own_image: bool) -> np.ndarray:
+        """The film uint8 `[S, S]` of a record, or that of another report, for a shuffled-images figure."""
+        image_of = record if own_image else int(self._other_images[record])
+        return square_image(decode_image(self[image_of]["image"]), self._image_size, self._crop, rng)
+
+    def text_arrays(self, record: int) -> HostBatch:
+        """The batch keys `text_ids` and `text_lens` of a report that is read as it is."""
+        slots, length = self.slots(record)
+        return {"text_ids": slots, "text_lens": np.asarray(length, np.int32)}
+
+    def slots(self, record: int) -> tuple[np.ndarray, int]:
+        """The report in its slots, int32 `[T+1]`, and how many of them are real."""
+        return text_slots(self.text_ids(record), self._text_len, self._tokenizer.sep_id)
+
+
+class PretrainRecords(Records):
+    """MLM + ITM examples (see `batch.pretrain_spec`).
+
+    Args:
+        mlm: how tokens are masked.
+        others: as for `Records`.
+
+    Raises:
+        DataError: as `Records`, or a split in which nothing can be a negative.
+    """
+
+    def __init__(self, data_dir: Path, split: str, *, mlm: MlmConfig, **others: Any):
+        super().__init__(data_dir, split, **others)
+        self._negatives = Negatives(self._index["labels"], self._index["text_hash"])
+        self._mlm = mlm
+
+    def example(self, record: int, place: int, *, matched: bool | None = None, own_image: bool = True) -> HostBatch:
+        """One example.
+
+        Args:
+            record: index in the split.
+            place: index in the global stream; seeds the draws.
+            matched: image and text of one study (True), the text of another (False), or one of the two at random.
+            own_image: False gives the image of another report, for the shuffled-images figure.
+        """
+        rng = self.rng(place)
+        if matched is None:
+            matched = bool(rng.random() < 0.5)
+        slots, length = self.slots(record if matched else self._negatives.draw(record, rng))
+        masked = mask_tokens(slots, length, self._mlm, rng)
+        return {
+            "image": self.image(record, rng, own_image=own_image),
+            "text_lens": np.asarray(length, np.int32),
+            "itm_labels": np.asarray(matched, np.int32),
+            "weights": np.ones((), np.float32),
+            **masked,
+        }
+
+
+class ReportRecords(Records):
+    """Report generation examples (see `batch.report_spec`).
+
+    Args:
+        mask: how tokens are masked; None gives the reports as they are.
+        others: as for `Records`.
+    """
+
+    def __init__(self, data_dir: Path, split: str, *, mask: MlmConfig | None, **others: Any):
+        super().__init__(data_dir, split, **others)
+        self._mask = mask
+
+    def example(self, record: int, place: int, *, own_image: bool = True) -> HostBatch:
+        """One example; arguments as for `PretrainRecords.example`."""
+        rng = self.rng(place)
+        slots, length = self.slots(record)
+        masked = {"text_ids": slots} if self._mask is None else mask_report(slots, length, self._mask, rng)
+        return {
+            "image": self.image(record, rng, own_image=own_image),
+            "text_lens": np.asarray(length, np.int32),
+            "weights": np.ones((), np.float32),
+            **masked,
+        }
+
+
+class LabelRecords(Records):
+    """Classification examples (see `batch.classify_spec`).
+
+    Args:
+        report: whether an example also holds the report.
+        uncertain, absent: policies, see `labels.targets`.
+        others: as for `Records`.
+
+    Attributes:
+        labels: int8 `[n, C]`, as in the records.
+        targets, target_weights: float32 `[n, C]`, see `labels.targets`.
+    """
+
+    def __init__(self, data_dir: Path, split: str, *, report: bool, uncertain: str, absent: str, **others: Any):
+        super().__init__(data_dir, split, **others)
+        self._report = report
+        self.labels = self._index["labels"]
+        self.targets, self.target_weights = targets(self.labels, uncertain=uncertain, absent=absent)
+
+    def example(self, record: int, place: int) -> HostBatch:
+        """One example; `place` is its index in the global stream, which seeds the crop."""
+        return {
+            "image": self.image(record, self.rng(place), own_image=True),
+            "targets": self.targets[record],
+            "target_weights": self.target_weights[record],
+            "weights": np.ones((), np.float32),
+            **(self.text_arrays(record) if self._report else {}),
+        }
+
+
+class PairRecords(Records):
+    """Retrieval examples (see `batch.retrieve_spec`).
+
+    Attributes:
+        label_groups, text_groups: int32 `[n]`, equal exactly where the label sets, or the texts, are equal.
+    """
+
+    def __init__(self, data_dir: Path, split: str, **others: Any):
+        super().__init__(data_dir, split, **others)
+        self.label_groups = label_groups(self._index["labels"])
+        self.text_groups = np.unique(self._index["text_hash"], return_inverse=True)[1].reshape(-1).astype(np.int32)
+        self._negatives = Negatives(self._index["labels"], self._index["text_hash"])
+
+    def example(self, record: int, place: int) -> HostBatch:
+        """One example; `place` is its index in the global stream, which seeds crop and negative."""
+        rng = self.rng(place)
+        negative = self.text_arrays(self._negatives.draw(record, rng))
+        return {
+            "image": self.image(record, rng, own_image=True),
+            "negative_ids": negative["text_ids"],
+            "negative_lens": negative["text_lens"],
+            "label_groups": self.label_groups[record],
+            "text_groups": self.text_groups[record],
+            "weights": np.ones((), np.float32),
+            **self.text_arrays(record),
+        }
+
+
+class QuestionRecords(Records):
+    """Visual question answering examples (see `batch.vqa_spec`); the text is the cleaned question.
+
+    Args:
+        answers: the vocabulary of answers, in the order of the model's outputs.
+        others: as for `Records`.
+
+    Attributes:
+        answer_ids: int32 `[n]`, place of each answer in the vocabulary; -1 where it is not in it.
+    """
+
+    def __init__(self, data_dir: Path, split: str, *, answers: Sequence[str], **others: Any):
+        if records.kind(data_dir) != "vqa":
+            raise records.DataError(f"{data_dir} holds no questions: prepare VQA data with python -m data_prep vqa_rad")
+        super().__init__(data_dir, split, **others)
+        place = {answer: number for number, answer in enumerate(answers)}
+        given = records.read_columns(data_dir, split, ["answer"])["answer"][self._rows]
+        self.answer_ids = np.array([place.get(str(answer), -1) for answer in given], np.int32)
+
+    def text(self, record: int) -> str:
+        """The question, cleaned."""
+        return clean_question(super().text(record))
+
+    def example(self, record: int, place: int, *, blank: bool = False) -> HostBatch:
+        """One example; `blank` gives a black image, for the question-only figure."""
+        image = self.image(record, self.rng(place), own_image=True)
+        answer = self.answer_ids[record]
+        return {
+            "image": np.zeros_like(image) if blank else image,
+            "answers": np.maximum(answer, 0),
+            "answer_weights": np.asarray(answer >= 0, np.float32),
+            "weights": np.ones((), np.float32),
+            **self.text_arrays(record),
+        }

@@ -1,0 +1,110 @@
+"""Asking a fine-tuned model for findings, answers, and how well images and texts match."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from medvill_jax.hub.errors import HubError
+from medvill_jax.hub.export import HEADS, Export
+from medvill_jax.models.finetuned import Finetuned, HeadsConfig
+from medvill_jax.models.functional import Functional
+from medvill_jax.models.medvill import MedvillConfig
+from medvill_jax.training.policy import Tree
+
+
+def heads_of(export: Export) -> HeadsConfig:
+    """Which heads an export holds.
+
+    Raises:
+        HubError: heads that the package does not know, or without their arrays.
+    """
+    heads, fusion = export.heads, export.extra.get("fusion", "joint")
+    try:
+        return HeadsConfig(
+            classes=heads["classifier"]["kernel"].shape[1] if "classifier" in heads else 0,
+            answers=heads["answer"]["output"]["kernel"].shape[1] if "answer" in heads else 0,
+            contrast=heads["contrast"]["image"]["kernel"].shape[1] if "contrast" in heads else 0,
+            matches="match" in heads,
+            fusion=fusion,
+        )
+    except (KeyError, IndexError, AttributeError, ValueError) as error:
+        raise HubError(f"the export's heads cannot be used: {error}") from None
+
+
+class Understanding:
+    """The functions of an export's heads; pure but for the arrays that it holds.
+
+    Args:
+        export: of any stage; without heads, what needs none works.
+        config: of the network, with the compat switches in force.
+        dtype: of computation.
+        params, stats: of the network, as `Loaded` binds them.
+    """
+
+    def __init__(self, export: Export, config: MedvillConfig, dtype: str, params: Tree, stats: Tree):
+        self.heads = heads_of(export)
+        heads = self.heads
+        self._model = Functional(lambda rngs: Finetuned(config, heads, dtype=jnp.dtype(dtype), rngs=rngs))
+        with_heads = {HEADS: jax.tree.map(jnp.asarray, export.heads)} if export.heads else {}
+        self._arrays = (params | with_heads, stats)
+        self._sides, self._match = jax.jit(self._side), jax.jit(self._matched, static_argnames="attention")
+        self._project = jax.jit(self._projected, static_argnames="texts")
+        self._logits = jax.jit(self._head_logits, static_argnames=("head", "product"))
+
+    def sides(self, images: Any) -> jax.Array:
+        """What `match` needs of images, `[B, ...]`."""
+        return self._sides(*self._arrays, images)
+
+    def match(self, sides: Any, text_ids: Any, text_lens: Any, attention: str) -> jax.Array:
+        """Log-odds of matching, float32 `[B]`, row by row."""
+        return self._match(*self._arrays, sides, text_ids, text_lens, attention=attention)
+
+    def project(self, *inputs: Any) -> jax.Array:
+        """Unit vectors float32 `[B, D]` of images `[B, ...]`, or of text ids and lengths."""
+        return self._project(*self._arrays, *inputs, texts=len(inputs) == 2)
+
+    def logits(self, head: str, images: Any, *text: Any, product: bool | None = None) -> jax.Array:
+        """float32 `[B, outputs]` of the head "classes" or "answers", of images alone or with text ids and lengths."""
+        return self._logits(*self._arrays, images, *text, head=head, product=product)
+
+    def _side(self, params: Tree, stats: Tree, images: jax.Array) -> jax.Array:
+        module = self._model.bind(params, stats)
+        return module.match_side(module.image_features(images))
+
+    def _matched(self, params: Tree, stats: Tree, *arguments: jax.Array, attention: str) -> jax.Array:
+        logits = self._model.bind(params, stats).match(*arguments, attention=attention)
+        return logits[:, 1] - logits[:, 0]
+
+    def _projected(self, params: Tree, stats: Tree, *inputs: jax.Array, texts: bool) -> jax.Array:
+        module = self._model.bind(params, stats)
+        if texts:
+            return module.project_text(*inputs)
+        return module.project_image(module.embed_image(module.image_features(*inputs), None, None))
+
+    def _head_logits(
+        self, params: Tree, stats: Tree, images: jax.Array, *text: jax.Array, head: str, product: bool | None
+    ) -> jax.Array:
+        module = self._model.bind(params, stats)
+        summary = module.summary(module.image_features(images), *text, product=product)
+        return module.class_logits(summary) if head == "classes" else module.answer_logits(summary)
+
+
+def in_batches(call: Any, batch_size: int, *arrays: Any) -> np.ndarray:
+    """`call` over rows of arrays, at most `batch_size` at a time, the last batch filled up; `[n, ...]` on the host.
+
+    Raises:
+        ValueError: no rows.
+    """
+    count = len(arrays[0])
+    if not count:
+        raise ValueError("there is nothing to ask about: no image, or no text")
+    size = min(batch_size, count)
+    found = []
+    for start in range(0, count, size):
+        rows = np.arange(start, start + size) % count
+        found.append(np.asarray(call(*(array[rows] for array in arrays))))
+    return np.concatenate(found)[:count]

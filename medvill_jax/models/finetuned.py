@@ -1,0 +1,185 @@
+"""What fine-tuning for understanding puts on top of the network: class, answer, contrast and late-fusion heads.
+
+All of it lies under `heads/`, so an export tells network and heads apart. A head reads a summary of image and text:
+
+    fusion   input           summary                                                              width
+    joint    image           pooled [CLS] of the image block alone                                H
+    joint    image + text    pooled [CLS] of the joint sequence (SPEC section 5)                  H
+    joint    question        h_[CLS] * h_[SEP], states of the image block (SPEC 10), or h_[CLS]   H
+    late     image + text    mean visual feature beside pooled [CLS] of the text (SPEC 12)        C + H
+
+`late` is the CNN + BERT baseline, in which image and text never meet in attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from medvill_jax.models.bert import BertConfig, fold, linear
+from medvill_jax.models.medvill import Medvill, MedvillConfig
+
+FUSIONS = ("joint", "late")
+SUMMARIES = ("product", "cls")
+# exp of it multiplies cosines: CLIP's initial temperature 0.07 and its bound (Radford et al., ICML 2021).
+FIRST_SCALE, LARGEST_SCALE = 2.6593, 4.6052
+
+
+@dataclass(frozen=True)
+class HeadsConfig:
+    """Which heads there are.
+
+    Attributes:
+        classes: outputs of the classifier; 0: none.
+        answers: outputs of the answer head; 0: none.
+        contrast: width of the space that images and texts are projected to; 0: none.
+        matches: whether late fusion has a matching head of its own; joint fusion matches with the network's.
+        fusion: one of `FUSIONS`.
+
+    Raises:
+        ValueError: unknown fusion.
+    """
+
+    classes: int = 0
+    answers: int = 0
+    contrast: int = 0
+    matches: bool = False
+    fusion: str = "joint"
+
+    def __post_init__(self) -> None:
+        if self.fusion not in FUSIONS:
+            raise ValueError(f"unknown fusion {self.fusion!r}; there are {', '.join(FUSIONS)}")
+
+
+class AnswerHead(nnx.Module):
+    """Linear to twice the width, ReLU, Linear to the answers (SPEC section 10)."""
+
+    def __init__(self, in_size: int, answers: int, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.hidden = linear(in_size, 2 * config.hidden_size, config, dtype=dtype, rngs=rngs)
+        self.output = linear(2 * config.hidden_size, answers, config, dtype=dtype, rngs=rngs)
+
+    def __call__(self, summary: jax.Array) -> jax.Array:
+        """`[B, S]` -> float32 logits `[B, answers]`."""
+        return self.output(jax.nn.relu(self.hidden(summary))).astype(jnp.float32)
+
+
+class ContrastHead(nnx.Module):
+    """Projections of image and text to one space, and the scale of their cosines."""
+
+    def __init__(self, width: int, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.image = linear(config.hidden_size, width, config, dtype=dtype, rngs=rngs)
+        self.text = linear(config.hidden_size, width, config, dtype=dtype, rngs=rngs)
+        self.scale = nnx.Param(jnp.full((), FIRST_SCALE))
+
+    def temperature(self) -> jax.Array:
+        """What cosines are multiplied by, float32 scalar."""
+        return jnp.exp(jnp.minimum(self.scale[...], LARGEST_SCALE))
+
+
+class Heads(nnx.Module):
+    """The heads of one task."""
+
+    def __init__(
+        self, heads: HeadsConfig, config: MedvillConfig, image_width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+    ):
+        bert = config.transformer
+        size = bert.hidden_size + (image_width if heads.fusion == "late" else 0)
+        if heads.classes:
+            self.classifier = linear(size, heads.classes, bert, dtype=dtype, rngs=rngs)
+        if heads.answers:
+            self.answer = AnswerHead(size, heads.answers, bert, dtype=dtype, rngs=rngs)
+        if heads.contrast:
+            self.contrast = ContrastHead(heads.contrast, bert, dtype=dtype, rngs=rngs)
+        if heads.matches and heads.fusion == "late":
+            self.match = linear(size, 2, bert, dtype=dtype, rngs=rngs)
+
+
+class Finetuned(Medvill):
+    """The network with heads on top."""
+
+    def __init__(self, config: MedvillConfig, heads: HeadsConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        super().__init__(config, dtype=dtype, rngs=rngs)
+        self.fusion = heads.fusion
+        self.heads = Heads(heads, config, self.image_encoder.width, dtype=dtype, rngs=rngs)
+
+    def match_side(
+        self, features: jax.Array, cells: jax.Array | None = None, key: jax.Array | None = None
+    ) -> jax.Array:
+        if self.fusion == "joint":
+            return super().match_side(features, cells, key)
+        return features.mean(axis=1)  # [B, C]
+
+    def match(
+        self,
+        side: jax.Array,
+        text_ids: jax.Array,
+        text_lens: jax.Array,
+        *,
+        attention: str | None = None,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        if self.fusion == "joint":
+            return super().match(side, text_ids, text_lens, attention=attention, key=key)
+        return self.heads.match(self._fused(side, text_ids, text_lens, key)).astype(jnp.float32)
+
+    def summary(
+        self,
+        features: jax.Array,
+        text_ids: jax.Array | None = None,
+        text_lens: jax.Array | None = None,
+        *,
+        cells: jax.Array | None = None,
+        product: bool | None = None,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """What a head reads, `[B, H]` or `[B, C + H]`; see the module's table.
+
+        Args:
+            features: `[B, G, C]` of `image_features`.
+            text_ids: int32 `[B, T+1]`, or None for the image alone.
+            text_lens: int32 `[B]`, or None for the image alone.
+            cells: int32 `[B, N]` raster indices of the kept cells, or None for all.
+            product: None takes the pooled [CLS]; otherwise the bare states, multiplied or [CLS] alone.
+            key: PRNG key for dropout, or None.
+
+        Raises:
+            ValueError: late fusion without a text.
+        """
+        if self.fusion == "late":
+            if text_ids is None or text_lens is None:
+                raise ValueError("late fusion joins an image with a text, and there is no text")
+            return self._fused(features.mean(axis=1), text_ids, text_lens, key)
+        block = self.embed_image(features, cells, fold(key, 0))
+        if text_ids is None or text_lens is None:
+            return self.encode_image(block, key)
+        hidden = self.encode_block(block, text_ids, text_lens, key=key)
+        if product is None:
+            return hidden.summary
+        return hidden.image[:, 0] * hidden.image[:, -1] if product else hidden.image[:, 0]
+
+    def class_logits(self, summary: jax.Array) -> jax.Array:
+        """float32 `[B, classes]`."""
+        return self.heads.classifier(summary).astype(jnp.float32)
+
+    def answer_logits(self, summary: jax.Array) -> jax.Array:
+        """float32 `[B, answers]`."""
+        return self.heads.answer(summary)
+
+    def project_image(self, block: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Unit vectors float32 `[B, D]` of image blocks `[B, N+2, H]`."""
+        return _unit(self.heads.contrast.image(self.encode_image(block, key)))
+
+    def project_text(self, text_ids: jax.Array, text_lens: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Unit vectors float32 `[B, D]` of texts, as for `encode_text`."""
+        return _unit(self.heads.contrast.text(self.encode_text(text_ids, text_lens, key)))
+
+    def _fused(self, mean: jax.Array, text_ids: jax.Array, text_lens: jax.Array, key: jax.Array | None) -> jax.Array:
+        return jnp.concatenate([mean, self.encode_text(text_ids, text_lens, key)], axis=-1)
+
+
+def _unit(x: jax.Array) -> jax.Array:
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + 1e-12)

@@ -1,0 +1,247 @@
+"""Diagnosis classification (paper section IV; SPEC section 5): which findings a study has.
+
+The model reads the image alone (`config.inputs=image`), or image and report under the bidirectional mask
+(`image+report`). Labels are read from reports, so a model that reads the report has the answer before it; its figures
+say how well it copies, not how well it looks.
+
+The loss is binary cross entropy, averaged over the labels that count: `config.labels` says what uncertain and
+unmentioned ones are. Held-out figures while training, `eval/...`: `loss`, and AUROC, AUPRC, F1 and calibration error
+(`metrics.classification`), every example exactly once. F1 is at thresholds that maximise it on the validation split;
+they go into the export.
+
+`--eval_only` scores the best checkpoint on `config.eval.split`, with thresholds from the validation split, and writes
+`metrics.json` (`SPLIT/...`, beside `baseline/prevalence/...`, what answering with each finding's frequency in training
+achieves), `predictions.jsonl` (a row per example: id, probabilities, labels) and `reliability.png`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from medvill_jax.batch import Batch, BatchSpec, classify_spec
+from medvill_jax.data import loader, records
+from medvill_jax.data.examples import HostBatch, LabelRecords
+from medvill_jax.data.labels import positive_weights
+from medvill_jax.metrics import classification, plots
+from medvill_jax.metrics.figures import write_figures
+from medvill_jax.models.finetuned import Finetuned, HeadsConfig
+from medvill_jax.tasks import base, setup
+from medvill_jax.training.losses import binary_cross_entropy
+from medvill_jax.training.policy import Tree
+from medvill_jax.training.step import Objective
+
+log = logging.getLogger(__name__)
+
+INPUTS = ("image", "image+report")
+PREDICTIONS_FILE = "predictions.jsonl"
+METRICS_FILE = "metrics.json"
+PLOT_FILE = "reliability.png"
+
+
+class Task(base.Task):
+    """Classification; see the module's docstring."""
+
+    stage = "classification"
+    unused = (r"(mlm|itm)/.*",)
+
+    def __init__(self, config: setup.Config, workdir: Path):
+        if config.inputs not in INPUTS:
+            raise ValueError(f"inputs={config.inputs!r}; there are {', '.join(INPUTS)}")
+        self._reads_report = config.inputs == "image+report"
+        if config.fusion == "late" and not self._reads_report:
+            raise ValueError("fusion=late joins image and report: set --config.inputs=image+report")
+        if config.labels.positive_weight not in ("none", "balanced"):
+            raise ValueError(f"labels.positive_weight={config.labels.positive_weight!r}; there are none, balanced")
+        if self._reads_report:
+            log.warning("inputs=image+report: the labels were read from these reports, so expect near-perfect figures")
+        self.names = records.CHEXPERT_FINDINGS
+        if config.data.path not in ("", base.FAKE):
+            self.names = records.label_names(config.data.path)
+        super().__init__(config, workdir)
+        self._logits = jax.jit(self._eval_logits, out_shardings=self.trainer.replicated)
+
+    def heads(self) -> HeadsConfig:
+        return HeadsConfig(classes=len(self.names), fusion=self.config.fusion)
+
+    def batch_spec(self) -> BatchSpec:
+        config = self.config
+        return classify_spec(
+            config.batch_size,
+            image_size=config.model.image_size,
+            text_len=config.model.text_len if self._reads_report else 0,
+            classes=len(self.names),
+        )
+
+    def open_data(self) -> None:
+        self.train_records = self._records("train", train=True)
+        weights = self.train_records.target_weights
+        positive = (self.train_records.targets * weights).sum(0)
+        if not weights.any():
+            raise records.DataError(f"no training record of {self.config.data.path} has a label that counts")
+        if empty := [name for name, count in zip(self.names, positive, strict=True) if not count]:
+            log.warning("no positive example to learn from: %s", ", ".join(empty))
+        if unlabelled := int((self.train_records.labels == records.ABSENT).all(1).sum()):
+            log.warning(
+                "%d of %d training records have no label at all; with labels.absent=%s they %s",
+                unlabelled,
+                len(self.train_records),
+                self.config.labels.absent,
+                "count as negative throughout" if self.config.labels.absent == "negative" else "are left out",
+            )
+
+    def objective(self) -> Objective:
+        return Objective(self._train_sums, self._train_weights, {"label_loss": 1.0})
+
+    def host_batches(self, start_step: int) -> Iterator[HostBatch]:
+        return self.shuffled_batches(self.train_records, start_step)
+
+    def closing_lines(self, figures: dict[str, Any]) -> list[str]:
+        split = self.config.eval.split
+        kind = split if f"{split}/examples" in figures else "eval"
+        rows = ("auroc_macro", "auroc_micro", "auprc_macro", "f1_macro", "ece")
+        lines = [f"{figures[f'{kind}/examples']:.0f} examples of {split}, inputs {self.config.inputs}:"]
+        for row in rows:
+            low, high = figures.get(f"{kind}/{row}_ci95", (None, None))
+            interval = f"   [{low:.3f}, {high:.3f}]" if low is not None else ""
+            baseline = figures.get(f"baseline/prevalence/{row}")
+            beside = f"   prevalence {baseline:.3f}" if baseline is not None else ""
+            lines.append(f"  {row:<12}{figures[f'{kind}/{row}']:>7.3f}{interval}{beside}")
+        if undefined := figures[f"{kind}/classes_undefined"]:
+            lines.append(f"  {undefined:.0f} of {len(self.names)} classes have no AUROC here: one side has no example")
+        if kind == "eval":
+            return [*lines, "the test split, once: the same command with --eval_only --config.eval.split=test"]
+        return [*lines, f"all figures: {self.workdir / METRICS_FILE}, calibration: {self.workdir / PLOT_FILE}"]
+
+    def evaluate(self, state: Tree) -> dict[str, float]:
+        """See the module's docstring."""
+        held_out = self._records(self.config.eval.split)
+        logits = self.outputs(self._logits, state, held_out, self.config.eval.max_examples)
+        shown = loader.evenly(len(held_out), self.config.eval.max_examples)
+        thresholds = self._thresholds(state) if self.config.eval.split != "validation" else None
+        figures = self._score(logits, held_out, shown, thresholds, resamples=0)
+        return {f"eval/{name}": value for name, value in figures.items() if "/" not in name}
+
+    def evaluate_best(self) -> dict[str, Any]:
+        """Scores every example of `config.eval.split`; see the module's docstring."""
+        self.require_data()
+        step, state, _ = self.trainer.best_state()
+        split = self.config.eval.split
+        log.info("scoring %s with the best checkpoint, of step %d", split, step)
+        held_out = self._records(split)
+        everyone = np.arange(len(held_out))
+        logits = self.outputs(self._logits, state, held_out)
+        thresholds = self._thresholds(state)
+        own = self._score(logits, held_out, everyone, thresholds)
+        prior = self._score(np.tile(self._prior_logits, (len(held_out), 1)), held_out, everyone, thresholds, 0)
+        figures = {f"{split}/{name}": value for name, value in own.items()}
+        figures |= {f"baseline/prevalence/{name}": value for name, value in prior.items() if "/" not in name}
+        if jax.process_index() == 0:
+            self._write(figures, logits, held_out)
+        return figures
+
+    def export_extra(self, state: Tree) -> dict[str, Any]:
+        thresholds = self._thresholds(state)
+        return {"inputs": self.config.inputs, "fusion": self.config.fusion, "thresholds": thresholds.tolist()}
+
+    def _write(self, figures: dict[str, Any], logits: np.ndarray, held_out: LabelRecords) -> None:
+        write_figures(self.workdir / METRICS_FILE, figures)
+        probabilities = _sigmoid(logits)
+        with (self.workdir / PREDICTIONS_FILE).open("w") as out:
+            for record, row in enumerate(probabilities):
+                labels = held_out.labels[record]
+                line = {
+                    "id": held_out.identifier(record),
+                    "probabilities": dict(zip(self.names, row.tolist(), strict=True)),
+                    "labels": {n: int(v) for n, v in zip(self.names, labels, strict=True) if v != records.ABSENT},
+                }
+                out.write(json.dumps(line) + "\n")
+        truth, known = _binary(held_out)
+        plots.reliability_plot(self.workdir / PLOT_FILE, probabilities, truth, known, self.names)
+
+    def _score(
+        self,
+        logits: np.ndarray,
+        held_out: LabelRecords,
+        shown: np.ndarray,
+        thresholds: np.ndarray | None,
+        resamples: int | None = None,
+    ) -> dict[str, Any]:
+        truth, known = (array[shown] for array in _binary(held_out))
+        probabilities = _sigmoid(logits)
+        if thresholds is None:
+            thresholds = classification.best_thresholds(probabilities, truth, known)
+        some = {} if resamples is None else {"resamples": resamples}
+        figures: dict[str, Any] = classification.score(
+            probabilities, truth, known, self.names, thresholds, seed=self.config.seed, **some
+        )
+        losses = binary_cross_entropy(logits, held_out.targets[shown])
+        weights = held_out.target_weights[shown]
+        return figures | {"loss": float((losses * weights).sum() / max(weights.sum(), 1.0))}
+
+    def _thresholds(self, state: Tree) -> np.ndarray:
+        """float `[C]`, those that maximise F1 on the validation split."""
+        validation = self._records("validation")
+        probabilities = _sigmoid(self.outputs(self._logits, state, validation))
+        return classification.best_thresholds(probabilities, *_binary(validation))
+
+    @functools.cached_property
+    def _prior_logits(self) -> np.ndarray:
+        train = self.train_records
+        positive = (train.targets * train.target_weights).sum(0) + 0.5
+        return np.log(positive / (train.target_weights.sum(0) + 1 - positive))
+
+    @functools.cached_property
+    def _positive_weights(self) -> np.ndarray:
+        if self.config.labels.positive_weight == "none" or self.fake:
+            return np.ones(len(self.names), np.float32)
+        return positive_weights(self.train_records.targets, self.train_records.target_weights)
+
+    def _records(self, split: str, *, train: bool = False) -> LabelRecords:
+        labels = self.config.labels
+        return LabelRecords(
+            report=self._reads_report,
+            uncertain=labels.uncertain,
+            absent=labels.absent,
+            **self.records_options(split, train=train),
+        )
+
+    def _train_weights(self, batch: Batch) -> dict[str, jax.Array]:
+        return {"label_loss": jnp.sum(batch["target_weights"] * batch["weights"][:, None])}
+
+    def _train_sums(self, params: Tree, stats: Tree, batch: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
+        module = self.model.bind(params, stats)
+        logits = self._class_logits(module, batch, key=key, train=True)
+        losses = binary_cross_entropy(logits, batch["targets"])  # [B, C]
+        weights = batch["target_weights"] * batch["weights"][:, None]
+        by_class = jnp.where(batch["targets"] > 0, self._positive_weights, 1.0)
+        return {"label_loss": jnp.sum(losses * weights * by_class)}, self.model.stats_of(module)
+
+    def _eval_logits(self, params: Tree, stats: Tree, batch: Batch) -> jax.Array:
+        return self._class_logits(self.model.bind(params, stats), batch)
+
+    def _class_logits(
+        self, module: Finetuned, batch: Batch, *, key: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
+        features = module.image_features(batch["image"], train=train, frozen=self.frozen_parts)
+        cells = self.sample_cells(key, features.shape[0]) if train else None
+        text = (batch["text_ids"], batch["text_lens"]) if self._reads_report else ()
+        return module.class_logits(module.summary(features, *text, cells=cells, key=key))
+
+
+def _binary(held_out: LabelRecords) -> tuple[np.ndarray, np.ndarray]:
+    """Truth bool `[n, C]`, and which labels are known: all that count but those with a target of one half."""
+    known = (held_out.target_weights > 0) & (held_out.targets != 0.5)
+    return held_out.targets > 0.5, known
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))

@@ -1,0 +1,131 @@
+"""Scores of image-text pairs, many of them: images once, pairs batched over the devices, what is done kept on disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from medvill_jax.training.policy import Tree
+
+log = logging.getLogger(__name__)
+
+SCORES_FILE = "itm_scores.npy"
+# What the scores were made with; another checkpoint or pool starts them anew.
+MADE_WITH_FILE = "itm_scores.json"
+# Pairs between two flushes to disk, at the most.
+FLUSH_PAIRS = 50_000
+
+
+class Scores:
+    """A float32 array `[images, texts]` of pair scores, NaN where a pair has none yet.
+
+    Args:
+        folder: where it lives on disk, so that an interrupted ranking goes on; None keeps it in memory.
+        shape: images, texts.
+        made_with: JSON-like; scores on disk that were made with something else are dropped.
+    """
+
+    def __init__(self, folder: Path | None, shape: tuple[int, int], made_with: dict[str, Any] | None = None):
+        self._writes = folder is not None and jax.process_index() == 0
+        if folder is None:
+            self.array = np.full(shape, np.nan, np.float32)
+            return
+        path, note = folder / SCORES_FILE, folder / MADE_WITH_FILE
+        wanted = json.loads(json.dumps({"shape": shape, **(made_with or {})}))
+        if not (path.is_file() and note.is_file() and json.loads(note.read_text()) == wanted):
+            if not self._writes:
+                self.array = np.full(shape, np.nan, np.float32)
+                return
+            note.unlink(missing_ok=True)
+            fresh = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+            fresh[:] = np.nan
+            fresh.flush()
+            note.write_text(json.dumps(wanted) + "\n")
+        stored = np.load(path, mmap_mode="r+" if self._writes else "r", allow_pickle=False)
+        self.array = stored if self._writes else np.array(stored)
+        if done := int((~np.isnan(self.array)).sum()):
+            log.info("%d of %d pair scores are there already", done, self.array.size)
+
+    def flush(self) -> None:
+        """Hands what was written to the disk."""
+        if self._writes and isinstance(self.array, np.memmap):
+            self.array.flush()
+
+
+def fill(
+    scores: Scores,
+    wanted: np.ndarray,
+    match: Callable[..., jax.Array],
+    state: Tree,
+    sides: Any,
+    text_ids: np.ndarray,
+    text_lens: np.ndarray,
+    *,
+    batch_size: int,
+    batch_sharding: Any,
+    replicated: Any,
+) -> int:
+    """Computes the wanted scores that are still missing.
+
+    Args:
+        scores: filled in place.
+        wanted: bool `[images, texts]`.
+        match: `(params, stats, sides, text_ids, text_lens, image_index, text_index) -> [P]`, see `pair_scores`; jitted.
+        state: parameters and statistics.
+        sides: of all images, `[images, ...]`.
+        text_ids, text_lens: of all texts, `[texts, T+1]` and `[texts]`.
+        batch_size: pairs at a time, a multiple of the devices.
+        batch_sharding, replicated: where things go.
+
+    Returns:
+        How many pairs were computed.
+    """
+    left = np.flatnonzero(wanted & np.isnan(scores.array))
+    shared = jax.device_put((sides, text_ids, text_lens), replicated)
+    since = 0
+    with tqdm(total=len(left), unit="pair", disable=not sys.stderr.isatty() or jax.process_index() != 0) as progress:
+        for start in range(0, len(left), batch_size):
+            some = left[start : start + batch_size]
+            filled = np.resize(some, batch_size)
+            index = [part.astype(np.int32) for part in np.divmod(filled, scores.array.shape[1])]
+            index = [jax.make_array_from_callback(part.shape, batch_sharding, part.__getitem__) for part in index]
+            found = match(state["params"], state["stats"], *shared, *index)
+            values = np.asarray(found.addressable_data(0))[: len(some)]
+            scores.array.reshape(-1)[some] = values
+            progress.update(len(some))
+            since += len(some)
+            if since >= FLUSH_PAIRS:
+                scores.flush()
+                since = 0
+    scores.flush()
+    return len(left)
+
+
+def pair_scores(
+    module: Any,
+    sides: jax.Array,
+    text_ids: jax.Array,
+    text_lens: jax.Array,
+    image_index: jax.Array,
+    text_index: jax.Array,
+    attention: str | None = None,
+) -> jax.Array:
+    """float32 `[P]`, how much better "matched" scores than "not matched": the logit of the matching probability.
+
+    Args:
+        module: a `Medvill`.
+        sides: `[images, ...]` of `match_side`.
+        text_ids, text_lens: `[texts, T+1]` and `[texts]`.
+        image_index, text_index: int32 `[P]`, which image faces which text.
+        attention: one of `masks.KINDS`, or None for the configured one.
+    """
+    logits = module.match(sides[image_index], text_ids[text_index], text_lens[text_index], attention=attention)
+    return logits[:, 1] - logits[:, 0]

@@ -1,0 +1,189 @@
+"""Visual question answering (paper section IV; SPEC section 10): an answer out of those of the training questions.
+
+The head reads the product of the states of [CLS] and of the image block's [SEP], or [CLS] alone (`config.summary`).
+`config.targets`: "soft" scores every answer by itself (binary cross entropy, summed over the vocabulary, a question
+whose answer is not in it having no positive); "hard" makes them compete (softmax). An answer outside the vocabulary
+counts as wrong.
+
+Held-out figures while training, `eval/...`: `accuracy`, `accuracy_closed`, `accuracy_open`, every question exactly
+once. `--eval_only` answers all of `config.eval.split` and writes `metrics.json`: accuracies as `SPLIT/...`, by
+organ and by type of question too, `SPLIT/outside_vocabulary` (the share of questions whose answer could not be given),
+and two baselines, `baseline/majority/...` (the most frequent training answer to questions of that answer type) and
+`baseline/question_only/...` (the same model shown a black image); and `predictions.jsonl`, a row per question.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from medvill_jax.batch import Batch, BatchSpec, vqa_spec
+from medvill_jax.data import loader, records
+from medvill_jax.data.examples import HostBatch, QuestionRecords
+from medvill_jax.metrics import vqa
+from medvill_jax.metrics.figures import write_figures
+from medvill_jax.models.finetuned import FUSIONS, SUMMARIES, Finetuned, HeadsConfig
+from medvill_jax.tasks import base, setup
+from medvill_jax.training.losses import binary_cross_entropy, cross_entropy_sum
+from medvill_jax.training.policy import Tree
+from medvill_jax.training.step import Objective
+
+log = logging.getLogger(__name__)
+
+TARGETS = ("soft", "hard")
+PREDICTIONS_FILE = "predictions.jsonl"
+METRICS_FILE = "metrics.json"
+# The published number of answers of VQA-RAD, for runs on random arrays.
+PUBLISHED_ANSWERS = 458
+# Columns of the records by which accuracies are told apart.
+GROUPS = ("answer_type", "organ", "question_type")
+
+
+class Task(base.Task):
+    """Visual question answering; see the module's docstring."""
+
+    stage = "vqa"
+    unused = (r"(mlm|itm|pooler)/.*",)
+
+    def __init__(self, config: setup.Config, workdir: Path):
+        for name, known in (("summary", SUMMARIES), ("targets", TARGETS), ("fusion", FUSIONS)):
+            if config[name] not in known:
+                raise ValueError(f"{name}={config[name]!r}; there are {', '.join(known)}")
+        if config.fusion == "late":
+            self.unused = (r"(mlm|itm)/.*",)
+        self.answers = tuple(f"answer {number}" for number in range(PUBLISHED_ANSWERS))
+        if config.data.path not in ("", base.FAKE):
+            self.answers = records.answers(config.data.path)
+        super().__init__(config, workdir)
+        self._logits = jax.jit(self._eval_logits, out_shardings=self.trainer.replicated)
+
+    def heads(self) -> HeadsConfig:
+        return HeadsConfig(answers=len(self.answers), fusion=self.config.fusion)
+
+    def batch_spec(self) -> BatchSpec:
+        config = self.config
+        return vqa_spec(config.batch_size, image_size=config.model.image_size, text_len=config.model.text_len)
+
+    def open_data(self) -> None:
+        self.train_records = self._records("train", train=True)
+
+    def objective(self) -> Objective:
+        return Objective(self._train_sums, self._train_weights, {"answer_loss": 1.0})
+
+    def host_batches(self, start_step: int) -> Iterator[HostBatch]:
+        return self.shuffled_batches(self.train_records, start_step)
+
+    def closing_lines(self, figures: dict[str, Any]) -> list[str]:
+        split = self.config.eval.split
+        if "eval/accuracy" in figures:
+            overall, closed, of_open = (figures[f"eval/accuracy{kind}"] for kind in ("", "_closed", "_open"))
+            return [
+                f"held out ({split}, {figures['eval/questions']:.0f} questions):",
+                f"  accuracy {overall:.3f}, closed {closed:.3f}, open {of_open:.3f}",
+                "beside baselines: the same command with --eval_only --config.eval.split=test",
+            ]
+        lines = [
+            f"{figures[f'{split}/questions']:.0f} questions of {split}, {len(self.answers)} answers, "
+            f"{100 * figures[f'{split}/outside_vocabulary']:.1f} % of the right ones not among them:",
+            f"  {'':<16}{'model':>7}  {'95 % interval':>16}  {'majority answer':>15}  {'question only':>13}",
+        ]
+        for row in ("accuracy", "accuracy_closed", "accuracy_open"):
+            low, high = figures.get(f"{split}/{row}_ci95", (float("nan"),) * 2)
+            lines.append(
+                f"  {row:<16}{figures[f'{split}/{row}']:>7.3f}    [{low:.3f}, {high:.3f}]"
+                f"  {figures[f'baseline/majority/{row}']:>15.3f}  {figures[f'baseline/question_only/{row}']:>13.3f}"
+            )
+        return [*lines, f"all figures: {self.workdir / METRICS_FILE}"]
+
+    def evaluate(self, state: Tree) -> dict[str, float]:
+        """See the module's docstring."""
+        split, most = self.config.eval.split, self.config.eval.max_examples
+        held_out = self._records(split)
+        shown = loader.evenly(len(held_out), most)
+        logits = self.outputs(self._logits, state, held_out, most)
+        columns = {name: column[shown] for name, column in self._columns(split, ("answer_type",)).items()}
+        right = logits.argmax(1) == held_out.answer_ids[shown]
+        figures = vqa.score(right, columns, resamples=0)
+        names = ("questions", "accuracy", "accuracy_closed", "accuracy_open")
+        return {f"eval/{name}": float(figures[name]) for name in names}
+
+    def evaluate_best(self) -> dict[str, Any]:
+        """Answers every question of `config.eval.split`; see the module's docstring."""
+        self.require_data()
+        step, state, _ = self.trainer.best_state()
+        split = self.config.eval.split
+        log.info("answering the questions of %s with the best checkpoint, of step %d", split, step)
+        held_out = self._records(split)
+        columns = self._columns(split, (*GROUPS, "answer"))
+        groups = {name: columns[name] for name in GROUPS}
+        train = self._columns("train", ("answer", "answer_type"))
+        logits = self.outputs(self._logits, state, held_out)
+        blind = self.outputs(self._logits, state, held_out, blank=True)
+        majority = np.array(vqa.majority(train["answer"], train["answer_type"], groups["answer_type"]))
+        rows = {
+            split: logits.argmax(1) == held_out.answer_ids,
+            "baseline/majority": majority == columns["answer"],
+            "baseline/question_only": blind.argmax(1) == held_out.answer_ids,
+        }
+        figures: dict[str, Any] = {f"{split}/outside_vocabulary": float((held_out.answer_ids < 0).mean())}
+        for prefix, right in rows.items():
+            found = vqa.score(right, groups, seed=self.config.seed)
+            figures |= {f"{prefix}/{name}": value for name, value in found.items()}
+        if jax.process_index() == 0:
+            write_figures(self.workdir / METRICS_FILE, figures)
+            with (self.workdir / PREDICTIONS_FILE).open("w") as out:
+                for record, best in enumerate(logits.argmax(1)):
+                    line = {
+                        "id": held_out.identifier(record),
+                        "answer": str(columns["answer"][record]),
+                        "predicted": self.answers[best],
+                        "answer_type": str(columns["answer_type"][record]),
+                    }
+                    out.write(json.dumps(line) + "\n")
+        return figures
+
+    def export_extra(self, state: Tree) -> dict[str, Any]:
+        del state
+        return {"summary": self.config.summary, "fusion": self.config.fusion, "answers": list(self.answers)}
+
+    def _records(self, split: str, *, train: bool = False) -> QuestionRecords:
+        return QuestionRecords(answers=self.answers, **self.records_options(split, train=train))
+
+    def _columns(self, split: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Text features of the records that `_records` gives, in their order."""
+        options = self.records_options(split)
+        columns = records.read_columns(options["data_dir"], options["split"], list(names))
+        return {name: columns[name] if options["rows"] is None else columns[name][options["rows"]] for name in names}
+
+    def _train_weights(self, batch: Batch) -> dict[str, jax.Array]:
+        return {"answer_loss": jnp.sum(batch["weights"])}
+
+    def _train_sums(self, params: Tree, stats: Tree, batch: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
+        module = self.model.bind(params, stats)
+        logits = self._answer_logits(module, batch, key=key, train=True)
+        known = batch["answer_weights"] * batch["weights"]
+        if self.config.targets == "hard":
+            loss = cross_entropy_sum(logits, batch["answers"], known)
+        else:
+            targets = jax.nn.one_hot(batch["answers"], len(self.answers)) * batch["answer_weights"][:, None]
+            loss = jnp.sum(binary_cross_entropy(logits, targets) * batch["weights"][:, None])
+        return {"answer_loss": loss}, self.model.stats_of(module)
+
+    def _eval_logits(self, params: Tree, stats: Tree, batch: Batch) -> jax.Array:
+        return self._answer_logits(self.model.bind(params, stats), batch)
+
+    def _answer_logits(
+        self, module: Finetuned, batch: Batch, *, key: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
+        features = module.image_features(batch["image"], train=train, frozen=self.frozen_parts)
+        cells = self.sample_cells(key, features.shape[0]) if train else None
+        product = self.config.summary == "product"
+        summary = module.summary(features, batch["text_ids"], batch["text_lens"], cells=cells, product=product, key=key)
+        return module.answer_logits(summary)

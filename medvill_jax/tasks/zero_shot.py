@@ -1,0 +1,137 @@
+"""Zero-shot classification: is a finding there, judged by sentences, without a classifier (Radford et al., ICML 2021).
+
+For every finding some sentences state it and some deny it (`config.prompts`). The score of an image is the mean
+log-odds of matching those that state it less the mean over those that deny it, from the matching head of any export
+with one (`config.scorer=itm`), or the same with cosines of the contrastive projection (`contrast`).
+
+Writes `metrics.json`: the ranking figures of `metrics.classification` as `SPLIT/...`, every example exactly once.
+Scores are no probabilities and have no threshold, so F1 and calibration are left out.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from medvill_jax.data import loader, records
+from medvill_jax.data.examples import LabelRecords
+from medvill_jax.data.tokenizer import load_tokenizer
+from medvill_jax.data.transforms import text_slots
+from medvill_jax.hub.errors import HubError
+from medvill_jax.hub.export import VOCAB_FILE
+from medvill_jax.hub.loaded import load
+from medvill_jax.metrics import classification
+from medvill_jax.metrics.figures import write_figures
+from medvill_jax.tasks import setup
+
+log = logging.getLogger(__name__)
+
+SCORERS = ("itm", "contrast")
+METRICS_FILE = "metrics.json"
+
+
+class Task:
+    """Zero-shot classification of one split; see the module's docstring.
+
+    Args:
+        config: as `configs/zero_shot.py` gives it.
+        workdir: gets `metrics.json`.
+
+    Raises:
+        DataError: the data are absent, damaged or too few.
+        ValueError: fields of the configuration do not fit together.
+        HubError: no export, or one without the head that is asked.
+    """
+
+    def __init__(self, config: setup.Config, workdir: Path):
+        if config.scorer not in SCORERS:
+            raise ValueError(f"scorer={config.scorer!r}; there are {', '.join(SCORERS)}")
+        if not config.init.checkpoint:
+            raise HubError("nothing to ask: set --config.init.checkpoint=EXPORT")
+        if not config.data.path:
+            raise records.DataError("no data: set --config.data.path=DATA to a prepared data set")
+        self.config, self.workdir = config, workdir
+        self._model = load(config.init.checkpoint)
+        vocabulary = Path(config.init.checkpoint) / VOCAB_FILE
+        self._tokenizer = load_tokenizer(
+            config.data.tokenizer
+            or (vocabulary if vocabulary.is_file() else records.tokenizer_path(Path(config.data.path)))
+        )
+        self.names = records.label_names(config.data.path)
+        self._prompts = [self._sentences(name) for name in self.names]
+
+    def fit(self) -> dict[str, Any]:
+        """There is nothing to train: the same as `evaluate_best`."""
+        return self.evaluate_best()
+
+    def evaluate_best(self) -> dict[str, Any]:
+        """Scores every example of `config.eval.split`."""
+        config, split = self.config, self.config.eval.split
+        held_out = LabelRecords(
+            Path(config.data.path),
+            split,
+            report=False,
+            tokenizer=self._tokenizer,
+            image_size=self._model.config.image_size,
+            text_len=0,
+            crop=None,
+            seed=config.seed,
+            **config.labels.to_dict(),
+        )
+        chosen = loader.evenly(len(held_out), config.eval.max_examples)
+        sentences = sorted({sentence for pair in self._prompts for side in pair for sentence in side})
+        ids, lens = self._slots(sentences)
+        ask = self._model.match if config.scorer == "itm" else self._model.similarity
+        parts = []
+        for start in tqdm(range(0, len(chosen), 16), unit="batch", disable=None):
+            some = [int(record) for record in chosen[start : start + 16]]
+            images = np.stack([held_out.image(record, held_out.rng(record), own_image=True) for record in some])
+            parts.append(ask(images, ids, lens, batch_size=config.eval.batch_size))
+        by_sentence = np.concatenate(parts)  # [n, sentences]
+        place = {sentence: number for number, sentence in enumerate(sentences)}
+        scores = np.stack(
+            [
+                np.subtract(*(by_sentence[:, [place[each] for each in side]].mean(1) for side in pair))
+                for pair in self._prompts
+            ],
+            axis=1,
+        )  # [n, C]
+        known = held_out.target_weights[chosen] > 0
+        found = classification.score(
+            scores, held_out.targets[chosen] > 0.5, known, self.names, np.zeros(len(self.names)), seed=config.seed
+        )
+        ranked = ("examples", "classes_undefined", "auroc", "auprc", "positives")
+        figures = {f"{split}/{name}": value for name, value in found.items() if name.startswith(ranked)}
+        self.workdir.mkdir(parents=True, exist_ok=True)
+        write_figures(self.workdir / METRICS_FILE, figures)
+        return figures
+
+    def closing_lines(self, figures: dict[str, Any]) -> list[str]:
+        """The figures, for a person."""
+        split = self.config.eval.split
+        low, high = figures[f"{split}/auroc_macro_ci95"]
+        lines = [
+            f"{figures[f'{split}/examples']:.0f} examples of {split}, nothing trained, scorer {self.config.scorer}:",
+            f"  AUROC, macro  {figures[f'{split}/auroc_macro']:.3f}   [{low:.3f}, {high:.3f}]   chance 0.500",
+        ]
+        for name in self.names:
+            lines.append(f"    {name:<28}{figures[f'{split}/auroc/{classification.slug(name)}']:.3f}")
+        return [*lines, f"all figures: {self.workdir / METRICS_FILE}"]
+
+    def _sentences(self, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if name not in self.config.prompts:
+            return (f"{name.lower()}.",), (f"no {name.lower()}.",)
+        pair = tuple(tuple(self.config.prompts[name][side]) for side in ("stated", "denied"))
+        if not all(pair):
+            raise ValueError(f"prompts of {name!r}: at least one sentence that states it, and one that denies it")
+        return pair[0], pair[1]
+
+    def _slots(self, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        pieces = [self._tokenizer.encode(sentence) for sentence in sentences]
+        longest = max(map(len, pieces))
+        slots = [text_slots(each, longest, self._tokenizer.sep_id) for each in pieces]
+        return np.stack([ids for ids, _ in slots]), np.array([length for _, length in slots], np.int32)
