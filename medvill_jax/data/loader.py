@@ -20,6 +20,7 @@ import numpy as np
 
 from medvill_jax.data import records
 from medvill_jax.data.negatives import Negatives, other_images
+from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import Tokenizer
 from medvill_jax.data.transforms import (
     Crop,
@@ -86,7 +87,7 @@ class Records:
     ):
         self._source = records.open_split(data_dir, split)
         self._index = records.read_index(data_dir, split)
-        self._other_images = other_images(self._index["text_hash"], seed)
+        self._other_images = other_images(_reports_apart(self._index["text_hash"]), seed)
         self._tokenizer = tokenizer
         self._image_size, self._text_len = image_size, text_len
         self._crop, self._seed = crop, seed
@@ -123,6 +124,22 @@ class Records:
         return text_slots(self.text_ids(record), self._text_len, self._tokenizer.sep_id)
 
 
+def _reports_apart(text_hash: np.ndarray) -> np.ndarray:
+    """Numbers int `[n]` that are equal where the reports are; records without a report share none."""
+    same = np.unique(text_hash, return_inverse=True)[1]
+    return np.where(text_hash == records.NO_TEXT, len(same) + np.arange(len(same)), same)
+
+
+def _require_reports(text_hash: np.ndarray, data_dir: Path, split: str) -> None:
+    """`DataError` if records have labels only."""
+    without = int((text_hash == records.NO_TEXT).sum())
+    if without:
+        raise DataError(
+            f"{without} of the {len(text_hash)} records of split {split!r} of {data_dir} have no report: they serve "
+            "classification; pre-training and report generation need a data set prepared from rows with text"
+        )
+
+
 class PretrainRecords(Records):
     """MLM + ITM examples (see `batch.pretrain_spec`).
 
@@ -131,11 +148,12 @@ class PretrainRecords(Records):
         others: as for `Records`.
 
     Raises:
-        DataError: as `Records`, or a split in which nothing can be a negative.
+        DataError: as `Records`, records without a report, or a split in which nothing can be a negative.
     """
 
     def __init__(self, data_dir: Path, split: str, *, mlm: MlmConfig, **others: Any):
         super().__init__(data_dir, split, **others)
+        _require_reports(self._index["text_hash"], data_dir, split)
         self._negatives = Negatives(self._index["labels"], self._index["text_hash"])
         self._mlm = mlm
 
@@ -168,10 +186,14 @@ class ReportRecords(Records):
     Args:
         mask: how tokens are masked; None gives the reports as they are.
         others: as for `Records`.
+
+    Raises:
+        DataError: as `Records`, or records without a report.
     """
 
     def __init__(self, data_dir: Path, split: str, *, mask: MlmConfig | None, **others: Any):
         super().__init__(data_dir, split, **others)
+        _require_reports(self._index["text_hash"], data_dir, split)
         self._mask = mask
 
     def example(self, record: int, place: int, *, own_image: bool = True) -> HostBatch:
