@@ -73,8 +73,8 @@ def _vqa_rad(args: argparse.Namespace) -> int:
 def _pairs(args: argparse.Namespace) -> int:
     from data_prep import pairs
 
-    report = pairs.prepare(args.source, args.out, label_names=args.label_names, seed=args.seed, **_common(args))
-    return _finish(report, args)
+    options = {name: getattr(args, name) for name in ("label_names", "split", "seed")}
+    return _finish(pairs.prepare(args.source, args.out, **options, **_common(args)), args)
 
 
 _COMMANDS = {"phantom": _phantom, "mimic_cxr": _mimic_cxr, "open_i": _open_i, "vqa_rad": _vqa_rad, "pairs": _pairs}

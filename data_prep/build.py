@@ -66,6 +66,7 @@ def build(
     tokenizer: str | Path | None = None,
     vocab_size: int | None = None,
     max_rejected: float = 0.01,
+    text_required: bool = True,
     notes: dict[str, Any] | None = None,
     workers: int | None = None,
     beam: BeamOptions | None = None,
@@ -84,6 +85,7 @@ def build(
       image_size, square, dicom: see `images.ImageOptions`.
       tokenizer: for `load_tokenizer`; None trains a vocabulary of up to `vocab_size` on the train texts.
       max_rejected: the largest share of rows that may be rejected for reasons that are not `EXPECTED`.
+      text_required: reject rows without text; otherwise they become records that serve classification.
       notes: more entries for the report; may be filled while `rows` is read.
       workers: image threads, per process.
       beam: make the shards with Apache Beam instead of the threads of this process.
@@ -126,7 +128,7 @@ def build(
     with workspace(out, lambda work: spool.read_plan(work, options) is not None) as work, _bar(progress) as bar:
         run = _Run(work, label_names, kind, bar, max_rejected)
         try:
-            run.read(rows, options, given, notes)
+            run.read(rows, options, given, notes, text_required)
             resumed, started_images = run.resume(), time.monotonic()
             image_options = images.ImageOptions(image_size, square, dicom)
             data = run.write(name, image_options, workers, beam)
@@ -168,7 +170,8 @@ def summary(report: dict[str, Any], out: Path) -> str:
     if report["rejected"]:
         lines.append(f"Every rejected row and its reason: {Path(out) / records.REJECTED_FILE}")
     lines.append(f"What is in it: {Path(out) / card.CARD_FILE}")
-    lines.append(f"Next: python run.py --config=configs/pretrain.py:small --config.data.path={out}")
+    if sum(report.get("without_text", {}).values()) < report["kept"]:
+        lines.append(f"Next: python run.py --config=configs/pretrain.py:small --config.data.path={out}")
     return "\n".join(lines)
 
 
@@ -198,6 +201,7 @@ class _Run:
         options: dict[str, Any],
         given: wordpiece.Tokenizer | None,
         notes: dict[str, Any] | None,
+        text_required: bool,
     ) -> None:
         """First pass and vocabulary, unless a run before did both."""
         there = spool.read_plan(self.work, options)
@@ -206,16 +210,22 @@ class _Run:
             return
         self.plan = spool.Plan(options)
         self.bar.set_description_str("rows")
-        spool.spool(rows, self.work, self.plan, len(self.label_names), self.bar.update)
+        spool.spool(rows, self.work, self.plan, len(self.label_names), self.bar.update, text_required)
         self.rejected = Counter(self.plan.rejected)
         self.require(bool(self.plan.rows["train"]), "no row of the train split is usable, so nothing to learn from")
         self.check()
-        rows_read = itertools.islice(spool.read_rows(self.work, "train"), VOCABULARY_TEXTS)
-        texts = (row.text for row in rows_read)
-        words = given or wordpiece.train_wordpiece(texts, options["vocab_size"], self.work / "trained.txt")
-        words.save(self.work / shards.VOCAB_FILE)
+        (given or self.vocabulary(options["vocab_size"])).save(self.work / shards.VOCAB_FILE)
         self.plan.notes = json.loads(json.dumps(notes or {}))
         spool.write_plan(self.work, self.plan)
+
+    def vocabulary(self, size: int) -> wordpiece.Tokenizer:
+        """Trained on the texts of the train split; the special tokens alone if no row of any split has a text."""
+        if not any(self.plan.texts.values()):
+            return wordpiece.Tokenizer({token: number for number, token in enumerate(wordpiece.SPECIAL_TOKENS)})
+        message = "no row of the train split has a text to train the vocabulary on: give one with --tokenizer"
+        self.require(self.plan.texts["train"] > 0, message)
+        texts = (row.text for row in spool.read_rows(self.work, "train") if row.text)
+        return wordpiece.train_wordpiece(itertools.islice(texts, VOCABULARY_TEXTS), size, self.work / "trained.txt")
 
     def resume(self) -> int:
         """Rows of shards that a run before has finished."""

@@ -30,6 +30,8 @@ VALUES = {"positive": 1, "negative": 0, "uncertain": -1, "absent": -2}
 _QUANTILES = (0, 5, 25, 50, 75, 95, 99, 100)
 _SHEET_COLUMNS, _SHEET_ROWS, _TILE, _CAPTION = 6, 4, 220, 52
 _MOST_LISTED = 20
+# Data set -> the option that keeps subjects in one split.
+_APART = {"pairs": "--split=subject", "mimic_cxr": "--split=subject", "vqa_rad": "--split=image_disjoint"}
 
 
 class Totals:
@@ -73,11 +75,11 @@ class Totals:
 
     def report(self) -> dict[str, Any]:
         kept = {split: len(self.ids[split]) for split in SPLITS if self.ids[split]}
-        warnings = [f"the {split} split is empty and left out" for split in SPLITS if split not in kept]
-        if self.plan.shared_subjects:
-            warnings.append(f"{self.plan.shared_subjects} subjects are in more than one split: results will flatter")
         sizes = np.asarray(self.sizes).reshape(-1, 2)
-        hashes = [np.asarray(self.hashes[split], np.uint64) for split in kept]
+        has_text = {split: np.asarray(self.hashes[split], np.uint64) != records.NO_TEXT for split in kept}
+        without = {split: int((~has_text[split]).sum()) for split in kept}
+        hashes = [np.asarray(self.hashes[split], np.uint64)[has_text[split]] for split in kept]
+        lengths = {split: np.asarray(self.lengths[split])[has_text[split]] for split in kept}
         every = np.concatenate(hashes) if hashes else np.empty(0, np.uint64)
         return {
             "found": self.plan.found,
@@ -87,7 +89,8 @@ class Totals:
             "splits": kept,
             "labels": {split: self._label_counts(split) for split in kept},
             **({"counts": {split: self._counts(split) for split in kept}} if records.COUNTED[self.kind] else {}),
-            "text_length_in_word_pieces": {split: _quantiles(self.lengths[split], mean=True) for split in kept},
+            "text_length_in_word_pieces": {split: _quantiles(of, mean=True) for split, of in lengths.items()},
+            **({"without_text": without} if any(without.values()) else {}),
             "duplicate_texts": {
                 "within_splits": {
                     split: len(hashed) - len(np.unique(hashed)) for split, hashed in zip(kept, hashes, strict=True)
@@ -101,8 +104,37 @@ class Totals:
             },
             "subjects_in_several_splits": self.plan.shared_subjects,
             "checksum_of_ids": f"sha256:{sha256(sorted(id for ids in self.ids.values() for id in ids))}",
-            "warnings": warnings,
+            "warnings": self._warnings(kept, without),
         }
+
+    def _warnings(self, kept: dict[str, int], without: dict[str, int]) -> list[str]:
+        warnings = [f"the {split} split is empty and left out" for split in SPLITS if split not in kept]
+        if self.plan.shared_subjects:
+            option = _APART.get(self.plan.options.get("name", ""))
+            way_out = f" ({option} keeps each in one)" if option else ""
+            warnings.append(
+                f"{self.plan.shared_subjects} subjects are in more than one split: results will flatter{way_out}"
+            )
+        missing, count = sum(without.values()), sum(kept.values())
+        if missing == count:
+            stored = self.plan.options.get("tokenizer") == "trained" and not any(self.plan.texts.values())
+            vocabulary = ", and its vocabulary is the five special tokens (give --tokenizer to store another)"
+            warnings.append(
+                "no record has a report, so the data set serves classification only" + (vocabulary if stored else "")
+            )
+        elif missing:
+            warnings.append(
+                f"{missing} of {count} records have no report: they serve classification; pre-training and report "
+                "generation need a data set without them"
+            )
+        others = self.plan.notes.get("label_names_beyond_chexpert", {})
+        if others:
+            listed = ", ".join(f"{name} ({rows})" for name, rows in list(others.items())[:_MOST_LISTED])
+            warnings.append(
+                f"{len(others)} findings of the index are not among the 14 of CheXpert and follow them: {listed}"
+                f"{', ...' if len(others) > _MOST_LISTED else ''} (--label_names holds to a list)"
+            )
+        return warnings
 
     def _label_counts(self, split: str) -> dict[str, dict[str, int]]:
         labels, _ = self.index(split)
@@ -182,13 +214,15 @@ def markdown(report: dict[str, Any]) -> str:
         *_split_table(report),
     ]
     lines += [f"**{warning}**\n" for warning in report["warnings"]]
-    lines += [
-        f"Equal texts: {report['duplicate_texts']['over_all']} of {report['kept']} records repeat the text of another; "
+    texts = report["kept"] - sum(report.get("without_text", {}).values())
+    equal = [
+        f"Equal texts: {report['duplicate_texts']['over_all']} of {texts} records repeat the text of another; "
         + "within splits: "
         + ", ".join(f"{split} {count}" for split, count in report["duplicate_texts"]["within_splits"].items())
         + ".",
         "",
     ]
+    lines += equal if texts else []
     if "counts" in report:
         lines += ["## Questions", "", *_count_table(report)]
     if any(values["absent"] < report["splits"][s] for s, of in report["labels"].items() for values in of.values()):
@@ -209,7 +243,14 @@ def markdown(report: dict[str, Any]) -> str:
     ]
     known = {
         *("found", "kept", "rejected", "expected_rejections", "splits", "labels", "counts", "duplicate_texts"),
-        *("text_length_in_word_pieces", "images", "subjects_in_several_splits", "checksum_of_ids", "warnings"),
+        *(
+            "text_length_in_word_pieces",
+            "without_text",
+            "images",
+            "subjects_in_several_splits",
+            "checksum_of_ids",
+            "warnings",
+        ),
         *("options", "versions"),
     }
     notes = [(key, f"`{_short(value)}`") for key, value in report.items() if key not in known and value]
@@ -227,9 +268,20 @@ def markdown(report: dict[str, Any]) -> str:
 
 def _split_table(report: dict[str, Any]) -> list[str]:
     lengths = report["text_length_in_word_pieces"]
-    points = next(iter(lengths.values()), {})
-    rows = [(split, count, *lengths[split].values()) for split, count in report["splits"].items()]
-    return ["Text lengths are in word pieces.", "", *_table(("split", "records", *points), rows)]
+    points = next(filter(None, lengths.values()), {})
+    without = report.get("without_text", {})
+    rows = [
+        (split, count, *([without[split]] if without else []), *(lengths[split].get(point, "") for point in points))
+        for split, count in report["splits"].items()
+    ]
+    header = ("split", "records", *(["without report"] if without else []), *points)
+    lines = [
+        "Text lengths are in word pieces, of the records that have a text."
+        if without
+        else "Text lengths are in word pieces.",
+        "",
+    ]
+    return [*(lines if points else []), *_table(header, rows)]
 
 
 def _count_table(report: dict[str, Any]) -> list[str]:

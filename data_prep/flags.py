@@ -65,14 +65,16 @@ Reads a .jsonl index with one JSON object per line:
   {"id": "a1", "image": "images/a1.jpg", "text": "Small left effusion.", "split": "train",
    "labels": ["Pleural Effusion"], "subject_id": "p7", "view": "PA"}
 
-  id, image, text  required; image is a path relative to the index (JPEG, PNG, TIFF, ..., DICOM; gray or colour)
+  id, image, text  required; image is a path relative to the index (JPEG, PNG, TIFF, ..., DICOM; gray or colour);
+                   a row with labels may leave text out, or give null: it serves classification
   split            train / valid, validate, validation, val, dev / test; rows without one are split 80 / 10 / 10 by
                    subject, from --seed
   labels           a list of positive findings, or an object such as {"Edema": 1, "Pneumonia": -1, "Fracture": null}
                    with 1 positive, 0 negative, -1 uncertain, null not mentioned
   subject_id       (or patientid), study_id, view: optional
 
-The findings are the 14 of CheXpert, unless --label_names or a labels.txt beside the index (one per line) name others.
+The findings are those that --label_names or a labels.txt beside the index (one per line) name, and no others; without
+either, the 14 of CheXpert and whatever else the index names.
 """
 
 
@@ -184,7 +186,14 @@ def _pairs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", type=Path, required=True, help="the .jsonl index, or the folder of an index.jsonl")
     _out(parser)
     parser.add_argument("--label_names", type=_label_names, help="findings as a,b,c or a .txt with one per line")
-    parser.add_argument("--seed", type=int, default=0, help="of the split of rows without one (default: 0)")
+    parser.add_argument(
+        "--split",
+        choices=("index", "subject"),
+        default="index",
+        help="as the index says, or 80 / 10 / 10 by subject whatever it says, for an index with one subject in several "
+        "splits (default: index, so that figures can be compared)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the split by subject (default: 0)")
     _common(parser)
 
 

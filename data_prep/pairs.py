@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -26,7 +28,10 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 SUBJECT_FIELDS = ("subject_id", "patientid", "patient_id")
+SPLIT_RULES = ("index", "subject")
 LABELS_FILE = "labels.txt"
+# A label this like a finding of CheXpert is that finding misspelt, not another one.
+_MISSPELT = 0.85
 
 
 def prepare(
@@ -34,6 +39,7 @@ def prepare(
     out: Path,
     *,
     label_names: Sequence[str] | None = None,
+    split: str = "index",
     seed: int = 0,
     limit: int | None = None,
     **build_options: Any,
@@ -42,12 +48,16 @@ def prepare(
 
     Every line is a JSON object with `id`, `image` (a path relative to the index) and `text`; optional are `split`,
     `labels` (a list of positive findings, or an object finding -> 1 / 0 / -1 / null), `subject_id` (or `patientid`),
-    `study_id` and `view`.
+    `study_id` and `view`. Where there are `labels`, `text` may be missing, null or "": the record serves
+    classification.
 
     Args:
       source: the index, or a folder with an `index.jsonl`.
-      label_names: the findings; None takes `labels.txt` beside the index (one per line), or else the 14 of CheXpert.
-      seed: of the split by subject that rows without `split` get: 80 / 10 / 10 of 100 subjects.
+      label_names: the findings; None takes `labels.txt` beside the index (one per line), or else the 14 of CheXpert
+        and whatever else the index names, in alphabetical order.
+      split: "index" (as the index says; rows without `split` as by "subject") or "subject" (80 / 10 / 10 of 100
+        subjects, whatever the index says).
+      seed: of the split by subject.
       limit: only the first so many rows.
       build_options: `image_size`, `tokenizer`, `max_rejected` and so on, see `build.build`.
 
@@ -61,19 +71,29 @@ def prepare(
         )
     if limit is not None and limit < 1:
         raise DataError(f"limit={limit} leaves no rows")
-    names = _label_names(index, label_names)
-    rows = _rows(index, names, seed)
+    if split not in SPLIT_RULES:
+        raise DataError(f"no such split: {split}; there are {', '.join(SPLIT_RULES)}")
+    names, others = _label_names(index, label_names)
+    rows = _rows(index, names, split, seed)
     return build(
         rows if limit is None else itertools.islice(rows, limit),
         out,
         name="pairs",
-        options={"seed": seed, "limit": limit, "source": file_fingerprint([index])},
+        options={
+            "seed": seed,
+            "limit": limit,
+            "source": file_fingerprint([index]),
+            **({"split": split} if split != "index" else {}),
+        },
         label_names=names,
+        text_required=False,
+        notes={"label_names_beyond_chexpert": others} if others else None,
         **build_options,
     )
 
 
-def _label_names(index: Path, given: Sequence[str] | None) -> tuple[str, ...]:
+def _label_names(index: Path, given: Sequence[str] | None) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The findings, and which of them are there only because the index names them, with their rows."""
     path = index.parent / LABELS_FILE
     if given is not None:
         names, where = tuple(given), "--label_names"
@@ -84,23 +104,40 @@ def _label_names(index: Path, given: Sequence[str] | None) -> tuple[str, ...]:
             raise DataError(f"{path} is not UTF-8 text") from error
         where = str(path)
     else:
-        return CHEXPERT_FINDINGS
+        others = _other_labels(index)
+        return (*CHEXPERT_FINDINGS, *others), others
     repeated = sorted({name for name in names if names.count(name) > 1})
     if not names or not all(names) or repeated:
         raise DataError(
             f"{where} must name findings, each once" + (f"; repeated: {', '.join(repeated)}" if repeated else "")
         )
-    return names
+    return names, {}
 
 
-def _rows(index: Path, names: tuple[str, ...], seed: int) -> Iterator[Row | Rejection]:
+def _other_labels(index: Path) -> dict[str, int]:
+    """Labels that the index has beyond those of CheXpert -> rows that name them; misspelt ones are left out."""
+    known = {name.casefold() for name in CHEXPERT_FINDINGS}
+    found: Counter[str] = Counter()
+    with open(index, "rb") as file:
+        for line in file:
+            try:
+                labels = json.loads(line.decode("utf-8-sig"))["labels"]
+            except (ValueError, RecursionError, KeyError, TypeError):
+                continue  # `_row` says what is wrong with it
+            if isinstance(labels, list | dict):
+                found.update({name for name in labels if isinstance(name, str) and name.strip() == name != ""})
+    found = Counter({name: n for name, n in found.items() if name not in CHEXPERT_FINDINGS})
+    return {n: found[n] for n in sorted(found) if not difflib.get_close_matches(n.casefold(), known, 1, _MISSPELT)}
+
+
+def _rows(index: Path, names: tuple[str, ...], rule: str, seed: int) -> Iterator[Row | Rejection]:
     with open(index, "rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield _row(line, f"line {number}", index.parent, names, seed)
+                yield _row(line, f"line {number}", index.parent, names, rule, seed)
 
 
-def _row(line: bytes, where: str, root: Path, names: tuple[str, ...], seed: int) -> Row | Rejection:
+def _row(line: bytes, where: str, root: Path, names: tuple[str, ...], rule: str, seed: int) -> Row | Rejection:
     try:
         fields = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -115,10 +152,14 @@ def _row(line: bytes, where: str, root: Path, names: tuple[str, ...], seed: int)
     identifier = _identifier(fields, ("id",))
     if identifier is None:
         return Rejection(where, "missing_field", f"{where} has no id")
+    labeled = fields.get("labels") is not None
+    if labeled and fields.get("text") is None:
+        fields["text"] = ""
     missing = [name for name in ("image", "text") if not isinstance(fields.get(name), str)]
     if missing or not fields["image"]:
+        alone = " and no labels" if "text" in missing and not labeled else ""
         return Rejection(
-            identifier, "missing_field", f"{where} has no {' and no '.join(missing) or 'image'} (a string)"
+            identifier, "missing_field", f"{where} has no {' and no '.join(missing) or 'image'} (a string){alone}"
         )
     if escapes(identifier) or escapes(fields["image"]):
         which = "id" if escapes(identifier) else "image"
@@ -126,14 +167,14 @@ def _row(line: bytes, where: str, root: Path, names: tuple[str, ...], seed: int)
             identifier, "unsafe_path", f"{where}: the {which} is absolute or leads out of the folder of the index"
         )
     text = reports.clean_text(fields["text"])
-    if not text:
+    if not text and not labeled:
         return Rejection(identifier, "empty_text", where)
     labels = _labels(fields.get("labels"), names)
     if isinstance(labels, Rejection):
         return Rejection(identifier, labels.reason, f"{where}: {labels.detail}")
     study = _identifier(fields, ("study_id",)) or identifier
     subject = _identifier(fields, SUBJECT_FIELDS) or study
-    split = fields.get("split")
+    split = fields.get("split") if rule == "index" else None
     if split is None or split == "":
         split = split_of(subject, seed)
     else:
@@ -180,7 +221,9 @@ def _labels(given: Any, names: tuple[str, ...]) -> tuple[int, ...] | Rejection:
     values = dict.fromkeys(names, ABSENT)
     for name, value in given.items():
         if name not in values:
-            return Rejection("", "unknown_label", f"{_shown(name)} is not one of the {len(names)} label names")
+            near = difflib.get_close_matches(name.strip().casefold(), [n.casefold() for n in names], 1, _MISSPELT)
+            meant = next((f": is it {n!r}?" for n in names if near and n.casefold() == near[0]), "")
+            return Rejection("", "unknown_label", f"{_shown(name)} is not one of the {len(names)} label names{meant}")
         if value is None or (isinstance(value, float) and math.isnan(value)):
             continue
         if isinstance(value, bool) or value not in (POSITIVE, NEGATIVE, UNCERTAIN):

@@ -40,8 +40,8 @@ HINTS = {
 class Row:
     """One image with its text.
 
-    `labels` has one value per label name, `split` is one of `records.SPLITS`, `extra` has the further features of the
-    kind of record (see `records.EXTRAS`).
+    `text` is "" where a source has an image and labels, but no report. `labels` has one value per label name, `split`
+    is one of `records.SPLITS`, `extra` has the further features of the kind of record (see `records.EXTRAS`).
     """
 
     id: str
@@ -64,7 +64,7 @@ class Rejection:
     detail: str = ""
 
 
-def checked(row: Row, label_count: int) -> Row | Rejection:
+def checked(row: Row, label_count: int, text_required: bool = True) -> Row | Rejection:
     """The row, or why no record can be made of it, as far as that is known without its image."""
     if len(row.labels) != label_count:
         raise ValueError(f"a row has {len(row.labels)} labels for {label_count} label names")
@@ -77,7 +77,7 @@ def checked(row: Row, label_count: int) -> Row | Rejection:
         return Rejection(row.id, "malformed_row", "a field holds characters that are not valid Unicode text")
     if "\0" in str(row.image):
         return Rejection(row.id, "unsafe_path", "the path of the image holds a NUL character")
-    if not row.text.strip():
+    if text_required and not row.text.strip():
         return Rejection(row.id, "empty_text", "")
     return row
 

@@ -40,6 +40,7 @@ class Plan:
       rejected: reason -> rows rejected in this pass.
       rows: split -> rows accepted.
       offsets: split -> where in its file every shard of `records_per_shard` rows starts.
+      texts: split -> rows that have a text.
       shared_subjects: subjects with rows in several splits.
       notes: what the reader has to add to the report.
     """
@@ -49,6 +50,7 @@ class Plan:
     rejected: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
     offsets: dict[str, list[int]] = field(default_factory=dict)
+    texts: dict[str, int] = field(default_factory=dict)
     shared_subjects: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
     records_per_shard: int = field(default_factory=lambda: RECORDS_PER_SHARD)
@@ -74,12 +76,14 @@ def spool(
     plan: Plan,
     label_count: int,
     progress: Callable[[], Any] = lambda: None,
+    text_required: bool = True,
 ) -> None:
     """Reads `rows` once, fills `plan` and writes the row files; whoever calls writes the plan once all is well."""
     rejected: Counter[str] = Counter()
     seen: set[str] = set()
     first_split: dict[str, str] = {}
     shared: set[str] = set()
+    texts: dict[str, int] = dict.fromkeys(SPLITS, 0)
     unsorted = {split: _Unsorted() for split in SPLITS}
     hashers = {split: hashing.Hasher(split) for split in SPLITS}
     (work / "rows").mkdir()
@@ -89,7 +93,7 @@ def spool(
         for row in rows:
             plan.found += 1
             progress()
-            row = row if isinstance(row, Rejection) else rows_lib.checked(row, label_count)
+            row = row if isinstance(row, Rejection) else rows_lib.checked(row, label_count, text_required)
             if isinstance(row, Row) and row.id in seen:
                 row = Rejection(row.id, "duplicate_id", "an earlier row has this id")
             if isinstance(row, Rejection):
@@ -97,6 +101,7 @@ def spool(
                 rejected_file.write(rows_lib.to_json(row) + "\n")
                 continue
             seen.add(row.id)
+            texts[row.split] += bool(row.text)
             if first_split.setdefault(row.subject_id, row.split) != row.split:
                 shared.add(row.subject_id)
             line = rows_lib.to_json(row).encode() + b"\n"
@@ -108,6 +113,7 @@ def spool(
         plan.offsets[split] = _sort(source, work / "rows" / f"{split}.jsonl", unsorted[split], plan.records_per_shard)
         source.unlink()
     plan.rejected = dict(rejected)
+    plan.texts = texts
     plan.shared_subjects = len(shared)
 
 

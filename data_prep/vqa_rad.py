@@ -96,8 +96,8 @@ def normalize_answer(answer: Any) -> str:
     return " ".join(words) or " ".join(str(answer).lower().split())
 
 
-def clean_question(question: str) -> str:
-    """The question as a model reads it: cleaned text, without the notes that its authors left at the end."""
+def without_note(question: str) -> str:
+    """The question as a record has it: cleaned text in its own case, without the note that its authors left behind."""
     return clean_text(re.sub(r"\?\s*-\s*(?:yes/no|open)\s*$", "?", question.strip(), flags=re.IGNORECASE))
 
 
@@ -182,7 +182,7 @@ def _row(question: Any, where: str, organ: str, images: Path, split: str, seed: 
         subject_id=image,
         split=part,
         image=images / name,
-        text=clean_question(asked),
+        text=without_note(asked),
         labels=_LABELS,
         extra={
             "question": asked,

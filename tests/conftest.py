@@ -1,8 +1,10 @@
 """What many tests share: a tiny prepared data set, and a configuration that trains on it in seconds."""
 
+import functools
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -36,6 +38,12 @@ def write_pairs(folder: Path, counts: dict[str, int]) -> Path:
     index = folder / "index.jsonl"
     index.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return index
+
+
+@pytest.fixture
+def pairs_index(tmp_path: Path) -> Callable[[dict[str, int]], Path]:
+    """Writes an index with so many rows of each split, and returns its file."""
+    return functools.partial(write_pairs, tmp_path)
 
 
 @pytest.fixture(scope="session")

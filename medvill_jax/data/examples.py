@@ -61,7 +61,7 @@ class Records:
         self._source = records.open_split(data_dir, split)
         self._rows = np.arange(len(self._source)) if rows is None else rows
         self._index = {name: column[self._rows] for name, column in records.read_index(data_dir, split).items()}
-        self._other_images = other_images(self._index["text_hash"], seed)
+        self._other_images = other_images(_reports_apart(self._index["text_hash"]), seed)
         self._tokenizer = tokenizer
         self._image_size, self._text_len = image_size, text_len
         self._crop, self._seed = crop, seed
@@ -107,6 +107,22 @@ class Records:
         return text_slots(self.text_ids(record), self._text_len, self._tokenizer.sep_id)
 
 
+def _reports_apart(text_hash: np.ndarray) -> np.ndarray:
+    """Numbers int `[n]` that are equal where the reports are; records without a report share none."""
+    same = np.unique(text_hash, return_inverse=True)[1]
+    return np.where(text_hash == records.NO_TEXT, len(same) + np.arange(len(same)), same)
+
+
+def _require_reports(text_hash: np.ndarray, data_dir: Path, split: str) -> None:
+    """`DataError` if records have labels only."""
+    without = int((text_hash == records.NO_TEXT).sum())
+    if without:
+        raise records.DataError(
+            f"{without} of the {len(text_hash)} records of split {split!r} of {data_dir} have no report: they serve "
+            "classification of images alone; all else needs a data set prepared from rows with text"
+        )
+
+
 class PretrainRecords(Records):
     """MLM + ITM examples (see `batch.pretrain_spec`).
 
@@ -120,6 +136,7 @@ class PretrainRecords(Records):
 
     def __init__(self, data_dir: Path, split: str, *, mlm: MlmConfig, **others: Any):
         super().__init__(data_dir, split, **others)
+        _require_reports(self._index["text_hash"], data_dir, split)
         self._negatives = Negatives(self._index["labels"], self._index["text_hash"])
         self._mlm = mlm
 
@@ -156,6 +173,7 @@ class ReportRecords(Records):
 
     def __init__(self, data_dir: Path, split: str, *, mask: MlmConfig | None, **others: Any):
         super().__init__(data_dir, split, **others)
+        _require_reports(self._index["text_hash"], data_dir, split)
         self._mask = mask
 
     def example(self, record: int, place: int, *, own_image: bool = True) -> HostBatch:
@@ -186,6 +204,8 @@ class LabelRecords(Records):
 
     def __init__(self, data_dir: Path, split: str, *, report: bool, uncertain: str, absent: str, **others: Any):
         super().__init__(data_dir, split, **others)
+        if report:
+            _require_reports(self._index["text_hash"], data_dir, split)
         self._report = report
         self.labels = self._index["labels"]
         self.targets, self.target_weights = targets(self.labels, uncertain=uncertain, absent=absent)
@@ -210,6 +230,7 @@ class PairRecords(Records):
 
     def __init__(self, data_dir: Path, split: str, **others: Any):
         super().__init__(data_dir, split, **others)
+        _require_reports(self._index["text_hash"], data_dir, split)
         self.label_groups = label_groups(self._index["labels"])
         self.text_groups = np.unique(self._index["text_hash"], return_inverse=True)[1].reshape(-1).astype(np.int32)
         self._negatives = Negatives(self._index["labels"], self._index["text_hash"])

@@ -10,6 +10,7 @@ import hashlib
 import json
 import warnings
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def features(label_names: tuple[str, ...] = CHEXPERT_FINDINGS, kind: str = "repo
     * `id`: image identifier, unique in the data set (MIMIC-CXR: the dicom_id).
     * `study_id`, `subject_id`: identifiers of the study and the patient; equal to `id` where a source has none.
     * `image`: encoded 8-bit grayscale JPEG or PNG, uint8 `[H, W, 1]` once decoded, bone white, air black.
-    * `text`: the report text the model reads (cleaned, original case).
+    * `text`: the report text the model reads (cleaned, original case); "" for an image that has labels only.
     * `labels`: int8 `[len(label_names)]`, 1 positive, 0 negative, -1 uncertain, -2 not mentioned.
     * `view`: ViewPosition as in the source ("AP", "PA", "LATERAL", ...), "" if unknown.
 
@@ -226,6 +227,10 @@ def text_hash(text: str | bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
+# Of the records that have an image and labels, but no report.
+NO_TEXT = text_hash("")
+
+
 def _scan(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:
     source = open_split(data_dir, split)
     labels = np.empty((len(source), len(label_names(data_dir))), np.int8)  # [n, C]
@@ -234,6 +239,32 @@ def _scan(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:
         record = source[i]
         labels[i], hashes[i] = record["labels"], text_hash(record["text"])
     return {"labels": labels, "text_hash": hashes}
+
+
+def read_columns(data_dir: str | Path, split: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Text features of every record of a split: name -> unicode `[n]`, row i being record i of `open_split`.
+
+    Reads through all record files, but decodes no image.
+
+    Args:
+        data_dir: a prepared data set.
+        split: "train", "validation" or "test".
+        names: of `features`, such as "id", "subject_id" or "answer".
+
+    Raises:
+        DataError: no such data set or split, or a name that is no text feature of it.
+    """
+    source = open_split(data_dir, split)
+    there = ("id", "study_id", "subject_id", "text", "view", *EXTRAS[kind(data_dir)])
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise DataError(f"{data_dir} has no text feature {', '.join(unknown)}; there are {', '.join(there)}")
+    columns: dict[str, list[str]] = {name: [] for name in names}
+    for i in range(len(source)):
+        record = source[i]
+        for name, column in columns.items():
+            column.append(record[name].decode())
+    return {name: np.asarray(column, str) for name, column in columns.items()}
 
 
 def write_index(data_dir: str | Path) -> dict[str, int]:

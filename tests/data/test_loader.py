@@ -1,17 +1,25 @@
+import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from data_prep import pairs
 from medvill_jax.batch import pretrain_spec
 from medvill_jax.data import records
 from medvill_jax.data.examples import PretrainRecords
 from medvill_jax.data.loader import (
     HostBatch,
     HostSlice,
+<<<<<<< HEAD
+=======
+    PretrainRecords,
+    Records,
+    ReportRecords,
+>>>>>>> prep
     Workers,
     eval_batches,
     to_device,
@@ -34,6 +42,36 @@ def open_records(data: Path, split: str = "train", seed: int = 0, augment: bool 
         crop=Crop((0.8, 1.1), (0.75, 1.33)) if augment else None,
         seed=seed,
     )
+
+
+def without_reports(index: Path, count: int) -> Path:
+    """A data set prepared from an index, of which the first `count` records have labels only."""
+    rows = [json.loads(line) for line in index.read_text().splitlines()]
+    for row in rows[:count]:
+        row["text"] = None
+    index.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs.prepare(index, index.with_name("data"), progress=False)
+    return index.with_name("data")
+
+
+def test_learning_from_reports_needs_reports(pairs_index: Callable[[dict[str, int]], Path]) -> None:
+    data = without_reports(pairs_index({"train": 6, "validation": 2}), 2)
+    with pytest.raises(DataError, match=r"2 of the 6 records of split 'train' of .* have no report: they serve"):
+        open_records(data)
+    tokenizer = load_tokenizer(records.tokenizer_path(data))
+    shape = {"tokenizer": tokenizer, "image_size": 32, "text_len": 12, "crop": None, "seed": 0}
+    with pytest.raises(DataError, match="have no report"):
+        ReportRecords(data, "train", mask=None, **shape)
+    assert len(ReportRecords(data, "validation", mask=None, **shape)) == 2
+
+
+def test_images_without_reports_are_shuffled_too(pairs_index: Callable[[dict[str, int]], Path]) -> None:
+    data = without_reports(pairs_index({"train": 6}), 6)
+    tokenizer = load_tokenizer(records.tokenizer_path(data))
+    held = Records(data, "train", tokenizer=tokenizer, image_size=32, text_len=12, crop=None, seed=0)
+    for record in range(len(held)):
+        own, other = (held.image(record, held.rng(0), own_image=own) for own in (True, False))
+        assert not np.array_equal(own, other)
 
 
 def same(first: HostBatch, second: HostBatch) -> bool:

@@ -14,9 +14,11 @@ from data_prep import __main__ as command
 from data_prep import pairs
 from medvill_jax.data import records
 from medvill_jax.data.records import DataError
+from medvill_jax.data.tokenizer import SPECIAL_TOKENS
 
 REPO = Path(__file__).resolve().parents[2]
 ROCO = REPO.parent / "shared" / "data" / "roco_cxr" / "index.jsonl"
+NIH = REPO.parent / "shared" / "data" / "nih_cxr14_64" / "index.jsonl"
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def test_every_kind_of_bad_row_has_its_reason(folder, tmp_path):
         *(good(i) for i in range(5)),
         good("dup"),
         good("dup"),
-        good("label", labels=["Gout"]),
+        good("label", labels=["Edma"]),
         good("value", labels={"Edema": "yes"}),
         good("value2", labels={"Edema": 0.5}),
         good("value3", labels=[1]),
@@ -94,8 +96,9 @@ def test_every_kind_of_bad_row_has_its_reason(folder, tmp_path):
         **dict.fromkeys(("isurrogate", "line 28", "line 29", "line 31"), "malformed_row"),
     }
     details = {row["id"]: row["detail"] for row in rejected(tmp_path / "out")}
-    assert "Gout" in details["ilabel"]
-    assert "14" in details["ilabel"]
+    assert "Edma" in details["ilabel"]
+    assert "14 label names: is it 'Edema'?" in details["ilabel"]
+    assert "no text (a string) and no labels" in details["inotext"]
     assert "holdout" in details["isplit"]
 
 
@@ -113,6 +116,115 @@ def test_labels_as_list_or_object(folder, tmp_path):
         record = source[i]
         found[record["id"].decode()] = {n: v for n, v in zip(names, record["labels"].tolist(), strict=True) if v != -2}
     assert found == {"i0": {"Edema": 1, "Pneumonia": 1}, "i1": {"Edema": 1, "Pneumonia": -1, "Fracture": 0}, "i2": {}}
+
+
+def records_of(data: Path) -> dict[str, dict]:
+    found = {}
+    for split in records.splits(data):
+        source = records.open_split(data, split)
+        found.update({source[i]["id"].decode(): source[i] for i in range(len(source))})
+    return found
+
+
+def test_labels_without_a_report_are_a_record(folder, tmp_path):
+    rows = [
+        good("null", text=None, labels=["Edema"]),
+        good("absent", text=..., labels={"Edema": 0}),
+        good("empty", text="", labels=[]),
+        good("cleaned", text=" ___ .", labels=["Edema"]),
+        *(good(i) for i in range(3)),
+    ]
+    report = pairs.prepare(write(folder, rows), tmp_path / "out", progress=False)
+    assert report["kept"] == 7
+    there = records_of(tmp_path / "out")
+    assert {id for id, record in there.items() if record["text"] == b""} == {"inull", "iabsent", "iempty", "icleaned"}
+    edema = records.label_names(tmp_path / "out").index("Edema")
+    assert [there[i]["labels"][edema] for i in ("inull", "iabsent", "iempty", "i0")] == [1, 0, -2, -2]
+    # The three texts are all that lengths, repetitions and the vocabulary are made of.
+    assert report["without_text"] == {"train": 4}
+    assert report["text_length_in_word_pieces"]["train"]["p0"] > 0
+    assert report["duplicate_texts"]["over_all"] == 0
+    assert any("4 of 7 records have no report" in warning for warning in report["warnings"])
+    assert "normal" in (tmp_path / "out" / records.TOKENIZER_FILE).read_text().split()
+    card = (tmp_path / "out" / "DATA.md").read_text()
+    assert "0 of 3 records repeat" in card
+    assert "| train | 7 | 4 |" in card
+
+
+def test_neither_text_nor_labels_is_rejected(folder, tmp_path):
+    rows = [
+        good(0),
+        good("null", text=None),
+        good("both", text=None, labels=None),
+        good("empty", text=""),
+        good("number", text=3, labels=["Edema"]),
+        good("bad", text=None, labels=["Edma"]),
+    ]
+    pairs.prepare(write(folder, rows), tmp_path / "out", max_rejected=1, progress=False)
+    assert {row["id"]: row["reason"] for row in rejected(tmp_path / "out")} == {
+        **dict.fromkeys(("inull", "iboth", "inumber"), "missing_field"),
+        "iempty": "empty_text",
+        "ibad": "unknown_label",
+    }
+
+
+def test_without_one_report_the_vocabulary_is_the_special_tokens(folder, tmp_path, capsys):
+    index = write(folder, [good(i, text=None, labels=["Edema"]) for i in range(4)])
+    assert command.main(["pairs", f"--source={index}", f"--out={tmp_path}/out", "--contact_sheet"]) == 0
+    out = capsys.readouterr().out
+    assert "serves classification only" in out
+    assert "--tokenizer" in out
+    assert "pretrain" not in out
+    assert (tmp_path / "out" / records.TOKENIZER_FILE).read_text().split() == list(SPECIAL_TOKENS)
+    card = (tmp_path / "out" / "DATA.md").read_text()
+    assert "serves classification only" in card
+    assert "repeat the text" not in card
+    words = tmp_path / "vocab.txt"
+    words.write_text("\n".join((*SPECIAL_TOKENS, "heart")))
+    given = pairs.prepare(index, tmp_path / "given", tokenizer=words, progress=False)
+    assert (tmp_path / "given" / records.TOKENIZER_FILE).read_text().split() == [*SPECIAL_TOKENS, "heart"]
+    assert not any("special tokens" in warning for warning in given["warnings"])
+
+
+def test_texts_in_other_splits_only_train_no_vocabulary(folder, tmp_path):
+    rows = [good(0, text=None, labels=["Edema"]), good(1, split="test")]
+    with pytest.raises(DataError, match=r"no row of the train split has a text .* --tokenizer"):
+        pairs.prepare(write(folder, rows), tmp_path / "out", progress=False)
+
+
+def test_findings_beyond_chexpert_follow_its_own(folder, tmp_path):
+    rows = [good(0, labels=["Hernia", "Edema"]), good(1, labels={"Fibrosis": 0}), good(2, labels=["Hernia"])]
+    rows += [good(3, labels=["edema "]), good(4, labels=["Fractures"]), good(5)]
+    index = write(folder, rows)
+    report = pairs.prepare(index, tmp_path / "out", limit=2, max_rejected=1, progress=False)
+    assert records.label_names(tmp_path / "out") == (*records.CHEXPERT_FINDINGS, "Fibrosis", "Hernia")
+    assert report["label_names_beyond_chexpert"] == {"Fibrosis": 1, "Hernia": 2}
+    assert any("Fibrosis (1), Hernia (2)" in warning for warning in report["warnings"])
+    strict = pairs.prepare(
+        index, tmp_path / "strict", label_names=records.CHEXPERT_FINDINGS, max_rejected=1, progress=False
+    )
+    assert strict["rejected"] == {"unknown_label": 5}
+    details = {row["id"]: row["detail"] for row in rejected(tmp_path / "strict")}
+    assert "is it 'Fracture'?" in details["i4"]
+    assert "is it" not in details["i2"]
+
+
+def test_split_by_subject_overrules_the_index(folder, tmp_path):
+    rows = [good(i, patientid=i // 3, split=("train", "val")[i % 2]) for i in range(300)]
+    index = write(folder, rows)
+    as_given = pairs.prepare(index, tmp_path / "index", progress=False)
+    assert as_given["subjects_in_several_splits"] == 100
+    assert any("--split=subject" in warning for warning in as_given["warnings"])
+    dealt = pairs.prepare(index, tmp_path / "subject", split="subject", seed=1, progress=False)
+    assert dealt["subjects_in_several_splits"] == 0
+    assert set(dealt["splits"]) == {"train", "validation", "test"}
+    for split in dealt["splits"]:
+        subjects = set(records.read_columns(tmp_path / "subject", split, ["subject_id"])["subject_id"])
+        assert {pairs.split_of(subject, 1) for subject in subjects} == {split}
+    with pytest.raises(DataError, match="other options"):
+        pairs.prepare(index, tmp_path / "index", split="subject", progress=False)
+    with pytest.raises(DataError, match="no such split: patient; there are index, subject"):
+        pairs.prepare(index, tmp_path / "no", split="patient", progress=False)
 
 
 def test_other_label_names(folder, tmp_path):
@@ -194,3 +306,14 @@ def test_real_radiographs(tmp_path):
     assert report["kept"] == 300
     assert report["rejected"] == {}
     assert report["text_length_in_word_pieces"]["train"]["p50"] > 5
+
+
+@pytest.mark.skipif(not NIH.is_file(), reason=f"needs the ChestX-ray14 images at {NIH}")
+def test_real_images_without_reports(tmp_path):
+    index = [json.loads(line) for line in NIH.read_text().splitlines()]
+    assert command.main(["pairs", f"--source={NIH}", f"--out={tmp_path}/out", "--split=subject", "--quiet"]) == 0
+    report = json.loads((tmp_path / "out" / records.REPORT_FILE).read_text())
+    assert report["kept"] == sum(report["without_text"].values()) == len(index)
+    assert report["subjects_in_several_splits"] == 0
+    for name, counts in Counter(label for row in index for label in row["labels"]).items():
+        assert sum(of[name]["positive"] for of in report["labels"].values()) == counts

@@ -11,6 +11,7 @@ from PIL import Image
 from data_prep import __main__ as command
 from data_prep import vqa_rad
 from medvill_jax.data import records
+from medvill_jax.data.questions import clean_question
 from medvill_jax.data.records import DataError
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "vqa_rad"
@@ -132,9 +133,9 @@ def test_normalize_answer(answer, normal):
     assert vqa_rad.normalize_answer(normal) == normal
 
 
-def test_clean_question():
-    assert vqa_rad.clean_question("Is it large? -yes/no ") == "Is it large?"
-    assert vqa_rad.clean_question("Where is it? - Open") == "Where is it?"
+def test_without_note():
+    assert vqa_rad.without_note("Is it large? -yes/no ") == "Is it large?"
+    assert vqa_rad.without_note("Where is it? - Open") == "Where is it?"
 
 
 def test_errors_name_the_files(tmp_path, capsys):
@@ -159,6 +160,10 @@ def test_all_of_vqa_rad(tmp_path):
         for key, of in (("organ", "image_organ"), ("answer_type", "answer_type"), ("phrase_type", "phrase_type")):
             assert report["counts"][split][key] == Counter(q[of].strip() for q in rows), (split, key)
     assert report["subjects_in_several_splits"] == 202
+    for split in report["splits"]:
+        asked = records.read_columns(tmp_path / "out", split, ("text", "question"))
+        # What storage takes away, the model would not have read anyway.
+        assert [clean_question(q) for q in asked["text"]] == [clean_question(q) for q in asked["question"]]
     apart = vqa_rad.prepare(REAL, tmp_path / "apart", split="image_disjoint", progress=False)
     assert apart["kept"] == 2248
     assert apart["subjects_in_several_splits"] == 0

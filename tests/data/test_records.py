@@ -1,0 +1,59 @@
+"""Columns of the records of a split."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep import vqa_rad
+from medvill_jax.data import records
+from medvill_jax.data.records import DataError
+
+
+def test_columns_lie_in_the_order_of_the_records(tiny_data: Path) -> None:
+    columns = records.read_columns(tiny_data, "train", ("id", "text", "view"))
+    source = records.open_split(tiny_data, "train")
+    assert list(columns) == ["id", "text", "view"]
+    for name, column in columns.items():
+        assert column.dtype.kind == "U"
+        assert column.tolist() == [source[i][name].decode() for i in range(len(source))]
+    assert len(set(columns["id"])) == len(source) == 24
+    assert records.read_columns(tiny_data, "train", ()) == {}
+
+
+def test_columns_of_questions(pairs_index: Callable[[dict[str, int]], Path], tmp_path: Path) -> None:
+    pairs_index({"train": 3})
+    (tmp_path / "images").mkdir()
+    questions = []
+    for number in range(3):
+        (tmp_path / f"train{number}.png").rename(tmp_path / "images" / f"film{number}.png")
+        questions.append(
+            {
+                "qid": number,
+                "image_name": f"film{number}.png",
+                "image_organ": "CHEST",
+                "question": "Where is the na\u00efve opacity?",
+                "question_type": "pos",
+                "answer": f"Lobe {number}",
+                "answer_type": "OPEN",
+            }
+        )
+    (tmp_path / "questions.json").write_text(json.dumps(questions))
+    vqa_rad.prepare(tmp_path, tmp_path / "data", progress=False)
+    names = ["subject_id", "answer", "answer_type", "organ", "question_type", "text"]
+    columns = records.read_columns(tmp_path / "data", "train", names)
+    assert sorted(columns["answer"]) == ["lobe 0", "lobe 1", "lobe 2"]
+    np.testing.assert_array_equal(columns["subject_id"], [f"film{answer[-1]}" for answer in columns["answer"]])
+    assert set(columns["text"]) == {"Where is the na\u00efve opacity?"}
+    for name, value in (("answer_type", "OPEN"), ("organ", "CHEST"), ("question_type", "POS")):
+        assert set(columns[name]) == {value}
+
+
+@pytest.mark.parametrize("names", [("answer",), ("id", "image"), ("labels",), ("",)])
+def test_columns_that_are_not_there(tiny_data: Path, names: tuple[str, ...]) -> None:
+    with pytest.raises(DataError, match=f"no text feature {names[-1]}; there are id, study_id, subject_id, text, view"):
+        records.read_columns(tiny_data, "train", names)
+    with pytest.raises(DataError, match="no split 'dev'"):
+        records.read_columns(tiny_data, "dev", ("id",))
