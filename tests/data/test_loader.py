@@ -10,16 +10,10 @@ import pytest
 from data_prep import pairs
 from medvill_jax.batch import pretrain_spec
 from medvill_jax.data import records
-from medvill_jax.data.examples import PretrainRecords
+from medvill_jax.data.examples import PretrainRecords, ReportRecords
 from medvill_jax.data.loader import (
     HostBatch,
     HostSlice,
-<<<<<<< HEAD
-=======
-    PretrainRecords,
-    Records,
-    ReportRecords,
->>>>>>> prep
     Workers,
     eval_batches,
     to_device,
