@@ -10,7 +10,7 @@ import pytest
 from data_prep import pairs
 from medvill_jax.batch import pretrain_spec
 from medvill_jax.data import records
-from medvill_jax.data.examples import PretrainRecords, ReportRecords
+from medvill_jax.data.examples import PretrainRecords, Records, ReportRecords
 from medvill_jax.data.loader import (
     HostBatch,
     HostSlice,
