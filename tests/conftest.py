@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import generate, pretrain
-from data_prep import pairs
+from configs import classify, generate, pretrain, retrieve, vqa
+from data_prep import pairs, vqa_rad
 
 # Programs that several tests run, in processes of their own too, are compiled once.
 _COMPILED = tempfile.TemporaryDirectory(prefix="compiled")
@@ -82,4 +82,56 @@ def tiny_generate_config(tiny_data: Path) -> ConfigDict:
     config.decode.update(max_len=12, batch_size=4)
     config.eval.generate_examples = 3
     config.mask.max_predictions = 4
+    return config
+
+
+@pytest.fixture
+def tiny_classify_config(tiny_data: Path) -> ConfigDict:
+    """Classification, tiny."""
+    return _shrink(classify.get_config("small"), tiny_data)
+
+
+@pytest.fixture
+def tiny_retrieve_config(tiny_data: Path) -> ConfigDict:
+    """Retrieval, tiny."""
+    config = _shrink(retrieve.get_config("small"), tiny_data)
+    config.contrast.width, config.rank.batch_size, config.eval.rank_examples = 8, 16, 6
+    return config
+
+
+@pytest.fixture(scope="session")
+def tiny_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared VQA data set without a validation split: 40 training questions on 20 images, 10 test questions."""
+    folder = tmp_path_factory.mktemp("questions")
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(50):
+        name = f"image{number // 2}.jpg"
+        cv2.imwrite(str(folder / "images" / name), rng.integers(0, 256, (40, 36), dtype=np.uint8))
+        closed = number % 2 == 0
+        answer = ["yes", "no"][number // 2 % 2] if closed else ["left", "right", f"rare {number}"][number // 2 % 3]
+        rows.append(
+            {
+                "qid": number,
+                "image_name": name,
+                "question": "Is there an effusion?" if closed else "Where is the effusion?",
+                "answer": answer,
+                "answer_type": "CLOSED" if closed else "OPEN",
+                "question_type": "PRES" if closed else "POS, ABN",
+                "phrase_type": "test_freeform" if number >= 40 else "freeform",
+                "image_organ": "CHEST" if number % 4 else "HEAD",
+            }
+        )
+    (folder / "questions.json").write_text(json.dumps(rows))
+    out = tmp_path_factory.mktemp("prepared") / "questions"
+    vqa_rad.prepare(folder, out, progress=False)
+    return out
+
+
+@pytest.fixture
+def tiny_vqa_config(tiny_questions: Path) -> ConfigDict:
+    """Visual question answering, tiny."""
+    config = _shrink(vqa.get_config("small"), tiny_questions)
+    config.data.holdout = 0.3
     return config

@@ -165,7 +165,17 @@ class Task(base.Task):
                 }
                 out.write(json.dumps(line) + "\n")
         truth, known = _binary(held_out)
-        plots.reliability_plot(self.workdir / PLOT_FILE, probabilities, truth, known, self.names)
+        curves = {
+            name: classification.reliability(probabilities[:, c], truth[:, c], known[:, c])
+            for c, name in enumerate(self.names)
+        }
+        plots.reliability_plot(
+            self.workdir / PLOT_FILE,
+            classification.reliability(probabilities, truth, known),
+            curves,
+            title=f"Reliability on {self.config.eval.split}",
+            ece=figures[f"{self.config.eval.split}/ece"],
+        )
 
     def _score(
         self,

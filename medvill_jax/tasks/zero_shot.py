@@ -101,8 +101,14 @@ class Task:
             axis=1,
         )  # [n, C]
         known = held_out.target_weights[chosen] > 0
+        between_0_and_1 = 0.5 * (1 + np.tanh(0.5 * scores.astype(np.float64)))
         found = classification.score(
-            scores, held_out.targets[chosen] > 0.5, known, self.names, np.zeros(len(self.names)), seed=config.seed
+            between_0_and_1,
+            held_out.targets[chosen] > 0.5,
+            known,
+            self.names,
+            np.zeros(len(self.names)),
+            seed=config.seed,
         )
         ranked = ("examples", "classes_undefined", "auroc", "auprc", "positives")
         figures = {f"{split}/{name}": value for name, value in found.items() if name.startswith(ranked)}

@@ -1,0 +1,139 @@
+"""Classification as its user runs it: fine-tune, choose on validation, score the test split once, export, ask."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import medvill_jax
+from medvill_jax.data import records
+from medvill_jax.hub.errors import HubError
+from medvill_jax.hub.export import read_export
+from medvill_jax.metrics.classification import slug
+from medvill_jax.tasks.classify import Task
+
+
+@pytest.mark.parametrize("inputs", ["image", "image+report"])
+def test_it_trains_scores_and_exports(tiny_classify_config: ConfigDict, tmp_path: Path, inputs: str) -> None:
+    config = tiny_classify_config
+    config.inputs = inputs
+    task = Task(config, tmp_path)
+    held_out = task.fit()
+    assert held_out is not None
+    assert held_out["eval/examples"] == 10
+    assert {"eval/auroc_macro", "eval/auprc_macro", "eval/f1_macro", "eval/ece", "eval/loss"} <= held_out.keys()
+
+    config.eval.split = "test"
+    figures = Task(config, tmp_path).evaluate_best()
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["test/examples"] == 7
+    low, high = written["test/auroc_macro_ci95"]
+    assert low <= written["test/auroc_macro"] <= high
+    assert written["baseline/prevalence/auroc_macro"] == 0.5
+    # A finding that no example has is undefined, never 0.
+    index = records.read_index(config.data.path, "test")["labels"]
+    for name, positives in zip(task.names, (index == records.POSITIVE).sum(0), strict=True):
+        assert written[f"test/positives/{slug(name)}"] == positives
+        assert (written[f"test/auroc/{slug(name)}"] is None) == (positives in (0, 7))
+    assert written["test/classes_undefined"] == 10
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert sorted(row["id"] for row in rows) == [f"test{number}" for number in range(7)]
+    assert (tmp_path / "reliability.png").read_bytes().startswith(b"\x89PNG")
+    assert any("AUROC" in line or "auroc_macro" in line for line in task.closing_lines(figures))
+
+
+def test_an_export_classifies_as_the_run_did(tiny_classify_config: ConfigDict, tmp_path: Path) -> None:
+    config = tiny_classify_config
+    task = Task(config, tmp_path)
+    task.fit()
+    task.evaluate_best()
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    export = read_export(tmp_path / "export")
+    assert export.stage == "classification"
+    assert export.label_names == task.names
+    assert len(export.extra["thresholds"]) == len(task.names)
+
+    held_out = task._records("validation")
+    images = np.stack([held_out.image(number, held_out.rng(number), own_image=True) for number in range(len(held_out))])
+    model = medvill_jax.load(tmp_path / "export")
+    found = model.classify(images, batch_size=4)
+    assert found["names"] == task.names
+    expected = np.array([list(row["probabilities"].values()) for row in rows])
+    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
+    np.testing.assert_array_equal(found["positive"], found["probabilities"] >= np.float32(export.extra["thresholds"]))
+    with pytest.raises(ValueError, match="reads the image alone"):
+        model.classify(images[:1], np.array([[5, 3]]), np.array([2]))
+    with pytest.raises(HubError, match="has no answer head"):
+        model.answer(images[:1], np.array([[5, 3]]), np.array([2]))
+
+
+def test_the_demo_start_point_fits_and_unused_heads_stay(
+    tiny_config: ConfigDict, tiny_classify_config: ConfigDict, tmp_path: Path
+) -> None:
+    from medvill_jax.tasks.pretrain import Task as Pretrain
+
+    Pretrain(tiny_config, tmp_path / "first").fit()
+    config = tiny_classify_config
+    config.init.checkpoint = str(tmp_path / "first" / "export")
+    Task(config, tmp_path / "second").fit()
+    first, second = read_export(tmp_path / "first" / "export"), read_export(tmp_path / "second" / "export")
+    np.testing.assert_array_equal(second.params["itm"]["linear"]["kernel"], first.params["itm"]["linear"]["kernel"])
+    moved = second.params["pooler"]["dense"]["kernel"] - first.params["pooler"]["dense"]["kernel"]
+    assert np.abs(moved).max() > 0
+
+
+def test_part_of_the_labels(tiny_classify_config: ConfigDict, tmp_path: Path) -> None:
+    config = tiny_classify_config
+    config.data.fraction = 0.25
+    task = Task(config, tmp_path)
+    assert len(task.train_records) == 6
+    again = Task(config, tmp_path)
+    np.testing.assert_array_equal(task.train_records.labels, again.train_records.labels)
+
+
+def test_what_training_lacks_is_said(
+    tiny_classify_config: ConfigDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        Task(tiny_classify_config, tmp_path)
+    assert "no positive example to learn from: Atelectasis" in caplog.text
+    assert "no label at all" in caplog.text
+    tiny_classify_config.inputs = "image+report"
+    with caplog.at_level(logging.WARNING):
+        Task(tiny_classify_config, tmp_path)
+    assert "the labels were read from these reports" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("inputs", "report", "there are image, image"),
+        ("fusion", "late", "set --config.inputs=image\\+report"),
+        ("fusion", "early", "there are joint, late"),
+        ("labels.uncertain", "maybe", "there are positive, negative, soft, ignore"),
+        ("labels.positive_weight", "heavy", "there are none, balanced"),
+        ("data.fraction", 0.0, "not in \\(0, 1\\]"),
+    ],
+)
+def test_wrong_configurations_are_errors(
+    tiny_classify_config: ConfigDict, tmp_path: Path, field: str, value: object, message: str
+) -> None:
+    tiny_classify_config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=message):
+        Task(tiny_classify_config, tmp_path)
+
+
+def test_the_baseline_without_fusion_trains(tiny_classify_config: ConfigDict, tmp_path: Path) -> None:
+    tiny_classify_config.inputs, tiny_classify_config.fusion = "image+report", "late"
+    tiny_classify_config.labels.positive_weight = "balanced"
+    tiny_classify_config.labels.uncertain = "soft"
+    assert Task(tiny_classify_config, tmp_path).fit() is not None
+
+
+def test_random_arrays_need_no_data(tiny_classify_config: ConfigDict, tmp_path: Path) -> None:
+    tiny_classify_config.data.path = "fake"
+    Task(tiny_classify_config, tmp_path).fit()
+    assert (tmp_path / "export" / "config.json").is_file()
