@@ -28,10 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _phantom(args: argparse.Namespace) -> int:
-    from data_prep.phantom import write_tree
+    from data_prep.phantom import vqa, write_tree
 
     if args.studies < 1:
         raise DataError(f"--studies={args.studies}: at least one")
+    if args.vqa:
+        vqa.check(args.studies, args.seed)
     counts = write_tree(
         args.out,
         studies=args.studies,
@@ -40,8 +42,13 @@ def _phantom(args: argparse.Namespace) -> int:
         dicom=args.dicom,
         progress=args.progress,
     )
-    print("\n".join(f"{name:<12} {count:>9}" for name, count in counts.items()))
+    questions = vqa.write_questions(args.out, args.out / "vqa") if args.vqa else {}
+    print("\n".join(f"{name:<12} {count:>9}" for name, count in {**counts, **questions}.items()))
     print(f"Next: python -m data_prep mimic_cxr --source={args.out} --out=DATA")
+    if args.vqa:
+        print(
+            f"then: python -m data_prep vqa_rad --source={args.out / 'vqa'} --out=QUESTIONS --tokenizer=DATA/tokenizer"
+        )
     return 0
 
 

@@ -11,8 +11,9 @@ build_report.json (what was found, kept and rejected, label counts, text lengths
 rejected.jsonl (every row that was left out, and why). --out appears only once it is complete; running the same command
 again changes nothing, and after a kill it goes on where it was.
 
-  No data yet?   python -m data_prep phantom --out=TREE --studies=200 --seed=0
+  No data yet?   python -m data_prep phantom --out=TREE --studies=200 --seed=0 --vqa
                  python -m data_prep mimic_cxr --source=TREE --out=DATA
+                 python -m data_prep vqa_rad --source=TREE/vqa --out=QUESTIONS --tokenizer=DATA/tokenizer
   MIMIC-CXR:     python -m data_prep mimic_cxr --source=/path/to/mimic --out=DATA
   Open-I:        python -m data_prep open_i --source=/path/to/open_i --out=DATA
   VQA-RAD:       python -m data_prep vqa_rad --source=/path/to/vqa_rad --out=DATA
@@ -23,6 +24,10 @@ again changes nothing, and after a kill it goes on where it was.
 _PHANTOM = """\
 Draws made-up chest radiographs with matching reports and labels, and writes them as a tree in the layout of MIMIC-CXR:
 everything else runs on it as on the real data, and no patient is in it.
+
+--vqa adds questions about the AP films, in the layout of VQA-RAD, for vqa_rad --source=OUT/vqa: three to five a film,
+on what is there, where, and how large it is. Answers follow from what was drawn, not from the report; yes and no are
+about as frequent; test questions are about patients that no training question is about.
 """
 
 _MIMIC = """\
@@ -101,6 +106,7 @@ def _phantom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="same seed, same tree (default: 0)")
     parser.add_argument("--image_size", type=int, default=512, help="pixels along a side (default: 512)")
     parser.add_argument("--dicom", action="store_true", help="write DICOM files too")
+    parser.add_argument("--vqa", action="store_true", help="also write questions and answers to OUT/vqa")
     _quiet(parser)
 
 

@@ -1,4 +1,4 @@
-"""Phantom data: made-up chest radiographs, reports and labels in the official MIMIC-CXR layout.
+"""Phantom data: made-up chest radiographs, reports and labels in the official MIMIC-CXR layout, questions in VQA-RAD's.
 
 For the demo, the tests and benchmarks: no patient is in it, and same options give the same bytes.
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_prep import mimic_cxr
+from data_prep import mimic_cxr, vqa_rad
+from data_prep.phantom import vqa
 from data_prep.phantom.tree import write_tree
+from data_prep.phantom.vqa import write_questions
 
-__all__ = ["prepare", "write_tree"]
+__all__ = ["prepare", "prepare_vqa", "write_questions", "write_tree"]
 
 
 def prepare(folder: Path, *, studies: int, seed: int, image_size: int, progress: bool = True) -> Path:
@@ -26,3 +28,33 @@ def prepare(folder: Path, *, studies: int, seed: int, image_size: int, progress:
     write_tree(folder / "tree", studies=studies, seed=seed, image_size=image_size, progress=progress)
     mimic_cxr.prepare(folder / "tree", folder / "records", image_size=image_size, progress=progress)
     return folder / "records"
+
+
+def prepare_vqa(
+    folder: Path,
+    *,
+    studies: int,
+    seed: int,
+    image_size: int,
+    tokenizer: str | Path | None = None,
+    progress: bool = True,
+) -> Path:
+    """Makes questions about a phantom tree and prepares them as VQA-RAD is prepared; what is there already is reused.
+
+    Args:
+      folder: gets `tree/` (the one that `prepare` makes), `vqa/` and `vqa_records/`.
+      studies, seed, image_size: as for `write_tree`.
+      tokenizer: for `load_tokenizer`: the vocabulary that the model to be fine-tuned was pre-trained with; None trains
+        one on the questions.
+      progress: show bars if stderr is a terminal.
+
+    Returns the prepared data set, `folder/vqa_records`. Raises `DataError`, before anything is drawn if there are too
+    few studies.
+    """
+    vqa.check(studies, seed)
+    write_tree(folder / "tree", studies=studies, seed=seed, image_size=image_size, progress=progress)
+    write_questions(folder / "tree", folder / "vqa")
+    vqa_rad.prepare(
+        folder / "vqa", folder / "vqa_records", image_size=image_size, tokenizer=tokenizer, progress=progress
+    )
+    return folder / "vqa_records"

@@ -5,6 +5,7 @@ A study is decided here completely before anything is drawn or written, so image
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -144,13 +145,7 @@ def sample(rng: np.random.Generator, age: int, sex: str) -> Study:
     devices = _devices(rng, signs)
     present = {sign.finding for sign in signs + devices}
     denied = [name for name, chance in _DENIED.items() if rng.random() < chance and name not in present]
-    # "No consolidation" beside a pneumonia, or "no opacity" beside any shadow in the lung, would contradict itself.
-    shadows = {"Pneumonia", "Consolidation", "Lung Opacity", "Edema", "Lung Lesion", "Atelectasis"} & present
-    contradicted = {"Lung Opacity", "Consolidation", "Pneumonia"} if shadows - {"Atelectasis"} else {"Lung Opacity"}
-    if shadows:
-        denied = [name for name in denied if name not in contradicted]
-    if "Cardiomegaly" in present or "Enlarged Cardiomediastinum" in present:
-        denied = [name for name in denied if name not in ("Cardiomegaly", "Enlarged Cardiomediastinum")]
+    denied = [name for name in denied if name not in not_deniable(present)]
     if not signs and not denied:
         denied = ["Pleural Effusion", "Pneumothorax"]
     return Study(
@@ -160,6 +155,19 @@ def sample(rng: np.random.Generator, age: int, sex: str) -> Study:
         age=age,
         sex=sex,
     )
+
+
+def not_deniable(present: Set[str]) -> set[str]:
+    """Findings that cannot be said to be absent beside those that are present.
+
+    "No consolidation" beside a pneumonia, or "no opacity" beside any shadow in the lung, would contradict itself.
+    """
+    names = set()
+    shadows = {"Pneumonia", "Consolidation", "Lung Opacity", "Edema", "Lung Lesion", "Atelectasis"} & present
+    if shadows:
+        names |= {"Lung Opacity", "Consolidation", "Pneumonia"} if shadows - {"Atelectasis"} else {"Lung Opacity"}
+    heart = {"Cardiomegaly", "Enlarged Cardiomediastinum"}
+    return names | heart if heart & present else names
 
 
 def _pick(rng: np.random.Generator, shares: dict[str, float]) -> str:

@@ -76,6 +76,22 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Film:
+    """One image of a tree, as far as it is known before it is drawn.
+
+    `number` and `subject` are those of its `Job`, `index` its place among the images of the study, `file` its JPEG file
+    below the tree.
+    """
+
+    number: int
+    subject: int
+    index: int
+    view: str
+    split: str
+    file: str
+
+
+@dataclass(frozen=True)
 class Made:
     """A study that has been written: what the tables say of it. `views` are (dicom_id, ViewPosition, rows, columns)."""
 
@@ -123,10 +139,7 @@ def write_tree(
         "image_size": image_size,
         "dicom": dicom,
     }
-    if studies < 1:
-        raise DataError(f"{studies} phantom studies: at least one is needed")
-    if seed < 0:
-        raise DataError(f"the phantom seed is {seed}: it must not be negative")
+    check(studies, seed)
     if image_size < _SMALLEST_IMAGE:
         raise DataError(f"phantom images of {image_size} pixels show nothing: at least {_SMALLEST_IMAGE}")
     there = _finished(out, options)
@@ -161,6 +174,14 @@ def write_tree(
         # An empty folder may be there already; renaming replaces it.
         os.replace(root, out)
     return counts
+
+
+def check(studies: int, seed: int) -> None:
+    """`DataError` if there is no tree of so many studies, or with this seed."""
+    if studies < 1:
+        raise DataError(f"{studies} phantom studies: at least one is needed")
+    if seed < 0:
+        raise DataError(f"the phantom seed is {seed}: it must not be negative")
 
 
 def _finished(out: Path, options: dict[str, Any]) -> dict[str, int] | None:
@@ -216,6 +237,16 @@ def _identifier(seed: int, number: int, first: int, what: str) -> int:
     return first + (7_368_787 * (number + 1) + shift) % 9_999_991
 
 
+def _folder(seed: int, number: int, subject: int) -> str:
+    subject_id = _identifier(seed, subject, 10_000_000, "subject")
+    return f"files/p{str(subject_id)[:2]}/p{subject_id}/s{_identifier(seed, number, 50_000_000, 'study id')}"
+
+
+def _dicom_id(seed: int, number: int, index: int) -> str:
+    name = hashlib.sha256(f"{seed}/{number}/{index}".encode()).hexdigest()
+    return "-".join(name[start : start + 8] for start in range(0, 40, 8))
+
+
 def _run(jobs: list[Job], workers: int | None) -> Generator[Made, None, None]:
     workers = min(workers or os.cpu_count() or 1, max(1, len(jobs) // (_WORTH_WORKERS // 2)))
     if workers == 1 or not _can_spawn():
@@ -233,6 +264,14 @@ def _can_spawn() -> bool:
     return main.__spec__ is not None or Path(getattr(main, "__file__", None) or "").is_file()
 
 
+def films(studies: int, seed: int) -> Iterator[Film]:
+    """Every image of a tree, study after study, without drawing it."""
+    for number, subject in enumerate(_subjects(studies, seed)):
+        folder, split = _folder(seed, number, subject), _split(seed, subject)
+        for index, view in enumerate(_views(_rng(seed, "circumstances", number))):
+            yield Film(number, subject, index, view, split, f"{folder}/{_dicom_id(seed, number, index)}.jpg")
+
+
 def make_study(job: Job) -> Made:
     """Writes the images and the report of one study below `job.root`."""
     seed, number = job.seed, job.number
@@ -244,14 +283,13 @@ def make_study(job: Job) -> Made:
     date, time = f"{year}{month:02d}{day:02d}", "{:02d}{:02d}{:02d}.{:03d}".format(*(int(n) for n in clock))
     subject_id = _identifier(seed, job.subject, 10_000_000, "subject")
     study_id = _identifier(seed, number, 50_000_000, "study id")
-    folder = f"files/p{str(subject_id)[:2]}/p{subject_id}/s{study_id}"
+    folder = _folder(seed, number, job.subject)
     path = Path(job.root, folder)
     path.mkdir(parents=True)
     images = []
     for index, view in enumerate(views):
         drawn = film.render(film_seed(seed, number, index), view, study.signs, image_size=job.image_size, sex=study.sex)
-        name = hashlib.sha256(f"{seed}/{number}/{index}".encode()).hexdigest()
-        dicom_id = "-".join(name[start : start + 8] for start in range(0, 40, 8))
+        dicom_id = _dicom_id(seed, number, index)
         Image.fromarray(film.eight_bit(drawn)).save(path / f"{dicom_id}.jpg", "JPEG", quality=_JPEG_QUALITY)
         if job.dicom:
             from data_prep.phantom.dicom import write_dicom
@@ -279,6 +317,11 @@ def study_of(seed: int, number: int, subject: int = 0) -> Study:
     person = _rng(seed, "person", subject)
     sex, age = ("M" if person.random() < 0.52 else "F"), int(person.integers(20, 90))
     return sample(_rng(seed, "study", number), age, sex)
+
+
+def question_rng(seed: int, film: Film) -> np.random.Generator:
+    """What chooses the questions about an image."""
+    return _rng(seed, "questions", film.number, film.index)
 
 
 def film_seed(seed: int, number: int, index: int) -> int:

@@ -1,0 +1,115 @@
+"""Questions about the films of a phantom tree, in the layout of VQA-RAD. Same tree, same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from data_prep import vqa_rad
+from data_prep.phantom import tree
+from data_prep.phantom.questions import ask
+from data_prep.workspace import workspace
+from medvill_jax.data.records import DataError
+
+MARKER = "phantom_questions.json"
+# Part of the marker: questions of an older generator are not taken for those of this.
+QUESTIONS_VERSION = 1
+VIEW = "AP"
+
+
+def check(studies: int, seed: int) -> None:
+    """`DataError` if a tree of so many studies has no AP film to learn from or none to be tested on."""
+    tree.check(studies, seed)
+    parts = {_phrase_type(film) for film in _films(studies, seed)}
+    if len(parts) < 2:
+        missing = "test" if "freeform" in parts else "training"
+        raise DataError(
+            f"{studies} phantom studies are too few for questions: none of them is an AP film of a {missing} patient; "
+            "some fifty have both"
+        )
+
+
+def write_questions(source: Path, out: Path) -> dict[str, int]:
+    """Makes the folder `out` with questions about the AP films of the phantom tree `source`, or finds it there.
+
+    `out` holds `VQA_RAD Dataset Public.json` and `VQA_RAD Image Folder/` as VQA-RAD does (see `vqa_rad.prepare`): three
+    to five questions a film. Patients of the test split of the tree get all test questions (`phrase_type`
+    "test_freeform"), all others are for training. Films are links to those of the tree where the disk has links.
+
+    Returns the number of "films" and "questions". Raises `DataError`: `source` is no phantom tree or has too few
+    studies, or `out` is something else.
+    """
+    try:
+        made = json.loads((source / tree.MARKER).read_text())
+        studies, seed = int(made["studies"]), int(made["seed"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{source} is no phantom tree: make one with python -m data_prep phantom") from error
+    check(studies, seed)
+    options = {"questions_version": QUESTIONS_VERSION, "tree": {k: v for k, v in made.items() if k != "counts"}}
+    there = _finished(out, options)
+    if there is not None:
+        return there
+    questions, films = [], list(_films(studies, seed))
+    with workspace(out) as work:
+        folder = work / "vqa"
+        images = folder / vqa_rad.IMAGE_FOLDERS[0]
+        images.mkdir(parents=True)
+        for film in films:
+            image = images / Path(film.file).name
+            _link(source / film.file, image)
+            study = tree.study_of(seed, film.number, film.subject)
+            for question in ask(study, tree.question_rng(seed, film)):
+                questions.append(
+                    {
+                        "qid": len(questions),
+                        "phrase_type": _phrase_type(film),
+                        "image_name": image.name,
+                        "image_organ": "CHEST",
+                        "question": question.text,
+                        "question_type": question.question_type,
+                        "answer": question.answer,
+                        "answer_type": question.answer_type,
+                    }
+                )
+        counts = {"films": len(films), "questions": len(questions)}
+        (folder / vqa_rad.QUESTION_FILES[0]).write_text(json.dumps(questions, indent=1) + "\n")
+        (folder / MARKER).write_text(json.dumps({**options, "counts": counts}, indent=1) + "\n")
+        # An empty folder may be there already; renaming replaces it.
+        os.replace(folder, out)
+    return counts
+
+
+def _films(studies: int, seed: int) -> list[tree.Film]:
+    return [film for film in tree.films(studies, seed) if film.view == VIEW]
+
+
+def _phrase_type(film: tree.Film) -> str:
+    return f"{vqa_rad.TEST_PHRASES}freeform" if film.split == "test" else "freeform"
+
+
+def _finished(out: Path, options: dict[str, Any]) -> dict[str, int] | None:
+    """The counts of questions that are there already, None if nothing is."""
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{out} is a file: name a folder to make")
+    if not out.exists() or not any(out.iterdir()):
+        return None
+    try:
+        marker = json.loads((out / MARKER).read_text())
+        counts = {name: int(count) for name, count in marker.pop("counts").items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        marker, counts = None, {}
+    if marker != options:
+        raise DataError(f"{out} holds something else than the questions of this phantom tree: delete that folder first")
+    return counts
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError as error:
+        raise DataError(f"{source} is gone: the phantom tree is incomplete, delete it and make it again") from error
+    except OSError:
+        shutil.copyfile(source, target)
