@@ -86,7 +86,8 @@ def main(argv: Sequence[str]) -> None:
         if not EVAL_ONLY.value:
             trainer.claim_workdir(workdir, config.to_dict(), FREE_FIELDS)
         if "phantom" in config.data and not config.data.path:
-            config.data.path = str(phantom.prepare(workdir / "data", **config.data.phantom))
+            prepare = phantom.prepare_vqa if config.task == "vqa" else phantom.prepare
+            config.data.path = str(prepare(workdir / "data", **config.data.phantom))
         config.lock()
         task = tasks[config.task](config, workdir)
     except (DataError, HubError, MissingExtra, ValueError, trainer.WorkdirError) as error:

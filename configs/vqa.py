@@ -44,7 +44,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.optimizer.learning_rate = 5e-4
     if variant == "phantom":
         phantom(config)
-        config.data.vqa = True  # the phantom studies as questions and answers
+        config.data.phantom.studies = 2000
         config.steps = 1500
         config.model.text_len = 30
         config.eval.every_steps = 250

@@ -269,6 +269,10 @@ class QuestionRecords(Records):
         given = records.read_columns(data_dir, split, ["answer"])["answer"][self._rows]
         self.answer_ids = np.array([place.get(str(answer), -1) for answer in given], np.int32)
 
+    def pieces(self, record: int) -> int:
+        """Word pieces of a whole question."""
+        return len(self._tokenizer.encode(self.text(record)))
+
     def text(self, record: int) -> str:
         """The question, cleaned."""
         return clean_question(super().text(record))

@@ -73,6 +73,10 @@ class Task(base.Task):
 
     def open_data(self) -> None:
         self.train_records = self._records("train", train=True)
+        room = self.config.model.text_len
+        long = sum(self.train_records.pieces(record) > room for record in range(len(self.train_records)))
+        if long:
+            log.warning("%d training questions are longer than model.text_len=%d word pieces and are cut", long, room)
 
     def objective(self) -> Objective:
         return Objective(self._train_sums, self._train_weights, {"answer_loss": 1.0})

@@ -1,0 +1,159 @@
+"""Retrieval as its user runs it: fine-tune, rank with both rankers, go on after an interruption, plan a large ranking."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import medvill_jax
+from medvill_jax.data.records import DataError
+from medvill_jax.tasks import matching, retrieve
+from medvill_jax.tasks.retrieve import Task
+
+
+def test_both_rankers_score_both_directions(tiny_retrieve_config: ConfigDict, tmp_path: Path) -> None:
+    config = tiny_retrieve_config
+    task = Task(config, tmp_path)
+    held_out = task.fit()
+    assert held_out is not None
+    assert held_out["eval/candidates"] == 6
+    assert 0 < held_out["eval/i2r/mrr"] <= 1
+
+    figures = task.evaluate_best()
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["validation/candidates"] == 10
+    assert written["validation/pair_evaluations"] == 100
+    for direction in ("i2r", "r2i"):
+        for prefix in ("validation", "validation/two_stage", "baseline/chance"):
+            assert {
+                f"{prefix}/{direction}/{row}" for row in ("mrr", "recall_at_5", "exact/median_rank")
+            } <= written.keys()
+        low, high = written[f"validation/{direction}/mrr_ci95"]
+        assert low <= written[f"validation/{direction}/mrr"] <= high
+    # A tenth of 10 x 10 pairs is one proposal a query, at most.
+    assert written["validation/two_stage/pair_evaluations"] <= 20
+    assert "two-stage" in "\n".join(task.closing_lines(figures))
+
+
+def test_a_full_list_of_proposals_is_the_exhaustive_ranking(tiny_retrieve_config: ConfigDict, tmp_path: Path) -> None:
+    config = tiny_retrieve_config
+    config.rank.proposals = 50  # more than the pool has
+    task = Task(config, tmp_path)
+    task.fit()
+    figures = task.evaluate_best()
+    for direction in ("i2r", "r2i"):
+        assert figures[f"validation/two_stage/{direction}/mrr"] == figures[f"validation/{direction}/mrr"]
+
+
+def test_an_interrupted_ranking_goes_on(
+    tiny_retrieve_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(tiny_retrieve_config, tmp_path)
+    task.fit()
+    whole = task.evaluate_best()
+    path = tmp_path / matching.SCORES_FILE
+    scores = np.load(path)
+    assert np.isfinite(scores).all()
+    cut = scores.copy()
+    cut[3:] = np.nan
+    np.save(path, cut)
+    computed = []
+    fill = matching.fill
+    monkeypatch.setattr(matching, "fill", lambda *args, **options: computed.append(fill(*args, **options)))
+    assert task.evaluate_best() == whole
+    assert computed == [70]
+    np.testing.assert_array_equal(np.load(path), scores)
+    # Another pool starts anew.
+    tiny_retrieve_config.eval.candidates = 4
+    assert Task(tiny_retrieve_config, tmp_path).evaluate_best()["validation/candidates"] == 4
+    assert computed == [70, 16]
+
+
+def test_an_export_matches_as_the_run_did(tiny_retrieve_config: ConfigDict, tmp_path: Path) -> None:
+    task = Task(tiny_retrieve_config, tmp_path)
+    task.fit()
+    task.evaluate_best()
+    pool = task._records("validation")
+    images = np.stack([pool.image(number, pool.rng(number), own_image=True) for number in range(len(pool))])
+    ids, lens = zip(*(pool.slots(number) for number in range(len(pool))), strict=True)
+    model = medvill_jax.load(tmp_path / "export")
+    scores = model.match(images, np.stack(ids), np.array(lens), batch_size=7)
+    np.testing.assert_allclose(scores, np.load(tmp_path / matching.SCORES_FILE), atol=1e-4)
+    cosines = model.similarity(images, np.stack(ids), np.array(lens))
+    assert cosines.shape == (10, 10)
+    assert np.abs(cosines).max() <= 1 + 1e-5
+
+
+def test_pair_scores_do_not_depend_on_their_batch(tiny_retrieve_config: ConfigDict, tmp_path: Path) -> None:
+    task = Task(tiny_retrieve_config, tmp_path)
+    task.fit()
+    task.evaluate_best()
+    first = np.load(tmp_path / matching.SCORES_FILE)
+    (tmp_path / matching.SCORES_FILE).unlink()
+    tiny_retrieve_config.rank.batch_size = 7
+    Task(tiny_retrieve_config, tmp_path).evaluate_best()
+    np.testing.assert_allclose(np.load(tmp_path / matching.SCORES_FILE), first, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [0, 8])
+def test_the_baseline_without_fusion_ranks(tiny_retrieve_config: ConfigDict, tmp_path: Path, width: int) -> None:
+    config = tiny_retrieve_config
+    config.fusion, config.contrast.width, config.negatives.in_batch = "late", width, width > 0
+    task = Task(config, tmp_path)
+    task.fit()
+    figures = task.evaluate_best()
+    assert ("validation/two_stage/i2r/mrr" in figures) == (width > 0)
+
+
+def test_a_dry_run_says_what_a_ranking_takes(
+    tiny_retrieve_config: ConfigDict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_retrieve_config
+    config.data.path, config.eval.dry_run = "fake", True
+    assert Task(config, tmp_path).evaluate_best() == {}
+    out = capsys.readouterr().out
+    assert "1,531 films x 1,531 reports" in out
+    assert f"{1531 * 1531:,}" in out
+    assert f"{2 * 1531 * 76:,}" in out
+    assert not (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("fusion", "early", "there are joint, late"),
+        ("rank.method", "fast", "there are both, exhaustive, two_stage"),
+        ("eval.pool", "odd", "there are even, balanced"),
+        ("eval.candidates", 1, "needs two candidates"),
+        ("contrast.width", 0, "set contrast.width"),
+    ],
+)
+def test_wrong_configurations_are_errors(
+    tiny_retrieve_config: ConfigDict, tmp_path: Path, field: str, value: object, message: str
+) -> None:
+    tiny_retrieve_config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=message):
+        Task(tiny_retrieve_config, tmp_path)
+
+
+def test_an_absent_split_is_named(tiny_retrieve_config: ConfigDict, tmp_path: Path) -> None:
+    tiny_retrieve_config.eval.split = "dev"
+    with pytest.raises(DataError, match="no split 'dev'"):
+        Task(tiny_retrieve_config, tmp_path).fit()
+
+
+def test_more_candidates_than_there_are_is_all_of_them(
+    tiny_retrieve_config: ConfigDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = Task(tiny_retrieve_config, tmp_path)
+    assert len(task._pool("validation", 1000)) == 10
+    assert "1000 candidates were asked for, validation has 10" in caplog.text
+
+
+def test_balanced_pools_take_label_sets_in_turn() -> None:
+    groups = np.array([0, 0, 0, 0, 1, 1, 2, 0])
+    chosen = retrieve.balanced(groups, 5)
+    np.testing.assert_array_equal(chosen, [0, 1, 4, 5, 6])
+    np.testing.assert_array_equal(retrieve.balanced(groups, 8), np.arange(8))

@@ -1,0 +1,110 @@
+"""Visual question answering as its user runs it: fine-tune without a validation split, answer the test split, ask."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import medvill_jax
+from medvill_jax.data import records
+from medvill_jax.data.questions import clean_question
+from medvill_jax.hub.export import read_export
+from medvill_jax.tasks.vqa import Task
+
+
+@pytest.mark.parametrize(("summary", "targets"), [("product", "soft"), ("cls", "hard")])
+def test_it_answers_every_question_once(
+    tiny_vqa_config: ConfigDict, tmp_path: Path, summary: str, targets: str
+) -> None:
+    config = tiny_vqa_config
+    config.summary, config.targets = summary, targets
+    task = Task(config, tmp_path)
+    held_out = task.fit()
+    assert held_out is not None
+    assert 0 < held_out["eval/questions"] < 40
+
+    config.eval.split = "test"
+    task = Task(config, tmp_path)
+    figures = task.evaluate_best()
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["test/questions"] == 10
+    assert written["test/outside_vocabulary"] > 0
+    assert {"test/accuracy/organ/chest", "test/accuracy/question_type/abn"} <= written.keys()
+    for prefix in ("test", "baseline/majority", "baseline/question_only"):
+        assert {f"{prefix}/accuracy", f"{prefix}/accuracy_closed", f"{prefix}/accuracy_open"} <= written.keys()
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert len(rows) == 10
+    right = np.mean([row["answer"] == row["predicted"] for row in rows])
+    assert written["test/accuracy"] == pytest.approx(right)
+    majority = {"CLOSED": "no", "OPEN": "left"}
+    assert written["baseline/majority/accuracy"] == pytest.approx(
+        np.mean([majority[row["answer_type"]] == row["answer"] for row in rows])
+    )
+    assert "majority answer" in "\n".join(task.closing_lines(figures))
+
+
+def test_validation_is_set_aside_by_image(tiny_vqa_config: ConfigDict, tmp_path: Path) -> None:
+    task = Task(tiny_vqa_config, tmp_path)
+    held_out = task._records("validation")
+    assert len(task.train_records) + len(held_out) == 40
+    path = tiny_vqa_config.data.path
+    assert records.splits(path) == {"train": 40, "test": 10}
+    image_of = dict(zip(*(records.read_columns(path, "train", ["id", "image_name"]).values()), strict=True))
+    sides = [{image_of[part.identifier(n)] for n in range(len(part))} for part in (task.train_records, held_out)]
+    assert not sides[0] & sides[1]
+
+    tiny_vqa_config.data.holdout = 0.0
+    with pytest.raises(records.DataError, match="leaves nothing for validation"):
+        Task(tiny_vqa_config, tmp_path).fit()
+
+
+def test_an_export_answers_as_the_run_did(tiny_vqa_config: ConfigDict, tmp_path: Path) -> None:
+    config = tiny_vqa_config
+    config.eval.split = "test"
+    task = Task(config, tmp_path)
+    task.fit()
+    task.evaluate_best()
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    held_out = task._records("test")
+    images = np.stack([held_out.image(number, held_out.rng(number), own_image=True) for number in range(10)])
+    ids, lens = zip(*(held_out.slots(number) for number in range(10)), strict=True)
+    model = medvill_jax.load(tmp_path / "export")
+    answers = model.answer(images, np.stack(ids), np.array(lens), batch_size=3)
+    assert [each["answer"] for each in answers] == [row["predicted"] for row in rows]
+    assert read_export(tmp_path / "export").extra["answers"] == list(task.answers)
+
+
+def test_a_long_question_is_cut_and_counted(
+    tiny_vqa_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from medvill_jax.data.examples import QuestionRecords
+
+    monkeypatch.setattr(QuestionRecords, "text", lambda self, record: clean_question("is there an effusion? " * 125))
+    with caplog.at_level("WARNING"):
+        task = Task(tiny_vqa_config, tmp_path)
+    example = task.train_records.example(0, 0)
+    assert example["text_lens"] == tiny_vqa_config.model.text_len + 1
+    assert "longer than model.text_len=14" in caplog.text
+
+
+def test_the_baseline_without_fusion_answers(tiny_vqa_config: ConfigDict, tmp_path: Path) -> None:
+    tiny_vqa_config.fusion = "late"
+    assert Task(tiny_vqa_config, tmp_path).fit() is not None
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [("summary", "there are product, cls"), ("targets", "there are soft, hard"), ("fusion", "there are joint, late")],
+)
+def test_wrong_configurations_are_errors(tiny_vqa_config: ConfigDict, tmp_path: Path, field: str, message: str) -> None:
+    tiny_vqa_config[field] = "other"
+    with pytest.raises(ValueError, match=message):
+        Task(tiny_vqa_config, tmp_path)
+
+
+def test_data_without_questions_are_refused(tiny_vqa_config: ConfigDict, tiny_data: Path, tmp_path: Path) -> None:
+    tiny_vqa_config.data.path = str(tiny_data)
+    with pytest.raises(records.DataError, match="prepare a VQA data set"):
+        Task(tiny_vqa_config, tmp_path)
