@@ -28,8 +28,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.num_cells = 0
     config.fusion = "joint"  # "late": the CNN + BERT baseline
 
-    config.negatives = ConfigDict()
-    config.negatives.in_batch = True  # beside a drawn report of another label set, the batch's most confusing ones
+    # in_batch: the batch's most confusing report and film; drawn: a random report of the split; both. All of another
+    # label set than the example's own.
+    config.negatives = "in_batch"
     config.contrast = ConfigDict()  # the projection that proposes candidates
     config.contrast.width = 256  # 0: none, and so no two-stage ranking
     config.contrast.weight = 1.0  # of its loss beside the matching loss
@@ -40,7 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.rank.batch_size = 64  # pairs at a time
     config.eval.candidates = 0  # films and reports of the split that are ranked; 0: all of them
     config.eval.pool = "even"  # how these are chosen: even, over the split; balanced, all label sets alike
-    config.eval.rank_examples = 100  # the same while training
+    config.eval.rank_examples = 50  # the same while training
     config.eval.dry_run = False  # with --eval_only: say what the ranking would take, and stop
 
     config.checkpoint.metric = "eval/mrr"
@@ -48,13 +49,14 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant:
         small(config)
         config.steps = 600
-        config.optimizer.learning_rate = 5e-4
+        # Confusing negatives from the first step on: a higher rate unlearns what pre-training knew of matching.
+        config.optimizer.learning_rate = 2e-4
         config.contrast.width = 64
         config.rank.batch_size = 256
     if variant == "phantom":
         phantom(config)
-        config.steps = 800
-        config.eval.every_steps = 200
+        config.steps = 300
+        config.eval.every_steps = 100
         # A third of the films is normal: evenly drawn candidates would make "normal" the right answer too often.
         config.eval.candidates = 200
         config.eval.pool = "balanced"

@@ -7,39 +7,90 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-# Finding -> sentences that state it, and sentences that deny it. A finding of the data that is not here is asked about
-# by its name: "edema." against "no edema.".
+_DEGREES, _SIZES, _SIDES = ("mild", "moderate", "severe"), ("small", "moderate", "large"), ("left", "right")
+_PLACES = tuple(f"the {side} {lobe} lobe" for side in _SIDES for lobe in ("upper", "lower"))
+
+# Finding -> sentences that state it, and sentences that deny it. Reports name degree, size and place, and so do these;
+# their average says less about any one wording. A finding of the data that is not here is asked about by its name:
+# "edema." against "no edema.".
 PROMPTS = {
-    "Atelectasis": (("there is atelectasis.", "bibasilar atelectasis."), ("no atelectasis.", "the lungs are clear.")),
-    "Cardiomegaly": (
-        ("the heart is enlarged.", "there is cardiomegaly."),
-        ("the heart size is normal.", "no cardiomegaly."),
+    "Atelectasis": (
+        (
+            *(f"there is atelectasis in {place}." for place in _PLACES),
+            "there is atelectasis.",
+            "linear atelectasis at the lung bases.",
+        ),
+        ("no atelectasis.", "the lungs are clear."),
     ),
-    "Consolidation": (("there is a consolidation.", "consolidation in the lung."), ("no focal consolidation.",)),
-    "Edema": (("there is pulmonary edema.", "pulmonary vascular congestion."), ("no pulmonary edema.",)),
+    "Cardiomegaly": (
+        (*(f"there is {degree} cardiomegaly." for degree in _DEGREES), "the heart is enlarged."),
+        ("the heart size is normal.", "no cardiomegaly.", "the heart is not enlarged."),
+    ),
+    "Consolidation": (
+        (*(f"there is a consolidation in {place}." for place in _PLACES), "there is a consolidation."),
+        ("no focal consolidation.",),
+    ),
+    "Edema": (
+        (*(f"there is {degree} pulmonary edema." for degree in _DEGREES), "pulmonary vascular congestion."),
+        ("no pulmonary edema.", "no vascular congestion."),
+    ),
     "Enlarged Cardiomediastinum": (
-        ("the mediastinum is widened.", "widened mediastinal silhouette."),
+        (*(f"there is {degree} widening of the mediastinum." for degree in _DEGREES), "the mediastinum is widened."),
         ("the mediastinal contour is normal.", "no mediastinal widening."),
     ),
     "Fracture": (
-        ("there is a rib fracture.", "displaced fracture."),
-        ("no fracture.", "no acute osseous abnormality."),
+        (*(f"there is a displaced {side} rib fracture." for side in _SIDES), "there is a fracture."),
+        ("no fracture.", "no osseous abnormality."),
     ),
-    "Lung Lesion": (("there is a lung nodule.", "a mass in the lung."), ("no nodule or mass.",)),
+    "Lung Lesion": (
+        (*(f"there is a nodule in {place}." for place in _PLACES), "there is a lung nodule.", "a mass in the lung."),
+        ("no nodule or mass.",),
+    ),
     "Lung Opacity": (
-        ("there is a lung opacity.", "an opacity in the lung."),
-        ("no focal opacity.", "the lungs are clear."),
+        (*(f"there is an opacity in {place}." for place in _PLACES), "there is a lung opacity."),
+        ("no opacity.", "the lungs are clear."),
     ),
     "No Finding": (
         ("no acute cardiopulmonary abnormality.", "normal chest radiograph."),
         ("there is an acute abnormality.",),
     ),
-    "Pleural Effusion": (("there is a pleural effusion.", "pleural effusion."), ("no pleural effusion.",)),
-    "Pleural Other": (("there is pleural thickening.", "pleural scarring."), ("no pleural thickening.",)),
-    "Pneumonia": (("findings are consistent with pneumonia.", "there is pneumonia."), ("no evidence of pneumonia.",)),
-    "Pneumothorax": (("there is a pneumothorax.", "pneumothorax."), ("no pneumothorax.",)),
+    "Pleural Effusion": (
+        (
+            *(f"there is a {size} {side} pleural effusion." for size in _SIZES for side in _SIDES),
+            "there is a pleural effusion.",
+        ),
+        ("no pleural effusion.", "there is no pleural effusion."),
+    ),
+    "Pleural Other": (
+        (
+            *(f"there is {side} pleural thickening." for side in _SIDES),
+            "there is pleural thickening.",
+            "pleural scarring.",
+        ),
+        ("no pleural thickening.",),
+    ),
+    "Pneumonia": (
+        (
+            "findings are consistent with pneumonia.",
+            "there is pneumonia.",
+            *(f"pneumonia in {place}." for place in _PLACES),
+        ),
+        ("no evidence of pneumonia.",),
+    ),
+    "Pneumothorax": (
+        (
+            *(f"there is a {size} {side} pneumothorax." for size in _SIZES for side in _SIDES),
+            "there is a pneumothorax.",
+        ),
+        ("no pneumothorax.", "there is no pneumothorax."),
+    ),
     "Support Devices": (
-        ("a tube is in place.", "a central line is in place.", "a pacemaker is in place."),
+        (
+            "an endotracheal tube is in place.",
+            "a central venous catheter is in place.",
+            "a pacemaker is in place.",
+            "a nasogastric tube is in place.",
+        ),
         ("no tube or line is seen.",),
     ),
 }

@@ -2,9 +2,10 @@
 
 What is minimised:
 
-* `itm_loss`, over four pairs of each film: its own report; a drawn report of another label set; the batch's report
-  that the contrastive projection confuses most with its own; and its own report beside the film confused most with it
-  (Li et al., NeurIPS 2021). Films and reports of the same label set never serve as negatives.
+* `itm_loss`: each film beside its own report, and pairs that do not match, by `config.negatives`. "in_batch": the film
+  beside a report of the batch, and its report beside a film of the batch, drawn by how much the contrastive projection
+  confuses them (Li et al., NeurIPS 2021); "drawn": the film beside a report drawn from the whole split; "both". Films
+  and reports of the same label set never serve as negatives.
 * `contrast_loss`, symmetric InfoNCE between the projections of films and of reports that have not met, the same pairs
   left out. It is what proposes candidates in two-stage ranking.
 
@@ -49,6 +50,7 @@ from medvill_jax.training.step import Objective
 
 log = logging.getLogger(__name__)
 
+NEGATIVES = ("in_batch", "drawn", "both")
 METHODS = ("both", "exhaustive", "two_stage")
 POOLS = ("even", "balanced")
 DIRECTIONS = ("i2r", "r2i")
@@ -68,6 +70,7 @@ class Task(base.Task):
     def __init__(self, config: setup.Config, workdir: Path):
         for name, value, known in (
             ("fusion", config.fusion, FUSIONS),
+            ("negatives", config.negatives, NEGATIVES),
             ("rank.method", config.rank.method, METHODS),
             ("eval.pool", config.eval.pool, POOLS),
         ):
@@ -75,8 +78,10 @@ class Task(base.Task):
                 raise ValueError(f"{name}={value!r}; there are {', '.join(known)}")
         if config.rank.method == "two_stage" and not config.contrast.width:
             raise ValueError("rank.method=two_stage needs a projection to propose candidates: set contrast.width")
-        if config.negatives.in_batch and not config.contrast.width:
-            raise ValueError("negatives.in_batch finds confusing pairs by the projection: set contrast.width")
+        if config.negatives != "drawn" and not config.contrast.width:
+            raise ValueError(
+                f"negatives={config.negatives} finds confusing pairs by the projection: set contrast.width"
+            )
         if config.eval.candidates == 1 or config.eval.candidates < 0:
             raise ValueError(f"eval.candidates={config.eval.candidates}: a ranking needs two candidates, 0 takes all")
         if config.fusion == "late":
@@ -189,6 +194,14 @@ class Task(base.Task):
     def export_extra(self, state: Tree) -> dict[str, Any]:
         del state
         return {"fusion": self.config.fusion}
+
+    @property
+    def _in_batch(self) -> bool:
+        return self.config.negatives in ("in_batch", "both")
+
+    @property
+    def _drawn(self) -> bool:
+        return self.config.negatives in ("drawn", "both")
 
     @property
     def _contrasts(self) -> bool:
@@ -310,7 +323,7 @@ class Task(base.Task):
 
     def _train_weights(self, batch: Batch) -> dict[str, jax.Array]:
         examples = jnp.sum(batch["weights"])
-        weights = {"itm_loss": examples * (4 if self.config.negatives.in_batch else 2)}
+        weights = {"itm_loss": examples * (1 + 2 * self._in_batch + self._drawn)}
         return weights | ({"contrast_loss": examples} if self._contrasts else {})
 
     def _train_sums(self, params: Tree, stats: Tree, batch: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
@@ -322,10 +335,9 @@ class Task(base.Task):
         side = module.match_side(features, cells, side_key)
         ids, lens = batch["text_ids"], batch["text_lens"]
         ones, zeros = jnp.ones(rows, jnp.int32), jnp.zeros(rows, jnp.int32)
-        pairs = [
-            (side, ids, lens, ones, weights),
-            (side, batch["negative_ids"], batch["negative_lens"], zeros, weights),
-        ]
+        pairs = [(side, ids, lens, ones, weights)]
+        if self._drawn:
+            pairs.append((side, batch["negative_ids"], batch["negative_lens"], zeros, weights))
         sums = {}
         if self._contrasts:
             block = side if self.config.fusion == "joint" else module.embed_image(features, cells, side_key)
@@ -333,7 +345,7 @@ class Task(base.Task):
             cosines = (image @ text.T) * module.heads.contrast.temperature()  # [images, texts]
             negative = _negative_pairs(batch)
             sums["contrast_loss"] = _info_nce_sum(cosines, negative, weights)
-            if self.config.negatives.in_batch:
+            if self._in_batch:
                 confusing = jnp.where(negative, jax.lax.stop_gradient(cosines), -jnp.inf)
                 text_key, image_key = jax.random.split(hard_key)
                 text_of = jax.random.categorical(text_key, _safe(confusing), axis=1)  # [B], for each film

@@ -1,4 +1,4 @@
-"""Retrieval as its user runs it: fine-tune, rank with both rankers, go on after an interruption, plan a large ranking."""
+"""Retrieval as its user runs it: fine-tune, rank with both rankers, go on when interrupted, plan a large ranking."""
 
 import json
 from pathlib import Path
@@ -100,7 +100,7 @@ def test_pair_scores_do_not_depend_on_their_batch(tiny_retrieve_config: ConfigDi
 @pytest.mark.parametrize("width", [0, 8])
 def test_the_baseline_without_fusion_ranks(tiny_retrieve_config: ConfigDict, tmp_path: Path, width: int) -> None:
     config = tiny_retrieve_config
-    config.fusion, config.contrast.width, config.negatives.in_batch = "late", width, width > 0
+    config.fusion, config.contrast.width, config.negatives = "late", width, "both" if width else "drawn"
     task = Task(config, tmp_path)
     task.fit()
     figures = task.evaluate_best()
@@ -124,6 +124,7 @@ def test_a_dry_run_says_what_a_ranking_takes(
     ("field", "value", "message"),
     [
         ("fusion", "early", "there are joint, late"),
+        ("negatives", "hard", "there are in_batch, drawn, both"),
         ("rank.method", "fast", "there are both, exhaustive, two_stage"),
         ("eval.pool", "odd", "there are even, balanced"),
         ("eval.candidates", 1, "needs two candidates"),
