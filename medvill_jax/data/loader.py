@@ -243,6 +243,11 @@ def train_batches(
     return _batches(dataset.batch(batch_size // host.count), workers or Workers())
 
 
+def evenly_spaced(total: int, most: int) -> np.ndarray:
+    """At most `most` of the records 0 .. `total` - 1, spread over all of them: int, ascending."""
+    return np.linspace(0, total, min(most, total), endpoint=False).astype(int)
+
+
 def eval_batches(
     examples: Examples,
     *,
@@ -262,8 +267,8 @@ def eval_batches(
         pairing: what faces what, for `examples.example`.
     """
     host = host or HostSlice()
-    total = min(max_examples or len(examples), len(examples))
-    chosen = np.linspace(0, len(examples), total, endpoint=False).astype(int)
+    chosen = evenly_spaced(len(examples), max_examples or len(examples))
+    total = len(chosen)
 
     def load(place: int) -> HostBatch:
         record = int(chosen[min(place, total - 1)])

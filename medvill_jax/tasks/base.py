@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +48,7 @@ class Task(abc.ABC):
     """
 
     stage: str  # how an export names what the model was trained as
+    train_records: Any  # the task's own kind of `loader.Records`; set by `open_data`
 
     def __init__(self, config: setup.Config, workdir: Path):
         self.config, self.workdir = config, workdir
@@ -73,7 +75,7 @@ class Task(abc.ABC):
             objective=self.objective(),
             spec=self.spec,
             frozen=frozen,
-            config=setup.run_config(config, evaluates=not self.fake),
+            config=setup.run_config(config, train_records=0 if self.fake else len(self.train_records)),
         )
 
     @abc.abstractmethod
@@ -82,7 +84,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def open_data(self) -> None:
-        """Opens the training records, so that what is wrong with them shows before anything is compiled."""
+        """Opens `train_records`, so that what is wrong with them shows before anything is compiled."""
 
     @abc.abstractmethod
     def objective(self) -> Objective:
