@@ -226,7 +226,7 @@ class Task(base.Task):
         for name, rows in (("nearest_neighbour", retrieved), ("shuffled_images", blind)):
             figures |= {f"baseline/{name}/{key}": value for key, value in score(rows, meteor=False).items()}
         # JSON knows no NaN: what is not defined is null.
-        defined = {name: None if value != value else value for name, value in figures.items()}
+        defined = {name: None if np.isnan(value).any() else value for name, value in figures.items()}
         (self.workdir / METRICS_FILE).write_text(json.dumps(defined, indent=2) + "\n")
         return figures
 
