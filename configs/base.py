@@ -69,6 +69,7 @@ def base() -> ConfigDict:
     config.log = ConfigDict({"every_steps": 50})
     config.eval = ConfigDict()
     config.eval.every_steps = 2000  # and after the last step; 0: never
+    config.eval.every_epochs = 0.0  # passes over the training records, at least once a run; 0: every_steps counts
     config.eval.short_runs = False  # also evaluate a run of fewer steps, at its end
     config.eval.split = "validation"
     config.eval.batch_size = 0  # 0: as in training

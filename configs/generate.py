@@ -37,9 +37,13 @@ def get_config(variant: str = "") -> ConfigDict:
     config.decode = ConfigDict()
     config.decode.beam_size = 1
     config.decode.max_len = 128  # word pieces
+    config.decode.min_len = 0
     config.decode.length_penalty = 0.0
     config.decode.no_repeat_ngram = 0  # forbids repeating any sequence of so many word pieces; 0 allows it
+    config.decode.top_p = 0.0  # draws words from this nucleus, with config.seed; 0 takes the likeliest
+    config.decode.temperature = 1.0  # of the drawing
     config.decode.batch_size = 32
+    config.eval.every_epochs = 1.0
     config.eval.generate_examples = 128  # reports written at every evaluation; 0: none
 
     config.checkpoint.metric = "eval/clinical_micro_f1_14"

@@ -55,6 +55,7 @@ class Task(abc.ABC):
 
     stage: str  # how an export names what the model was trained as
     unused: tuple[str, ...] = ()  # regexes over parameters that the task never reads: frozen, and not asked of init
+    train_records: Any  # the task's own kind of `loader.Records`; set by `open_data`
 
     def __init__(self, config: setup.Config, workdir: Path):
         self.config, self.workdir = config, workdir
@@ -80,7 +81,7 @@ class Task(abc.ABC):
             objective=self.objective(),
             spec=self.spec,
             frozen=frozen,
-            config=setup.run_config(config, evaluates=not self.fake),
+            config=setup.run_config(config, train_records=0 if self.fake else len(self.train_records)),
         )
 
     def heads(self) -> HeadsConfig | None:
@@ -98,7 +99,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def open_data(self) -> None:
-        """Opens the training records, so that what is wrong with them shows before anything is compiled."""
+        """Opens `train_records`, so that what is wrong with them shows before anything is compiled."""
 
     @abc.abstractmethod
     def objective(self) -> Objective:

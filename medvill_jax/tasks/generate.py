@@ -16,16 +16,22 @@ Held-out figures while training (`eval/...`):
   `clinical_micro_f1_14` (`metrics.generation`), and the latter with shuffled images.
 
 `--eval_only` writes a report for every example of `config.eval.split` into `predictions.jsonl`, and `metrics.json`: all
-figures of `metrics.generation` as `SPLIT/...`, and those of two baselines, `baseline/most_frequent/...` (the most
-frequent training report) and `baseline/shuffled_images/...` (the same model shown another study's image).
+figures of `metrics.generation` as `SPLIT/...`, and those of three baselines:
+
+* `baseline/most_frequent/...`: the most frequent training report, whatever the film;
+* `baseline/nearest_neighbour/...`: the report of the training film that looks most alike, by the cosine of the image
+  encoder's features, averaged over the cells, less their mean over the training films. The encoder is that of the
+  evaluated checkpoint: it has learnt what reports tell apart, which makes it a stronger baseline than the encoder that
+  the run began with, and what the model gains over it is gained by writing;
+* `baseline/shuffled_images/...`: the same model shown another study's image.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import logging
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -39,11 +45,12 @@ from tqdm import tqdm
 from medvill_jax.batch import Batch, BatchSpec, report_spec
 from medvill_jax.data import loader
 from medvill_jax.data.examples import HostBatch, ReportRecords
+from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import SPECIAL_TOKENS
 from medvill_jax.data.transforms import MlmConfig
 from medvill_jax.hub import generation
 from medvill_jax.metrics import clinical, predictions, text
-from medvill_jax.metrics.generation import score
+from medvill_jax.metrics.generation import perplexity, score
 from medvill_jax.metrics.predictions import Prediction
 from medvill_jax.models import medvill
 from medvill_jax.models.causal import next_word_states
@@ -60,8 +67,18 @@ SHUFFLED_FILE = "predictions_shuffled_images.jsonl"
 # What the prediction files were made with; another checkpoint or decoder starts them anew.
 MADE_WITH_FILE = "predictions.json"
 METRICS_FILE = "metrics.json"
-# Enough training reports to know the most frequent one.
+# Training reports, evenly spaced, that the baselines choose from.
 BASELINE_REPORTS = 20_000
+TABLE_ROWS = (
+    "clinical_micro_f1_14",
+    "clinical_macro_f1_14",
+    "clinical_micro_f1_5",
+    "bleu1",
+    "bleu4",
+    "rouge_l",
+    "cider",
+)
+BASELINES = ("most_frequent", "nearest_neighbour", "shuffled_images")
 
 
 class Task(base.Task):
@@ -78,6 +95,7 @@ class Task(base.Task):
         text.bleu_counts(["word"], ["word"])
         super().__init__(config, workdir)
         self._eval_step = jax.jit(self._eval_sums)
+        self._film_features = jax.jit(self._pooled_features, out_shardings=self.trainer.replicated)
         self._write = jax.jit(self._written)
         if not self.fake:
             special: dict[str, int] = dict(zip(SPECIAL_TOKENS, self.tokenizer.special_ids, strict=True))
@@ -86,10 +104,12 @@ class Task(base.Task):
                 self.model_config,
                 beams=config.decode.beam_size,
                 max_len=config.decode.max_len,
-                min_len=0,
+                min_len=config.decode.min_len,
                 no_repeat_ngram=config.decode.no_repeat_ngram,
                 banned=None,
                 length_penalty=config.decode.length_penalty,
+                top_p=config.decode.top_p or None,
+                temperature=config.decode.temperature,
             )
 
     @property
@@ -107,6 +127,8 @@ class Task(base.Task):
 
     def open_data(self) -> None:
         self.train_records = self._records("train", train=True)
+        if self.config.eval.every_epochs or self.config.eval.every_steps:
+            _ = self._held_out  # what is wrong with it shows now, not after an epoch
 
     def objective(self) -> Objective:
         return Objective(self._train_sums, self._train_weights, {"word_loss": 1.0})
@@ -127,17 +149,16 @@ class Task(base.Task):
                     f"{figures['eval/clinical_micro_f1_14_shuffled_images']:.3f}"
                 )
             return [*lines, "reports of a whole split, scored: the same command with --eval_only"]
-        rows = ("clinical_micro_f1_14", "clinical_macro_f1_14", "clinical_micro_f1_5", "bleu1", "bleu4", "rouge_l")
-        sources = (split, "baseline/most_frequent", "baseline/shuffled_images")
+        columns = {"model": split, **{name.replace("_", " "): f"baseline/{name}" for name in BASELINES}}
         return [
             f"{figures[f'{split}/examples']:.0f} reports of {split}, perplexity {figures[f'{split}/perplexity']:.3f}:",
-            f"  {'':<22}{'model':>8}  {'most frequent report':>20}  {'shuffled images':>15}",
+            f"  {'':<22}" + "".join(f"  {title:>17}" for title in columns),
             *(
-                f"  {row:<22}{figures[f'{sources[0]}/{row}']:>8.3f}  {figures[f'{sources[1]}/{row}']:>20.3f}"
-                f"  {figures[f'{sources[2]}/{row}']:>15.3f}"
-                for row in rows
+                f"  {row:<22}" + "".join(f"  {figures[f'{source}/{row}']:>17.3f}" for source in columns.values())
+                for row in TABLE_ROWS
             ),
-            f"predictions: {self.workdir / PREDICTIONS_FILE}, all figures: {self.workdir / METRICS_FILE}",
+            f"predictions: {self.workdir / PREDICTIONS_FILE}, all figures: {self.workdir / METRICS_FILE}; in ReXrank's "
+            "form: python -m medvill_jax.metrics.rexrank --help",
         ]
 
     def host_batches(self, start_step: int) -> Iterator[HostBatch]:
@@ -145,52 +166,58 @@ class Task(base.Task):
 
     def evaluate(self, state: Tree) -> dict[str, float]:
         """See the module's docstring."""
-        held_out = self._records(self.config.eval.split, train=False)
-        own = self._evaluate_pass(state, held_out, own_image=True)
-        shuffled = self._evaluate_pass(state, held_out, own_image=False)
-        loss = own["loss"] / own["words"]
+        held_out = self._held_out
+        own = self._evaluate_pass(state, own_image=True)
+        shuffled = self._evaluate_pass(state, own_image=False)
         figures = {
-            "eval/loss": loss,
+            "eval/loss": own["loss"] / own["words"],
             "eval/loss_shuffled_images": shuffled["loss"] / shuffled["words"],
-            "eval/perplexity": math.exp(loss),
+            "eval/perplexity": perplexity(-own["loss"], round(own["words"])),
             "eval/accuracy": own["correct"] / own["words"],
             "eval/examples": own["examples"],
         }
         count = min(self.config.eval.generate_examples, len(held_out))
         if count:
-            chosen = np.linspace(0, len(held_out), count, endpoint=False).astype(int).tolist()
-            plain = functools.partial(score, meteor=False, resamples=0)
-            written = plain(list(self._reports(state, held_out, chosen, own_image=True)))
-            blind = plain(list(self._reports(state, held_out, chosen, own_image=False)))
-            figures |= {f"eval/{name}": _number(written[name]) for name in ("bleu4", "clinical_micro_f1_14")}
-            figures["eval/clinical_micro_f1_14_shuffled_images"] = _number(blind["clinical_micro_f1_14"])
+            chosen = loader.evenly(len(held_out), count).tolist()
+            plain: Any = functools.partial(score, meteor=False, resamples=0)
+            written = plain(list(self._reports(state, chosen, own_image=True)))
+            blind = plain(list(self._reports(state, chosen, own_image=False)))
+            figures |= {f"eval/{name}": written[name] for name in ("bleu4", "clinical_micro_f1_14")}
+            figures["eval/clinical_micro_f1_14_shuffled_images"] = blind["clinical_micro_f1_14"]
         return figures
 
     def evaluate_best(self) -> dict[str, float]:
         """Writes and scores a report for every example of `config.eval.split`; see the module's docstring.
 
         Interrupted, it goes on with the reports that it has.
+
+        Raises:
+            DataError: the data are random arrays, lack the split, or have reports without a word in it.
+            WorkdirError: there is no checkpoint.
         """
         self.require_data()
         step, state, _ = self.trainer.best_state()
         split = self.config.eval.split
         log.info("writing the reports of %s with the best checkpoint, of step %d", split, step)
-        held_out = self._records(split, train=False)
-        self._start_predictions({"step": step, "split": split, **self.config.decode.to_dict()})
-        train = range(min(len(self.train_records), BASELINE_REPORTS))
-        own = score(
-            self._predict(state, held_out, self.workdir / PREDICTIONS_FILE, own_image=True),
-            train_texts=(self.train_records.text(record) for record in train),
-        )
-        blind = score(self._predict(state, held_out, self.workdir / SHUFFLED_FILE, own_image=False), meteor=False)
-        words = self._evaluate_pass(state, held_out, own_image=True)
-        figures: dict[str, Any] = {f"{split}/perplexity": math.exp(words["loss"] / words["words"])}
-        for name, value in own.items():
+        self._start_predictions({"step": step, "split": split, **_decoder_fields(self.config)})
+        written = self._predict(state, self.workdir / PREDICTIONS_FILE, own_image=True)
+        blind = self._predict(state, self.workdir / SHUFFLED_FILE, own_image=False)
+        words = self._evaluate_pass(state, own_image=True)
+        texts = [
+            self.train_records.text(int(record)) for record in loader.evenly(len(self.train_records), BASELINE_REPORTS)
+        ]
+        retrieved = [
+            dataclasses.replace(row, hypothesis=texts[place], log_prob=None, hypothesis_labels=None)
+            for row, place in zip(written, self._nearest_films(state), strict=True)
+        ]
+        figures: dict[str, Any] = {f"{split}/perplexity": perplexity(-words["loss"], round(words["words"]))}
+        for name, value in score(written, train_texts=texts).items():
             plain = name.removeprefix("baseline_")
             figures[f"{split}/{name}" if plain == name else f"baseline/most_frequent/{plain}"] = value
-        figures |= {f"baseline/shuffled_images/{name}": value for name, value in blind.items()}
+        for name, rows in (("nearest_neighbour", retrieved), ("shuffled_images", blind)):
+            figures |= {f"baseline/{name}/{key}": value for key, value in score(rows, meteor=False).items()}
         # JSON knows no NaN: what is not defined is null.
-        defined = {name: None if value != value else value for name, value in figures.items()}
+        defined = {name: None if np.isnan(value).any() else value for name, value in figures.items()}
         (self.workdir / METRICS_FILE).write_text(json.dumps(defined, indent=2) + "\n")
         return figures
 
@@ -201,27 +228,28 @@ class Task(base.Task):
                 (self.workdir / name).unlink(missing_ok=True)
             path.write_text(json.dumps(made_with, indent=2) + "\n")
 
-    def _predict(self, state: Tree, held_out: ReportRecords, path: Path, *, own_image: bool) -> list[Prediction]:
+    def _predict(self, state: Tree, path: Path, *, own_image: bool) -> list[Prediction]:
         """A report for every example, those that the file already holds left as they are; in the split's order."""
+        held_out = self._held_out
         with predictions.Writer(path) as out:
             left = [record for record in range(len(held_out)) if held_out.identifier(record) not in out.done]
-            reports = self._reports(state, held_out, left, own_image=own_image)
+            reports = self._reports(state, left, own_image=own_image)
             for report in tqdm(reports, total=len(left), unit="report", disable=not sys.stderr.isatty()):
                 out.write(report)
         return predictions.read(path)
 
-    def _reports(
-        self, state: Tree, held_out: ReportRecords, chosen: Sequence[int], *, own_image: bool
-    ) -> Iterator[Prediction]:
-        """The reports of some records, written by the model."""
+    def _reports(self, state: Tree, chosen: Sequence[int], *, own_image: bool) -> Iterator[Prediction]:
+        """The reports of some held-out records, written by the model."""
+        held_out, size = self._held_out, self.config.decode.batch_size
         run = functools.partial(self._write, state["params"], state["stats"])
-        size = self.config.decode.batch_size
         for start in range(0, len(chosen), size):
-            some = [int(record) for record in chosen[start : start + size]]
+            some = chosen[start : start + size]
             images = np.stack([held_out.image(record, held_out.rng(record), own_image=own_image) for record in some])
+            # What is drawn about a film is the same in any batch, and after an interruption.
+            seeds = np.array([held_out.rng(record).integers(2**31) for record in some])
             # Images come from the host here, a few at a time; inside the training loop that must be said.
             with jax.transfer_guard("allow"):
-                texts = self._words.reports(generation.in_batches(run, images, 0, size))
+                texts = self._words.reports(generation.in_batches(run, images, seeds, size))
             references = [held_out.text(record) for record in some]
             labels = clinical.label_batch([*references, *(written["text"] for written in texts)])
             for row, (record, written) in enumerate(zip(some, texts, strict=True)):
@@ -236,6 +264,42 @@ class Task(base.Task):
 
     def _written(self, params: Tree, stats: Tree, images: jax.Array, live: jax.Array, seeds: jax.Array) -> Any:
         return generation.write(self.model.bind(params, stats), images, live, seeds, self._writing)
+
+    def _nearest_films(self, state: Tree) -> list[int]:
+        """For every held-out film the training film that looks most alike, as a place in those evenly spaced."""
+        known = self._features(state, self._records("train", train=False), BASELINE_REPORTS)  # [M, C]
+        asked = self._features(state, self._held_out, 0)  # [N, C]
+        middle = known.mean(0)
+        known, asked = (_unit_rows(features - middle) for features in (known, asked))
+        # A block at a time, as N x M cosines may be many.
+        blocks = np.array_split(asked, -(-len(asked) // 256))
+        return [int(place) for block in blocks for place in (block @ known.T).argmax(1)]
+
+    def _features(self, state: Tree, films: ReportRecords, most: int) -> np.ndarray:
+        """Image features of the films of a split, at most `most` of them (0: all), float32 `[N, C]`."""
+        found, size = [], min(most or len(films), len(films))
+        with tqdm(total=size, unit="film", disable=not sys.stderr.isatty()) as progress:
+            for batch in self._batches(films, most):
+                rows = np.asarray(self._film_features(state["params"], state["stats"], batch["image"]))
+                found.append(rows)
+                progress.update(len(rows))
+        return np.concatenate(found)[:size]
+
+    def _pooled_features(self, params: Tree, stats: Tree, images: jax.Array) -> jax.Array:
+        return jnp.mean(self.model.bind(params, stats).image_features(images), axis=1, dtype=jnp.float32)
+
+    @functools.cached_property
+    def _held_out(self) -> ReportRecords:
+        """The records of `config.eval.split`; `DataError` where a report has no word to be compared with."""
+        split = self.config.eval.split
+        held_out = self._records(split, train=False)
+        empty = sum(not text.tokens(held_out.text(record)) for record in range(len(held_out)))
+        if empty:
+            raise DataError(
+                f"{empty} of the {len(held_out)} reports of split {split!r} hold no word that could be "
+                "compared with what is written: prepare the data again without them"
+            )
+        return held_out
 
     def _records(self, split: str, *, train: bool) -> ReportRecords:
         config, tokenizer = self.config, self.tokenizer
@@ -303,24 +367,34 @@ class Task(base.Task):
             "correct": correct_sum(logits, batch["text_ids"], weights),
         }
 
-    def _evaluate_pass(self, state: Tree, held_out: ReportRecords, *, own_image: bool) -> dict[str, float]:
-        config = self.config
-        batches = loader.eval_batches(
-            held_out,
-            batch_size=config.eval.batch_size or config.batch_size,
-            max_examples=config.eval.max_examples,
-            workers=setup.workers(config.data),
-            own_image=own_image,
-        )
+    def _evaluate_pass(self, state: Tree, *, own_image: bool) -> dict[str, float]:
         totals: dict[str, float] = {}
-        for batch in loader.to_device(batches, self.trainer.batch_sharding):
+        for batch in self._batches(self._held_out, self.config.eval.max_examples, own_image=own_image):
             sums = jax.device_get(self._eval_step(state["params"], state["stats"], batch))
             totals = {name: totals.get(name, 0.0) + float(value) for name, value in sums.items()}
         return totals
 
+    def _batches(self, examples: ReportRecords, most: int, *, own_image: bool = True) -> Iterator[Batch]:
+        """At most `most` examples of a split (0: all), each once, the last batch padded."""
+        batches = loader.eval_batches(
+            examples,
+            batch_size=self.config.eval.batch_size or self.config.batch_size,
+            max_examples=most,
+            workers=setup.workers(self.config.data),
+            own_image=own_image,
+        )
+        return loader.to_device(batches, self.trainer.batch_sharding)
 
-def _number(value: Any) -> float:
-    return float(value)
+
+def _decoder_fields(config: setup.Config) -> dict[str, Any]:
+    """What a written report depends on, beside the model."""
+    fields = {name: value for name, value in config.decode.to_dict().items() if name != "batch_size"}
+    return {**fields, "seed": config.seed}
+
+
+def _unit_rows(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1; a row of zeros stays one."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def _word_weights(batch: Batch) -> jax.Array:

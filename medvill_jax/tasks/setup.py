@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,9 +58,16 @@ def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -
     )
 
 
-def run_config(config: Config, *, evaluates: bool) -> RunConfig:
-    """Seeds, cadence, checkpoints and optimizer of any task's configuration."""
-    eval_every = config.eval.every_steps if evaluates else 0
+def run_config(config: Config, *, train_records: int) -> RunConfig:
+    """Seeds, cadence, checkpoints and optimizer of any task's configuration.
+
+    Args:
+        config: of the run.
+        train_records: of one epoch; 0 where there is nothing to evaluate on.
+
+    Raises:
+        ValueError: a negative cadence.
+    """
     return RunConfig(
         seed=config.seed,
         accumulate=config.accumulate,
@@ -68,7 +76,7 @@ def run_config(config: Config, *, evaluates: bool) -> RunConfig:
             steps=config.steps,
             batch_size=config.batch_size,
             log_every=config.log.every_steps,
-            eval_every=min(eval_every, config.steps) if config.eval.short_runs else eval_every,
+            eval_every=_eval_every(config, train_records),
             checkpoint_every=config.checkpoint.every_steps,
         ),
         keep=Keep(
@@ -79,6 +87,18 @@ def run_config(config: Config, *, evaluates: bool) -> RunConfig:
         ),
         optimizer=OptimizerConfig(**config.optimizer.to_dict()),
     )
+
+
+def _eval_every(config: Config, train_records: int) -> int:
+    """Steps between two evaluations; 0 for none."""
+    steps, epochs = config.eval.every_steps, config.eval.every_epochs
+    if steps < 0 or not 0 <= epochs < math.inf:
+        raise ValueError(f"eval.every_steps={steps} and eval.every_epochs={epochs} must not be negative")
+    if not train_records:
+        return 0
+    if epochs:
+        steps = max(1, round(epochs * train_records / config.batch_size))
+    return min(steps, config.steps) if epochs or config.eval.short_runs else steps
 
 
 def warm_start(config: Config, model: MedvillConfig, unused: Sequence[str] = ()) -> WarmStart | None:

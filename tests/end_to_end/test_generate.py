@@ -1,14 +1,21 @@
 """Report generation as its user runs it: fine-tune, write, score, go on after an interruption."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
+from medvill_jax.data import records
+from medvill_jax.data.loader import ReportRecords
 from medvill_jax.data.records import DataError
 from medvill_jax.metrics import predictions
+from medvill_jax.tasks import generate
 from medvill_jax.tasks.generate import Task
+
+ROOT = Path(__file__).parents[2]
 
 
 def figures(workdir: Path) -> dict[str, float]:
@@ -42,6 +49,7 @@ def test_every_report_is_written_once_and_scored(tiny_generate_config: ConfigDic
         "validation/clinical_micro_f1_14",
         "validation/perplexity",
         "baseline/most_frequent/bleu4",
+        "baseline/nearest_neighbour/bleu4",
         "baseline/shuffled_images/bleu4",
     } <= scores.keys()
     assert scores["validation/examples"] == 10
@@ -74,3 +82,104 @@ def test_wrong_configurations_are_errors(tiny_generate_config: ConfigDict, tmp_p
     tiny_generate_config.data.path = "fake"
     with pytest.raises(DataError, match="nothing to evaluate on"):
         Task(tiny_generate_config, tmp_path).evaluate_best()
+    tiny_generate_config.data.path = ""
+    with pytest.raises(DataError, match="no data"):
+        Task(tiny_generate_config, tmp_path)
+
+
+def test_the_nearest_film_of_a_training_film_is_itself(
+    tiny_generate_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_generate_config.steps = 1
+    tiny_generate_config.eval.split = "train"
+    task = Task(tiny_generate_config, tmp_path)
+    task.fit()
+    figures = task.evaluate_best()
+    assert figures["train/examples"] == 24
+    assert figures["baseline/nearest_neighbour/bleu4"] == 1
+    assert figures["baseline/nearest_neighbour/clinical_micro_f1_14"] == 1
+    assert figures["baseline/most_frequent/bleu4"] < 1
+    table = "\n".join(task.closing_lines(figures))
+    assert "nearest neighbour" in table
+    assert "nan" not in table
+
+    # Of six training films, one can be no more than the nearest to the others.
+    monkeypatch.setattr(generate, "BASELINE_REPORTS", 6)
+    places = task._nearest_films(task.trainer.best_state()[1])
+    assert set(places) <= set(range(6))
+    assert [places[record] for record in range(0, 24, 4)] == [0, 1, 2, 3, 4, 5]
+
+
+def test_drawn_reports_do_not_depend_on_batches(tiny_generate_config: ConfigDict, tmp_path: Path) -> None:
+    tiny_generate_config.steps = 1
+    Task(tiny_generate_config, tmp_path).fit()
+    written = []
+    for seed, size in ((0, 4), (0, 3), (1, 3)):
+        tiny_generate_config.seed = seed
+        tiny_generate_config.decode.update(top_p=0.9, min_len=2, batch_size=size)
+        (tmp_path / "predictions.jsonl").unlink(missing_ok=True)
+        Task(tiny_generate_config, tmp_path).evaluate_best()
+        written.append([row.hypothesis for row in predictions.read(tmp_path / "predictions.jsonl")])
+    assert len(set(written[0])) > 1
+    assert written[1] == written[0]
+    assert written[2] != written[0]
+
+
+def test_empty_reports_are_scored(
+    tiny_generate_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_generate_config.steps = 1
+    task = Task(tiny_generate_config, tmp_path)
+    task.fit()
+    step, state, found = task.trainer.best_state()
+    state["params"]["mlm"]["bias"] = state["params"]["mlm"]["bias"].at[task.tokenizer.sep_id].set(99.0)
+    monkeypatch.setattr(task.trainer, "best_state", lambda: (step, state, found))
+    task.evaluate_best()
+    assert {row.hypothesis for row in predictions.read(tmp_path / "predictions.jsonl")} == {""}
+    scores = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert scores["validation/empty_hypotheses"] == 10
+    assert scores["validation/bleu1"] == scores["validation/clinical_micro_f1_14"] == 0
+    assert scores["validation/perplexity"] > 1
+
+
+def test_a_reference_without_words_is_an_error_at_the_start(
+    tiny_generate_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = ReportRecords.text
+    monkeypatch.setattr(ReportRecords, "text", lambda self, record: text(self, record) if record else " \n")
+    with pytest.raises(DataError, match="1 of the 10 reports of split 'validation' hold no word"):
+        Task(tiny_generate_config, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("decode.max_len=400", "max_len=400 word pieces do not fit the model's 128 positions"),
+        ("model.text_len=128", "model.text_len=128 and a [SEP] do not fit model.max_positions=128"),
+        ("data.tokenizer={vocabulary}", "lacks the special token [MASK]"),
+        ("model.attention=bar", "written under s2s"),
+        ("objective=sideways", "there are causal, masked"),
+        ("decode.top_p=1.5", "top_p=1.5 is not in (0, 1]"),
+        ("eval.every_epochs=-1.0", "must not be negative"),
+        ("eval.split=dev", "no split 'dev'"),
+        ("init.checkpoint=setup.py", "setup.py"),
+    ],
+)
+def test_wrong_input_gives_one_clear_line(tiny_data: Path, tmp_path: Path, field: str, message: str) -> None:
+    words = records.tokenizer_path(tiny_data).read_text()
+    (tmp_path / "vocab.txt").write_text(words.replace("[MASK]", "mask"))
+    field = field.format(vocabulary=tmp_path / "vocab.txt")
+    arguments = [f"--config.data.path={tiny_data}", f"--workdir={tmp_path / 'run'}", f"--config.{field}"]
+    run = subprocess.run(
+        [sys.executable, "run.py", "--config=configs/generate.py:small", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode in (1, 2)
+    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, run.stderr
+    assert message in errors[0]
+    assert "Traceback" not in run.stderr
