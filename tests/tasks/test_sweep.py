@@ -1,0 +1,147 @@
+"""Grids of runs: what is run, what is not run again, and the table."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from medvill_jax.tasks import sweep
+from tests.end_to_end.test_pretrain import TINY
+
+
+class Runs:
+    """Stands for `run.py`: notes the commands, and leaves what a run would leave."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.commands: list[list[str]] = []
+        self._fails = fails
+
+    def __call__(self, command: Sequence[str], log: Path) -> int:
+        self.commands.append(list(command))
+        fields = dict(word.removeprefix("--").partition("=")[::2] for word in command if word.startswith("--"))
+        workdir = Path(fields["workdir"])
+        workdir.mkdir(parents=True, exist_ok=True)
+        if self._fails and self._fails in workdir.name:
+            return 1
+        if "eval_only" in fields:
+            seed = int(fields["config.seed"])
+            (workdir / "metrics.json").write_text(
+                json.dumps({"test/auroc_macro": 0.5 + 0.1 * seed, "test/auprc_macro": None})
+            )
+        else:
+            (workdir / "export").mkdir(exist_ok=True)
+        return 0
+
+
+def table(out: Path) -> list[dict[str, str]]:
+    with (out / "table.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def grid(tmp_path: Path, *more: str) -> list[str]:
+    data = tmp_path / "data"
+    return [f"--out={tmp_path / 'out'}", "--tasks=classify", "--seeds=0,1", f"--data={data}", *more]
+
+
+def test_every_cell_runs_once_and_the_table_has_means(tmp_path: Path) -> None:
+    runs = Runs()
+    args = sweep.parser().parse_args(grid(tmp_path, "--masks=bar,s2s", "--scratch", "--set=classify:data.fraction=0.1"))
+    assert sweep.Sweep(args, runs).execute() == []
+    # Two masks x two seeds are pre-trained; three starts x two seeds are fine-tuned and tested.
+    assert len(runs.commands) == 4 + 2 * 6
+    pretrained = [command for command in runs.commands if any("pretrain.py" in word for word in command)]
+    assert {word for command in pretrained for word in command if "attention" in word} == {
+        "--config.model.attention=bar",
+        "--config.model.attention=s2s",
+    }
+    assert not any("fraction" in word for command in pretrained for word in command)
+    tuned = [command for command in runs.commands if any("classify.py" in word for word in command)]
+    assert all("--config.data.fraction=0.1" in command for command in tuned)
+    scratch = [command for command in tuned if any("scratch" in word for word in command)]
+    assert not any("init.checkpoint" in word for command in scratch for word in command)
+
+    rows = table(tmp_path / "out")
+    first = rows[0]
+    assert (first["task"], first["start"], first["figure"], first["seeds"]) == (
+        "classify",
+        "bar",
+        "test/auroc_macro",
+        "2",
+    )
+    assert float(first["mean"]) == pytest.approx(0.55)
+    assert float(first["sd"]) == pytest.approx(0.1 / 2**0.5)
+    undefined = next(row for row in rows if row["figure"] == "test/auprc_macro")
+    assert (undefined["mean"], undefined["seeds"]) == ("", "0")
+    assert "| classify | bar | test/auroc_macro | 0.550 | 0.071 | 2 |" in (tmp_path / "out" / "table.md").read_text()
+
+    again = Runs()
+    sweep.Sweep(args, again).execute()
+    assert again.commands == []
+
+
+def test_a_failed_run_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    runs = Runs(fails="pretrain-s2s")
+    args = sweep.parser().parse_args(grid(tmp_path, "--masks=s2s,bar"))
+    assert sweep.Sweep(args, runs).execute() == ["pretrain-s2s-seed0", "pretrain-s2s-seed1"]
+    assert "| classify | bar | test/auroc_macro | 0.550 |" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_transfer_fine_tunes_on_other_data(tmp_path: Path) -> None:
+    runs = Runs()
+    args = sweep.parser().parse_args(grid(tmp_path, "--masks=bar", f"--finetune_data={tmp_path / 'other'}"))
+    sweep.Sweep(args, runs).execute()
+    data = {
+        Path(word.partition("=")[2]).stem: next(w for w in command if w.startswith("--config.data.path")).rpartition(
+            "/"
+        )[2]
+        for command in runs.commands
+        for word in command
+        if word.startswith("--config=")
+    }
+    assert data == {"pretrain": "data", "classify": "other"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks=classify"], "nothing to run"),
+        (["--tasks=classify", "--masks=bar"], "no data: give --data"),
+        (["--tasks=vqa", "--masks=bar", "--data=D"], "give --vqa_data"),
+        (["--tasks=classify", "--masks=bar", "--data=D", "--set=steps"], "expected FIELD=VALUE"),
+        (["--tasks=classify", "--masks=sideways", "--data=D"], "'sideways' is none of bidirectional"),
+        (["--tasks=sing", "--masks=bar", "--data=D"], "'sing' is none of classify"),
+    ],
+)
+def test_wrong_grids_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    try:
+        status = sweep.main([f"--out={tmp_path}", *arguments])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_real_grid(tiny_data: Path, tmp_path: Path) -> None:
+    small = [f"--set={word.removeprefix('--config.')}" for word in TINY if "mlm" not in word and "eval" not in word]
+    arguments = [
+        f"--out={tmp_path}",
+        f"--data={tiny_data}",
+        "--variant=small",
+        "--masks=bar",
+        "--tasks=classify",
+        *small,
+        "--set=steps=4",
+        "--set=pretrain:mlm.max_predictions=4",
+    ]
+    assert sweep.main(arguments) == 0, "\n".join(log.read_text() for log in (tmp_path / "logs").iterdir())
+    row = table(tmp_path)[0]
+    figures = json.loads((tmp_path / "runs" / "classify-bar-seed0" / "metrics.json").read_text())
+    assert float(row["mean"]) == pytest.approx(figures["test/auroc_macro"])
