@@ -11,6 +11,7 @@ Every field of the configuration is a flag: --config.FIELD=VALUE. The fields and
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,7 +112,18 @@ def main(argv: Sequence[str]) -> None:
             print(f"the model: {workdir / 'export'}, for medvill_jax.load, --config.init.checkpoint or conversion")
 
 
+def ask_for_huge_pages() -> None:
+    """Starts this program anew with a C library that takes memory in huge pages.
+
+    On CPUs every step takes and returns hundreds of megabytes; page by page, that is a fifth of all processor time.
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
 if __name__ == "__main__":
+    ask_for_huge_pages()
     try:
         app.run(main, flags_parser=parse_flags)
     except KeyboardInterrupt:

@@ -93,7 +93,8 @@ def retrieve_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSp
     `image`, `text_ids` (nothing masked), `text_lens`, `weights` as in `pretrain_spec`, and
 
     * `negative_ids` int32 `[B, T+1]`, `negative_lens` int32 `[B]`: a report of another label set.
-    * `label_groups`, `text_groups` int32 `[B]`: equal exactly where the label sets, or the texts, are equal.
+    * `label_groups`, `text_groups` int32 `[B]`: equal exactly where the label sets, or the texts, are equal; an example
+      without a positive finding shares its label set with no other.
     """
     spec = _plain_spec(batch_size, image_size=image_size, text_len=text_len)
     numbers = jax.ShapeDtypeStruct((batch_size,), np.int32)

@@ -225,13 +225,16 @@ class PairRecords(Records):
     """Retrieval examples (see `batch.retrieve_spec`).
 
     Attributes:
-        label_groups, text_groups: int32 `[n]`, equal exactly where the label sets, or the texts, are equal.
+        label_groups, text_groups: int32 `[n]`, equal exactly where the label sets, or the texts, are equal. A record
+            without a positive finding says nothing of what it shares with others, so its label set is its own.
     """
 
     def __init__(self, data_dir: Path, split: str, **others: Any):
         super().__init__(data_dir, split, **others)
         _require_reports(self._index["text_hash"], data_dir, split)
-        self.label_groups = label_groups(self._index["labels"])
+        groups = label_groups(self._index["labels"])
+        unknown = ~(self._index["labels"] == records.POSITIVE).any(axis=1)
+        self.label_groups = np.where(unknown, len(groups) + np.arange(len(groups)), groups).astype(np.int32)
         self.text_groups = np.unique(self._index["text_hash"], return_inverse=True)[1].reshape(-1).astype(np.int32)
         self._negatives = Negatives(self._index["labels"], self._index["text_hash"])
 

@@ -6,8 +6,11 @@ What is minimised:
   beside a report of the batch, and its report beside a film of the batch, drawn by how much the contrastive projection
   confuses them (Li et al., NeurIPS 2021); "drawn": the film beside a report drawn from the whole split; "both". Films
   and reports of the same label set never serve as negatives.
-* `contrast_loss`, symmetric InfoNCE between the projections of films and of reports that have not met, the same pairs
-  left out. It is what proposes candidates in two-stage ranking.
+* `contrast_loss`, symmetric InfoNCE between projections of films and of reports that have not met, pairs of the same
+  label set left out. The projections propose candidates in two-stage ranking.
+
+A pair's score is the matching head's log-odds plus the scaled cosine of the projections, in training as in ranking, so
+the head learns what the projections do not see.
 
 Rankers: `exhaustive` matches every film with every report (films are encoded once); `two_stage` has the projection
 propose `config.rank.proposals` reports for every film, and films for every report, and matches only those; what was not
@@ -233,8 +236,10 @@ class Task(base.Task):
         folder, made_with = store or (None, {})
         proposed = None
         wanted = np.ones((count, count), bool)
+        similar = np.zeros((count, count), np.float32)
+        if self._contrasts:
+            similar = found["image"] @ found["text"].T  # [images, texts], scaled cosines
         if self._contrasts and config.rank.method != "exhaustive" and store is not None:
-            similar = found["image"] @ found["text"].T  # [images, texts]
             proposals = min(config.rank.proposals or default_proposals(count), count)
             masks = (best_of(similar, proposals), best_of(similar.T, proposals).T)
             proposed = similar, masks
@@ -253,7 +258,7 @@ class Task(base.Task):
             batch_sharding=self.trainer.batch_sharding,
             replicated=self.trainer.replicated,
         )
-        return np.array(scores.array), proposed
+        return np.array(scores.array) + similar, proposed
 
     def _pair_batch(self) -> int:
         devices = self.trainer.mesh.size
@@ -314,7 +319,8 @@ class Task(base.Task):
         found = {name: batch[name] for name in ("text_ids", "text_lens")}
         found["side"] = module.match_side(features)
         if self._contrasts:
-            found["image"] = module.project_image(module.embed_image(features, None, None))
+            image = module.project_image(module.embed_image(features, None, None))
+            found["image"] = image * module.heads.contrast.temperature()
             found["text"] = module.project_text(batch["text_ids"], batch["text_lens"])
         return found
 
@@ -335,27 +341,35 @@ class Task(base.Task):
         side = module.match_side(features, cells, side_key)
         ids, lens = batch["text_ids"], batch["text_lens"]
         ones, zeros = jnp.ones(rows, jnp.int32), jnp.zeros(rows, jnp.int32)
-        pairs = [(side, ids, lens, ones, weights)]
-        if self._drawn:
-            pairs.append((side, batch["negative_ids"], batch["negative_lens"], zeros, weights))
-        sums = {}
+        negative_text = (batch["negative_ids"], batch["negative_lens"])
+        sums, drawn, own = {}, jnp.zeros(rows), jnp.zeros(rows)
+        pairs = []
         if self._contrasts:
             block = side if self.config.fusion == "joint" else module.embed_image(features, cells, side_key)
             image, text = module.project_image(block, project_key), module.project_text(ids, lens, project_key)
-            cosines = (image @ text.T) * module.heads.contrast.temperature()  # [images, texts]
+            image = image * module.heads.contrast.temperature()
+            cosines = image @ text.T  # [images, texts], scaled
+            own = jnp.diagonal(cosines)
             negative = _negative_pairs(batch)
             sums["contrast_loss"] = _info_nce_sum(cosines, negative, weights)
+            if self._drawn:
+                drawn = jnp.sum(image * module.project_text(*negative_text, project_key), axis=1)
             if self._in_batch:
                 confusing = jnp.where(negative, jax.lax.stop_gradient(cosines), -jnp.inf)
                 text_key, image_key = jax.random.split(hard_key)
                 text_of = jax.random.categorical(text_key, _safe(confusing), axis=1)  # [B], for each film
                 image_of = jax.random.categorical(image_key, _safe(confusing.T), axis=1)  # [B], for each report
+                each = jnp.arange(rows)
                 pairs += [
-                    (side, ids[text_of], lens[text_of], zeros, weights * negative.any(axis=1)),
-                    (side[image_of], ids, lens, zeros, weights * negative.any(axis=0)),
+                    (side, ids[text_of], lens[text_of], cosines[each, text_of], zeros, weights * negative.any(axis=1)),
+                    (side[image_of], ids, lens, cosines[image_of, each], zeros, weights * negative.any(axis=0)),
                 ]
-        sides, all_ids, all_lens, labels, all_weights = (jnp.concatenate(column) for column in zip(*pairs, strict=True))
+        pairs.append((side, ids, lens, own, ones, weights))
+        if self._drawn:
+            pairs.append((side, *negative_text, drawn, zeros, weights))
+        sides, all_ids, all_lens, near, labels, all_weights = map(jnp.concatenate, zip(*pairs, strict=True))
         logits = module.match(sides, all_ids, all_lens, key=pair_key)
+        logits = logits.at[:, 1].add(near)
         sums["itm_loss"] = cross_entropy_sum(logits, labels, all_weights)
         return sums, self.model.stats_of(module)
 
