@@ -142,7 +142,7 @@ def write_tree(
     check(studies, seed)
     if image_size < _SMALLEST_IMAGE:
         raise DataError(f"phantom images of {image_size} pixels show nothing: at least {_SMALLEST_IMAGE}")
-    there = _finished(out, options)
+    there = finished(out, MARKER, options)
     if there is not None:
         return there
     if dicom:
@@ -184,23 +184,26 @@ def check(studies: int, seed: int) -> None:
         raise DataError(f"the phantom seed is {seed}: it must not be negative")
 
 
-def _finished(out: Path, options: dict[str, Any]) -> dict[str, int] | None:
-    """The counts of a tree that is there already, None if nothing is."""
+def finished(out: Path, name: str, options: dict[str, Any], what: str = "a phantom tree") -> dict[str, int] | None:
+    """The counts in the marker file `name` of what is there already, None if nothing is.
+
+    Raises `DataError` if `out` is something else than `what`, or was made with other options.
+    """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file: name a folder to make")
     if not out.exists() or not any(out.iterdir()):
         return None
     try:
-        marker = json.loads((out / MARKER).read_text())
+        marker = json.loads((out / name).read_text())
         counts = {name: int(count) for name, count in marker.pop("counts").items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(f"{out} is not empty and not a phantom tree: name another folder") from None
+        raise DataError(f"{out} is not empty and not {what}: name another folder") from None
     differing = [
         f"  {key}: {marker.get(key)} there, {value} now" for key, value in options.items() if marker.get(key) != value
     ]
     if differing:
         raise DataError(
-            f"{out} holds a phantom tree made with other options:\n" + "\n".join(differing) + "\n"
+            f"{out} holds {what} made with other options:\n" + "\n".join(differing) + "\n"
             "Name another folder, or delete that one first."
         )
     return counts

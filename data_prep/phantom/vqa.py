@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from data_prep import vqa_rad
 from data_prep.phantom import tree
@@ -49,7 +48,7 @@ def write_questions(source: Path, out: Path) -> dict[str, int]:
         raise DataError(f"{source} is no phantom tree: make one with python -m data_prep phantom") from error
     check(studies, seed)
     options = {"questions_version": QUESTIONS_VERSION, "tree": {k: v for k, v in made.items() if k != "counts"}}
-    there = _finished(out, options)
+    there = tree.finished(out, MARKER, options, "questions about a phantom tree")
     if there is not None:
         return there
     questions, films = [], list(_films(studies, seed))
@@ -88,22 +87,6 @@ def _films(studies: int, seed: int) -> list[tree.Film]:
 
 def _phrase_type(film: tree.Film) -> str:
     return f"{vqa_rad.TEST_PHRASES}freeform" if film.split == "test" else "freeform"
-
-
-def _finished(out: Path, options: dict[str, Any]) -> dict[str, int] | None:
-    """The counts of questions that are there already, None if nothing is."""
-    if out.exists() and not out.is_dir():
-        raise DataError(f"{out} is a file: name a folder to make")
-    if not out.exists() or not any(out.iterdir()):
-        return None
-    try:
-        marker = json.loads((out / MARKER).read_text())
-        counts = {name: int(count) for name, count in marker.pop("counts").items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        marker, counts = None, {}
-    if marker != options:
-        raise DataError(f"{out} holds something else than the questions of this phantom tree: delete that folder first")
-    return counts
 
 
 def _link(source: Path, target: Path) -> None:

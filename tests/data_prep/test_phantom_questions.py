@@ -251,13 +251,15 @@ def test_what_is_in_the_way(prepared: Path, tmp_path: Path) -> None:
         phantom.write_questions(prepared / "tree", tmp_path / "file")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes").write_text("x")
-    with pytest.raises(DataError, match="something else"):
+    with pytest.raises(DataError, match="not empty and not questions about a phantom tree"):
         phantom.write_questions(prepared / "tree", tmp_path / "full")
     other = tmp_path / "other"
     phantom.write_questions(prepared / "tree", other)
     marker = json.loads((other / vqa.MARKER).read_text())
     (other / vqa.MARKER).write_text(json.dumps({**marker, "tree": {**marker["tree"], "seed": 4}}))
-    with pytest.raises(DataError, match="something else"):
+    with pytest.raises(
+        DataError, match=r"questions about a phantom tree made with other options:\n  tree: .*'seed': 4"
+    ):
         phantom.write_questions(prepared / "tree", other)
     broken = tmp_path / "tree"
     broken.mkdir()
