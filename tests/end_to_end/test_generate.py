@@ -11,11 +11,17 @@ from ml_collections import ConfigDict
 from medvill_jax.data import records
 from medvill_jax.data.loader import ReportRecords
 from medvill_jax.data.records import DataError
-from medvill_jax.metrics import predictions
+from medvill_jax.metrics import predictions, text
 from medvill_jax.tasks import generate
 from medvill_jax.tasks.generate import Task
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def without_java(monkeypatch: pytest.MonkeyPatch) -> None:
+    """METEOR has tests of its own; here its start would take most of the time."""
+    monkeypatch.setattr(text, "meteor_missing", lambda: "left out of these tests")
 
 
 def figures(workdir: Path) -> dict[str, float]:
@@ -145,8 +151,8 @@ def test_empty_reports_are_scored(
 def test_a_reference_without_words_is_an_error_at_the_start(
     tiny_generate_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = ReportRecords.text
-    monkeypatch.setattr(ReportRecords, "text", lambda self, record: text(self, record) if record else " \n")
+    whole = ReportRecords.text
+    monkeypatch.setattr(ReportRecords, "text", lambda self, record: whole(self, record) if record else " \n")
     with pytest.raises(DataError, match="1 of the 10 reports of split 'validation' hold no word"):
         Task(tiny_generate_config, tmp_path)
 
