@@ -228,7 +228,10 @@ class Loaded:
     def match(
         self, images: Array, text_ids: Array, text_lens: Array, *, attention: str | None = None, batch_size: int = 32
     ) -> np.ndarray:
-        """How well every image matches every text: log-odds of the matching head, float32 `[images, texts]`.
+        """How well every image matches every text, float32 `[images, texts]`.
+
+        The log-odds of the matching head; with a contrastive projection in the export, on top of its scaled cosines, as
+        they were trained.
 
         Args:
             images: as for `logits`; each is encoded once.
@@ -260,6 +263,8 @@ class Loaded:
                     return asking.match(sides[image], ids[text], lens[text], kind)
 
                 scores[start : start + batch_size] = in_batches(rows, batch_size, *pairs).reshape(len(sides), -1)
+        if asking.heads.contrast:
+            scores += asking.scale() * self.similarity(images, ids, lens, batch_size=batch_size)
         return scores
 
     def similarity(self, images: Array, text_ids: Array, text_lens: Array, *, batch_size: int = 32) -> np.ndarray:

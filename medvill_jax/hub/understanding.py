@@ -52,6 +52,7 @@ class Understanding:
         with_heads = {HEADS: jax.tree.map(jnp.asarray, export.heads)} if export.heads else {}
         self._arrays = (params | with_heads, stats)
         self._sides, self._match = jax.jit(self._side), jax.jit(self._matched, static_argnames="attention")
+        self._scale = jax.jit(lambda params, stats: self._model.bind(params, stats).heads.contrast.temperature())
         self._project = jax.jit(self._projected, static_argnames="texts")
         self._logits = jax.jit(self._head_logits, static_argnames=("head", "product"))
 
@@ -62,6 +63,10 @@ class Understanding:
     def match(self, sides: Any, text_ids: Any, text_lens: Any, attention: str) -> jax.Array:
         """Log-odds of matching, float32 `[B]`, row by row."""
         return self._match(*self._arrays, sides, text_ids, text_lens, attention=attention)
+
+    def scale(self) -> float:
+        """What the projections' cosines are multiplied by where they add to a matching score."""
+        return float(self._scale(*self._arrays))
 
     def project(self, *inputs: Any) -> jax.Array:
         """Unit vectors float32 `[B, D]` of images `[B, ...]`, or of text ids and lengths."""

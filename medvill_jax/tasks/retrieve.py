@@ -90,9 +90,8 @@ class Task(base.Task):
         if config.fusion == "late":
             self.unused = (*self.unused, r"itm/.*")
         super().__init__(config, workdir)
-        placed = {"out_shardings": self.trainer.replicated}
-        self._match = jax.jit(self._pair_scores, **placed)
-        self._encode = jax.jit(self._encoded, **placed)
+        self._match = jax.jit(self._pair_scores, out_shardings=self.trainer.replicated)
+        self._encode = jax.jit(self._encoded, out_shardings=self.trainer.replicated)
 
     def heads(self) -> HeadsConfig:
         return HeadsConfig(contrast=self.config.contrast.width, matches=True, fusion=self.config.fusion)
@@ -144,7 +143,7 @@ class Task(base.Task):
         pool = self._pool(self.config.eval.split, self.config.eval.rank_examples)
         with jax.transfer_guard("allow"):
             scores, _ = self._pair_matrix(state, pool, None)
-        figures: dict[str, float] = {"eval/candidates": float(len(pool))}
+        figures: dict[str, Any] = {"eval/candidates": float(len(pool))}
         for name, per_query, relevant in self._directions(pool, scores):
             found = ranking.ranking(per_query, relevant, resamples=0)
             chance = ranking.chance(relevant, np.arange(len(pool)))
@@ -324,7 +323,7 @@ class Task(base.Task):
             found["text"] = module.project_text(batch["text_ids"], batch["text_lens"])
         return found
 
-    def _pair_scores(self, params: Tree, stats: Tree, *arguments: jax.Array) -> jax.Array:
+    def _pair_scores(self, params: Tree, stats: Tree, *arguments: Any) -> jax.Array:
         return matching.pair_scores(self.model.bind(params, stats), *arguments)
 
     def _train_weights(self, batch: Batch) -> dict[str, jax.Array]:

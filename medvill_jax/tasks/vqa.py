@@ -112,11 +112,11 @@ class Task(base.Task):
         held_out = self._records(split)
         shown = loader.evenly(len(held_out), most)
         logits = self.outputs(self._logits, state, held_out, most)
-        columns = {name: column[shown] for name, column in self._columns(split, ("answer_type",)).items()}
+        types = self._columns(split, ("answer_type",))["answer_type"]
         right = logits.argmax(1) == held_out.answer_ids[shown]
-        figures = vqa.score(right, columns, resamples=0)
+        figures: dict[str, Any] = vqa.score(right, {"answer_type": [types[row] for row in shown]}, resamples=0)
         names = ("questions", "accuracy", "accuracy_closed", "accuracy_open")
-        return {f"eval/{name}": float(figures[name]) for name in names}
+        return {f"eval/{name}": figures[name] for name in names}
 
     def evaluate_best(self) -> dict[str, Any]:
         """Answers every question of `config.eval.split`; see the module's docstring."""
@@ -133,7 +133,7 @@ class Task(base.Task):
         majority = np.array(vqa.majority(train["answer"], train["answer_type"], groups["answer_type"]))
         rows = {
             split: logits.argmax(1) == held_out.answer_ids,
-            "baseline/majority": majority == columns["answer"],
+            "baseline/majority": majority == np.array(columns["answer"]),
             "baseline/question_only": blind.argmax(1) == held_out.answer_ids,
         }
         figures: dict[str, Any] = {f"{split}/outside_vocabulary": float((held_out.answer_ids < 0).mean())}
@@ -146,9 +146,9 @@ class Task(base.Task):
                 for record, best in enumerate(logits.argmax(1)):
                     line = {
                         "id": held_out.identifier(record),
-                        "answer": str(columns["answer"][record]),
+                        "answer": columns["answer"][record],
                         "predicted": self.answers[best],
-                        "answer_type": str(columns["answer_type"][record]),
+                        "answer_type": columns["answer_type"][record],
                     }
                     out.write(json.dumps(line) + "\n")
         return figures
@@ -160,11 +160,12 @@ class Task(base.Task):
     def _records(self, split: str, *, train: bool = False) -> QuestionRecords:
         return QuestionRecords(answers=self.answers, **self.records_options(split, train=train))
 
-    def _columns(self, split: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    def _columns(self, split: str, names: tuple[str, ...]) -> dict[str, list[str]]:
         """Text features of the records that `_records` gives, in their order."""
         options = self.records_options(split)
         columns = records.read_columns(options["data_dir"], options["split"], list(names))
-        return {name: columns[name] if options["rows"] is None else columns[name][options["rows"]] for name in names}
+        rows = slice(None) if options["rows"] is None else options["rows"]
+        return {name: columns[name][rows].tolist() for name in names}
 
     def _train_weights(self, batch: Batch) -> dict[str, jax.Array]:
         return {"answer_loss": jnp.sum(batch["weights"])}
