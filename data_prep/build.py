@@ -170,8 +170,9 @@ def summary(report: dict[str, Any], out: Path) -> str:
     if report["rejected"]:
         lines.append(f"Every rejected row and its reason: {Path(out) / records.REJECTED_FILE}")
     lines.append(f"What is in it: {Path(out) / card.CARD_FILE}")
-    if sum(report.get("without_text", {}).values()) < report["kept"]:
-        lines.append(f"Next: python run.py --config=configs/pretrain.py:small --config.data.path={out}")
+    without_text = sum(report.get("without_text", {}).values()) >= report["kept"]
+    task = "vqa" if "counts" in report else "classify" if without_text else "pretrain"
+    lines.append(f"Next: python run.py --config=configs/{task}.py:small --config.data.path={out}")
     return "\n".join(lines)
 
 
