@@ -135,7 +135,7 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--tokens", type=int, default=128, help="word pieces of every report")
     parser.add_argument("--beams", type=int, default=4)
-    parser.add_argument("--batch", type=int, default=4, help="images that ours writes about at a time")
+    parser.add_argument("--batch", type=int, default=8, help="images that ours writes about at a time")
     parser.add_argument(
         "--lengths", type=int, default=4, help="text lengths at which torch is timed; 0: run every word"
     )
