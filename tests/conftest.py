@@ -94,7 +94,12 @@ def tiny_classify_config(tiny_data: Path) -> ConfigDict:
 @pytest.fixture
 def tiny_retrieve_config(tiny_data: Path) -> ConfigDict:
     """Retrieval, tiny."""
-    config = _shrink(retrieve.get_config("small"), tiny_data)
+    return retrieve_config(tiny_data)
+
+
+def retrieve_config(data: Path) -> ConfigDict:
+    """Retrieval, tiny, on prepared data."""
+    config = _shrink(retrieve.get_config("small"), data)
     config.contrast.width, config.rank.batch_size, config.eval.rank_examples = 8, 16, 6
     return config
 

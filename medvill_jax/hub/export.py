@@ -220,7 +220,7 @@ def _umask() -> int:
 
 
 def _host(array: Any) -> np.ndarray:
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")  # np.ascontiguousarray would give scalars an axis
     if array.dtype != np.float32:
         raise HubError(f"an export holds float32 arrays, not {array.dtype}")
     return array

@@ -3,9 +3,9 @@
 What is minimised:
 
 * `itm_loss`: each film beside its own report, and pairs that do not match, by `config.negatives`. "in_batch": the film
-  beside a report of the batch, or else its report beside a film of the batch, drawn by how much the contrastive
-  projection confuses them (Li et al., NeurIPS 2021); "drawn": the film beside a report drawn from the whole split;
-  "both". Films and reports of the same label set never serve as negatives.
+  beside a report of the batch, and its report beside a film of the batch, drawn by how much the contrastive projection
+  confuses them (Li et al., NeurIPS 2021); "drawn": the film beside a report drawn from the whole split; "both". Films
+  and reports of the same label set never serve as negatives.
 * `contrast_loss`, symmetric InfoNCE between projections of films and of reports that have not met, pairs of the same
   label set left out. The projections propose candidates in two-stage ranking.
 
@@ -328,7 +328,7 @@ class Task(base.Task):
 
     def _train_weights(self, batch: Batch) -> dict[str, jax.Array]:
         examples = jnp.sum(batch["weights"])
-        weights = {"itm_loss": examples * (1 + self._in_batch + self._drawn)}
+        weights = {"itm_loss": examples * (1 + 2 * self._in_batch + self._drawn)}
         return weights | ({"contrast_loss": examples} if self._contrasts else {})
 
     def _train_sums(self, params: Tree, stats: Tree, batch: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
@@ -354,9 +354,15 @@ class Task(base.Task):
             if self._drawn:
                 drawn = jnp.sum(image * module.project_text(*negative_text, project_key), axis=1)
             if self._in_batch:
-                images, texts, found = _confusing_pairs(hard_key, jax.lax.stop_gradient(cosines), negative)
-                near = cosines[images, texts]
-                pairs.append((side[images], ids[texts], lens[texts], near, zeros, weights * found))
+                confusing = jnp.where(negative, jax.lax.stop_gradient(cosines), -jnp.inf)
+                text_key, image_key = jax.random.split(hard_key)
+                text_of = jax.random.categorical(text_key, _safe(confusing), axis=1)  # [B], for each film
+                image_of = jax.random.categorical(image_key, _safe(confusing.T), axis=1)  # [B], for each report
+                each = jnp.arange(rows)
+                pairs += [
+                    (side, ids[text_of], lens[text_of], cosines[each, text_of], zeros, weights * negative.any(axis=1)),
+                    (side[image_of], ids, lens, cosines[image_of, each], zeros, weights * negative.any(axis=0)),
+                ]
         pairs.append((side, ids, lens, own, ones, weights))
         if self._drawn:
             pairs.append((side, *negative_text, drawn, zeros, weights))
@@ -408,29 +414,9 @@ def _info_nce_sum(cosines: jax.Array, negative: jax.Array, weights: jax.Array) -
     return 0.5 * (cross_entropy_sum(logits, own, weights) + cross_entropy_sum(logits.T, own, weights))
 
 
-def _confusing_pairs(key: jax.Array, cosines: jax.Array, negative: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """For each example one pair that does not match, drawn by likeness: its film beside a report, or its report beside
-    a film.
-
-    Args:
-        key: of the draws.
-        cosines: float32 `[images, texts]`, scaled.
-        negative: bool `[images, texts]`, the pairs that may be drawn.
-
-    Returns:
-        Image and text of each pair, int32 `[B]`, and float32 `[B]`, 0 where there is none to draw.
-    """
-    side_key, *keys = jax.random.split(key, 3)
-    own = jnp.arange(len(cosines))
-    by_text = jax.random.bernoulli(side_key, 0.5, own.shape)
-    choices, there = [], []
-    for each, logits, allowed in zip(keys, (cosines, cosines.T), (negative, negative.T), strict=True):
-        there.append(allowed.any(axis=1))
-        # A row without any choice chooses anything, with weight 0.
-        logits = jnp.where(allowed | ~there[-1][:, None], logits, -jnp.inf)
-        choices.append(jax.random.categorical(each, logits, axis=1))
-    images, texts = jnp.where(by_text, own, choices[1]), jnp.where(by_text, choices[0], own)
-    return images, texts, jnp.where(by_text, *there).astype(jnp.float32)
+def _safe(logits: jax.Array) -> jax.Array:
+    """Rows without any choice choose anything; their weight is 0."""
+    return jnp.where(jnp.isneginf(logits).all(axis=1, keepdims=True), 0.0, logits)
 
 
 def _duration(seconds: float) -> str:

@@ -9,11 +9,13 @@ import pytest
 from ml_collections import ConfigDict
 
 import medvill_jax
+from data_prep import pairs
 from medvill_jax.data import records
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import read_export
 from medvill_jax.metrics.classification import slug
 from medvill_jax.tasks.classify import Task
+from tests.conftest import write_pairs
 
 
 @pytest.mark.parametrize("inputs", ["image", "image+report"])
@@ -97,10 +99,18 @@ def test_part_of_the_labels(tiny_classify_config: ConfigDict, tmp_path: Path) ->
 def test_what_training_lacks_is_said(
     tiny_classify_config: ConfigDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    index = write_pairs(tmp_path, {"train": 6, "validation": 4})
+    rows = [
+        json.loads(line) | ({"labels": []} if number == 0 else {})
+        for number, line in enumerate(index.read_text().splitlines())
+    ]
+    index.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs.prepare(index, tmp_path / "data", progress=False)
+    tiny_classify_config.data.path = str(tmp_path / "data")
     with caplog.at_level(logging.WARNING):
-        Task(tiny_classify_config, tmp_path)
+        Task(tiny_classify_config, tmp_path / "run")
     assert "no positive example to learn from: Atelectasis" in caplog.text
-    assert "no label at all" in caplog.text
+    assert "of 6 training records have no label at all" in caplog.text
     tiny_classify_config.inputs = "image+report"
     with caplog.at_level(logging.WARNING):
         Task(tiny_classify_config, tmp_path)

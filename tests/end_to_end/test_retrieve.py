@@ -1,29 +1,44 @@
 """Retrieval as its user runs it: fine-tune, rank with both rankers, go on when interrupted, plan a large ranking."""
 
 import json
+import shutil
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 import medvill_jax
+from medvill_jax.data import loader
 from medvill_jax.data.records import DataError
 from medvill_jax.tasks import matching, retrieve
 from medvill_jax.tasks.retrieve import Task
+from tests.conftest import retrieve_config
 
 
-def test_both_rankers_score_both_directions(tiny_retrieve_config: ConfigDict, tmp_path: Path) -> None:
-    config = tiny_retrieve_config
-    task = Task(config, tmp_path)
-    held_out = task.fit()
+@pytest.fixture(scope="module")
+def trained(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ConfigDict, Path]:
+    """A finished run: its configuration and its workdir, which is copied by whoever writes into it."""
+    config, workdir = retrieve_config(tiny_data), tmp_path_factory.mktemp("trained")
+    held_out = Task(config, workdir).fit()
     assert held_out is not None
     assert held_out["eval/candidates"] == 6
     assert 0 < held_out["eval/i2r/mrr"] <= 1
+    return config, workdir
 
+
+@pytest.fixture
+def run(trained: tuple[ConfigDict, Path], tmp_path: Path) -> tuple[ConfigDict, Path]:
+    """The finished run, to change."""
+    shutil.copytree(trained[1], tmp_path / "run")
+    return trained[0].copy_and_resolve_references(), tmp_path / "run"
+
+
+def test_both_rankers_score_both_directions(run: tuple[ConfigDict, Path]) -> None:
+    config, workdir = run
+    task = Task(config, workdir)
     figures = task.evaluate_best()
-    written = json.loads((tmp_path / "metrics.json").read_text())
+    written = json.loads((workdir / "metrics.json").read_text())
     assert written["validation/candidates"] == 10
     assert written["validation/pair_evaluations"] == 100
     for direction in ("i2r", "r2i"):
@@ -38,23 +53,19 @@ def test_both_rankers_score_both_directions(tiny_retrieve_config: ConfigDict, tm
     assert "two-stage" in "\n".join(task.closing_lines(figures))
 
 
-def test_a_full_list_of_proposals_is_the_exhaustive_ranking(tiny_retrieve_config: ConfigDict, tmp_path: Path) -> None:
-    config = tiny_retrieve_config
+def test_a_full_list_of_proposals_is_the_exhaustive_ranking(run: tuple[ConfigDict, Path]) -> None:
+    config, workdir = run
     config.rank.proposals = 50  # more than the pool has
-    task = Task(config, tmp_path)
-    task.fit()
-    figures = task.evaluate_best()
+    figures = Task(config, workdir).evaluate_best()
     for direction in ("i2r", "r2i"):
         assert figures[f"validation/two_stage/{direction}/mrr"] == figures[f"validation/{direction}/mrr"]
 
 
-def test_an_interrupted_ranking_goes_on(
-    tiny_retrieve_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task = Task(tiny_retrieve_config, tmp_path)
-    task.fit()
+def test_an_interrupted_ranking_goes_on(run: tuple[ConfigDict, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    config, workdir = run
+    task = Task(config, workdir)
     whole = task.evaluate_best()
-    path = tmp_path / matching.SCORES_FILE
+    path = workdir / matching.SCORES_FILE
     scores = np.load(path)
     assert np.isfinite(scores).all()
     cut = scores.copy()
@@ -66,37 +77,27 @@ def test_an_interrupted_ranking_goes_on(
     assert task.evaluate_best() == whole
     assert computed == [70]
     np.testing.assert_array_equal(np.load(path), scores)
-    # Another pool starts anew.
-    tiny_retrieve_config.eval.candidates = 4
-    assert Task(tiny_retrieve_config, tmp_path).evaluate_best()["validation/candidates"] == 4
+    # Another pool starts anew; how pairs are batched changes no score.
+    config.eval.candidates, config.rank.batch_size = 4, 7
+    assert Task(config, workdir).evaluate_best()["validation/candidates"] == 4
     assert computed == [70, 16]
+    chosen = loader.evenly(10, 4)
+    np.testing.assert_allclose(np.load(path), scores[np.ix_(chosen, chosen)], atol=1e-5)
 
 
-def test_an_export_matches_as_the_run_did(tiny_retrieve_config: ConfigDict, tmp_path: Path) -> None:
-    task = Task(tiny_retrieve_config, tmp_path)
-    task.fit()
-    task.evaluate_best()
+def test_an_export_matches_as_the_run_did(trained: tuple[ConfigDict, Path]) -> None:
+    config, workdir = trained
+    task = Task(config, workdir)
     pool = task._records("validation")
     images = np.stack([pool.image(number, pool.rng(number), own_image=True) for number in range(len(pool))])
     ids, lens = zip(*(pool.slots(number) for number in range(len(pool))), strict=True)
-    model = medvill_jax.load(tmp_path / "export")
+    model = medvill_jax.load(workdir / "export")
     scores = model.match(images, np.stack(ids), np.array(lens), batch_size=7)
     _, state, _ = task.trainer.best_state()
     np.testing.assert_allclose(scores, task._pair_matrix(state, pool, None)[0], atol=1e-4)
     cosines = model.similarity(images, np.stack(ids), np.array(lens))
     assert cosines.shape == (10, 10)
     assert np.abs(cosines).max() <= 1 + 1e-5
-
-
-def test_pair_scores_do_not_depend_on_their_batch(tiny_retrieve_config: ConfigDict, tmp_path: Path) -> None:
-    task = Task(tiny_retrieve_config, tmp_path)
-    task.fit()
-    task.evaluate_best()
-    first = np.load(tmp_path / matching.SCORES_FILE)
-    (tmp_path / matching.SCORES_FILE).unlink()
-    tiny_retrieve_config.rank.batch_size = 7
-    Task(tiny_retrieve_config, tmp_path).evaluate_best()
-    np.testing.assert_allclose(np.load(tmp_path / matching.SCORES_FILE), first, atol=1e-5)
 
 
 @pytest.mark.parametrize("width", [0, 8])
@@ -141,10 +142,11 @@ def test_wrong_configurations_are_errors(
         Task(tiny_retrieve_config, tmp_path)
 
 
-def test_an_absent_split_is_named(tiny_retrieve_config: ConfigDict, tmp_path: Path) -> None:
-    tiny_retrieve_config.eval.split = "dev"
+def test_an_absent_split_is_named(run: tuple[ConfigDict, Path]) -> None:
+    config, workdir = run
+    config.eval.split = "dev"
     with pytest.raises(DataError, match="no split 'dev'"):
-        Task(tiny_retrieve_config, tmp_path).fit()
+        Task(config, workdir).evaluate_best()
 
 
 def test_more_candidates_than_there_are_is_all_of_them(
@@ -160,21 +162,3 @@ def test_balanced_pools_take_label_sets_in_turn() -> None:
     chosen = retrieve.balanced(groups, 5)
     np.testing.assert_array_equal(chosen, [0, 1, 4, 5, 6])
     np.testing.assert_array_equal(retrieve.balanced(groups, 8), np.arange(8))
-
-
-def test_confusing_pairs_never_match() -> None:
-    rng = np.random.default_rng(0)
-    cosines = jax.numpy.asarray(rng.normal(size=(6, 6)).astype(np.float32))
-    negative = np.array(rng.random((6, 6)) < 0.5) & ~np.eye(6, dtype=bool)
-    negative[2] = negative[:, 2] = False  # nothing to draw for this one
-    seen = set()
-    for seed in range(40):
-        drawn = retrieve._confusing_pairs(jax.random.key(seed), cosines, jax.numpy.asarray(negative))
-        images, texts, found = map(np.asarray, drawn)
-        assert found[2] == 0
-        for each in range(6):
-            assert each in (images[each], texts[each])
-            if found[each]:
-                assert negative[images[each], texts[each]]
-                seen.add((images[each], texts[each]))
-    assert len(seen) > negative.sum() / 2
