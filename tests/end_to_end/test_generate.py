@@ -9,7 +9,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from medvill_jax.data import records
-from medvill_jax.data.loader import ReportRecords
+from medvill_jax.data.examples import ReportRecords
 from medvill_jax.data.records import DataError
 from medvill_jax.metrics import predictions, text
 from medvill_jax.tasks import generate
