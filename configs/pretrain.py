@@ -31,7 +31,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.mlm.max_predictions = 20
     if variant == "phantom":
         phantom(config)
-        config.steps = 2000
+        config.steps = 1200
         config.mlm.probability = 0.2
         # Only where the image is the report's own does it help to guess a word, and the model learns to look.
         config.mlm.on_mismatched = False

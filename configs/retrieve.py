@@ -54,8 +54,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config.rank.batch_size = 256
     if variant == "phantom":
         phantom(config)
-        config.steps = 700
-        config.eval.every_steps = 350
+        config.steps = 500
+        config.eval.every_steps = 250
         config.freeze = (r"image_encoder/(embedder|stages/0)/.*",)  # half of the time, and hardly any of the gain
         # A third of the films is normal: evenly drawn candidates would make "normal" the right answer too often.
         config.eval.candidates = 200

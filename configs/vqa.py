@@ -48,7 +48,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "phantom":
         phantom(config)
         config.data.phantom.studies = 2000
-        config.steps = 1500
+        config.steps = 1000
         config.model.text_len = 30
         config.optimizer.learning_rate = 5e-4
         config.eval.every_steps = 250

@@ -53,8 +53,8 @@ def lateral(canvas: Canvas, field: Field, body: Body, signs: list[Sign]) -> Fiel
 def _endotracheal(sign: Sign, j: Points) -> tuple[list[Stroke], list[Points]]:
     tip = -0.40 + j[0]
     path = curve([(0.02 + j[1], -1.4), (0.0 + j[2], -0.8), (0.008, tip)])
-    walls = [(path + (dx, 0), 0.012, 0.9) for dx in (-0.016, 0.016)]
-    return [(path, 0.036, 0.6), *walls], []
+    walls = [(path + (dx, 0), 0.018, 0.95) for dx in (-0.022, 0.022)]
+    return [(path, 0.050, 0.7), *walls], []
 
 
 def _nasogastric(sign: Sign, j: Points) -> tuple[list[Stroke], list[Points]]:
@@ -69,7 +69,7 @@ def _nasogastric(sign: Sign, j: Points) -> tuple[list[Stroke], list[Points]]:
             (0.40, 0.62),
         ]
     )
-    return [(path, 0.024, 0.9)], []
+    return [(path, 0.036, 0.95)], []
 
 
 def _central(sign: Sign, j: Points) -> tuple[list[Stroke], list[Points]]:
@@ -85,7 +85,7 @@ def _central(sign: Sign, j: Points) -> tuple[list[Stroke], list[Points]]:
             (-0.10, -0.36),
             (-0.10, -0.08),
         ]
-    return [(curve(path), 0.022, 0.95)], []
+    return [(curve(path), 0.034, 0.95)], []
 
 
 def _pacemaker(sign: Sign, j: Points) -> tuple[list[Stroke], list[Points]]:
@@ -111,7 +111,7 @@ def _chest_tube(sign: Sign, j: Points) -> tuple[list[Stroke], list[Points]]:
     path = curve(
         [(s * 1.2, 0.42 + j[0]), (s * 0.84, 0.24), (s * 0.62, -0.05 + j[1]), (s * 0.44, -0.42), (s * 0.34, -0.58)]
     )
-    return [(path, 0.042, 0.5), (path + (s * 0.018, 0), 0.012, 0.95), (path - (s * 0.018, 0), 0.010, 0.8)], []
+    return [(path, 0.056, 0.6), (path + (s * 0.024, 0), 0.018, 0.95), (path - (s * 0.024, 0), 0.016, 0.9)], []
 
 
 def _leads(sign: Sign, j: Points) -> tuple[list[Stroke], list[Points]]:
@@ -125,8 +125,8 @@ def _leads(sign: Sign, j: Points) -> tuple[list[Stroke], list[Points]]:
     wires = []
     for number, (x, y) in enumerate(spots):
         middle = (0.55 * x + 0.12 * np.sign(x) + 3 * j[number], 0.5 * y + 0.42)
-        wires.append((curve([(x, y), middle, (0.4 * x, 0.95), join]), 0.013, 0.85))
-    return wires, [ellipse(x, y, 0.038, 0.038) for x, y in spots]
+        wires.append((curve([(x, y), middle, (0.4 * x, 0.95), join]), 0.020, 0.9))
+    return wires, [ellipse(x, y, 0.055, 0.055) for x, y in spots]
 
 
 _FRONTAL = {

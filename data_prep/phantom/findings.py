@@ -105,7 +105,7 @@ class Sign:
     @property
     def strength(self) -> float:
         """How strongly it is drawn: 1, or less when it is only suspected."""
-        return 0.6 if self.uncertain else 1.0
+        return 0.7 if self.uncertain else 1.0
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def _edema(canvas: Canvas, lung: Field, sign: Sign, rng: np.random.Generator) ->
 
 
 def _consolidation(canvas: Canvas, lung: Field, sign: Sign, rng: np.random.Generator) -> Field:
-    radius = 0.15 + 0.11 * _size(sign)
+    radius = 0.20 + 0.10 * _size(sign)
     for side in sign.sides:
         x, y = _centre(sign, side, rng)
         patch = canvas.blob(x, y, radius * 1.15, radius, rng.uniform(-20, 20), 2.0)
@@ -127,15 +127,15 @@ def _consolidation(canvas: Canvas, lung: Field, sign: Sign, rng: np.random.Gener
         for heading in (-0.5, -0.1, 0.3, 0.65):
             start = np.array([x - s * radius * 0.75, y - 0.05 * heading])
             way = radius * 1.35 * np.array([s * np.cos(heading), np.sin(heading)])
-            tubes.append((curve([start, start + 0.5 * way + (0, 0.012), start + way]), 0.020, 0.9))
+            tubes.append((curve([start, start + 0.5 * way + (0, 0.012), start + way]), 0.032, 0.9))
         branches = canvas.lines(tubes, blur=0.005)
-        alpha = np.float32(0.94 * (0.6 if sign.uncertain else 1)) * patch
-        lung = over(lung, alpha * (1 - np.float32(0.40) * branches), WHITE)
+        alpha = np.float32(0.96 * sign.strength) * patch
+        lung = over(lung, alpha * (1 - np.float32(0.60) * branches), WHITE)
     return lung
 
 
 def _pneumonia(canvas: Canvas, lung: Field, sign: Sign, rng: np.random.Generator) -> Field:
-    reach = 0.19 + 0.11 * _size(sign)
+    reach = 0.26 + 0.10 * _size(sign)
     for side in sign.sides:
         x, y = _centre(sign, side, rng)
         patch = np.zeros(canvas.shape, np.float32)
@@ -145,16 +145,16 @@ def _pneumonia(canvas: Canvas, lung: Field, sign: Sign, rng: np.random.Generator
             patch = np.maximum(patch, np.float32(rng.uniform(0.6, 1)) * canvas.blob(x + dx, y + dy, r * 1.1, r, 0, 1.3))
         patch = np.maximum(patch, np.float32(0.45) * canvas.blob(x, y, reach, reach * 0.9))
         patch = patch * (np.float32(0.9) + np.float32(0.22) * canvas.noise(rng, 0.035))
-        lung = over(lung, np.clip(np.float32(0.82 if not sign.uncertain else 0.60) * patch, 0, 0.95), WHITE - 0.04)
+        lung = over(lung, np.clip(np.float32(0.92 * sign.strength) * patch, 0, 0.95), WHITE - 0.04)
     return lung
 
 
 def _opacity(canvas: Canvas, lung: Field, sign: Sign, rng: np.random.Generator) -> Field:
-    reach = 0.22 + 0.10 * _size(sign)
+    reach = 0.28 + 0.10 * _size(sign)
     for side in sign.sides:
         x, y = _centre(sign, side, rng)
         haze = canvas.blob(x, y, reach * 1.1, reach * 0.9, rng.uniform(-30, 30), 1.4)
-        haze = haze * (np.float32(0.62) + np.float32(0.05) * canvas.noise(rng, 0.08))
+        haze = haze * (np.float32(0.70) + np.float32(0.05) * canvas.noise(rng, 0.08))
         lung = over(lung, np.clip(haze * np.float32(sign.strength), 0, 1), WHITE - 0.06)
     return lung
 
@@ -165,14 +165,14 @@ def _lesion(canvas: Canvas, lung: Field, sign: Sign, rng: np.random.Generator) -
         count = 6 + 3 * round(2 * _size(sign))
         for number in range(count):
             side = SIGN["left" if number % 2 else "right"]
-            spots.append((side * rng.uniform(0.28, 0.64), rng.uniform(-0.45, 0.25), rng.uniform(0.038, 0.06)))
+            spots.append((side * rng.uniform(0.28, 0.64), rng.uniform(-0.45, 0.25), rng.uniform(0.060, 0.085)))
     else:
-        low, high = (0.070, 0.090) if sign.kind == "nodule" else (0.13, 0.18)
+        low, high = (0.095, 0.120) if sign.kind == "nodule" else (0.17, 0.22)
         x, y = _centre(sign, sign.side, rng)
         spots.append((x, y, low + (high - low) * _size(sign)))
     for x, y, radius in spots:
         ball = canvas.blob(x, y, radius, radius * rng.uniform(0.88, 1.12), rng.uniform(0, 90), 3.5)
-        lung = over(lung, ball * np.float32(0.92 * (0.6 if sign.uncertain else 1)), WHITE)
+        lung = over(lung, ball * np.float32(0.95 * sign.strength), WHITE)
     return lung
 
 
@@ -219,8 +219,8 @@ def _atelectasis(canvas: Canvas, field: Field, body: Body, chest: Chest, sign: S
             y = y0 - 0.075 * number + rng.normal(0, 0.01)
             x, length = s * rng.uniform(0.34, 0.42), rng.uniform(0.26, 0.34)
             tilt = rng.uniform(-0.05, 0.10)
-            plates.append((curve([(x, y), (x + s * length / 2, y - 0.012), (x + s * length, y + tilt)]), 0.030, 1.0))
-    field = over(field, canvas.lines(plates, blur=0.006) * np.float32(0.75 * sign.strength), WHITE)
+            plates.append((curve([(x, y), (x + s * length / 2, y - 0.012), (x + s * length, y + tilt)]), 0.042, 1.0))
+    field = over(field, canvas.lines(plates, blur=0.006) * np.float32(0.92 * sign.strength), WHITE)
     if sign.zone == "lower" and sign.severity != "small":
         for side in sign.sides:
             base = canvas.blob(SIGN[side] * 0.34, float(chest.floor[side][:, 1].min()), 0.30, 0.10, 0, 1.5)
@@ -235,17 +235,17 @@ def _pleura(canvas: Canvas, field: Field, chest: Chest, sign: Sign, rng: np.rand
         if sign.kind == "thickening":
             rim = wall[len(wall) // 3 :] * (1.0, 0.97) - (s * (0.020 + 0.02 * _size(sign)), 0.0)
             cap = wall[8 : len(wall) // 2] + (0.0, 0.03)
-            width = 0.075 + 0.045 * _size(sign)
+            width = 0.105 + 0.045 * _size(sign)
             band = canvas.lines([(rim, width, 1.0), (cap, width * 0.8, 1.0)], blur=0.008)
-            field = over(field, band * np.float32(0.85 * sign.strength), WHITE)
+            field = over(field, band * np.float32(0.95 * sign.strength), WHITE)
         else:
             spots = []
             for number in range(4 + round(2 * _size(sign))):
                 x = s * (0.40 + 0.26 * rng.random())
                 y = -0.30 + 0.11 * number + rng.uniform(-0.02, 0.02)
-                spots.append(ellipse(x, y, rng.uniform(0.05, 0.085), rng.uniform(0.013, 0.024), rng.uniform(-50, 50)))
+                spots.append(ellipse(x, y, rng.uniform(0.07, 0.105), rng.uniform(0.026, 0.038), rng.uniform(-50, 50)))
             plates = canvas.fill(*spots, blur=0.004)
-            field = over(field, plates * np.float32(0.85 * sign.strength), 0.92)
+            field = over(field, plates * np.float32(0.95 * sign.strength), 1.0)
     return field
 
 
@@ -257,7 +257,7 @@ def _fracture(
     clavicles: dict[str, list[Points]],
 ) -> list[tuple[Points, float, float]]:
     """Breaks bones into displaced pieces; returns the bright edges at the breaks as strokes."""
-    step = 0.030 + 0.02 * _size(sign) if not sign.uncertain else 0.018
+    step = 0.055 + 0.02 * _size(sign) if not sign.uncertain else 0.040
     side = sign.side
     edges: list[tuple[Points, float, float]] = []
     if sign.kind == "clavicle":
@@ -265,14 +265,14 @@ def _fracture(
         cut = int(len(whole) * rng.uniform(0.45, 0.6))
         broken = [whole[: cut + 2] - (0, 0.03 + step), whole[cut - 2 :] + (0, 0.02 + step)]
         clavicles[side] = broken
-        return [(piece[-4:] if number == 0 else piece[:4], 0.05, 0.8) for number, piece in enumerate(broken)]
+        return [(piece[-4:] if number == 0 else piece[:4], 0.065, 0.95) for number, piece in enumerate(broken)]
     first = int(rng.integers(4, 7))
     for number in range(first, first + (1 if sign.kind == "rib" else 3)):
         whole = anatomy.rib_curve(body, side, number)
         cut = int(len(whole) * rng.uniform(0.60, 0.70))
         broken = [whole[: cut + 1] - (0, step), whole[cut - 1 :] + (0, step)]
         ribs[side, number] = broken
-        edges += [(broken[0][-5:], 0.040, 0.50 * sign.strength), (broken[1][:5], 0.040, 0.50 * sign.strength)]
+        edges += [(broken[0][-5:], 0.052, 0.70 * sign.strength), (broken[1][:5], 0.052, 0.70 * sign.strength)]
         # The two ends ride over each other: a short bright step.
-        edges.append((np.stack([broken[0][-1], broken[1][0]]), 0.026, 0.75 * sign.strength))
+        edges.append((np.stack([broken[0][-1], broken[1][0]]), 0.040, 0.95 * sign.strength))
     return edges

@@ -57,7 +57,7 @@ def report_text(study: Study, views: Sequence[str], rng: np.random.Generator) ->
 
 
 def findings_text(study: Study, rng: np.random.Generator) -> str:
-    """The FINDINGS section: everything seen and everything denied, block by block in varied order."""
+    """The FINDINGS section: everything seen and everything denied, in the order in which films are read."""
     denied = list(study.denied)
     listed = _list_of_denied(denied, rng)
     blocks: list[list[str]] = []
@@ -69,11 +69,9 @@ def findings_text(study: Study, rng: np.random.Generator) -> str:
         blocks.append(said)
     if listed:
         blocks.append([listed])
-    order = [blocks[number] for number in rng.permutation(len(blocks))]
     devices = [sentence(sign, rng) for sign in study.signs if sign.finding == "Support Devices"]
     devices += [_pick(rng, phrases.DENIED[name]) for name in denied if name == "Support Devices"]
-    order = [devices, *order] if rng.random() < 0.5 else [*order, devices]
-    said = [text for block in order for text in block]
+    said = [text for block in [devices, *blocks] for text in block]
     remarks = [phrases.REMARKS[number] for number in rng.permutation(len(phrases.REMARKS))]
     while remarks and sum(len(text.split()) for text in said) < _FEW_WORDS:
         said.append(remarks.pop())
