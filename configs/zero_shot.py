@@ -7,6 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+VARIANTS = ("", "small", "phantom")
 _DEGREES, _SIZES, _SIDES = ("mild", "moderate", "severe"), ("small", "moderate", "large"), ("left", "right")
 _PLACES = tuple(f"the {side} {lobe} lobe" for side in _SIDES for lobe in ("upper", "lower"))
 
@@ -96,8 +97,10 @@ PROMPTS = {
 }
 
 
-def get_config() -> ConfigDict:
-    """The configuration."""
+def get_config(variant: str = "") -> ConfigDict:
+    """The configuration. All sizes are the export's, so that every variant is the same."""
+    if variant not in VARIANTS:
+        raise ValueError(f"configs/zero_shot.py has no variant {variant!r}; there are {', '.join(VARIANTS[1:])}")
     config: Any = ConfigDict()
     config.task = "zero_shot"
     config.seed = 0  # of the intervals' resamples
