@@ -4,6 +4,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+VARIANTS = ("", "small", "phantom")
+
+
+def check_variant(file: str, variant: str) -> None:
+    """`ValueError` if a configuration file, given by its path, has no such variant."""
+    if variant not in VARIANTS:
+        raise ValueError(f"{file} has no variant {variant!r}; there are {', '.join(VARIANTS[1:])}")
+
 
 def base() -> ConfigDict:
     """Fields that stay under these names. Sizes are the published MedViLL's."""

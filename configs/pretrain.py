@@ -9,15 +9,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.base import base, phantom, small
-
-VARIANTS = ("", "small", "phantom")
+from configs.base import base, check_variant, phantom, small
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The configuration of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/pretrain.py has no variant {variant!r}; there are {', '.join(VARIANTS[1:])}")
+    check_variant("configs/pretrain.py", variant)
     config: Any = base()
     config.task = "pretrain"
     config.steps = 139_680  # 50 epochs of the 89,395 AP training studies

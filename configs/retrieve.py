@@ -11,15 +11,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.base import base, phantom, small
-
-VARIANTS = ("", "small", "phantom")
+from configs.base import base, check_variant, phantom, small
 
 
 def get_config(variant: str = "") -> ConfigDict:
     """The configuration of one variant."""
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/retrieve.py has no variant {variant!r}; there are {', '.join(VARIANTS[1:])}")
+    check_variant("configs/retrieve.py", variant)
     config: Any = base()
     config.task = "retrieve"
     config.steps = 89_395  # 10 epochs of the 89,395 AP training studies

@@ -7,7 +7,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-VARIANTS = ("", "small", "phantom")
+from configs.base import check_variant
+
 _DEGREES, _SIZES, _SIDES = ("mild", "moderate", "severe"), ("small", "moderate", "large"), ("left", "right")
 _PLACES = tuple(f"the {side} {lobe} lobe" for side in _SIDES for lobe in ("upper", "lower"))
 
@@ -99,8 +100,7 @@ PROMPTS = {
 
 def get_config(variant: str = "") -> ConfigDict:
     """The configuration. All sizes are the export's, so that every variant is the same."""
-    if variant not in VARIANTS:
-        raise ValueError(f"configs/zero_shot.py has no variant {variant!r}; there are {', '.join(VARIANTS[1:])}")
+    check_variant("configs/zero_shot.py", variant)
     config: Any = ConfigDict()
     config.task = "zero_shot"
     config.seed = 0  # of the intervals' resamples
