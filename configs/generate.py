@@ -53,5 +53,6 @@ def get_config(variant: str = "") -> ConfigDict:
         phantom(config)
         config.steps = 1100
         config.decode.max_len = 54
+        config.optimizer.learning_rate = 2e-3
         config.eval.every_epochs = 3.0  # an epoch takes one minute, a validation a third of one
     return config

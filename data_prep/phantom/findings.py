@@ -51,15 +51,15 @@ _UNCERTAIN = {
     "Pneumothorax": 0.06,
     "Enlarged Cardiomediastinum": 0.10,
 }
-# Chance that a finding that is absent is said to be absent.
+# Chance that a finding that is absent is said to be absent. Heart and pleura are commented on in nearly every report.
 _DENIED = {
-    "Pleural Effusion": 0.80,
-    "Pneumothorax": 0.80,
-    "Consolidation": 0.55,
-    "Edema": 0.40,
-    "Cardiomegaly": 0.45,
-    "Pneumonia": 0.15,
-    "Fracture": 0.18,
+    "Pleural Effusion": 0.97,
+    "Pneumothorax": 0.97,
+    "Consolidation": 0.75,
+    "Edema": 0.25,
+    "Cardiomegaly": 0.90,
+    "Pneumonia": 0.10,
+    "Fracture": 0.30,
     "Enlarged Cardiomediastinum": 0.25,
     "Lung Lesion": 0.10,
     "Lung Opacity": 0.10,

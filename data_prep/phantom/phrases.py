@@ -181,12 +181,12 @@ DENIED: Table = {
     "Pneumothorax": ("There is no pneumothorax.", "No pneumothorax is seen."),
     "Support Devices": ("There are no lines or tubes.",),
 }
-# As they stand in a list: "No pleural effusion or pneumothorax."
+# As they stand in a list, in this order: "No focal consolidation, pleural effusion, or pneumothorax."
 LISTED: dict[str, str] = {
     "Consolidation": "focal consolidation",
+    "Pneumonia": "pneumonia",
     "Edema": "pulmonary edema",
     "Pleural Effusion": "pleural effusion",
-    "Pneumonia": "pneumonia",
     "Pneumothorax": "pneumothorax",
 }
 

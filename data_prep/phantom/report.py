@@ -23,7 +23,7 @@ _DEGREE = {"small": "mild", "moderate": "moderate", "large": "severe"}
 # With none of these, the lungs may be called clear.
 _LUNG = {*_BLOCKS[1], *_BLOCKS[2]}
 # A report below this many words gets remarks that say nothing about findings.
-_FEW_WORDS = 24
+_FEW_WORDS = 15
 
 
 def report_text(study: Study, views: Sequence[str], rng: np.random.Generator) -> str:
@@ -60,18 +60,18 @@ def findings_text(study: Study, rng: np.random.Generator) -> str:
     """The FINDINGS section: everything seen and everything denied, in the order in which films are read."""
     denied = list(study.denied)
     listed = _list_of_denied(denied, rng)
-    blocks: list[list[str]] = []
-    for names in _BLOCKS:
-        said = [sentence(sign, rng) for sign in study.signs if sign.finding in names]
-        said += [_pick(rng, phrases.DENIED[name]) for name in denied if name in names]
-        if "Consolidation" in names and _lungs_clear(study) and rng.random() < 0.6:
-            said.insert(0, _pick(rng, phrases.CLEAR))
-        blocks.append(said)
-    if listed:
-        blocks.append([listed])
     devices = [sentence(sign, rng) for sign in study.signs if sign.finding == "Support Devices"]
     devices += [_pick(rng, phrases.DENIED[name]) for name in denied if name == "Support Devices"]
-    said = [text for block in [devices, *blocks] for text in block]
+    blocks = [devices]
+    for names in _BLOCKS:
+        block = [sentence(sign, rng) for sign in study.signs if sign.finding in names]
+        block += [_pick(rng, phrases.DENIED[name]) for name in denied if name in names]
+        if "Consolidation" in names and _lungs_clear(study) and rng.random() < 0.6:
+            block.insert(0, _pick(rng, phrases.CLEAR))
+        if "Pleural Effusion" in names and listed:
+            block.append(listed)
+        blocks.append(block)
+    said = [text for block in blocks for text in block]
     remarks = [phrases.REMARKS[number] for number in rng.permutation(len(phrases.REMARKS))]
     while remarks and sum(len(text.split()) for text in said) < _FEW_WORDS:
         said.append(remarks.pop())
@@ -141,9 +141,8 @@ def _lungs_clear(study: Study) -> bool:
 def _list_of_denied(denied: list[str], rng: np.random.Generator) -> str:
     """One sentence that denies several findings at once, which are taken out of `denied`; "" if there are too few."""
     names = [name for name in phrases.LISTED if name in denied]
-    if len(names) < 2 or rng.random() < 0.3:
+    if len(names) < 2:
         return ""
-    names = [names[number] for number in rng.permutation(len(names))[: 2 + int(rng.random() < 0.5)]]
     for name in names:
         denied.remove(name)
     words = [phrases.LISTED[name] for name in names]

@@ -47,6 +47,11 @@ def fold(key: jax.Array | None, number: int) -> jax.Array | None:
     return None if key is None else jax.random.fold_in(key, number)
 
 
+def _last(x: jax.Array, count: int | None, axis: int) -> jax.Array:
+    """The last `count` slots along an axis; None keeps all."""
+    return x if count is None else jax.lax.slice_in_dim(x, x.shape[axis] - count, None, axis=axis)
+
+
 def linear(in_size: int, out_size: int, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
     """A Linear layer with BERT's initialisation, normal with deviation `initializer_range`."""
     init = nnx.initializers.normal(config.initializer_range)
@@ -120,6 +125,7 @@ class SelfAttention(nnx.Module):
         key: jax.Array | None,
         memory: Memory | None = None,
         start: jax.Array | int = 0,
+        last: int | None = None,
     ) -> tuple[jax.Array, Memory]:
         """Args:
             x: `[B, L, H]`, the queries.
@@ -127,22 +133,25 @@ class SelfAttention(nnx.Module):
             key: PRNG key for dropout, or None.
             memory: what the queries attend to, once their own keys and values have been written from slot `start` on;
                 None stands for `x` alone, S = L.
+            last: only so many slots, the last of `x`, ask; None: all do, Q = L.
 
         Returns:
-            `[B, L, H]`, and the memory that was attended to.
+            `[B, Q, H]`, and the memory that was attended to.
         """
-        batch, length, size = x.shape
-        split = (batch, length, self.heads, size // self.heads)
-        q, k, v = (  # [B, heads, L, D]
-            project(x).reshape(split).swapaxes(1, 2) for project in (self.query, self.key, self.value)
+        batch, _, size = x.shape
+        split = (batch, -1, self.heads, size // self.heads)
+        asking = _last(x, last, 1)
+        q, k, v = (  # [B, heads, Q, D], [B, heads, L, D]
+            project(rows).reshape(split).swapaxes(1, 2)
+            for project, rows in ((self.query, asking), (self.key, x), (self.value, x))
         )
         own = Memory(k, v)
         memory = own if memory is None else memory.write(own, start)
         logits = jnp.einsum("bhqd,bhkd->bhqk", q, memory.keys, preferred_element_type=jnp.float32)
-        logits = logits / jnp.sqrt(size // self.heads) + mask
-        probs = dropout(jax.nn.softmax(logits, axis=-1).astype(x.dtype), self.rate, key)  # [B, heads, L, S]
+        logits = logits / jnp.sqrt(size // self.heads) + _last(mask, last, -2)
+        probs = dropout(jax.nn.softmax(logits, axis=-1).astype(x.dtype), self.rate, key)  # [B, heads, Q, S]
         mixed = jnp.einsum("bhqk,bhkd->bhqd", probs, memory.values)
-        return self.output(mixed.swapaxes(1, 2).reshape(x.shape)), memory
+        return self.output(mixed.swapaxes(1, 2).reshape(asking.shape)), memory
 
 
 class Layer(nnx.Module):
@@ -164,10 +173,11 @@ class Layer(nnx.Module):
         key: jax.Array | None,
         memory: Memory | None = None,
         start: jax.Array | int = 0,
+        last: int | None = None,
     ) -> tuple[jax.Array, Memory]:
         """Arguments and results as for `SelfAttention`."""
-        attended, memory = self.attention(x, mask, fold(key, 0), memory, start)
-        x = self.attention_layer_norm(x + dropout(attended, self.rate, fold(key, 1)))
+        attended, memory = self.attention(x, mask, fold(key, 0), memory, start, last)
+        x = self.attention_layer_norm(_last(x, last, 1) + dropout(attended, self.rate, fold(key, 1)))
         hidden = jax.nn.gelu(self.intermediate(x), approximate=False)
         return self.output_layer_norm(x + dropout(self.output(hidden), self.rate, fold(key, 2))), memory
 
@@ -178,17 +188,19 @@ class Encoder(nnx.Module):
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.layer = nnx.List([Layer(config, dtype=dtype, rngs=rngs) for _ in range(config.num_layers)])
 
-    def __call__(self, x: jax.Array, mask: jax.Array, key: jax.Array | None) -> jax.Array:
+    def __call__(self, x: jax.Array, mask: jax.Array, key: jax.Array | None, last: int | None = None) -> jax.Array:
         """Args:
             x: `[B, L, H]` embeddings.
             mask: additive, `[B, 1, L, L]` (see `masks.attention_mask`).
             key: PRNG key for dropout, or None.
+            last: how many slots, the last ones, are wanted, Q; None: all, Q = L. The last layer works for them alone.
 
         Returns:
-            `[B, L, H]` hidden states of the last layer.
+            `[B, Q, H]` hidden states of the last layer.
         """
+        final = len(self.layer) - 1
         for index, layer in enumerate(self.layer):
-            x, _ = layer(x, mask, fold(key, index))
+            x, _ = layer(x, mask, fold(key, index), last=last if index == final else None)
         return x
 
     def remember(

@@ -44,5 +44,4 @@ def next_word_states(
     queries = module.embed_text(jnp.full_like(text_ids, mask_id), fold(key, 3), attention="s2s")  # [B, T+1, H]
     slots = text_ids.shape[1]
     mask = masks.causal_queries(image.shape[1], slots)
-    hidden = module.encoder(jnp.concatenate([image, words, queries], axis=1), mask, fold(key, 2))
-    return hidden[:, -slots:]
+    return module.encoder(jnp.concatenate([image, words, queries], axis=1), mask, fold(key, 2), last=slots)
