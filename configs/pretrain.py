@@ -29,7 +29,9 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "phantom":
         phantom(config)
         config.steps = 1200
-        config.mlm.probability = 0.2
+        config.mlm.probability = 0.4  # the fewer words are left, the more there is to see in the film
+        config.optimizer.learning_rate = 1.5e-3
+        config.optimizer.warmup_steps = 150
         # Only where the image is the report's own does it help to guess a word, and the model learns to look.
         config.mlm.on_mismatched = False
     return config

@@ -12,6 +12,11 @@ from configs.base import check_variant
 _DEGREES, _SIZES, _SIDES = ("mild", "moderate", "severe"), ("small", "moderate", "large"), ("left", "right")
 _PLACES = tuple(f"the {side} {lobe} lobe" for side in _SIDES for lobe in ("upper", "lower"))
 
+# A film without the finding is as likely to be matched by what is written of a healthy chest: every denial's company.
+NORMAL = (
+    "the heart size is normal. the lungs are clear. no focal consolidation, pleural effusion, or pneumothorax.",
+    "the cardiac silhouette is not enlarged. there is no focal consolidation, pleural effusion, or pneumothorax.",
+)
 # Finding -> sentences that state it, and sentences that deny it. Reports name degree, size and place, and so do these;
 # their average says less about any one wording. A finding of the data that is not here is asked about by its name:
 # "edema." against "no edema.".
@@ -51,10 +56,6 @@ PROMPTS = {
     "Lung Opacity": (
         (*(f"there is an opacity in {place}." for place in _PLACES), "there is a lung opacity."),
         ("no opacity.", "the lungs are clear."),
-    ),
-    "No Finding": (
-        ("no acute cardiopulmonary abnormality.", "normal chest radiograph."),
-        ("there is an acute abnormality.",),
     ),
     "Pleural Effusion": (
         (
@@ -96,6 +97,11 @@ PROMPTS = {
         ("no tube or line is seen.",),
     ),
 }
+PROMPTS = {name: (stated, (*denied, *NORMAL)) for name, (stated, denied) in PROMPTS.items()}
+PROMPTS["No Finding"] = (
+    ("no acute cardiopulmonary abnormality.", "normal chest radiograph.", *NORMAL),
+    tuple(sentence for name in ("Edema", "Consolidation", "Pleural Effusion") for sentence in PROMPTS[name][0]),
+)
 
 
 def get_config(variant: str = "") -> ConfigDict:
