@@ -117,7 +117,7 @@ def small(config: Any) -> None:
 
 def phantom(config: Any) -> None:
     """On top of `small`: data that the run makes itself, and a network for them."""
-    config.data.phantom = ConfigDict({"studies": 6000, "seed": 0, "image_size": 128})
+    config.data.phantom = ConfigDict({"studies": 9000, "seed": 0, "image_size": 128})
     config.data.crop_ratio = (0.9, 1.1)
     config.model.num_layers = 3
     config.model.text_len = 54

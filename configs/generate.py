@@ -54,5 +54,5 @@ def get_config(variant: str = "") -> ConfigDict:
         config.steps = 1100
         config.decode.max_len = 54
         config.optimizer.learning_rate = 2e-3
-        config.eval.every_epochs = 3.0  # an epoch takes one minute, a validation a third of one
+        config.eval.every_epochs = 3.0  # a validation takes a third of the time of an epoch
     return config

@@ -229,7 +229,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--data", type=Path, metavar="DATA", help="prepared data; the phantom variant makes its own")
     out.add_argument("--finetune_data", type=Path, metavar="DATA", help="fine-tune and test on these instead")
     out.add_argument("--vqa_data", type=Path, metavar="DATA", help="prepared questions, for vqa")
-    out.add_argument("--studies", type=int, default=6000, help="phantom studies to make (default 6000)")
+    out.add_argument("--studies", type=int, default=9000, help="phantom studies to make (default 9000)")
     out.add_argument("--image_size", type=int, default=128, help="of the phantom films, pixels (default 128)")
     out.add_argument(
         "--set",
