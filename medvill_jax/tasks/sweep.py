@@ -26,7 +26,7 @@ from medvill_jax.models.masks import KINDS
 ROOT = Path(__file__).parents[2]
 # Task -> the figures of its metrics.json that go into the table.
 FIGURES = {
-    "classify": ("test/auroc_macro", "test/auprc_macro"),
+    "classify": ("test/auroc_macro", "test/auroc_micro", "test/auprc_macro", "test/auprc_micro"),
     "retrieve": ("test/i2r/mrr", "test/r2i/mrr"),
     "vqa": ("test/accuracy", "test/accuracy_closed", "test/accuracy_open"),
     "generate": ("test/clinical_micro_f1_14", "test/bleu4"),
