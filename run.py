@@ -4,6 +4,11 @@
     python run.py --config=configs/pretrain.py --config.data.path=DATA --config.batch_size=64 --workdir=RUN
     python run.py --config=configs/pretrain.py ... --workdir=RUN    again: goes on where it stopped
     python run.py --config=configs/pretrain.py ... --workdir=RUN --eval_only --config.eval.split=test
+    python run.py --config=configs/pretrain.py --mode=compile --topology=v5e:16x16 --config.batch_size=4096
+
+The same command on every host of a TPU pod or under srun makes one run. Elsewhere each process is told who it is:
+
+    python run.py ... --coordinator=HOST:PORT --num_processes=2 --process_id=0
 
 Every field of the configuration is a flag: --config.FIELD=VALUE. The fields and what they mean stand in configs/.
 """
@@ -15,7 +20,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import absl.logging
 from absl import app, flags
@@ -24,9 +29,18 @@ from ml_collections import config_flags
 CONFIG = config_flags.DEFINE_config_file("config", None, "configuration, e.g. configs/pretrain.py or ...:phantom")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default: runs/CONFIG[-VARIANT]")
 EVAL_ONLY = flags.DEFINE_boolean("eval_only", False, "evaluate the workdir's best checkpoint on config.eval.split")
+MODE = flags.DEFINE_enum(
+    "mode", "train", ("train", "compile"), "compile: the train step for --topology, without running"
+)
+TOPOLOGY = flags.DEFINE_string("topology", "", "to compile for: v5e:4x4, v5e:16x16, v5p:4x4x4, v6e:16x16, cpu:8, ...")
+SEARCH = flags.DEFINE_boolean("search", False, "with --mode=compile: find the largest batch per chip that fits")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; TPU pods, SLURM, Open MPI need none")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "processes of the run, with --coordinator", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
+STARTUP_TIMEOUT = flags.DEFINE_float("startup_timeout", 300.0, "seconds to wait for the other processes", lower_bound=0)
 
 # A run may be taken up again with other values of these: they change no figure of the training.
-FREE_FIELDS = ("log.", "checkpoint.", "mesh.", "data.workers.", "eval.split", "eval.batch_size")
+FREE_FIELDS = ("remat", "log.", "checkpoint.", "mesh.", "data.workers.", "eval.split", "eval.batch_size")
 
 
 def fail(message: object, status: int = 1) -> NoReturn:
@@ -69,29 +83,61 @@ def main(argv: Sequence[str]) -> None:
     # Orbax warns of every checkpoint without figures, JAX tells of every platform that is not there.
     absl.logging.set_verbosity(absl.logging.ERROR)
     logging.getLogger("jax").setLevel(logging.WARNING)
+    if MODE.value == "compile":
+        prepare_to_compile()
+        compile_step(CONFIG.value)
+        return
+    if TOPOLOGY.value or SEARCH.value:
+        fail("--topology and --search go with --mode=compile", 2)
 
+    from medvill_jax.training import distributed
+
+    try:
+        distributed.start_if_cluster(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, STARTUP_TIMEOUT.value)
+    except distributed.StartupError as error:
+        fail(error, 3)
+    with distributed.together():
+        run_task()
+
+
+def task_class(name: str) -> Any:
+    """The class of the task of that name."""
+    from medvill_jax.tasks import classify, generate, pretrain, retrieve, vqa, zero_shot
+
+    modules = (pretrain, classify, retrieve, vqa, generate, zero_shot)
+    return {module.__name__.rpartition(".")[2]: module.Task for module in modules}[name]
+
+
+def run_task() -> None:
+    """The task that the configuration names, in every process."""
     from data_prep import phantom
     from medvill_jax.data.records import DataError
     from medvill_jax.hub.errors import HubError
     from medvill_jax.metrics.command import MissingExtra
     from medvill_jax.metrics.predictions import PredictionError
-    from medvill_jax.tasks import classify, generate, pretrain, retrieve, vqa, zero_shot
-    from medvill_jax.training import checkpoint, loop, trainer
+    from medvill_jax.training import checkpoint, distributed, loop
+    from medvill_jax.training import workdir as workdirs
 
-    modules = (pretrain, classify, retrieve, vqa, generate, zero_shot)
-    tasks = {module.__name__.rpartition(".")[2]: module.Task for module in modules}
     config = CONFIG.value
-    workdir = Path(WORKDIR.value) if WORKDIR.value else default_workdir()
+    try:
+        workdir = workdirs.local(WORKDIR.value) if WORKDIR.value else default_workdir()
+    except workdirs.WorkdirError as error:
+        fail(error)
     logging.info("workdir: %s", workdir)
+    first = distributed.is_first()
     try:
         if not EVAL_ONLY.value:
-            trainer.claim_workdir(workdir, config.to_dict(), FREE_FIELDS)
+            fields = config.to_dict()
+            token = distributed.on_first("claim", lambda: workdirs.claim(workdir, fields, FREE_FIELDS))
+            workdirs.check_shared(workdir, token, fields)
         if "phantom" in config.data and not config.data.path:
             prepare = phantom.prepare_vqa if config.task == "vqa" else phantom.prepare
-            config.data.path = str(prepare(workdir / "data", **config.data.phantom))
+            config.data.path = distributed.on_first(
+                "phantom data", lambda: prepare(workdir / "data", **config.data.phantom)
+            )
         config.lock()
-        task = tasks[config.task](config, workdir)
-    except (DataError, HubError, MissingExtra, ValueError, trainer.WorkdirError) as error:
+        task = task_class(config.task)(config, workdir)
+    except (DataError, HubError, MissingExtra, ValueError, workdirs.WorkdirError) as error:
         fail(error)
     try:
         figures = task.evaluate_best() if EVAL_ONLY.value else task.fit()
@@ -101,15 +147,63 @@ def main(argv: Sequence[str]) -> None:
         PredictionError,
         checkpoint.CheckpointError,
         loop.NotFiniteError,
-        trainer.WorkdirError,
+        workdirs.WorkdirError,
     ) as error:
         fail(error)
-    if figures:
+    except OSError as error:
+        fail(f"{error.strerror or error}: {error.filename or workdir}")
+    if figures and first:
         print("\n".join(task.closing_lines(figures)))
         if (workdir / "metrics.jsonl").is_file():
             print(f"figures of every step: {workdir / 'metrics.jsonl'}, curves: tensorboard --logdir={workdir}")
         if (workdir / "export").is_dir():
             print(f"the model: {workdir / 'export'}, for medvill_jax.load, --config.init.checkpoint or conversion")
+
+
+def prepare_to_compile() -> None:
+    """Sets what JAX must find in its environment when it is imported, which is after this."""
+    from medvill_jax.training import topology
+
+    if EVAL_ONLY.value:
+        fail("--mode=compile compiles the train step; leave --eval_only out", 2)
+    if not TOPOLOGY.value:
+        fail("--mode=compile needs --topology, e.g. v5e:4x4, or cpu:8 without any further install", 2)
+    try:
+        topology.prepare(topology.parse(TOPOLOGY.value), os.environ)
+    except topology.TopologyError as error:
+        fail(error, 2)
+
+
+def compile_step(config: Any) -> None:
+    """Compiles the train step for a topology, and tells of its memory and time."""
+    from medvill_jax.data.records import DataError
+    from medvill_jax.hub.errors import HubError
+    from medvill_jax.metrics.command import MissingExtra
+    from medvill_jax.tasks.base import FAKE
+    from medvill_jax.training import aot, topology
+
+    task = task_class(config.task)
+    if not hasattr(task, "program"):
+        fail(f"{config.task} trains nothing, so there is no step to compile")
+    workdir = Path(WORKDIR.value) if WORKDIR.value else default_workdir()
+    config.data.path = config.data.path or FAKE
+    config.mesh.topology = TOPOLOGY.value
+
+    def build(batch_size: int) -> aot.Program:
+        sized = config.copy_and_resolve_references()
+        sized.batch_size = batch_size
+        return task(sized.lock(), workdir).program()
+
+    try:
+        target = topology.parse(TOPOLOGY.value)
+        if SEARCH.value:
+            report = aot.search(build, target, config.accumulate)
+        else:
+            report = aot.compile_report(build(config.batch_size), target)
+    except (aot.TooLargeError, DataError, HubError, MissingExtra, ValueError) as error:
+        fail(error)
+    print("\n".join(report.lines()))
+    print(f"\nthe same for programs: {report.write(workdir)}")
 
 
 def ask_for_huge_pages() -> None:

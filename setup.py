@@ -22,6 +22,7 @@ EXTRAS = {
     # CheXbert F1 and RadGraph F1; their weights come from their authors. Brings PyTorch.
     "clinical": ["f1chexbert>=0.0.2", "radgraph>=0.1.18"],
     "cuda": ["jax[cuda12]>=0.10"],
+    # Also to compile for TPUs where there is none (--mode=compile): libtpu is the compiler.
     "tpu": ["jax[tpu]>=0.10"],
 }
 EXTRAS["test"] = [

@@ -20,6 +20,7 @@ def base() -> ConfigDict:
     config.steps = 0  # optimizer steps of the whole run
     config.batch_size = 32  # global: over all devices and hosts
     config.accumulate = 1  # microbatches per step, to fit a large batch into little memory
+    config.remat = ""  # layers recomputed for the gradient, to save memory: full, dots, dots_no_batch
     config.dtype = "float32"  # of computation, e.g. bfloat16; parameters are always float32
 
     config.data = ConfigDict()
@@ -73,6 +74,7 @@ def base() -> ConfigDict:
 
     config.mesh = ConfigDict()
     config.mesh.fsdp = 1  # devices that share one copy of the parameters; the rest of the devices is data-parallel
+    config.mesh.topology = ""  # of machines that are not here, for --mode=compile; "": the devices of this run
 
     config.log = ConfigDict({"every_steps": 50})
     config.eval = ConfigDict()

@@ -137,6 +137,16 @@ def eval_batches(
     return _batches(dataset, workers or Workers())
 
 
+def local_rows(batch: HostBatch, host: HostSlice | None = None) -> HostBatch:
+    """This host's rows of a global batch that every host has whole."""
+    host = host or HostSlice()
+
+    def rows(array: np.ndarray) -> np.ndarray:
+        return array[len(array) // host.count * host.index :][: len(array) // host.count]
+
+    return {name: rows(array) for name, array in batch.items()}
+
+
 def evenly(count: int, most: int) -> np.ndarray:
     """int `[min(count, most)]`: so many of 0 .. count - 1, evenly spaced; all of them if `most` is 0."""
     return np.linspace(0, count, min(most or count, count), endpoint=False).astype(int)
@@ -149,7 +159,9 @@ def to_device(
     queue: collections.deque[dict[str, jax.Array]] = collections.deque()
 
     def put(batch: HostBatch) -> dict[str, jax.Array]:
-        return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
+        # With several processes JAX takes this for a transfer that nobody asked for.
+        with jax.transfer_guard_host_to_device("allow"):
+            return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 
     while True:
         queue.extend(map(put, itertools.islice(batches, ahead - len(queue))))

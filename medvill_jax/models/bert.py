@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from medvill_jax.models import remat as rematerialisation
+
 
 @dataclass(frozen=True)
 class BertConfig:
@@ -183,9 +185,10 @@ class Layer(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """A stack of layers."""
+    """A stack of layers, each recomputed for its gradient as the policy `remat` says."""
 
-    def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs, remat: str = ""):
+        self.remat = rematerialisation.check_policy(remat)
         self.layer = nnx.List([Layer(config, dtype=dtype, rngs=rngs) for _ in range(config.num_layers)])
 
     def __call__(self, x: jax.Array, mask: jax.Array, key: jax.Array | None, last: int | None = None) -> jax.Array:
@@ -200,7 +203,8 @@ class Encoder(nnx.Module):
         """
         final = len(self.layer) - 1
         for index, layer in enumerate(self.layer):
-            x, _ = layer(x, mask, fold(key, index), last=last if index == final else None)
+            slots = last if index == final else None
+            x, _ = rematerialisation.apply(self.remat, layer, x, mask, fold(key, index), last=slots)
         return x
 
     def remember(

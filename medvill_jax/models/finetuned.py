@@ -100,8 +100,8 @@ class Heads(nnx.Module):
 class Finetuned(Medvill):
     """The network with heads on top."""
 
-    def __init__(self, config: MedvillConfig, heads: HeadsConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        super().__init__(config, dtype=dtype, rngs=rngs)
+    def __init__(self, config: MedvillConfig, heads: HeadsConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs, remat: str = ""):
+        super().__init__(config, dtype=dtype, rngs=rngs, remat=remat)
         self.fusion = heads.fusion
         self.heads = Heads(heads, config, self.image_encoder.width, dtype=dtype, rngs=rngs)
 

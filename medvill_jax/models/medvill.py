@@ -164,19 +164,22 @@ def sample_cells(key: jax.Array, batch: int, grid_cells: int, num_cells: int, *,
 
 
 class Medvill(nnx.Module):
-    """The pre-training network: image encoder, shared embeddings, encoder, pooler, MLM and ITM heads."""
+    """The pre-training network: image encoder, shared embeddings, encoder, pooler, MLM and ITM heads.
 
-    def __init__(self, config: MedvillConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    `remat` names what the layers of both encoders keep for their gradient; see `models.remat`.
+    """
+
+    def __init__(self, config: MedvillConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs, remat: str = ""):
         self.config = config
         self.dtype = dtype
         if config.is_vit:
             self.image_encoder = PatchEmbedder(config.stride, VIT_WIDTH, dtype=dtype, rngs=rngs)
         else:
-            self.image_encoder = resnet.ResNet(config.resnet, dtype=dtype, rngs=rngs)
+            self.image_encoder = resnet.ResNet(config.resnet, dtype=dtype, rngs=rngs, remat=remat)
         bert = config.transformer
         self.image_projection = linear(self.image_encoder.width, bert.hidden_size, config.bert, dtype=dtype, rngs=rngs)
         self.embeddings = Embeddings(bert, dtype=dtype, rngs=rngs)
-        self.encoder = Encoder(bert, dtype=dtype, rngs=rngs)
+        self.encoder = Encoder(bert, dtype=dtype, rngs=rngs, remat=remat)
         self.pooler = Pooler(bert, dtype=dtype, rngs=rngs)
         self.mlm = MlmHead(bert, dtype=dtype, rngs=rngs)
         self.itm = ItmHead(bert, dtype=dtype, rngs=rngs)
@@ -346,4 +349,6 @@ class Medvill(nnx.Module):
 
     def _word(self, batch: int, token: str) -> jax.Array:
         index = {"[CLS]": self.config.cls_id, "[SEP]": self.config.sep_id}[token]
-        return self.embeddings.word_embeddings(jnp.full((batch, 1), index))
+        # One look-up for all rows, so that devices sum the gradient of one word and not of a whole vocabulary.
+        word = self.embeddings.word_embeddings(jnp.full((1, 1), index))
+        return jnp.broadcast_to(word, (batch, *word.shape[1:]))

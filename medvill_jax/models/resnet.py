@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from medvill_jax.models import remat as rematerialisation
+
 STEM = "embedder"
 
 
@@ -112,9 +114,13 @@ class ResidualLayer(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """Stem and stages; returns the last feature map as a sequence of cells."""
+    """Stem and stages; returns the last feature map as a sequence of cells.
 
-    def __init__(self, config: ResNetConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    Each residual layer is recomputed for its gradient as the policy `remat` says.
+    """
+
+    def __init__(self, config: ResNetConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs, remat: str = ""):
+        self.remat = rematerialisation.check_policy(remat)
         self.embedder = ConvNorm(3, config.stem_width, 7, 2, dtype=dtype, rngs=rngs)
         stages, current = [], config.stem_width
         for index, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True)):
@@ -141,6 +147,6 @@ class ResNet(nnx.Module):
         for index, stage in enumerate(self.stages):
             running = not train or f"stages/{index}" in frozen
             for layer in stage:
-                x = layer(x, running=running)
+                x = rematerialisation.apply(self.remat, layer, x, running=running)
         batch, height, width, channels = x.shape
         return x.reshape(batch, height * width, channels)

@@ -29,6 +29,8 @@ from medvill_jax.models.finetuned import Finetuned, HeadsConfig
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import Medvill, sample_cells
 from medvill_jax.tasks import setup
+from medvill_jax.training.aot import Program
+from medvill_jax.training.flops import TRAINING, forward_flops
 from medvill_jax.training.policy import Tree, frozen_names, path_name
 from medvill_jax.training.step import Objective
 from medvill_jax.training.trainer import Trainer
@@ -128,12 +130,29 @@ class Task(abc.ABC):
             self.export_best()
         return figures
 
+    def program(self) -> Program:
+        """The train step, for compilation without running it."""
+        objective, config = self.objective(), self.config
+        model = self.model
+        flops = TRAINING * forward_flops(
+            objective.sums, model.abstract_params, model.abstract_stats, self.spec, jax.eval_shape(jax.random.key, 0)
+        )
+        return Program(
+            lower=self.trainer.lower,
+            state=self.trainer.abstract_state,
+            batch=self.spec,
+            batch_size=config.batch_size,
+            mesh=dict(self.trainer.mesh.shape),
+            flops=flops,
+            settings={name: config[name] for name in ("dtype", "accumulate", "remat")},
+        )
+
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """Global batches on the mesh, from a step on."""
         model = self.model_config
         if self.fake:
             host = (
-                fake_batch(self.spec, step, vocab_size=model.bert.vocab_size, sep_id=model.sep_id)
+                loader.local_rows(fake_batch(self.spec, step, vocab_size=model.bert.vocab_size, sep_id=model.sep_id))
                 for step in range(start_step, self.config.steps)
             )
         else:
@@ -250,9 +269,10 @@ class Task(abc.ABC):
         return sample_cells(jax.random.fold_in(key, CELLS), rows, config.grid_cells, config.num_cells, shared=shared)
 
     def _model(self, heads: HeadsConfig | None, dtype: jnp.dtype) -> Functional[Any]:
+        config, remat = self.model_config, self.config.remat
         if heads is None:
-            return Functional(lambda rngs: Medvill(self.model_config, dtype=dtype, rngs=rngs))
-        return Functional(lambda rngs: Finetuned(self.model_config, heads, dtype=dtype, rngs=rngs))
+            return Functional(lambda rngs: Medvill(config, dtype=dtype, rngs=rngs, remat=remat))
+        return Functional(lambda rngs: Finetuned(config, heads, dtype=dtype, rngs=rngs, remat=remat))
 
     def _rows(self, split: str, *, train: bool) -> tuple[str, np.ndarray | None]:
         """Which split of the data is read, and which rows of it."""

@@ -196,6 +196,10 @@ class Task(base.Task):
             WorkdirError: there is no checkpoint.
         """
         self.require_data()
+        if jax.process_count() > 1:
+            raise DataError(
+                "the reports of a split are written by one process: evaluate without --coordinator, on one host"
+            )
         step, state, _ = self.trainer.best_state()
         split = self.config.eval.split
         log.info("writing the reports of %s with the best checkpoint, of step %d", split, step)

@@ -72,12 +72,14 @@ def run_config(config: Config, *, train_records: int) -> RunConfig:
         seed=config.seed,
         accumulate=config.accumulate,
         fsdp=config.mesh.fsdp,
+        topology=config.mesh.topology,
         loop=LoopConfig(
             steps=config.steps,
             batch_size=config.batch_size,
             log_every=config.log.every_steps,
             eval_every=_eval_every(config, train_records),
             checkpoint_every=config.checkpoint.every_steps,
+            load_processes=config.data.workers.processes,
         ),
         keep=Keep(
             last=config.checkpoint.keep_last,

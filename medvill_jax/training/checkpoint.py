@@ -1,13 +1,20 @@
 """Checkpoints: training state and data position as one unit, written asynchronously by Orbax and nothing else.
 
-On disk a state is names -> arrays. A step's folder holds `state` (the arrays) and `position` (JSON: where the data
-stream stands), and is renamed into place when complete, so a half-written one is never picked up.
+On disk a state is names -> arrays, however many devices and processes wrote them. A step's folder holds `state` (the
+arrays), `position` (JSON: where the data stream stands) and checksums of their files, and is renamed into place when
+complete, so a half-written one is never picked up and a damaged one is known before it is read.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
+import json
 import logging
-from collections.abc import Mapping
+import os
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +23,12 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from medvill_jax.training import distributed
 from medvill_jax.training.policy import path_name
 
 log = logging.getLogger(__name__)
+
+CHECKSUMS_FILE = "checksums.json"
 
 
 class CheckpointError(Exception):
@@ -71,8 +81,18 @@ def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
     return {path_name(path): (tuple(leaf.shape), str(leaf.dtype)) for path, leaf in leaves}
 
 
+class _Manager(ocp.CheckpointManager):
+    """Orbax's, but for its questions about preemption: they come from a thread of its own and with the number of an
+    earlier step, and would lead JAX to a step for all processes to stop after that some have passed.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        del step
+        return False
+
+
 class Checkpoints:
-    """The checkpoints of one run, under `directory`."""
+    """The checkpoints of one run, under `directory`; every process has them, and calls every method together."""
 
     def __init__(self, directory: Path, keep: Keep, *, read_only: bool = False):
         self._keep = keep
@@ -86,7 +106,7 @@ class Checkpoints:
                 ),
             ]
         )
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             directory.absolute(),
             item_handlers={"state": ocp.StandardCheckpointHandler(), "position": ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
@@ -96,6 +116,7 @@ class Checkpoints:
                 read_only=read_only,
                 cleanup_tmp_directories=not read_only,
                 step_format_fixed_length=8,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             ),
         )
 
@@ -103,20 +124,24 @@ class Checkpoints:
         """Starts writing a checkpoint; returns once the arrays may be overwritten.
 
         A step that is already there is left as it is, unless it was found damaged.
+
+        Raises:
+            CheckpointError: this one, or the one before, cannot be written; the complete ones stay.
         """
         if step in self._damaged:
             self._manager.delete(step)
             self._damaged.remove(step)
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_names_to_arrays(state)), position=ocp.args.JsonSave(position)
-            ),
-            metrics=metrics,
-            force=True,
-        )
+        with self._explained():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(_names_to_arrays(state)), position=ocp.args.JsonSave(position)
+                ),
+                metrics=metrics,
+                force=True,
+            )
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first."""
@@ -145,18 +170,30 @@ class Checkpoints:
         Raises:
             CheckpointError: none can be read, or a readable one does not fit the model.
         """
-        for step in reversed(self.steps()):
+        before: int | None = None
+        while True:
+            # Process 0 looks for all: what each finds might differ, and Orbax reads with all processes or with none.
+            step, damage = json.loads(distributed.on_first("newest checkpoint", functools.partial(self._look, before)))
+            for damaged, what in damage:
+                self._warn(damaged, what)
+            if step is None:
+                break
             try:
                 return self.restore(step, abstract)
             except CheckpointError:
                 raise
             except Exception as error:  # Orbax has no type for "damaged"
-                self._damaged.add(step)
-                reason = str(error).partition("[")[0][:200]
-                log.warning("checkpoint of step %d cannot be read (%s); trying the one before", step, reason)
+                if distributed.is_running():
+                    raise
+                self._warn(step, str(error).partition("[")[0][:200])
+                before = step
         if self.steps():
             raise CheckpointError(f"no checkpoint under {self._directory} can be read; move the folder away to restart")
         return None
+
+    def _warn(self, step: int, what: str) -> None:
+        self._damaged.add(step)
+        log.warning("checkpoint of step %d cannot be read (%s); trying the one before", step, what)
 
     def restore(self, step: int, abstract: Any) -> tuple[Any, dict[str, int]]:
         """The state and data position of one step, placed as `abstract` says.
@@ -194,10 +231,79 @@ class Checkpoints:
         return state, restored["position"]
 
     def wait(self) -> None:
-        """Returns when everything is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything is on disk; raises `CheckpointError` as `save` does."""
+        with self._explained():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits, then releases the writer threads."""
-        self._manager.wait_until_finished()
+        self.wait()
         self._manager.close()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever Orbax, TensorStore and the file system raise
+            full = any(part in str(error) for part in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)))
+            what = "the disk is full" if full else str(error).split("\n")[0][:300]
+            there = sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit())
+            raise CheckpointError(
+                f"a checkpoint cannot be written under {self._directory}: {what}. "
+                + (f"The one of step {there[-1]} is complete" if there else "None is complete yet")
+                + "; with room, the same command goes on from it"
+            ) from error
+
+    def _seal(self) -> None:
+        """Orbax calls this in its thread when all files of a step are written, before their folder gets its name."""
+        if jax.process_index() == 0:
+            for folder in self._directory.glob("*.orbax-checkpoint-tmp*"):
+                (folder / CHECKSUMS_FILE).write_text(json.dumps(_checksums(folder), indent=1) + "\n")
+
+    def _look(self, before: int | None) -> str:
+        """JSON: the newest step, or the newest before one, whose files are as written, and `[step, what]` of others."""
+        damage: list[tuple[int, str]] = []
+        for step in reversed(self.steps()):
+            if before is not None and step >= before:
+                continue
+            what = _damage(self._directory / f"{step:08d}")
+            if what is None:
+                return json.dumps((step, damage))
+            damage.append((step, what))
+        return json.dumps((None, damage))
+
+
+def _checksums(folder: Path) -> dict[str, int]:
+    """CRC-32 of every file of every item in a step's folder."""
+    return {
+        str(path.relative_to(folder)): _crc32(path)
+        for item in sorted(folder.iterdir())
+        if item.is_dir()
+        for path in sorted(item.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _crc32(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a step's files; None if nothing is known to be."""
+    try:
+        expected = json.loads((folder / CHECKSUMS_FILE).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return f"its {CHECKSUMS_FILE} is unreadable"
+    for name, value in expected.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if _crc32(path) != value:
+            return f"{name} is not as it was written"
+    return None

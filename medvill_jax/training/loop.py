@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import signal
 import sys
 import time
@@ -19,7 +20,9 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from medvill_jax.batch import Batch
+from medvill_jax.training import distributed
 from medvill_jax.training.checkpoint import Checkpoints
+from medvill_jax.training.feed import Feed
 from medvill_jax.training.policy import Tree
 from medvill_jax.training.writer import MetricsWriter
 
@@ -37,6 +40,7 @@ class LoopConfig:
     batch_size: global, for the throughput and the data position.
     log_every, eval_every, checkpoint_every: steps between; 0 for never. A run's last step is always logged and saved,
         and evaluated when it is long enough to have been evaluated at all.
+    load_processes: what the loader was told to use on each host, for advice.
     """
 
     steps: int
@@ -44,17 +48,22 @@ class LoopConfig:
     log_every: int
     eval_every: int
     checkpoint_every: int
+    load_processes: int = 0
 
 
 class StopSignal:
-    """Turns SIGINT and SIGTERM into a flag for the loop; a second SIGINT interrupts at once."""
+    """Turns SIGINT and SIGTERM into a question for the loop; a second SIGINT interrupts at once.
+
+    In a run of several processes JAX has taken SIGTERM, and tells the others; SIGINT is passed on as SIGTERM.
+    """
 
     def __init__(self) -> None:
         self.received: str | None = None
+        self._shared = distributed.is_running()
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT,) if self._shared else (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -62,12 +71,21 @@ class StopSignal:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    def stops(self, step: int) -> bool:
+        """Whether the run stops after this step; every process must ask after every step."""
+        if distributed.stop_agreed(step):
+            self.received = self.received or "SIGTERM"
+            return True
+        return self.received is not None and not self._shared
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.received = signal.Signals(number).name
         log.info("%s: finishing this step, then saving (Ctrl-C again to stop at once)", self.received)
+        if self._shared:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def train(
@@ -102,16 +120,17 @@ def train(
     )
     figures: dict[str, float] | None = None
     clock = Clock(config.batch_size)
+    feed = Feed(batches, rows=config.batch_size // jax.process_count(), processes=config.load_processes)
     try:
         with StopSignal() as stop, logging_redirect_tqdm(), jax.transfer_guard("disallow"):
             stopping = False
             while step < config.steps and not stopping:
-                state, metrics = step_fn(state, next(batches))
+                state, metrics = feed.step(step_fn, state)
                 step += 1
                 progress.update()
                 last = step == config.steps
                 # Read once: a signal from here on is for the next step, which then saves.
-                stopping = stop.received is not None
+                stopping = stop.stops(step)
                 logs = last or _due(step, config.log_every)
                 evaluates = _due(step, config.eval_every) or (last and 0 < config.eval_every <= config.steps)
                 saves = last or stopping or _due(step, config.checkpoint_every)
@@ -121,7 +140,9 @@ def train(
                 values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
                 _check_finite(step, values, checkpoints)
                 if logs:
-                    values |= clock.read()
+                    speed = clock.read()
+                    came = feed.read(speed.get("train/step_seconds"))
+                    values |= speed | {f"train/{name}": value for name, value in came.items()}
                     writer.write(step, values)
                     progress.set_postfix(loss=f"{values['train/loss']:.3f}")
                     if progress.disable:
@@ -136,8 +157,10 @@ def train(
                     with clock.paused():
                         checkpoints.save(step, state, {"next_example": step * config.batch_size}, figures)
             checkpoints.wait()
-        if stop.received and step < config.steps:
-            log.info("%s: saved step %d of %d; the same command goes on from here", stop.received, step, config.steps)
+        if stopping and step < config.steps:
+            log.warning(
+                "%s: saved step %d of %d; the same command goes on from here", stop.received, step, config.steps
+            )
         elif step == first_step:
             log.info("the run is complete: step %d of %d", step, config.steps)
     finally:
@@ -197,8 +220,12 @@ def _check_finite(step: int, values: dict[str, float], checkpoints: Checkpoints)
 
 
 def _summary(step: int, steps: int, values: dict[str, float]) -> str:
-    speed = values.get("train/examples_per_second")
-    return f"step {step}/{steps} loss {values['train/loss']:.4f}" + (f" {speed:.1f} examples/s" if speed else "")
+    line = f"step {step}/{steps} loss {values['train/loss']:.4f}"
+    if (speed := values.get("train/examples_per_second")) is not None:
+        line += f" {speed:.1f} examples/s"
+    if (need := values.get("train/step_per_host")) is not None:
+        line += f" (a host: input {values['train/input_per_host']:.1f}, step {need:.1f})"
+    return line
 
 
 def _figures_line(figures: dict[str, float]) -> str:

@@ -69,3 +69,26 @@ def tree_shardings(mesh: Mesh, abstract: Any, rules: Sequence[tuple[str, str]] =
             for name, (_, leaf) in zip(names, paths, strict=True)
         ],
     )
+
+
+def decisions(abstract: Any, shardings: Any, rules: Sequence[tuple[str, str]] = PARAMETER_RULES) -> list[str]:
+    """For a log: how many arrays of which size each rule covers, and how much of them is split.
+
+    Args:
+        abstract, shardings: a tree of shaped leaves, and what `tree_shardings` gave for it under the rules.
+        rules: the same.
+    """
+    leaves = [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)]
+    by_rule = resolve([(regex, number) for number, (regex, _) in enumerate(rules)], [name for name, _ in leaves])
+    totals = np.zeros((len(rules), 2, 2))  # [rule, whole or split, arrays or bytes]
+    for (name, leaf), where in zip(leaves, jax.tree.leaves(shardings), strict=True):
+        totals[by_rule[name], int(any(where.spec))] += 1, leaf.size * leaf.dtype.itemsize
+    return [
+        f"{regex} -> {layout}: "
+        + ", ".join(
+            f"{arrays:.0f} arrays {what} ({size / 1e6:,.1f} MB)"
+            for (arrays, size), what in zip(totals[number], ("whole", "split"), strict=True)
+            if arrays
+        )
+        for number, (regex, layout) in enumerate(rules)
+    ]

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 
 from medvill_jax.batch import Batch, BatchSpec
-from medvill_jax.training import loop, sharding, step
+from medvill_jax.training import loop, sharding, step, topology
 from medvill_jax.training.checkpoint import Checkpoints, Keep
 from medvill_jax.training.optimizer import OptimizerConfig, adamw
 from medvill_jax.training.policy import Tree, tree_names
+from medvill_jax.training.workdir import WorkdirError
 
 log = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.json"
 CHECKPOINT_DIR = "checkpoints"
 
 WarmStart = Callable[[Tree, Tree], tuple[Tree, Tree]]
-
-
-class WorkdirError(Exception):
-    """The workdir belongs to another run, or to none; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +30,7 @@ class RunConfig:
     accumulate: microbatches per step.
     fsdp: devices over which parameters are split.
     loop, keep, optimizer: of their rooms.
+    topology: of machines that are not here, to compile for; "" is the devices of this run.
     """
 
     seed: int
@@ -44,6 +39,7 @@ class RunConfig:
     loop: loop.LoopConfig
     keep: Keep
     optimizer: OptimizerConfig
+    topology: str = ""
 
 
 class Trainer:
@@ -70,7 +66,8 @@ class Trainer:
         frozen: frozenset[str],
         config: RunConfig,
     ):
-        self.mesh = sharding.make_mesh(config.fsdp)
+        devices = topology.devices(topology.parse(config.topology)) if config.topology else None
+        self.mesh = sharding.make_mesh(config.fsdp, devices)
         self.batch_sharding = sharding.batch_sharding(self.mesh)
         self.replicated = sharding.replicated(self.mesh)
         for microbatches, what in ((1, "batch_size"), (config.accumulate, "batch_size / accumulate")):
@@ -96,6 +93,7 @@ class Trainer:
             spec,
             self.mesh,
         )
+        self._spec = spec
         self._workdir, self._config, self._warm_start = workdir, config, warm_start
         sizes = [leaf.size for leaf in jax.tree.leaves(abstract_params)]
         frozen_size = sum(leaf.size for leaf in jax.tree.leaves(step.select(abstract_params, frozen)))
@@ -104,9 +102,12 @@ class Trainer:
             f"{sum(sizes):,}",
             f"{frozen_size:,}",
             self.mesh.size,
-            jax.default_backend(),
+            self.mesh.devices.flat[0].device_kind,
             dict(self.mesh.shape),
         )
+        if config.fsdp > 1:
+            for line in sharding.decisions(abstract, self.shardings):
+                log.info("sharding: %s", line)
 
     def fit(
         self, batches: Callable[[int], Iterator[Batch]], evaluate: Callable[[Tree], dict[str, float]]
@@ -140,6 +141,10 @@ class Trainer:
         finally:
             checkpoints.close()
 
+    def lower(self) -> jax.stages.Lowered:
+        """The train step over this mesh, ready to be compiled; no array is made."""
+        return self._step.lower(self.abstract_state, self._spec)
+
     def to_host(self, tree: Tree) -> Tree:
         """Whole numpy arrays of a part of the state; all processes must call it together."""
         return sharding.to_host(tree, self.mesh)
@@ -170,46 +175,3 @@ class Trainer:
             return best, checkpoints.restore(best, self.abstract_state)[0], checkpoints.metrics(best)
         finally:
             checkpoints.close()
-
-
-def claim_workdir(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
-    """Writes the run's configuration into a new workdir, or checks that an old one holds the same run.
-
-    Args:
-        workdir: made if absent.
-        config: a nested, JSON-like configuration.
-        free: prefixes of dotted field names that may differ between the starts of one run.
-
-    Raises:
-        WorkdirError: the workdir holds a run with another configuration; the fields are named.
-    """
-    path = workdir / CONFIG_FILE
-    wanted = json.loads(json.dumps(config))
-    if path.exists():
-        old, new = _flatten(json.loads(path.read_text())), _flatten(wanted)
-        differing = [
-            f"  {name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} now"
-            for name in sorted(old.keys() | new.keys())
-            if old.get(name) != new.get(name) and not name.startswith(free)
-        ]
-        if differing:
-            raise WorkdirError(
-                f"{workdir} holds a run with another configuration:\n"
-                + "\n".join(differing)
-                + "\nName another --workdir, or use the configuration it was started with."
-            )
-    if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
-        temporary.replace(path)
-
-
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

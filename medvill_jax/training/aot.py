@@ -1,0 +1,363 @@
+"""The train step compiled for machines that are not here, and what the compiled program says of them.
+
+All figures are of one chip and one step unless they say otherwise. Memory, operations and bytes are the compiler's; the
+times are a roofline (Williams et al., CACM 2009): the longest of computing, moving data to and from memory, and
+sending, each at the chip's published peak, as if the other two took no time. No run is faster.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from medvill_jax.training import hlo
+from medvill_jax.training.policy import Tree
+from medvill_jax.training.topology import Topology
+
+log = logging.getLogger(__name__)
+
+REPORT_FILE = "compile.json"
+# How the compiler for TPUs says what is needed and what there is: before it lays the program out in memory, and after.
+REFUSALS = (
+    r"required for HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)",
+    r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm",
+)
+UNKNOWN = (
+    "how far sending and computing overlap: the bound takes all of it to",
+    "whether the host's input keeps up: no step waits for it here",
+    "how much of HBM's peak rate real patterns of access reach, and of the matrix units' real shapes",
+    "which links of the interconnect each collective can use: the bound takes all of them to be busy",
+)
+
+
+class TooLargeError(Exception):
+    """A program that does not fit a chip's memory.
+
+    Attributes:
+        used: bytes that it needs, None where the compiler does not say.
+        capacity: bytes that the compiler may use.
+    """
+
+    def __init__(self, batch_size: int, chips: int, topology: str, used: int | None, capacity: int):
+        self.used, self.capacity = used, capacity
+        needs = f"needs {gib(used)} of" if used is not None else "needs more than"
+        super().__init__(
+            f"batch_size={batch_size} does not fit {topology}: {batch_size // chips:,} examples a chip {needs} "
+            f"{gib(capacity)} HBM. A smaller batch, more --config.accumulate, --config.remat=full or "
+            "--config.dtype=bfloat16 need less"
+        )
+
+
+@dataclass(frozen=True)
+class Program:
+    """A train step that is ready to be compiled.
+
+    Attributes:
+        lower: traces it.
+        state: its abstract state with shardings: `params`, `stats`, `opt`, `step`.
+        batch: the abstract arrays of its global batch.
+        batch_size: global.
+        mesh: devices along each axis.
+        flops: useful FLOPs of a whole step, over all chips.
+        settings: fields of the configuration that the figures depend on, for the report.
+    """
+
+    lower: Callable[[], jax.stages.Lowered]
+    state: Tree
+    batch: Any
+    batch_size: int
+    mesh: dict[str, int]
+    flops: float
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `compile.json` holds.
+
+    Attributes:
+        topology, chips, mesh, batch_size, examples_per_chip, settings: what was compiled.
+        hbm_peak_bytes: arguments, results that reuse no argument, temporaries and the program itself.
+        hbm_capacity_bytes: published; for CPUs a device's share of this machine's memory.
+        hbm_bytes: the peak's parts, by name. `parameters` and `optimizer` are without, `arguments` with the padding of
+            the chip's layout; `parameters`, `optimizer` and `batch` are all that the arguments hold.
+        program_flops: that the compiler counts, with what is recomputed and what loops repeat.
+        model_flops: that are useful.
+        bytes_accessed: by the compiler's count, wherever in the chip they lie.
+        hbm_traffic_bytes: of them, those of main memory; see `training.hlo`.
+        collective_bytes: of whole arrays that are summed, gathered or exchanged.
+        collectives: by kind: `count`, `bytes`, and `wire_bytes`, what the chip sends.
+        roofline_seconds: `compute`, `memory`, `interconnect`; null for CPUs, which have no published peaks.
+        binding: which of them is the longest.
+        mfu_bound: useful FLOP/s at that time over the chip's peak.
+        examples_per_second_bound: of all chips together.
+        compile_seconds: of this machine.
+        notes: what the figures do not know.
+    """
+
+    topology: str
+    chips: int
+    mesh: dict[str, int]
+    batch_size: int
+    examples_per_chip: float
+    settings: dict[str, Any]
+    hbm_peak_bytes: int
+    hbm_capacity_bytes: int
+    hbm_bytes: dict[str, int]
+    program_flops: float
+    model_flops: float
+    bytes_accessed: float
+    hbm_traffic_bytes: float
+    collective_bytes: float
+    collectives: dict[str, dict[str, float]]
+    roofline_seconds: dict[str, float | None]
+    binding: str | None
+    mfu_bound: float | None
+    examples_per_second_bound: float | None
+    compile_seconds: float
+    notes: tuple[str, ...]
+
+    def write(self, workdir: Path) -> Path:
+        """Writes `compile.json` and returns its path."""
+        workdir.mkdir(parents=True, exist_ok=True)
+        path = workdir / REPORT_FILE
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        return path
+
+    def lines(self) -> list[str]:
+        """The same for a person."""
+        hbm, settings = self.hbm_bytes, ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        rows = [
+            f"{self.topology}: {self.chips} chips, mesh {self.mesh}; {settings}",
+            f"batch of {self.batch_size:,}, {self.examples_per_chip:g} examples a chip; compiled in "
+            f"{self.compile_seconds:.0f} s",
+            "",
+            "HBM of a chip",
+            *(f"  {name:<26}{gib(size):>14}" for name, size in hbm.items()),
+            f"  {'peak':<26}{gib(self.hbm_peak_bytes):>14}   {self.hbm_peak_bytes / self.hbm_capacity_bytes:.1%} of "
+            f"{gib(self.hbm_capacity_bytes)}",
+            "",
+            "work of a chip in a step",
+            f"  {'FLOPs of the program':<26}{self.program_flops / 1e12:>10.4g} TFLOP",
+            f"  {'useful FLOPs':<26}{self.model_flops / 1e12:>10.4g} TFLOP",
+            f"  {'bytes accessed':<26}{gib(self.bytes_accessed):>14}",
+            f"  {'of them in HBM':<26}{gib(self.hbm_traffic_bytes):>14}",
+            f"  {'collectives':<26}{gib(self.collective_bytes):>14}",
+            *(
+                f"    {kind:<24}{gib(traffic['bytes']):>14}   {traffic['count']:.0f} of them, "
+                f"{gib(traffic['wire_bytes'])} sent"
+                for kind, traffic in self.collectives.items()
+            ),
+            "",
+            "roofline",
+        ]
+        if self.examples_per_second_bound is None or self.mfu_bound is None:
+            rows.append("  none: this kind of device has no published peaks")
+        else:
+            rows += [
+                f"  {name:<26}{1e3 * (seconds or 0.0):>10.3f} ms{'   binds' if name == self.binding else ''}"
+                for name, seconds in self.roofline_seconds.items()
+            ]
+            rows += [
+                f"  {'at most':<26}{self.examples_per_second_bound:>10,.0f} examples/s on all chips",
+                f"  {'MFU at most':<26}{self.mfu_bound:>10.1%}",
+            ]
+        return [*rows, "", "what this cannot know", *(f"  {note}" for note in self.notes)]
+
+
+def gib(size: float) -> str:
+    """Bytes for a person: `1.50 GiB`, `3.20 MiB`."""
+    return f"{size / 2**30:.2f} GiB" if size >= 2**29 else f"{size / 2**20:.2f} MiB"
+
+
+def compile_report(program: Program, topology: Topology) -> Report:
+    """Compiles a train step and reads its figures off.
+
+    Raises:
+        TooLargeError: it does not fit the memory of a chip.
+    """
+    start = time.perf_counter()
+    lowered = program.lower()
+    log.info("%s, batch of %d: traced in %.0f s, compiling", topology.name, program.batch_size, _since(start))
+    start = time.perf_counter()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        raise _refused(error, program, topology) from error
+    seconds = _since(start)
+    hbm, peak = _memory(program, compiled.memory_analysis())
+    if peak > topology.hbm_bytes:
+        raise TooLargeError(program.batch_size, topology.size, topology.name, peak, topology.hbm_bytes)
+    text = hlo.parse(compiled.as_text() or "")
+    loops, traffic = hlo.loops(text), hlo.collectives(text, topology.size)
+    cost: dict[str, float] = dict(compiled.cost_analysis() or {})  # pyright: ignore[reportArgumentType]
+    notes = UNKNOWN
+    if loops.unknown:
+        notes = (*notes, f"how often {loops.unknown} loops run: their bodies count once")
+    return _assemble(
+        program,
+        topology,
+        hbm=hbm,
+        peak=peak,
+        flops=cost.get("flops", 0.0) + loops.flops,
+        accessed=cost.get("bytes accessed", 0.0) + loops.bytes,
+        moved=hlo.main_memory_bytes(text),
+        traffic=traffic,
+        seconds=seconds,
+        notes=notes,
+    )
+
+
+def search(build: Callable[[int], Program], topology: Topology, unit: int = 1, first: int = 256) -> Report:
+    """The report of the largest batch per chip that fits.
+
+    A program that is too large is refused soon and with what it needs, so the search begins with one and goes where
+    memory in proportion to the batch would end. The answer is within an eighth of the largest, as each that fits is
+    a whole compilation.
+
+    Args:
+        build: makes the program of a global batch.
+        topology: to compile for.
+        unit: examples that a chip takes at least, and a multiple of.
+        first: the first try, in units.
+
+    Raises:
+        TooLargeError: not even `unit` examples a chip fit.
+    """
+    best: Report | None = None
+    low, high, tried = 0, None, first
+    while True:
+        try:
+            best = compile_report(build(tried * unit * topology.size), topology)
+            low, used, capacity = tried, best.hbm_peak_bytes, best.hbm_capacity_bytes
+            log.info("%d examples a chip fit: %s", tried * unit, gib(used))
+        except TooLargeError as error:
+            if tried == 1:
+                raise
+            high, used, capacity = tried, error.used, error.capacity
+            log.info("%d examples a chip do not fit: %s", tried * unit, gib(used) if used else "too large")
+        step = max(1, low // 8)
+        if high is None:
+            tried = 2 * low
+            continue
+        if best is not None and high - low <= step:
+            return best
+        guess = int(tried * capacity / used) if used else (low + high) // 2
+        # Chips lay arrays out in tiles of eight rows.
+        guess = guess - guess % 8 if guess >= 8 else guess
+        tried = min(max(guess, low + step), high - 1)
+
+
+def _assemble(
+    program: Program,
+    topology: Topology,
+    *,
+    hbm: dict[str, int],
+    peak: int,
+    flops: float,
+    accessed: float,
+    moved: float,
+    traffic: dict[str, hlo.Traffic],
+    seconds: float,
+    notes: tuple[str, ...],
+) -> Report:
+    chips, chip = topology.size, topology.chip
+    useful = program.flops / chips
+    roofline: dict[str, float | None] = dict.fromkeys(("compute", "memory", "interconnect"))
+    binding, mfu, rate = None, None, None
+    if chip is not None:
+        times = {
+            "compute": flops / chip.flops,
+            "memory": moved / chip.hbm_bandwidth,
+            "interconnect": sum(sent.wire_bytes for sent in traffic.values()) / chip.ici_bandwidth,
+        }
+        binding = max(times, key=times.__getitem__)
+        roofline |= times
+        mfu, rate = useful / times[binding] / chip.flops, program.batch_size / times[binding]
+    return Report(
+        topology=topology.name,
+        chips=chips,
+        mesh=program.mesh,
+        batch_size=program.batch_size,
+        examples_per_chip=program.batch_size / chips,
+        settings=program.settings,
+        hbm_peak_bytes=peak,
+        hbm_capacity_bytes=topology.hbm_bytes,
+        hbm_bytes=hbm,
+        program_flops=flops,
+        model_flops=useful,
+        bytes_accessed=accessed,
+        hbm_traffic_bytes=moved,
+        collective_bytes=sum(sent.bytes for sent in traffic.values()),
+        collectives={kind: dataclasses.asdict(sent) for kind, sent in traffic.items()},
+        roofline_seconds=roofline,
+        binding=binding,
+        mfu_bound=mfu,
+        examples_per_second_bound=rate,
+        compile_seconds=seconds,
+        notes=notes,
+    )
+
+
+def _memory(program: Program, memory: Any) -> tuple[dict[str, int], int]:
+    """The parts of a chip's memory by name, and the peak."""
+    parts = {
+        "parameters": _shard_bytes(program.state["params"]) + _shard_bytes(program.state["stats"]),
+        "optimizer": _shard_bytes(program.state["opt"]),
+        "batch": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.batch))
+        // max(1, _product(program.mesh)),
+        "arguments": memory.argument_size_in_bytes,
+        "new results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        "activations, temporaries": memory.temp_size_in_bytes,
+        "program": memory.generated_code_size_in_bytes,
+    }
+    peak = sum(parts[name] for name in ("arguments", "new results", "activations, temporaries", "program"))
+    return parts, peak
+
+
+def _shard_bytes(tree: Tree) -> int:
+    """Bytes of one device's part of abstract arrays."""
+    total = 0
+    for leaf in jax.tree.leaves(tree):
+        size = leaf.dtype.itemsize
+        for part in leaf.sharding.shard_shape(leaf.shape):
+            size *= part
+        total += size
+    return total
+
+
+def _product(mesh: dict[str, int]) -> int:
+    size = 1
+    for part in mesh.values():
+        size *= part
+    return size
+
+
+def _refused(error: Exception, program: Program, topology: Topology) -> Exception:
+    """What a compiler's refusal means; the error itself where it is not about memory."""
+    text = str(error)
+    if "RESOURCE_EXHAUSTED" not in text and "Ran out of memory" not in text:
+        return error
+    used, capacity = None, topology.hbm_bytes
+    for pattern in REFUSALS:
+        if found := re.search(pattern, text):
+            used, capacity = _bytes(found[1], found[2]), _bytes(found[3], found[4])
+            break
+    return TooLargeError(program.batch_size, topology.size, topology.name, used, capacity)
+
+
+def _bytes(number: str, unit: str) -> int:
+    return round(float(number) * 2 ** (10 * ("", "K", "M", "G", "T").index(unit)))
+
+
+def _since(start: float) -> float:
+    return time.perf_counter() - start

@@ -1,0 +1,110 @@
+"""Useful FLOPs: the matrix products and convolutions that a model's forward pass asks for, counted from their shapes.
+
+A multiplication and an addition are two. A training step counts three times its forward pass, as for Transformers and
+convolutional networks alike each product of the forward pass has two in the backward pass (Kaplan et al., 2020, section
+2.1; Chowdhery et al., PaLM, 2022, appendix B). What is recomputed to save memory, and the element-wise rest, is not
+useful in this sense, so the ratio to the hardware's peak is the model FLOPs utilisation, MFU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+TRAINING = 3  # forward passes that a training step is worth
+
+
+def forward_flops(function: Callable[..., Any], *arguments: Any) -> float:
+    """FLOPs of the products and convolutions of one call.
+
+    Args:
+        function: anything that `jax.make_jaxpr` traces; it is not run.
+        arguments: trees of arrays or of `jax.ShapeDtypeStruct`.
+    """
+    return _jaxpr_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def valid_taps(
+    size: int, kernel: int, out: int, *, stride: int = 1, pad: int = 0, dilation: int = 1, kernel_dilation: int = 1
+) -> int:
+    """Along one axis of a convolution, how many of the `out * kernel` products meet an input element.
+
+    The others meet padding or the zeros between the elements of a dilated input, and no machine need compute them.
+
+    Args:
+        size, kernel, out: elements of input, kernel and output.
+        stride: of the window.
+        pad: zeros before the first input element; may be negative.
+        dilation, kernel_dilation: distance of neighbouring elements of input and kernel.
+    """
+    at = np.arange(out)[:, None] * stride - pad + np.arange(kernel)[None] * kernel_dilation
+    return int(((at >= 0) & (at <= (size - 1) * dilation) & (at % dilation == 0)).sum())
+
+
+def _jaxpr_flops(jaxpr: Any) -> float:
+    total = 0.0
+    for equation in jaxpr.eqns:
+        kind, params = equation.primitive.name, equation.params
+        if kind == "dot_general":
+            (contracted, _), _ = params["dimension_numbers"]
+            left = equation.invars[0].aval.shape
+            total += 2.0 * equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
+        elif kind == "conv_general_dilated":
+            total += _convolution_flops(equation)
+        elif kind == "cond":
+            total += max(_jaxpr_flops(branch.jaxpr) for branch in params["branches"])
+        else:
+            times = params["length"] if kind == "scan" else 1
+            total += times * sum(_jaxpr_flops(inner) for inner in _inner(params.values()))
+    return total
+
+
+def _inner(values: Any) -> list[Any]:
+    """The jaxprs among an equation's parameters."""
+    found: list[Any] = []
+    for value in values:
+        for part in value if isinstance(value, list | tuple) else (value,):
+            part = getattr(part, "jaxpr", part)
+            if hasattr(part, "eqns"):
+                found.append(part)
+    return found
+
+
+def _convolution_flops(equation: Any) -> float:
+    params = equation.params
+    left, right = (var.aval.shape for var in equation.invars)
+    out = equation.outvars[0].aval.shape
+    numbers = params["dimension_numbers"]
+    taps = [
+        valid_taps(
+            left[numbers.lhs_spec[axis + 2]],
+            right[numbers.rhs_spec[axis + 2]],
+            out[numbers.out_spec[axis + 2]],
+            stride=params["window_strides"][axis],
+            pad=params["padding"][axis][0],
+            dilation=params["lhs_dilation"][axis],
+            kernel_dilation=params["rhs_dilation"][axis],
+        )
+        for axis in range(len(left) - 2)
+    ]
+    return convolution_flops(
+        taps,
+        batch=out[numbers.out_spec[0]],
+        features=out[numbers.out_spec[1]],
+        inputs=right[numbers.rhs_spec[1]],
+    )
+
+
+def convolution_flops(taps: Sequence[int], *, batch: int, features: int, inputs: int) -> float:
+    """FLOPs of a convolution.
+
+    Args:
+        taps: `valid_taps` along each spatial axis.
+        batch, features: of the output.
+        inputs: features that each output element sums over.
+    """
+    return 2.0 * batch * features * inputs * math.prod(taps)

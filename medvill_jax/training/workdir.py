@@ -1,0 +1,148 @@
+"""The folder of a run: whose it is, who is at work in it, and whether all processes see the same one."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+log = logging.getLogger(__name__)
+
+CONFIG_FILE = "config.json"
+LOCK_FILE = ".lock"
+# Beside the lock, which ends when its own process closes the file that it is on, even after only reading it.
+TOKEN_FILE = ".token"
+# A network file system may show another host's file this much later.
+SHARED_SECONDS = 60.0
+
+# Open files, whose locks last as long as this process.
+_locks: list[IO[str]] = []
+
+
+class WorkdirError(Exception):
+    """The workdir is another run's, in use, or none; the message says what to do."""
+
+
+def local(path: str) -> Path:
+    """A folder in a file system; `WorkdirError` for a bucket's URL, which as a path would be a folder of that name."""
+    _, found, rest = path.partition("://")
+    if found:
+        raise WorkdirError(
+            f"--workdir={path} is no folder; mount the bucket (for gs://, gcsfuse {rest.split('/')[0]} /mnt/bucket) "
+            "on all hosts and give the path under it"
+        )
+    return Path(path)
+
+
+def claim(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> str:
+    """Makes a workdir this process's own: locks it, and writes the configuration or checks that it is the same run.
+
+    The lock ends with the process, however it ends. To be called by process 0 alone.
+
+    Args:
+        workdir: made if absent.
+        config: a nested, JSON-like configuration.
+        free: prefixes of dotted field names that may differ between the starts of one run.
+
+    Returns:
+        A token that now stands in the workdir, for `check_shared`.
+
+    Raises:
+        WorkdirError: another process is at work there, or the workdir holds a run with another configuration.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    _lock(workdir)
+    path = workdir / CONFIG_FILE
+    wanted = json.loads(json.dumps(config))
+    if path.exists() and (differing := _differing(json.loads(path.read_text()), wanted, free)):
+        raise WorkdirError(
+            f"{workdir} holds a run with another configuration:\n"
+            + "\n".join(differing)
+            + "\nName another --workdir, or use the configuration it was started with."
+        )
+    _write(path, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+    token = secrets.token_hex(8)
+    _write(workdir / TOKEN_FILE, token)
+    return token
+
+
+def check_shared(workdir: Path, token: str, config: Mapping[str, Any], seconds: float = SHARED_SECONDS) -> None:
+    """Makes sure that process 0's workdir and configuration are this process's too.
+
+    Args:
+        workdir: as this process sees it.
+        token: what `claim` gave process 0.
+        config: as this process was started with.
+        seconds: to wait for the token to show.
+
+    Raises:
+        WorkdirError: it does not show, or the configurations differ.
+    """
+    deadline = time.monotonic() + seconds
+    path = workdir / TOKEN_FILE
+    while not (path.is_file() and path.read_text() == token):
+        if time.monotonic() > deadline:
+            raise WorkdirError(
+                f"{workdir} on {socket.gethostname()} is not the folder that process 0 uses; --workdir must lie on a "
+                "file system that all hosts share"
+            )
+        time.sleep(0.2)
+    written = json.loads((workdir / CONFIG_FILE).read_text())
+    if differing := _differing(written, json.loads(json.dumps(config)), ()):
+        raise WorkdirError(
+            f"this process on {socket.gethostname()} was not started with the configuration of process 0:\n"
+            + "\n".join(differing)
+        )
+
+
+def _lock(workdir: Path) -> None:
+    file = (workdir / LOCK_FILE).open("a+")
+    try:
+        # Not flock: its locks live on in processes that were forked.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.seek(0)
+        holder = file.read().split("\n")[0] or "another process"
+        raise WorkdirError(
+            f"{workdir} is in use by {holder}; wait for it or stop it, or name another --workdir"
+        ) from None
+    except OSError as error:
+        log.warning("%s cannot be locked (%s): start no second run in it", workdir, error.strerror)
+    file.truncate(0)
+    began = time.strftime("%Y-%m-%d %H:%M:%S")
+    file.write(f"process {os.getpid()} on {socket.gethostname()}, since {began}\n")
+    file.flush()
+    _locks.append(file)
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _differing(old: Mapping[str, Any], new: Mapping[str, Any], free: tuple[str, ...]) -> list[str]:
+    """A line for each field that differs, but for those whose names begin with one of `free`."""
+    there, now = _flatten(old), _flatten(new)
+    return [
+        f"  {name}: {there.get(name, 'absent')!r} there, {now.get(name, 'absent')!r} now"
+        for name in sorted(there.keys() | now.keys())
+        if there.get(name) != now.get(name) and not name.startswith(free)
+    ]
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,124 @@
+"""`--mode=compile` as a user runs it: a two-layer network for eight CPU devices, and for TPUs where libtpu is there."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SIZES = {
+    "batch_size": 16, "model.image_size": 64, "model.text_len": 14, "model.num_cells": 3, "model.hidden_size": 16,
+    "model.num_layers": 2, "model.num_heads": 2, "model.intermediate_size": 32, "mlm.max_predictions": 4,
+}  # fmt: skip
+KEYS = (
+    "hbm_peak_bytes", "hbm_capacity_bytes", "program_flops", "model_flops", "bytes_accessed", "collective_bytes",
+    "roofline_seconds", "mfu_bound", "examples_per_second_bound",
+)  # fmt: skip
+EMBEDDINGS = 4 * 30522 * 16
+needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu: pip install -e '.[tpu]'")
+
+
+def run(workdir: Path, *flags: str, **changes: Any) -> subprocess.CompletedProcess[str]:
+    sizes = [f"--config.{name}={value}" for name, value in (SIZES | changes).items()]
+    command = [sys.executable, "run.py", "--config=configs/pretrain.py:small", "--mode=compile", *flags, *sizes]
+    environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
+    return subprocess.run(
+        [*command, f"--workdir={workdir}"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def report(workdir: Path, *flags: str, **changes: Any) -> dict[str, Any]:
+    done = run(workdir, *flags, **changes)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "what this cannot know" in done.stdout
+    return json.loads((workdir / "compile.json").read_text())
+
+
+def test_eight_cpu_devices(tmp_path: Path) -> None:
+    found = report(tmp_path, "--topology=cpu:8")
+    assert set(KEYS) <= set(found)
+    assert (found["chips"], found["mesh"], found["examples_per_chip"]) == (8, {"data": 8, "fsdp": 1}, 2)
+    assert 0 < found["hbm_peak_bytes"] < found["hbm_capacity_bytes"]
+    assert found["hbm_bytes"]["optimizer"] == pytest.approx(2 * found["hbm_bytes"]["parameters"], rel=0.01)
+    assert found["model_flops"] < found["program_flops"] < 2 * found["model_flops"]
+    # The sum of the gradients. The word embeddings are used for words and for predictions, and GSPMD sums the gradient
+    # of each use by itself; the rest are the batch statistics.
+    gradients = found["hbm_bytes"]["parameters"] + EMBEDDINGS
+    assert gradients < found["collective_bytes"] < 1.02 * gradients
+    assert found["collectives"]["all-reduce"]["wire_bytes"] == 2 * 7 / 8 * found["collectives"]["all-reduce"]["bytes"]
+    assert found["mfu_bound"] is None
+
+
+def test_split_parameters_and_microbatches(tmp_path: Path) -> None:
+    whole = report(tmp_path / "a", "--topology=cpu:4", **{"mesh.fsdp": 4})
+    parts = report(tmp_path / "b", "--topology=cpu:4", **{"mesh.fsdp": 4, "accumulate": 2})
+    assert whole["mesh"] == {"data": 1, "fsdp": 4}
+    assert whole["collectives"]["all-gather"]["bytes"] > whole["hbm_bytes"]["parameters"]
+    # The loop over microbatches counts as often as it runs.
+    assert parts["model_flops"] == whole["model_flops"]
+    assert 0.8 * whole["program_flops"] < parts["program_flops"] < 1.3 * whole["program_flops"]
+
+
+def test_a_batch_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
+    done = run(tmp_path, "--topology=cpu:2", batch_size=2 * 10**6)
+    assert done.returncode == 1
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: batch_size=2000000 does not fit cpu:2: 1,000,000 examples a chip needs ")
+    assert "GiB HBM" in line
+    assert not (tmp_path / "compile.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "changes", "message"),
+    [
+        ((), {}, "--mode=compile needs --topology"),
+        (("--topology=v9:2x2",), {}, "topology='v9:2x2': there are cpu, v4"),
+        (("--topology=cpu:8", "--eval_only"), {}, "leave --eval_only out"),
+        (("--topology=cpu:8", "--mode=train"), {}, "go with --mode=compile"),
+        (("--topology=cpu:8",), {"batch_size": 12}, "batch_size=12 is not a multiple of 8 devices"),
+        (("--topology=cpu:8",), {"remat": "some"}, "unknown remat='some'; there are full"),
+    ],
+)
+def test_wrong_input_is_one_line(tmp_path: Path, flags: tuple[str, ...], changes: dict[str, Any], message: str) -> None:
+    done = run(tmp_path, *flags, **changes)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr.strip().splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@needs_libtpu
+def test_a_tpu_slice(tmp_path: Path) -> None:
+    found = report(tmp_path, "--topology=v5e:4x4", dtype="bfloat16")
+    assert (found["chips"], found["hbm_capacity_bytes"]) == (16, 16 * 2**30)
+    assert 0 < found["hbm_peak_bytes"] < found["hbm_capacity_bytes"]
+    assert found["binding"] == max(found["roofline_seconds"], key=found["roofline_seconds"].get)
+    assert 0 < found["mfu_bound"] < 1
+    assert found["examples_per_second_bound"] == pytest.approx(16 / max(found["roofline_seconds"].values()))
+    # Gradients are summed as they were computed, in two bytes.
+    gradients = (found["hbm_bytes"]["parameters"] + EMBEDDINGS) / 2
+    assert found["collectives"]["all-reduce"]["bytes"] == pytest.approx(gradients, rel=0.05)
+
+
+@needs_libtpu
+def test_a_tpu_needs_less_memory_where_layers_are_computed_again(tmp_path: Path) -> None:
+    part = "activations, temporaries"
+    sizes = {"batch_size": 4096, "model.num_layers": 4}
+    kept = report(tmp_path / "a", "--topology=v5e:2x2", **sizes)
+    again = report(tmp_path / "b", "--topology=v5e:2x2", **sizes, remat="full")
+    assert again["hbm_bytes"][part] < 0.8 * kept["hbm_bytes"][part]
+    assert again["program_flops"] > kept["program_flops"]
+    assert again["model_flops"] == kept["model_flops"]
+
+
+@needs_libtpu
+def test_a_batch_that_no_tpu_holds(tmp_path: Path) -> None:
+    done = run(tmp_path, "--topology=v5e:2x2", batch_size=4 * 10**6)
+    assert done.returncode == 1
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith("error: batch_size=4000000 does not fit v5e:2x2: 1,000,000 examples a chip needs ")
+    assert "of 15.75 GiB HBM" in line

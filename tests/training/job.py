@@ -1,0 +1,145 @@
+"""A tiny run on the real loader, trainer, loop and checkpoints, as a program that tests start, kill and start again.
+
+    python tests/training/job.py --workdir=DIR [--steps=N] [--fsdp=N] [--coordinator=HOST:PORT ...]
+
+A two-layer network with dropout learns to tell the mean of randomly shifted pictures. Its batch statistics count how
+often each example was seen, so a checkpoint tells what its run has learnt from, and the final state is written to
+WORKDIR/final.npz.
+"""
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from medvill_jax.data import loader
+from medvill_jax.training import checkpoint, distributed, loop, optimizer, step, trainer, workdir
+
+EXAMPLES = 24
+BATCH = 8
+SIDE = 6
+WIDTH = 16
+SPEC = {
+    "image": jax.ShapeDtypeStruct((BATCH, SIDE, SIDE), np.uint8),
+    "target": jax.ShapeDtypeStruct((BATCH,), np.float32),
+    "record": jax.ShapeDtypeStruct((BATCH,), np.int32),
+}
+
+
+class Pictures:
+    """Made from their numbers; shifted by draws from their places in the stream."""
+
+    def __len__(self) -> int:
+        return EXAMPLES
+
+    def example(self, record: int, place: int) -> dict[str, np.ndarray]:
+        image = np.random.default_rng(record).integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
+        shift = int(np.random.default_rng((1, place)).integers(SIDE))
+        return {
+            "image": np.roll(image, shift, axis=0),
+            "target": np.float32(image.mean() / 256),
+            "record": np.int32(record),
+        }
+
+
+def init(key: jax.Array) -> tuple[dict, dict]:
+    """Parameters that an fsdp axis of 2, 4 or 8 splits, and the counts."""
+    first, second = jax.random.split(key)
+    params = {
+        "first": {"kernel": jax.random.normal(first, (SIDE * SIDE, WIDTH)) / SIDE, "bias": jnp.zeros(WIDTH)},
+        "second": {"kernel": jax.random.normal(second, (WIDTH, 1)) / 4, "bias": jnp.zeros(1)},
+    }
+    return params, {"seen": {"count": jnp.zeros(EXAMPLES, jnp.int32)}}
+
+
+def sums(params: dict, stats: dict, batch: Any, key: jax.Array) -> tuple[dict, dict]:
+    """The squared error, with dropout on the hidden layer."""
+    image = batch["image"].reshape(-1, SIDE * SIDE) / 128.0 - 1.0
+    hidden = jax.nn.relu(image @ params["first"]["kernel"] + params["first"]["bias"])
+    hidden *= jax.random.bernoulli(key, 0.8, hidden.shape) / 0.8
+    error = (hidden @ params["second"]["kernel"] + params["second"]["bias"])[:, 0] - batch["target"]
+    count = stats["seen"]["count"].at[batch["record"]].add(1)
+    return {"square": jnp.sum(error**2)}, {"seen": {"count": count}}
+
+
+def main() -> None:
+    """One start of the run."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--checkpoint_every", type=int, default=5)
+    parser.add_argument("--fsdp", type=int, default=1)
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds that every batch takes")
+    parser.add_argument("--coordinator")
+    parser.add_argument("--num_processes", type=int)
+    parser.add_argument("--process_id", type=int)
+    parser.add_argument("--startup_timeout", type=float, default=60.0)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        distributed.start_if_cluster(args.coordinator, args.num_processes, args.process_id, args.startup_timeout)
+    except distributed.StartupError as error:
+        sys.exit(fail(error, 3))
+    with distributed.together():
+        try:
+            run(args)
+        except (workdir.WorkdirError, checkpoint.CheckpointError, OSError) as error:
+            sys.exit(fail(error, 1))
+
+
+def fail(error: Exception, status: int) -> int:
+    """As run.py tells it."""
+    print(f"error: {error}", file=sys.stderr)
+    return status
+
+
+def run(args: argparse.Namespace) -> None:
+    """To the end, or to a signal."""
+    fields = {"steps": args.steps}
+    token = distributed.on_first("claim", lambda: workdir.claim(args.workdir, fields, ()))
+    workdir.check_shared(args.workdir, token, fields)
+    task = trainer.Trainer(
+        args.workdir,
+        init=init,
+        objective=step.Objective(sums, lambda batch: {"square": jnp.float32(BATCH)}, {"square": 1.0}),
+        spec=SPEC,
+        frozen=frozenset(),
+        config=trainer.RunConfig(
+            seed=0,
+            accumulate=1,
+            fsdp=args.fsdp,
+            loop=loop.LoopConfig(args.steps, BATCH, log_every=1, eval_every=0, checkpoint_every=args.checkpoint_every),
+            keep=checkpoint.Keep(last=2, best=0),
+            optimizer=optimizer.OptimizerConfig(learning_rate=1e-2),
+        ),
+    )
+
+    def batches(start: int) -> Any:
+        def paused() -> Any:
+            for batch in loader.train_batches(
+                Pictures(), batch_size=BATCH, seed=0, start_step=start, stop_step=args.steps
+            ):
+                time.sleep(args.pause)
+                yield batch
+
+        return loader.to_device(paused(), task.batch_sharding)
+
+    complete, _ = task.fit(batches, lambda state: {})
+    if not complete:
+        return
+    last, state, _ = task.best_state()
+    state = task.to_host({"params": state["params"], "stats": state["stats"]})
+    if distributed.is_first():
+        leaves = jax.tree_util.tree_leaves_with_path(state)
+        np.savez(args.workdir / "final.npz", step=last, **{jax.tree_util.keystr(p): leaf for p, leaf in leaves})
+
+
+if __name__ == "__main__":
+    main()

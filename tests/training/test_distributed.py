@@ -1,0 +1,330 @@
+"""Runs of several processes over real sockets: the same losses, one start, one stop, and nobody left waiting."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medvill_jax.data import loader
+from medvill_jax.training import distributed, rendezvous
+from medvill_jax.training import workdir as workdirs
+from medvill_jax.training.rendezvous import StartupError
+from tests.training import processes
+from tests.training.job import Pictures
+from tests.training.processes import Process, free_address, job, jobs
+
+TRAIN = """
+import sys, jax
+from pathlib import Path
+from configs.pretrain import get_config
+from medvill_jax.tasks.pretrain import Task
+from medvill_jax.training import distributed
+
+data, workdir, fsdp, *cluster = sys.argv[1:]
+if cluster:
+    distributed.start_if_cluster(cluster[0], 2, int(cluster[1]), 120.0)
+config = get_config("small")
+config.data.path, config.steps, config.batch_size, config.mesh.fsdp = data, 10, 16, int(fsdp)
+config.model.update(image_size=64, text_len=14, num_cells=3, hidden_size=16, num_layers=1, num_heads=2,
+                    intermediate_size=32)
+config.mlm.max_predictions, config.log.every_steps, config.eval.every_steps = 4, 1, 0
+assert config.data.augment and config.model.dropout > 0
+with distributed.together():
+    Task(config, Path(workdir)).fit()
+    print("devices", jax.device_count(), "of which here", jax.local_device_count())
+"""
+
+
+@pytest.mark.long
+def test_one_device_eight_devices_and_two_processes_give_the_same_losses(tiny_data: Path, tmp_path: Path) -> None:
+    found = {}
+    for devices, fsdp in ((1, 1), (8, 1), (8, 2), (8, 8)):
+        workdir = tmp_path / f"{devices}-{fsdp}"
+        process = Process(["-c", TRAIN, str(tiny_data), str(workdir), str(fsdp)], tmp_path / "log", devices)
+        assert process.wait() == 0, process.output()
+        assert f"devices {devices} of which here {devices}\n" in process.output()
+        found[devices, fsdp] = processes.losses(workdir)
+
+    address, workdir = free_address(), tmp_path / "two"
+    both = [
+        Process(["-c", TRAIN, str(tiny_data), str(workdir), "2", address, str(number)], tmp_path / f"log{number}", 4)
+        for number in range(2)
+    ]
+    for process in both:
+        assert process.wait() == 0, process.output()
+        assert "devices 8 of which here 4\n" in process.output()
+    found["two processes"] = processes.losses(workdir)
+
+    reference = found[1, 1]
+    assert list(reference) == list(range(1, 11))
+    for mesh, losses in found.items():
+        assert list(losses) == list(reference), mesh
+        np.testing.assert_allclose(list(losses.values()), list(reference.values()), rtol=1e-5, err_msg=str(mesh))
+
+
+@pytest.mark.slow
+def test_sigterm_to_one_process_stops_all_at_one_step_and_another_mesh_goes_on(tmp_path: Path) -> None:
+    whole, workdir = tmp_path / "whole", tmp_path / "stopped"
+    process = job(whole, 1, "--steps=60", "--checkpoint_every=0")
+    assert process.wait() == 0, process.output()
+    with jobs(workdir, 2, 4, "--steps=60", "--fsdp=2", "--pause=0.1", "--checkpoint_every=0") as both:
+        processes.wait_for_step(workdir, 5, *both)
+        both[1].send(signal.SIGTERM)
+        assert [process.wait() for process in both] == [0, 0], [process.output() for process in both]
+    stopped = max(processes.losses(workdir))
+    assert 5 < stopped < 60
+    for process in both:
+        assert f"SIGTERM: saved step {stopped} of 60; the same command goes on from here" in process.output()
+    assert [path.name for path in (workdir / "checkpoints").iterdir()] == [f"{stopped:08d}"]
+    process = job(workdir, 8, "--steps=60", "--fsdp=8", "--checkpoint_every=0")
+    assert process.wait() == 0, process.output()
+    assert f"resuming at step {stopped} " in process.output()
+
+    np.testing.assert_array_equal(processes.seen(processes.final(workdir)), 60 * 8 // 24)
+    expected, found = processes.losses(whole), processes.losses(workdir)
+    assert list(found) == list(range(1, 61))
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_others_by_name_and_the_run_goes_on(tmp_path: Path, victim: int) -> None:
+    workdir = tmp_path / "run"
+    with jobs(workdir, 2, 2, "--steps=60", "--pause=0.1") as both:
+        processes.wait_for_step(workdir, 12, *both)
+        both[victim].send(signal.SIGKILL)
+        began = time.monotonic()
+        assert both[victim].wait() == -signal.SIGKILL
+        survivor = both[1 - victim]
+        # JAX's own service may be quicker than our line to end a process whose process 0 is gone, by SIGABRT.
+        assert survivor.wait() in ((3,) if victim else (3, -signal.SIGABRT)), survivor.output()
+        assert time.monotonic() - began < 30, "far below the 100 s after which JAX misses a heartbeat"
+        if victim:
+            [error] = survivor.errors()
+            assert f"process {victim} on " in error
+            assert "is gone; start all processes again" in error
+    with jobs(workdir, 2, 2, "--steps=60") as both:
+        assert [process.wait() for process in both] == [0, 0], [process.output() for process in both]
+        assert "resuming at step " in both[0].output()
+    np.testing.assert_array_equal(processes.seen(processes.final(workdir)), 60 * 8 // 24)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_never_started_is_named_within_the_timeout(tmp_path: Path) -> None:
+    address = free_address()
+    cluster = [f"--coordinator={address}", "--num_processes=4", "--startup_timeout=8"]
+    started = [job(tmp_path / "run", 1, *cluster, f"--process_id={number}", name=f"log{number}") for number in (0, 2)]
+    for process in started:
+        assert process.wait() == 3, process.output()
+        assert process.errors() == ["error: processes 1, 3 of 4 did not start within 8 s"]
+        assert "Traceback" not in process.output()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_run_py_says_in_one_line_that_the_coordinator_is_missing(tmp_path: Path) -> None:
+    address = free_address()
+    arguments = ["--config=configs/pretrain.py:small", "--config.data.path=fake", f"--workdir={tmp_path / 'run'}"]
+    cluster = [f"--coordinator={address}", "--num_processes=2", "--process_id=1", "--startup_timeout=2"]
+    process = Process(["run.py", *arguments, *cluster], tmp_path / "log", 1)
+    assert process.wait() == 3
+    [error] = process.errors()
+    assert error == f"error: process 0 of 2, the coordinator at {address}, did not start within 2 s"
+    assert "Traceback" not in process.output()
+
+
+@pytest.mark.slow
+def test_a_second_run_in_a_workdir_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    first = job(workdir, 1, "--steps=400", "--pause=0.1")
+    try:
+        processes.wait_for_step(workdir, 6, first)
+        second = job(workdir, 1, "--steps=400", name="second")
+        assert second.wait() == 1
+        [error] = second.errors()
+        assert f"is in use by process {first.popen.pid} on " in error
+        assert first.running()
+    finally:
+        first.end()
+    third = job(workdir, 1, "--steps=400", "--pause=0.1", name="third")
+    try:
+        processes.wait_for_step(workdir, max(processes.losses(workdir)) + 1, third)
+        assert "resuming at step " in third.output()
+    finally:
+        third.end()
+
+
+@pytest.mark.slow
+def test_a_damaged_newest_checkpoint_is_passed_over_by_all_processes(tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    with jobs(workdir, 2, 2, "--steps=10", "--fsdp=2") as both:
+        assert [process.wait() for process in both] == [0, 0], [process.output() for process in both]
+    before = processes.final(workdir)
+    files = [path for path in (workdir / "checkpoints" / "00000010" / "state").rglob("d/*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1  # one bit of an array: no decoder would notice
+    largest.write_bytes(content)
+    (workdir / "final.npz").unlink()
+    with jobs(workdir, 2, 2, "--steps=10", "--fsdp=2") as both:
+        assert [process.wait() for process in both] == [0, 0], [process.output() for process in both]
+        assert "checkpoint of step 10 cannot be read" in both[0].output()
+        assert "resuming at step 5 " in both[0].output()
+    processes.assert_params_equal(processes.final(workdir), before)
+
+
+BARRIER = """
+import sys, time
+from medvill_jax.training import distributed
+
+distributed.start_if_cluster(sys.argv[1], 2, int(sys.argv[2]), 120.0)
+with distributed.together():
+    assert distributed.on_first("a word", lambda: "is given") == "is given"
+    distributed.barrier("here", 120.0)
+    if not distributed.is_first():
+        time.sleep(6.0)
+    try:
+        distributed.barrier("there", 2.0)
+    except distributed.BarrierError as error:
+        print(error, flush=True)
+    time.sleep(8.0)
+"""
+
+
+@pytest.mark.slow
+def test_a_barrier_names_who_does_not_come(tmp_path: Path) -> None:
+    address = free_address()
+    both = [Process(["-c", BARRIER, address, str(number)], tmp_path / f"log{number}", 1) for number in range(2)]
+    assert [process.wait() for process in both] == [0, 0], [process.output() for process in both]
+    assert "not all processes came to 'there' within 2 s; missing: process 1 on " in both[0].output()
+
+
+def test_a_workdir_that_is_not_process_0s_is_refused(tmp_path: Path) -> None:
+    config = {"seed": 0, "model": {"width": 4}}
+    token = workdirs.claim(tmp_path / "run", config, ())
+    workdirs.check_shared(tmp_path / "run", token, config, seconds=0.0)
+    with pytest.raises(workdirs.WorkdirError, match="must lie on a file system that all hosts share"):
+        workdirs.check_shared(tmp_path / "elsewhere", token, config, seconds=0.0)
+    with pytest.raises(workdirs.WorkdirError, match=r"of process 0:\n  model\.width: 4 there, 5 now"):
+        workdirs.check_shared(tmp_path / "run", token, {"seed": 0, "model": {"width": 5}}, seconds=0.0)
+    with pytest.raises(workdirs.WorkdirError, match="mount the bucket"):
+        workdirs.local("gs://bucket/run")
+
+
+def test_all_who_meet_know_each_other() -> None:
+    address = free_address()
+    met: dict[int, rendezvous.Meeting] = {}
+
+    def come(process: int) -> None:
+        met[process], links = rendezvous.meet(address, 3, process, 20.0, lambda: "a note")
+        links.close()
+
+    threads = [threading.Thread(target=come, args=(process,)) for process in (2, 1, 0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert met.keys() == {0, 1, 2}
+    for meeting in met.values():
+        assert len(meeting.hosts) == 3
+        assert meeting.note == "a note"
+
+
+def test_who_comes_twice_or_counts_otherwise_is_turned_away() -> None:
+    address = free_address()
+    done: list[StartupError] = []
+
+    def host() -> None:
+        with pytest.raises(StartupError) as error:
+            rendezvous.meet(address, 3, 0, 3.0, lambda: "")
+        done.append(error.value)
+
+    def come(process: int, among: int) -> str:
+        with pytest.raises(StartupError) as error:
+            rendezvous.meet(address, among, process, 10.0, lambda: "")
+        return str(error.value)
+
+    first = threading.Thread(target=host)
+    first.start()
+    assert "was started as one of 2, process 0 as one of 3" in come(1, 2)
+    early = threading.Thread(target=come, args=(1, 3))
+    early.start()
+    time.sleep(0.5)
+    assert "process 1 was started twice" in come(1, 3)
+    first.join()
+    early.join()
+    assert str(done[0]).startswith("process 2 of 3 did not start within 3 s; turned away: process 1 on ")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("host:1", None, 0), "add --num_processes"),
+        (("host:1", 2, 2), "--process_id=2 is not in 0 .. 1"),
+        (("host", 2, 1), "write HOST:PORT"),
+        (("host:many", 2, 1), "write HOST:PORT"),
+    ],
+)
+def test_flags_that_do_not_fit_together(given: tuple, message: str) -> None:
+    with pytest.raises(StartupError, match=message):
+        distributed.find(*given)
+
+
+SLURM = {
+    "SLURM_JOB_ID": "100",
+    "SLURM_STEP_NODELIST": "node[07-08]",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "1",
+    "SLURM_LOCALID": "0",
+    "SLURM_STEP_TASKS_PER_NODE": "1(x2)",
+}
+
+
+def test_slurm_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "OMPI_"))]:
+        monkeypatch.delenv(name)
+    assert distributed.find() is None
+    for name, value in SLURM.items():
+        monkeypatch.setenv(name, value)
+    cluster = distributed.find()
+    assert cluster is not None
+    assert (cluster.processes, cluster.process) == (2, 1)
+    assert cluster.coordinator.startswith("node07:")
+    assert cluster.local_devices is None, "a task that has its node alone uses all of its GPUs"
+    monkeypatch.setenv("SLURM_STEP_TASKS_PER_NODE", "8(x2)")
+    monkeypatch.setenv("SLURM_LOCALID", "5")
+    cluster = distributed.find()
+    assert cluster is not None
+    assert cluster.local_devices == (5,)
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    assert distributed.find() is None
+
+
+def test_a_host_loads_its_own_rows_only() -> None:
+    loaded: dict[int, list[int]] = {0: [], 1: []}
+
+    class Recorded(Pictures):
+        def __init__(self, host: int):
+            self.host = host
+
+        def example(self, record: int, place: int) -> dict[str, np.ndarray]:
+            loaded[self.host].append(place)
+            return super().example(record, place)
+
+    for host, places in loaded.items():
+        stream = loader.train_batches(
+            Recorded(host), batch_size=8, seed=0, start_step=2, stop_step=5, host=loader.HostSlice(host, 2)
+        )
+        assert [len(batch["record"]) for batch in stream] == [4, 4, 4]
+        first = [2 * 8 + step * 8 + host * 4 for step in range(3)]
+        assert sorted(places) == [start + row for start in first for row in range(4)]
+
+
+def test_a_batch_that_every_host_has_whole_is_shared_out() -> None:
+    batch = {"x": np.arange(12).reshape(6, 2)}
+    parts = [loader.local_rows(batch, loader.HostSlice(index, 3))["x"] for index in range(3)]
+    np.testing.assert_array_equal(np.concatenate(parts), batch["x"])
