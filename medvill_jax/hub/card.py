@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,7 +38,7 @@ def model_card(
         card: what the writer knows: any of "name", "data", "metrics" (name -> number), "training" (a JSON-like
             configuration), "intended_use", "limits", "source".
     """
-    size = sum(_product(shape) for name, shape in arrays.items() if not name.endswith(("/mean", "/var")))
+    size = sum(math.prod(shape) for name, shape in arrays.items() if not name.endswith(("/mean", "/var")))
     lines = [
         f"# {card.get('name', 'MedViLL')}",
         "",
@@ -89,10 +90,3 @@ def _table(rows: Mapping[str, Any], head: tuple[str, str] = ("metric", "value"))
         shown = f"{value:.4g}" if isinstance(value, float) else str(value)
         lines.append(f"| {name} | {shown} |")
     return "\n".join(lines)
-
-
-def _product(shape: Sequence[int]) -> int:
-    size = 1
-    for side in shape:
-        size *= side
-    return size

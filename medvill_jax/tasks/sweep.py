@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medvill_jax.metrics.command import Parser
+from medvill_jax.metrics.figures import replace_file
 from medvill_jax.models.masks import KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -112,12 +114,11 @@ class Sweep:
         rows = list(self._rows())
         lines = ["| task | start | figure | mean | sd | seeds |", "|---|---|---|---|---|---|"]
         lines += [f"| {' | '.join(map(_shown, row))} |" for row in rows]
-        _replace(self.out / f"{TABLE}.md", "\n".join(lines) + "\n")
-        with (self.out / f".{TABLE}.csv.partial").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("task", "start", "figure", "mean", "sd", "seeds"))
-            writer.writerows(rows)
-        (self.out / f".{TABLE}.csv.partial").replace(self.out / f"{TABLE}.csv")
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([("task", "start", "figure", "mean", "sd", "seeds"), *rows])
+        self.out.mkdir(parents=True, exist_ok=True)
+        replace_file(self.out / f"{TABLE}.md", ("\n".join(lines) + "\n").encode())
+        replace_file(self.out / f"{TABLE}.csv", text.getvalue().encode())
 
     def _rows(self) -> Iterator[tuple[str, str, str, float | None, float | None, int]]:
         for task, start in dict.fromkeys((cell.task, cell.start) for cell in self.cells):
@@ -274,13 +275,6 @@ def _setting(text: str) -> tuple[str, str, str]:
 
 def _shown(value: object) -> str:
     return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 if __name__ == "__main__":

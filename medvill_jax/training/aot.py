@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import re
 import time
 from collections.abc import Callable
@@ -314,7 +315,7 @@ def _memory(program: Program, memory: Any) -> tuple[dict[str, int], int]:
         "parameters": _shard_bytes(program.state["params"]) + _shard_bytes(program.state["stats"]),
         "optimizer": _shard_bytes(program.state["opt"]),
         "batch": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.batch))
-        // max(1, _product(program.mesh)),
+        // math.prod(program.mesh.values()),
         "arguments": memory.argument_size_in_bytes,
         "new results": memory.output_size_in_bytes - memory.alias_size_in_bytes,
         "activations, temporaries": memory.temp_size_in_bytes,
@@ -326,20 +327,8 @@ def _memory(program: Program, memory: Any) -> tuple[dict[str, int], int]:
 
 def _shard_bytes(tree: Tree) -> int:
     """Bytes of one device's part of abstract arrays."""
-    total = 0
-    for leaf in jax.tree.leaves(tree):
-        size = leaf.dtype.itemsize
-        for part in leaf.sharding.shard_shape(leaf.shape):
-            size *= part
-        total += size
-    return total
-
-
-def _product(mesh: dict[str, int]) -> int:
-    size = 1
-    for part in mesh.values():
-        size *= part
-    return size
+    leaves = jax.tree.leaves(tree)
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def _refused(error: Exception, program: Program, topology: Topology) -> Exception:

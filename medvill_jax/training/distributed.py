@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 ENVIRONMENTS = ("gketpu", "gcetpu", "slurm", "ompi")
 # Process 0 may prepare data or write an export while the others wait; that it lives is watched all the time.
 LONG_SECONDS = 6 * 3600.0
-LOST_STATUS = 3
 # An error that hits all processes is better told by each of them: so long has one that hears of another's.
 OWN_WORDS_SECONDS = 1.0
 
@@ -188,7 +187,7 @@ def _free_port() -> str:
 
 
 def _leave_at_once(message: str, status: int) -> None:
-    if status == LOST_STATUS:
+    if status == rendezvous.LOST_STATUS:
         message += "; start all processes again, and the run goes on from its newest checkpoint"
     else:
         time.sleep(OWN_WORDS_SECONDS)

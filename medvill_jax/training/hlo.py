@@ -32,7 +32,6 @@ BITS = {
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
 # What moves no data of its own.
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while", "conditional", "call")
-
 # What takes parts of its first operand.
 PARTS = ("dynamic-slice", "slice", "gather")
 

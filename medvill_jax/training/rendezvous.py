@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from typing import Any
 
 RETRY_SECONDS = 0.2
+# The exit status of processes that lost another one.
+LOST_STATUS = 3
 # Only a machine that vanishes without a word needs these: its silence ends the connection after about 40 seconds.
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 6}
 
@@ -201,7 +203,7 @@ class Links:
             return message["lost"], message["status"]
         if "failed" in message:
             return f"{self._meeting.name(process)} stopped with an error, which its log tells", message["failed"]
-        return f"{self._meeting.name(process)} is gone", 3
+        return f"{self._meeting.name(process)} is gone", LOST_STATUS
 
 
 class _Line:
