@@ -6,6 +6,7 @@ processor. The compiler for TPUs is libtpu (`pip install -e '.[tpu]'`), which ru
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import re
@@ -136,13 +137,13 @@ def devices(topology: Topology) -> list[Any]:
         if len(here) < topology.size:
             raise TopologyError(f"topology={topology.name} needs {topology.size} CPU devices; JAX has {len(here)}")
         return here[: topology.size]
+    if importlib.util.find_spec("libtpu") is None:
+        raise TopologyError(f"topology={topology.name} needs libtpu: pip install -e '.[tpu]'")
     # Where a chip has two cores, they work as one device.
     options = {"chip_config_name": "megacore"} if topology.kind == "v4" else {}
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options).devices
     except (RuntimeError, NotImplementedError, ValueError) as error:
-        if "libtpu" in str(error) or "backend" in str(error):
-            raise TopologyError(f"topology={topology.name} needs libtpu: pip install -e '.[tpu]'") from error
         raise TopologyError(f"topology={topology.name}: {str(error).splitlines()[0]}") from error
     if len(found) != topology.size:
         raise TopologyError(f"topology={topology.name} has {len(found)} devices on {topology.size} chips")

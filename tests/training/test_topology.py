@@ -42,3 +42,9 @@ def test_the_environment_of_tpus() -> None:
 def test_more_cpu_devices_than_there_are() -> None:
     with pytest.raises(topology.TopologyError, match="needs 4096 CPU devices"):
         topology.devices(topology.parse("cpu:4096"))
+
+
+def test_without_its_compiler_a_tpu_slice_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(topology.TopologyError, match=r"topology=v5e:4x4 needs libtpu: pip install -e '\.\[tpu\]'"):
+        topology.devices(topology.parse("v5e:4x4"))
