@@ -82,7 +82,8 @@ def main(argv: Sequence[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     # Orbax warns of every checkpoint without figures, JAX tells of every platform that is not there.
     absl.logging.set_verbosity(absl.logging.ERROR)
-    logging.getLogger("jax").setLevel(logging.WARNING)
+    for noisy in ("jax", "fsspec", "gcsfs"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     if MODE.value == "compile":
         prepare_to_compile()
         compile_step(CONFIG.value)
@@ -120,12 +121,14 @@ def run_task() -> None:
 
     config = CONFIG.value
     try:
-        workdir = workdirs.local(WORKDIR.value) if WORKDIR.value else default_workdir()
+        workdir = workdirs.folder(WORKDIR.value) if WORKDIR.value else default_workdir()
     except workdirs.WorkdirError as error:
         fail(error)
-    logging.info("workdir: %s", workdir)
+    logging.info("workdir: %s", workdirs.home(workdir))
     first = distributed.is_first()
     try:
+        if "phantom" in config.data and not config.data.path and workdirs.is_mirror(workdir):
+            fail("the demo's data are made in a folder: give a --workdir outside a bucket, or --config.data.path")
         if not EVAL_ONLY.value:
             fields = config.to_dict()
             token = distributed.on_first("claim", lambda: workdirs.claim(workdir, fields, FREE_FIELDS))
@@ -140,7 +143,10 @@ def run_task() -> None:
     except (DataError, HubError, MissingExtra, ValueError, workdirs.WorkdirError) as error:
         fail(error)
     try:
-        figures = task.evaluate_best() if EVAL_ONLY.value else task.fit()
+        try:
+            figures = task.evaluate_best() if EVAL_ONLY.value else task.fit()
+        finally:
+            workdirs.publish(workdir)
     except (
         DataError,
         HubError,
@@ -153,11 +159,13 @@ def run_task() -> None:
     except OSError as error:
         fail(f"{error.strerror or error}: {error.filename or workdir}")
     if figures and first:
-        print("\n".join(task.closing_lines(figures)))
+        lines = task.closing_lines(figures)
         if (workdir / "metrics.jsonl").is_file():
-            print(f"figures of every step: {workdir / 'metrics.jsonl'}, curves: tensorboard --logdir={workdir}")
+            lines.append(f"figures of every step: {workdir / 'metrics.jsonl'}, curves: tensorboard --logdir={workdir}")
         if (workdir / "export").is_dir():
-            print(f"the model: {workdir / 'export'}, for medvill_jax.load, --config.init.checkpoint or conversion")
+            use = "for medvill_jax.load, --config.init.checkpoint or conversion"
+            lines.append(f"the model: {workdir / 'export'}, {use}")
+        print(workdirs.shown(workdir, "\n".join(lines)))
 
 
 def prepare_to_compile() -> None:
@@ -181,11 +189,11 @@ def compile_step(config: Any) -> None:
     from medvill_jax.metrics.command import MissingExtra
     from medvill_jax.tasks.base import FAKE
     from medvill_jax.training import aot, topology
+    from medvill_jax.training import workdir as workdirs
 
     task = task_class(config.task)
     if not hasattr(task, "program"):
         fail(f"{config.task} trains nothing, so there is no step to compile")
-    workdir = Path(WORKDIR.value) if WORKDIR.value else default_workdir()
     config.data.path = config.data.path or FAKE
     config.mesh.topology = TOPOLOGY.value
 
@@ -195,15 +203,18 @@ def compile_step(config: Any) -> None:
         return task(sized.lock(), workdir).program()
 
     try:
+        workdir = workdirs.folder(WORKDIR.value) if WORKDIR.value else default_workdir()
         target = topology.parse(TOPOLOGY.value)
         if SEARCH.value:
             report = aot.search(build, target, config.accumulate)
         else:
             report = aot.compile_report(build(config.batch_size), target)
-    except (aot.TooLargeError, DataError, HubError, MissingExtra, ValueError) as error:
+        written = report.write(workdir)
+        workdirs.publish(workdir)
+    except (aot.TooLargeError, DataError, HubError, MissingExtra, ValueError, workdirs.WorkdirError) as error:
         fail(error)
     print("\n".join(report.lines()))
-    print(f"\nthe same for programs: {report.write(workdir)}")
+    print(f"\nthe same for programs: {workdirs.shown(workdir, str(written))}")
 
 
 def ask_for_huge_pages() -> None:

@@ -21,6 +21,8 @@ EXTRAS = {
     "generate": ["pycocoevalcap>=1.2", "rouge-score>=0.1.2", "sacrebleu>=2.4"],
     # CheXbert F1 and RadGraph F1; their weights come from their authors. Brings PyTorch.
     "clinical": ["f1chexbert>=0.0.2", "radgraph>=0.1.18"],
+    # Data and workdirs in Google Cloud Storage, gs://...
+    "gcs": ["gcsfs>=2026.1"],
     "cuda": ["jax[cuda12]>=0.10"],
     # Also to compile for TPUs where there is none (--mode=compile): libtpu is the compiler.
     "tpu": ["jax[tpu]>=0.10"],
@@ -28,6 +30,8 @@ EXTRAS = {
 EXTRAS["test"] = [
     *EXTRAS["prep"],
     *EXTRAS["generate"],
+    *EXTRAS["gcs"],
+    "gcp-storage-emulator>=2024.8",
     "hypothesis>=6.100",
     # The released code computes its BLEU with it.
     "nltk>=3.9",
@@ -52,6 +56,7 @@ setup(
     packages=find_packages(include=["medvill_jax*", "data_prep*", "configs*"]),
     install_requires=[
         "absl-py>=2.1",
+        "etils[epath]>=1.12",
         "flax>=0.12",
         "grain>=0.2.18",
         "importlib_resources>=6.0",  # TFDS imports it without asking for it

@@ -4,7 +4,7 @@ import functools
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -38,6 +38,15 @@ def write_pairs(folder: Path, counts: dict[str, int]) -> Path:
     index = folder / "index.jsonl"
     index.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return index
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """The URL of a bucket that lies on this machine."""
+    from tests import gcs
+
+    with gcs.running() as url:
+        yield url
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "medvill_jax.batch": (set(), {"numpy", "jax"}),
     "medvill_jax.data": (
         {"medvill_jax.batch", "medvill_jax.data"},
-        {"numpy", "grain", "tokenizers", "transformers", "tensorflow_datasets", "cv2", "jax"},
+        {"numpy", "grain", "tokenizers", "transformers", "tensorflow_datasets", "cv2", "jax", "etils"},
     ),
     "medvill_jax.models": ({"medvill_jax.batch", "medvill_jax.models"}, {"jax", "flax", "numpy"}),
     "medvill_jax.decoding": ({"medvill_jax.batch", "medvill_jax.decoding"}, {"jax", "numpy"}),

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import io
 import json
 import warnings
 import zipfile
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 # Column order of the official MIMIC-CXR-JPG label files (mimic-cxr-2.0.0-chexpert.csv.gz).
 CHEXPERT_FINDINGS = (
@@ -62,7 +65,12 @@ COUNTED: dict[str, tuple[str, ...]] = {
     "report": (),
     "vqa": ("organ", "answer_type", "question_type", "phrase_type", "answer"),
 }
+_GCS = "gs://"
 _BUILT_BY = "python -m data_prep (see python -m data_prep --help)"
+
+
+# Of a prepared data set: a folder, or `gs://BUCKET/DATA`.
+Place = str | Path | epath.Path
 
 
 class DataError(Exception):
@@ -107,12 +115,30 @@ def features(label_names: tuple[str, ...] = CHEXPERT_FINDINGS, kind: str = "repo
     )
 
 
-def _builder(data_dir: str | Path) -> Any:
+def place(data_dir: Place) -> epath.Path:
+    """A prepared data set's folder, which may lie in a bucket, `gs://BUCKET/DATA`.
+
+    Raises:
+        DataError: what reads buckets is not installed, or does not know this kind of URL.
+    """
+    scheme, found, _ = str(data_dir).partition("://")
+    if found and f"{scheme}://" != _GCS:
+        raise DataError(f"{data_dir} is no folder; of buckets {_GCS} is known: mount others")
+    if found and importlib.util.find_spec("gcsfs") is None:
+        raise DataError(f"{data_dir} needs gcsfs: pip install -e '.[gcs]'")
+    return epath.Path(data_dir)
+
+
+def _builder(data_dir: Place) -> Any:
     """The read-only TFDS builder of a prepared data set; `DataError` if there is none at `data_dir`."""
-    path = Path(data_dir)
-    if not path.exists():
+    path = place(data_dir)
+    try:
+        there = path.exists()
+        missing = [name for name in ("dataset_info.json", "features.json") if not (path / name).is_file()]
+    except (OSError, ValueError) as error:  # what gcsfs raises: no credentials, no such bucket
+        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    if not there:
         raise DataError(f"there is no data set at {path}: make one with {_BUILT_BY}")
-    missing = [name for name in ("dataset_info.json", "features.json") if not (path / name).is_file()]
     if missing:
         raise DataError(
             f"{path} is not a prepared data set (no {' and no '.join(missing)} in it): make one with {_BUILT_BY}"
@@ -141,13 +167,13 @@ def _builder(data_dir: str | Path) -> Any:
     return builder
 
 
-def splits(data_dir: str | Path) -> dict[str, int]:
+def splits(data_dir: Place) -> dict[str, int]:
     """Split name -> number of records, in the order of `SPLITS`; empty splits are not on disk and not listed."""
     infos = _builder(data_dir).info.splits
     return {name: int(infos[name].num_examples) for name in SPLITS if name in infos and infos[name].num_examples}
 
 
-def open_split(data_dir: str | Path, split: str) -> Any:
+def open_split(data_dir: Place, split: str) -> Any:
     """A random-access source (`len`, `[i]`) of the records of one split, image decoding skipped.
 
     Each record is a dict with the keys of `features`: `image` encoded `bytes`; `id`, `study_id`, `subject_id`, `text`
@@ -164,7 +190,8 @@ def open_split(data_dir: str | Path, split: str) -> Any:
     import tensorflow_datasets as tfds
 
     damaged = f"copy {data_dir} again, or prepare it again with {_BUILT_BY}"
-    missing = [Path(path).name for path in infos[split].filepaths if not Path(path).is_file()]
+    names = {path.name for path in place(data_dir).iterdir()}
+    missing = [name for path in infos[split].filepaths if (name := Path(path).name) not in names]
     if missing:
         raise DataError(f"{data_dir} lacks {len(missing)} of its record files, {missing[0]} for one: {damaged}")
     source = _Source(
@@ -194,28 +221,28 @@ class _Source:
             raise DataError(self._damaged) from error
 
 
-def label_names(data_dir: str | Path) -> tuple[str, ...]:
+def label_names(data_dir: Place) -> tuple[str, ...]:
     """The names of the columns of `labels`, in order."""
     return tuple(_builder(data_dir).info.metadata["label_names"])
 
 
-def kind(data_dir: str | Path) -> str:
+def kind(data_dir: Place) -> str:
     """The kind of the records, a key of `EXTRAS`."""
     return str((_builder(data_dir).info.metadata or {}).get("kind", "report"))
 
 
-def answers(data_dir: str | Path) -> tuple[str, ...]:
+def answers(data_dir: Place) -> tuple[str, ...]:
     """The answer vocabulary of a VQA data set: the answers of its training questions, most frequent first."""
-    path = Path(data_dir) / ANSWERS_FILE
+    path = place(data_dir) / ANSWERS_FILE
     if kind(data_dir) != "vqa" or not path.is_file():
         raise DataError(f"{data_dir} has no answers: prepare a VQA data set with python -m data_prep vqa_rad")
     return tuple(json.loads(path.read_text("utf-8")))
 
 
-def tokenizer_path(data_dir: str | Path) -> Path:
+def tokenizer_path(data_dir: Place) -> epath.Path:
     """The vocabulary file stored with the data set."""
     _builder(data_dir)
-    path = Path(data_dir) / TOKENIZER_FILE
+    path = place(data_dir) / TOKENIZER_FILE
     if not path.is_file():
         raise DataError(f"{data_dir} has no {TOKENIZER_FILE}: prepare it again with {_BUILT_BY}")
     return path
@@ -231,7 +258,7 @@ def text_hash(text: str | bytes) -> int:
 NO_TEXT = text_hash("")
 
 
-def _scan(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:
+def _scan(data_dir: Place, split: str) -> dict[str, np.ndarray]:
     source = open_split(data_dir, split)
     labels = np.empty((len(source), len(label_names(data_dir))), np.int8)  # [n, C]
     hashes = np.empty(len(source), np.uint64)  # [n]
@@ -241,7 +268,7 @@ def _scan(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:
     return {"labels": labels, "text_hash": hashes}
 
 
-def read_columns(data_dir: str | Path, split: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+def read_columns(data_dir: Place, split: str, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Text features of every record of a split: name -> unicode `[n]`, row i being record i of `open_split`.
 
     Reads through all record files, but decodes no image.
@@ -267,7 +294,7 @@ def read_columns(data_dir: str | Path, split: str, names: Sequence[str]) -> dict
     return {name: np.asarray(column, str) for name, column in columns.items()}
 
 
-def write_index(data_dir: str | Path) -> dict[str, int]:
+def write_index(data_dir: Place) -> dict[str, int]:
     """Writes `index/{split}.npz` for every split, so that ITM negatives are drawn without reading images.
 
     Returns split name -> number of records, counted by reading every one of them back.
@@ -280,25 +307,25 @@ def write_index(data_dir: str | Path) -> dict[str, int]:
     return counts
 
 
-def save_index(data_dir: str | Path, split: str, labels: np.ndarray, text_hash: np.ndarray) -> None:
+def save_index(data_dir: Place, split: str, labels: np.ndarray, text_hash: np.ndarray) -> None:
     """Writes `index/{split}.npz` from `labels` int8 `[n, C]` and `text_hash` uint64 `[n]`, in the order of records."""
     folder = Path(data_dir) / INDEX_DIR
     folder.mkdir(exist_ok=True)
     np.savez(folder / f"{split}.npz", labels=labels.astype(np.int8), text_hash=text_hash.astype(np.uint64))
 
 
-def read_index(data_dir: str | Path, split: str) -> dict[str, np.ndarray]:
+def read_index(data_dir: Place, split: str) -> dict[str, np.ndarray]:
     """`labels` int8 `[n, C]` and `text_hash` uint64 `[n]` of a split, row i being record i of `open_split`.
 
     Reads `index/{split}.npz`; where that file is absent the records are scanned instead (nothing is written, since the
     data may lie on a read-only disk).
     """
-    path = Path(data_dir) / INDEX_DIR / f"{split}.npz"
+    path = place(data_dir) / INDEX_DIR / f"{split}.npz"
     if not path.is_file():
         return _scan(data_dir, split)
     there = splits(data_dir)
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             index = {"labels": stored["labels"], "text_hash": stored["text_hash"]}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is damaged: delete it, and it is made again from the records") from error

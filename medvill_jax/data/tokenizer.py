@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import tokenizers
+from etils import epath
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from medvill_jax.data.records import DataError
@@ -47,9 +48,9 @@ class Tokenizer:
         self.special_ids = tuple(vocab[token] for token in SPECIAL_TOKENS)
 
     @classmethod
-    def from_file(cls, path: str | Path) -> Tokenizer:
+    def from_file(cls, path: str | Path | epath.Path) -> Tokenizer:
         """Reads a `vocab.txt` (one token per line, id = line number from 0) or a `tokenizer.json`."""
-        path = Path(path)
+        path = epath.Path(path)
         if not path.is_file():
             raise DataError(f"there is no vocabulary file at {path}")
         if path.suffix == ".json":
@@ -106,13 +107,13 @@ class Tokenizer:
         Path(path).write_bytes("".join(token + "\n" for token in self._tokens).encode())
 
 
-def load_tokenizer(source: str | Path) -> Tokenizer:
+def load_tokenizer(source: str | Path | epath.Path) -> Tokenizer:
     """A tokenizer from a `vocab.txt`, a `tokenizer.json`, a folder with either, or a Hugging Face model name.
 
     Only a name that is no path here is looked up through `transformers.AutoTokenizer`, which may use the network.
     Raises `DataError` if nothing is found, or if it is no lower-casing WordPiece.
     """
-    path = Path(source)
+    path = epath.Path(source)
     if path.is_dir():
         for name in ("vocab.txt", "tokenizer.json"):
             if (path / name).is_file():
@@ -173,7 +174,7 @@ def _bert(vocab: dict[str, int]) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def _read_json(path: Path) -> tokenizers.Tokenizer:
+def _read_json(path: epath.Path) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # `tokenizers` raises bare Exception

@@ -6,8 +6,10 @@ refuses pickles that hold code; torch is imported only for those.
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -19,6 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from medvill_jax.hub.errors import HubError
+from medvill_jax.training import bucket
 
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
@@ -30,6 +33,8 @@ STANDARD_NAMES = (
     "pytorch_model.bin",
 )
 EXPORT_FORMAT = "medvill_jax"
+# Of buckets; each ends with this process.
+_copies: list[tempfile.TemporaryDirectory[str]] = []
 # Where training scripts keep the weights inside a larger dictionary.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _SAFETENSORS_DTYPES = {
@@ -44,6 +49,35 @@ _SAFETENSORS_DTYPES = {
     "U8": "uint8",
     "BOOL": "bool",
 }
+
+
+def here(path: str | Path) -> Path:
+    """A path on this host: the same, or a copy, as long as this process lives, of what lies under `gs://BUCKET/PATH`.
+
+    Raises:
+        HubError: the bucket cannot be read.
+    """
+    if not str(path).startswith(f"{bucket.SCHEME}://"):
+        return Path(path)
+    return _fetched(str(path).rstrip("/"))
+
+
+@functools.cache
+def _fetched(url: str) -> Path:
+    temporary = tempfile.TemporaryDirectory(prefix="medvill_jax-", ignore_cleanup_errors=True)
+    _copies.append(temporary)
+    name = url.rpartition("/")[2]
+    folder = Path(temporary.name) / name
+    folder.mkdir()
+    try:
+        bucket.fetch(url, folder)
+    except bucket.BucketError as error:
+        raise HubError(str(error)) from error
+    found = list(folder.iterdir())
+    if not found:
+        raise HubError(f"there is nothing at {url}")
+    # What was one file lies in the folder under its own name.
+    return folder / name if [path.name for path in found] == [name] and found[0].is_file() else folder
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from medvill_jax.hub.errors import Allowed, HubError, raise_all
 from medvill_jax.hub.export import read_export
-from medvill_jax.hub.files import is_export, read_source
+from medvill_jax.hub.files import here, is_export, read_source
 from medvill_jax.hub.importer import parts_of
 from medvill_jax.hub.match import HEADS, POSITIONS, match, recognise_source
 from medvill_jax.hub.names import HF_BERT, UPSTREAM
@@ -86,12 +86,12 @@ def load_init(
     notes: list[str] = []
     for path, what, parts in ((bert, "init.bert", BERT_PARTS), (resnet, "init.resnet", RESNET_PARTS)):
         if path:
-            found, remarks = _partial(Path(path), what, parts, shapes, allowed, config)
+            found, remarks = _partial(here(path), what, parts, shapes, allowed, config)
             loaded |= found
             notes += remarks
             origin |= dict.fromkeys(found, str(path))
     if checkpoint:
-        loaded, remarks = _whole(Path(checkpoint), shapes, allowed, config)
+        loaded, remarks = _whole(here(checkpoint), shapes, allowed, config)
         notes += remarks
         origin = dict.fromkeys(loaded, str(checkpoint))
     merged = {name: loaded.get(name, array) for name, array in targets.items()}

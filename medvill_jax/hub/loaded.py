@@ -17,6 +17,7 @@ from medvill_jax.decoding.rules import Decoded
 from medvill_jax.hub import generation
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import Export, read_export
+from medvill_jax.hub.files import here
 from medvill_jax.hub.generation import Words, Writing
 from medvill_jax.hub.names import UPSTREAM
 from medvill_jax.hub.trees import expected, flatten, functional, nest, part_of
@@ -433,7 +434,7 @@ def load(path: str | Path, *, compat: str | Compat | None = None, dtype: str = "
     """The model of an export.
 
     Args:
-        path: the folder.
+        path: the folder, or `gs://BUCKET/FOLDER`.
         compat: "upstream" for the released code's behaviour at the stage the checkpoint comes from, "clean" for ours,
             or the switches themselves; None keeps what the export says.
         dtype: of computation.
@@ -442,7 +443,7 @@ def load(path: str | Path, *, compat: str | Compat | None = None, dtype: str = "
         HubError: no export there, or a damaged one.
         ValueError: unknown compat.
     """
-    export = read_export(Path(path))
+    export = read_export(here(path))
     config = export.config
     if isinstance(compat, str):
         compat = Compat.named(compat, export.stage if export.stage in UPSTREAM else "pretraining")

@@ -24,11 +24,13 @@ from medvill_jax.data.examples import HostBatch
 from medvill_jax.data.tokenizer import Tokenizer, load_tokenizer
 from medvill_jax.data.transforms import Crop
 from medvill_jax.hub.export import HEADS, VOCAB_FILE, write_export
+from medvill_jax.hub.files import here
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.finetuned import Finetuned, HeadsConfig
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import Medvill, sample_cells
 from medvill_jax.tasks import setup
+from medvill_jax.training import workdir as workdirs
 from medvill_jax.training.aot import Program
 from medvill_jax.training.flops import TRAINING, forward_flops
 from medvill_jax.training.policy import Tree, frozen_names, path_name
@@ -183,7 +185,7 @@ class Task(abc.ABC):
         extra = {} if self.fake else self.export_extra(state)
         if jax.process_index():
             return
-        data = Path(self.config.data.path)
+        data = records.place(self.config.data.path)
         training = self.config.to_dict()
         training["data"]["path"] = data.name  # where it lay on this machine is nobody's business
         sizes = {} if self.fake else records.splits(data)
@@ -203,7 +205,7 @@ class Task(abc.ABC):
             },
             extra={"step": step, **extra},
         )
-        log.info("exported the checkpoint of step %d to %s", step, self.workdir / EXPORT_DIR)
+        log.info("exported the checkpoint of step %d to %s", step, workdirs.home(self.workdir) / EXPORT_DIR)
 
     def records_options(self, split: str, *, train: bool = False) -> dict[str, Any]:
         """The arguments of every kind of `data.examples.Records`, but for what is the task's own."""
@@ -211,7 +213,7 @@ class Task(abc.ABC):
         crops = train and config.data.augment
         source, rows = self._rows(split, train=train)
         return {
-            "data_dir": Path(config.data.path),
+            "data_dir": records.place(config.data.path),
             "split": source,
             "rows": rows,
             "tokenizer": self.tokenizer,
@@ -318,10 +320,11 @@ def _tokenizer(config: setup.Config) -> Tokenizer:
             "or use --config=configs/pretrain.py:phantom, or --config.data.path=fake for random arrays"
         )
     # Weights know words by number, so an export's words come with its weights.
-    with_weights = Path(config.init.checkpoint) / VOCAB_FILE
-    if not config.data.tokenizer and config.init.checkpoint and with_weights.is_file():
-        return load_tokenizer(with_weights)
-    return load_tokenizer(config.data.tokenizer or records.tokenizer_path(Path(config.data.path)))
+    if not config.data.tokenizer and config.init.checkpoint:
+        with_weights = here(config.init.checkpoint) / VOCAB_FILE
+        if with_weights.is_file():
+            return load_tokenizer(with_weights)
+    return load_tokenizer(config.data.tokenizer or records.tokenizer_path(config.data.path))
 
 
 def _frozen_parts(names: list[str], frozen: frozenset[str]) -> frozenset[str]:

@@ -23,6 +23,7 @@ from medvill_jax.data.tokenizer import load_tokenizer
 from medvill_jax.data.transforms import text_slots
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import VOCAB_FILE
+from medvill_jax.hub.files import here
 from medvill_jax.hub.loaded import load
 from medvill_jax.metrics import classification
 from medvill_jax.metrics.figures import write_figures
@@ -56,10 +57,9 @@ class Task:
             raise records.DataError("no data: set --config.data.path=DATA to a prepared data set")
         self.config, self.workdir = config, workdir
         self._model = load(config.init.checkpoint)
-        vocabulary = Path(config.init.checkpoint) / VOCAB_FILE
+        vocabulary = here(config.init.checkpoint) / VOCAB_FILE
         self._tokenizer = load_tokenizer(
-            config.data.tokenizer
-            or (vocabulary if vocabulary.is_file() else records.tokenizer_path(Path(config.data.path)))
+            config.data.tokenizer or (vocabulary if vocabulary.is_file() else records.tokenizer_path(config.data.path))
         )
         self.names = records.label_names(config.data.path)
         self._prompts = [self._sentences(name) for name in self.names]
@@ -72,7 +72,7 @@ class Task:
         """Scores every example of `config.eval.split`."""
         config, split = self.config, self.config.eval.split
         held_out = LabelRecords(
-            Path(config.data.path),
+            records.place(config.data.path),
             split,
             report=False,
             tokenizer=self._tokenizer,

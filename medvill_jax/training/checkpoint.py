@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from medvill_jax.training import distributed
@@ -29,6 +30,8 @@ from medvill_jax.training.policy import path_name
 log = logging.getLogger(__name__)
 
 CHECKSUMS_FILE = "checksums.json"
+# Orbax's, in buckets.
+COMMIT_SUCCESS_FILE = "commit_success.txt"
 
 
 class CheckpointError(Exception):
@@ -94,9 +97,12 @@ class _Manager(ocp.CheckpointManager):
 class Checkpoints:
     """The checkpoints of one run, under `directory`; every process has them, and calls every method together."""
 
-    def __init__(self, directory: Path, keep: Keep, *, read_only: bool = False):
+    def __init__(self, directory: Path | epath.Path, keep: Keep, *, read_only: bool = False):
         self._keep = keep
-        self._directory = directory
+        in_bucket = "://" in str(directory)
+        self._directory = directory = epath.Path(directory if in_bucket else Path(directory).absolute())
+        # Buckets keep checksums of their objects themselves.
+        self._sealed = None if in_bucket else Path(directory)
         self._damaged: set[int] = set()
         policy = preservation_policy.AnyPreservationPolicy(
             [
@@ -107,7 +113,7 @@ class Checkpoints:
             ]
         )
         self._manager = _Manager(
-            directory.absolute(),
+            directory,
             item_handlers={"state": ocp.StandardCheckpointHandler(), "position": ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy,
@@ -247,17 +253,24 @@ class Checkpoints:
         except Exception as error:  # whatever Orbax, TensorStore and the file system raise
             full = any(part in str(error) for part in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)))
             what = "the disk is full" if full else str(error).split("\n")[0][:300]
-            there = sorted(int(path.name) for path in self._directory.iterdir() if path.name.isdigit())
+            there = self._complete()
             raise CheckpointError(
                 f"a checkpoint cannot be written under {self._directory}: {what}. "
                 + (f"The one of step {there[-1]} is complete" if there else "None is complete yet")
                 + "; with room, the same command goes on from it"
             ) from error
 
+    def _complete(self) -> list[int]:
+        """Steps that are complete as the files tell it, oldest first."""
+        named = [path for path in self._directory.iterdir() if path.name.isdigit()]
+        if self._sealed is None:  # nothing is renamed in a bucket; the last object of a checkpoint makes it complete
+            named = [path for path in named if (path / COMMIT_SUCCESS_FILE).exists()]
+        return sorted(int(path.name) for path in named)
+
     def _seal(self) -> None:
         """Orbax calls this in its thread when all files of a step are written, before their folder gets its name."""
-        if jax.process_index() == 0:
-            for folder in self._directory.glob("*.orbax-checkpoint-tmp*"):
+        if jax.process_index() == 0 and self._sealed is not None:
+            for folder in self._sealed.glob("*.orbax-checkpoint-tmp*"):
                 (folder / CHECKSUMS_FILE).write_text(json.dumps(_checksums(folder), indent=1) + "\n")
 
     def _look(self, before: int | None) -> str:
@@ -266,7 +279,7 @@ class Checkpoints:
         for step in reversed(self.steps()):
             if before is not None and step >= before:
                 continue
-            what = _damage(self._directory / f"{step:08d}")
+            what = None if self._sealed is None else _damage(self._sealed / f"{step:08d}")
             if what is None:
                 return json.dumps((step, damage))
             damage.append((step, what))

@@ -21,6 +21,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from medvill_jax.batch import Batch
 from medvill_jax.training import distributed
+from medvill_jax.training import workdir as workdirs
 from medvill_jax.training.checkpoint import Checkpoints
 from medvill_jax.training.feed import Feed
 from medvill_jax.training.policy import Tree
@@ -155,6 +156,7 @@ def train(
                     log.info("step %d held out: %s", step, _figures_line(figures))
                 if saves or evaluates:
                     with clock.paused():
+                        workdirs.publish(workdir, patient=True)
                         checkpoints.save(step, state, {"next_example": step * config.batch_size}, figures)
             checkpoints.wait()
         if stopping and step < config.steps:

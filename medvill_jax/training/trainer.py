@@ -11,14 +11,14 @@ import jax
 
 from medvill_jax.batch import Batch, BatchSpec
 from medvill_jax.training import loop, sharding, step, topology
+from medvill_jax.training import workdir as workdirs
+from medvill_jax.training.bucket import CHECKPOINT_DIR
 from medvill_jax.training.checkpoint import Checkpoints, Keep
 from medvill_jax.training.optimizer import OptimizerConfig, adamw
 from medvill_jax.training.policy import Tree, tree_names
 from medvill_jax.training.workdir import WorkdirError
 
 log = logging.getLogger(__name__)
-
-CHECKPOINT_DIR = "checkpoints"
 
 WarmStart = Callable[[Tree, Tree], tuple[Tree, Tree]]
 
@@ -122,7 +122,8 @@ class Trainer:
             Whether the run is complete (or else was stopped by a signal), and the held-out figures of its last step,
             None if it was stopped or too short to be evaluated.
         """
-        checkpoints = Checkpoints(self._workdir / CHECKPOINT_DIR, self._config.keep)
+        directory = workdirs.home(self._workdir) / CHECKPOINT_DIR
+        checkpoints = Checkpoints(directory, self._config.keep)
         try:
             restored = checkpoints.restore_newest(self.abstract_state)
             if restored is None:
@@ -130,7 +131,7 @@ class Trainer:
             else:
                 state, position = restored
                 start = position["next_example"] // self._config.loop.batch_size
-                log.info("resuming at step %d from %s", start, self._workdir / CHECKPOINT_DIR)
+                log.info("resuming at step %d from %s", start, directory)
             state, figures = loop.train(
                 state, self._step, batches(start), evaluate, checkpoints, self._config.loop, self._workdir
             )
@@ -164,9 +165,9 @@ class Trainer:
         Raises:
             WorkdirError: there is none.
         """
-        directory = self._workdir / CHECKPOINT_DIR
+        directory = workdirs.home(self._workdir) / CHECKPOINT_DIR
         if not directory.is_dir():
-            raise WorkdirError(f"no checkpoints under {self._workdir}; train there first, or name another --workdir")
+            raise WorkdirError(f"no checkpoints under {directory.parent}; train there first, or name another --workdir")
         checkpoints = Checkpoints(directory, self._config.keep, read_only=True)
         try:
             best = checkpoints.best_step()

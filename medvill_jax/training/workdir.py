@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is, who is at work in it, and whether all processes see the same one."""
+"""The folder of a run: where it lies, whose it is, who is at work in it, and whether all processes see the same one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from etils import epath
+
+from medvill_jax.training import bucket, distributed
+
 log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
@@ -24,27 +28,83 @@ SHARED_SECONDS = 60.0
 
 # Open files, whose locks last as long as this process.
 _locks: list[IO[str]] = []
+# Folders that stand for runs in buckets, and the tokens of those that this process has claimed.
+_mirrors: dict[Path, bucket.Mirror] = {}
+_claimed: dict[Path, str] = {}
 
 
 class WorkdirError(Exception):
     """The workdir is another run's, in use, or none; the message says what to do."""
 
 
-def local(path: str) -> Path:
-    """A folder in a file system; `WorkdirError` for a bucket's URL, which as a path would be a folder of that name."""
-    _, found, rest = path.partition("://")
-    if found:
+def folder(name: str) -> Path:
+    """The folder of a run on this host: the path of that name, or for `gs://BUCKET/RUN` one that mirrors it.
+
+    Raises:
+        WorkdirError: the bucket cannot be read, or the URL is of another kind.
+    """
+    scheme, found, _ = name.partition("://")
+    if not found:
+        return Path(name)
+    if scheme != bucket.SCHEME:
         raise WorkdirError(
-            f"--workdir={path} is no folder; mount the bucket (for gs://, gcsfuse {rest.split('/')[0]} /mnt/bucket) "
-            "on all hosts and give the path under it"
+            f"--workdir={name} is no folder; of buckets gs:// is known: mount others on all hosts, and give the path "
+            "under the mount"
         )
-    return Path(path)
+    try:
+        mirror = bucket.Mirror(name)
+    except bucket.BucketError as error:
+        raise WorkdirError(f"--workdir: {error}") from error
+    _mirrors[mirror.folder] = mirror
+    return mirror.folder
+
+
+def is_mirror(workdir: Path) -> bool:
+    """Whether a folder stands for a run in a bucket."""
+    return workdir in _mirrors
+
+
+def home(workdir: Path) -> epath.Path:
+    """Where the run of a folder lies, for all hosts: the folder itself, or its place in a bucket."""
+    mirror = _mirrors.get(workdir)
+    return epath.Path(workdir) if mirror is None else mirror.home
+
+
+def shown(workdir: Path, text: str) -> str:
+    """A text for a person in which a mirrored folder has its bucket's name."""
+    mirror = _mirrors.get(workdir)
+    return text if mirror is None else text.replace(str(workdir), mirror.url)
+
+
+def publish(workdir: Path, *, patient: bool = False) -> None:
+    """Sends what process 0 has written in a mirrored folder to its bucket; nothing to do for others.
+
+    Args:
+        workdir: as `folder` gave it.
+        patient: there is another time, so a bucket that cannot be written is only warned of.
+
+    Raises:
+        WorkdirError: the bucket cannot be written, or another run has claimed the workdir since.
+    """
+    mirror = _mirrors.get(workdir)
+    if mirror is None or not distributed.is_first():
+        return
+    token = _claimed.get(workdir)
+    try:
+        if token is not None and (mirror.home / TOKEN_FILE).read_text() != token:
+            raise WorkdirError(f"another run has been started in {mirror.url}; this one ends")
+        mirror.send()
+    except (bucket.BucketError, OSError) as error:
+        if not patient:
+            raise WorkdirError(str(error)) from error
+        log.warning("%s; tried again with the next checkpoint", error)
 
 
 def claim(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> str:
     """Makes a workdir this process's own: locks it, and writes the configuration or checks that it is the same run.
 
-    The lock ends with the process, however it ends. To be called by process 0 alone.
+    The lock ends with the process, however it ends. Buckets know no locks: there the newest claim holds, and a run that
+    was at work ends with its next checkpoint. To be called by process 0 alone.
 
     Args:
         workdir: made if absent.
@@ -70,6 +130,8 @@ def claim(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> st
     _write(path, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
     token = secrets.token_hex(8)
     _write(workdir / TOKEN_FILE, token)
+    publish(workdir)
+    _claimed[workdir] = token
     return token
 
 
@@ -86,7 +148,7 @@ def check_shared(workdir: Path, token: str, config: Mapping[str, Any], seconds: 
         WorkdirError: it does not show, or the configurations differ.
     """
     deadline = time.monotonic() + seconds
-    path = workdir / TOKEN_FILE
+    path = home(workdir) / TOKEN_FILE
     while not (path.is_file() and path.read_text() == token):
         if time.monotonic() > deadline:
             raise WorkdirError(
@@ -94,7 +156,7 @@ def check_shared(workdir: Path, token: str, config: Mapping[str, Any], seconds: 
                 "file system that all hosts share"
             )
         time.sleep(0.2)
-    written = json.loads((workdir / CONFIG_FILE).read_text())
+    written = json.loads((home(workdir) / CONFIG_FILE).read_text())
     if differing := _differing(written, json.loads(json.dumps(config)), ()):
         raise WorkdirError(
             f"this process on {socket.gethostname()} was not started with the configuration of process 0:\n"

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 
 from data_prep import vqa_rad
 from medvill_jax.data import records
 from medvill_jax.data.records import DataError
+from medvill_jax.data.tokenizer import load_tokenizer
+from tests import gcs
 
 
 def test_columns_lie_in_the_order_of_the_records(tiny_data: Path) -> None:
@@ -57,3 +60,35 @@ def test_columns_that_are_not_there(tiny_data: Path, names: tuple[str, ...]) -> 
         records.read_columns(tiny_data, "train", names)
     with pytest.raises(DataError, match="no split 'dev'"):
         records.read_columns(tiny_data, "dev", ("id",))
+
+
+def test_a_bucket_is_read_as_a_folder_is(bucket: str, tiny_data: Path) -> None:
+    url = f"{bucket}/records"
+    gcs.upload(tiny_data, url)
+    assert records.splits(url) == records.splits(tiny_data)
+    assert records.label_names(url) == records.label_names(tiny_data)
+    here, there = records.open_split(tiny_data, "train"), records.open_split(url, "train")
+    for i in range(len(here)):
+        assert {name: bytes(value) for name, value in here[i].items()} == {
+            name: bytes(value) for name, value in there[i].items()
+        }
+    for name, column in records.read_index(tiny_data, "train").items():
+        np.testing.assert_array_equal(records.read_index(url, "train")[name], column)
+    words = load_tokenizer(records.tokenizer_path(url))
+    assert words.tokens == load_tokenizer(records.tokenizer_path(tiny_data)).tokens
+
+
+def test_what_is_wrong_with_a_bucket_is_one_line(bucket: str, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match=f"there is no data set at {bucket}/nothing"):
+        records.splits(f"{bucket}/nothing")
+    with pytest.raises(DataError, match="gs://another/records"):
+        records.splits("gs://another/records")
+    gcs.upload(tiny_data, f"{bucket}/cut")
+    next(path for path in epath.Path(f"{bucket}/cut").iterdir() if "test.array_record" in path.name).unlink()
+    with pytest.raises(DataError, match="lacks 1 of its record files"):
+        records.open_split(f"{bucket}/cut", "test")
+    with pytest.raises(DataError, match="s3://bucket/records is no folder; of buckets gs:// is known"):
+        records.splits("s3://bucket/records")
+    monkeypatch.setattr(records.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"pip install -e '\.\[gcs\]'"):
+        records.splits(f"{bucket}/records")

@@ -18,6 +18,8 @@ from medvill_jax.data import records
 from medvill_jax.hub.export import read_export
 from medvill_jax.models.masks import KINDS
 from medvill_jax.tasks.pretrain import Task
+from medvill_jax.training import bucket as buckets
+from tests import gcs
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -36,7 +38,7 @@ TINY = [
 ]
 
 
-def command(data: Path | str, workdir: Path, *extra: str) -> list[str]:
+def command(data: Path | str, workdir: Path | str, *extra: str) -> list[str]:
     config = ["--config=configs/pretrain.py:small", f"--config.data.path={data}", f"--workdir={workdir}"]
     return [sys.executable, "run.py", *config, *TINY, *extra]
 
@@ -57,7 +59,8 @@ def figures(workdir: Path) -> list[dict]:
 
 
 def losses(workdir: Path) -> dict[int, tuple[float, float]]:
-    return {line["step"]: (line["train/loss"], line["train/grad_norm"]) for line in figures(workdir)}
+    lines = [line for line in figures(workdir) if "train/loss" in line]
+    return {line["step"]: (line["train/loss"], line["train/grad_norm"]) for line in lines}
 
 
 def interrupt_at(process: subprocess.Popen[str], workdir: Path, step: int, number: signal.Signals) -> None:
@@ -224,3 +227,33 @@ def check_run(config: ConfigDict, workdir: Path) -> None:
         "eval/mlm_loss_shuffled_images",
         "eval/mlm_loss_unigram",
     }
+
+
+@pytest.mark.slow
+def test_a_run_in_a_bucket_is_a_run_in_a_folder(bucket: str, tiny_data: Path, tmp_path: Path) -> None:
+    url = f"{bucket}/runs/pretrain"
+    gcs.upload(tiny_data, f"{bucket}/data")
+    more = ["--config.steps=4", "--config.eval.every_steps=4"]
+    here, there = command(tiny_data, tmp_path / "run", *more), command(f"{bucket}/data", url, *more)
+    for arguments in (here, there):
+        status, output = finish(arguments)
+        assert status == 0, output
+    assert f"figures of every step: {url}/metrics.jsonl" in output
+    assert f"the model: {url}/export" in output
+    assert "/tmp" not in output
+
+    run = tmp_path / "brought"
+    run.mkdir()
+    buckets.fetch(url, run, leave_out=("checkpoints",))
+    assert losses(run) == losses(tmp_path / "run")
+    ours, theirs = read_export(tmp_path / "run" / "export"), read_export(run / "export")
+    jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
+    assert medvill_jax.load(f"{url}/export").config == ours.config
+
+    status, output = finish([*there, "--eval_only"])
+    assert status == 0, output
+    assert "evaluating the best checkpoint, of step 4" in output
+
+    status, output = finish([*command("", f"{bucket}/demo"), "--config=configs/pretrain.py:phantom"])
+    assert status == 1
+    assert "error: the demo's data are made in a folder" in output

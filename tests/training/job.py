@@ -11,7 +11,6 @@ import argparse
 import logging
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -71,7 +70,7 @@ def sums(params: dict, stats: dict, batch: Any, key: jax.Array) -> tuple[dict, d
 def main() -> None:
     """One start of the run."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--workdir", required=True)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--checkpoint_every", type=int, default=5)
     parser.add_argument("--fsdp", type=int, default=1)
@@ -82,7 +81,8 @@ def main() -> None:
     parser.add_argument("--startup_timeout", type=float, default=60.0)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    for noisy in ("absl", "gcsfs", "fsspec"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     try:
         distributed.start_if_cluster(args.coordinator, args.num_processes, args.process_id, args.startup_timeout)
     except distributed.StartupError as error:
@@ -103,10 +103,11 @@ def fail(error: Exception, status: int) -> int:
 def run(args: argparse.Namespace) -> None:
     """To the end, or to a signal."""
     fields = {"steps": args.steps}
-    token = distributed.on_first("claim", lambda: workdir.claim(args.workdir, fields, ()))
-    workdir.check_shared(args.workdir, token, fields)
+    folder = workdir.folder(args.workdir)
+    token = distributed.on_first("claim", lambda: workdir.claim(folder, fields, ()))
+    workdir.check_shared(folder, token, fields)
     task = trainer.Trainer(
-        args.workdir,
+        folder,
         init=init,
         objective=step.Objective(sums, lambda batch: {"square": jnp.float32(BATCH)}, {"square": 1.0}),
         spec=SPEC,
@@ -131,14 +132,18 @@ def run(args: argparse.Namespace) -> None:
 
         return loader.to_device(paused(), task.batch_sharding)
 
-    complete, _ = task.fit(batches, lambda state: {})
+    try:
+        complete, _ = task.fit(batches, lambda state: {})
+    finally:
+        workdir.publish(folder)
     if not complete:
         return
     last, state, _ = task.best_state()
     state = task.to_host({"params": state["params"], "stats": state["stats"]})
     if distributed.is_first():
         leaves = jax.tree_util.tree_leaves_with_path(state)
-        np.savez(args.workdir / "final.npz", step=last, **{jax.tree_util.keystr(p): leaf for p, leaf in leaves})
+        np.savez(folder / "final.npz", step=last, **{jax.tree_util.keystr(p): leaf for p, leaf in leaves})
+    workdir.publish(folder)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,124 @@
+"""Runs whose workdir is a bucket, against an emulator: the tiny run of `job.py` in processes of its own."""
+
+import re
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from etils import epath
+
+from medvill_jax.training import bucket as buckets
+from medvill_jax.training import workdir as workdirs
+from tests.training import processes
+from tests.training.processes import JOB, SECONDS, Process
+
+STEPS = 16
+
+
+def start(url: str, log: Path, *extra: str, devices: int = 1) -> Process:
+    return Process([str(JOB), f"--workdir={url}", f"--steps={STEPS}", *extra], log, devices)
+
+
+def wait_for(text: str, process: Process) -> None:
+    deadline = time.monotonic() + SECONDS
+    while text not in process.output():
+        assert process.running(), process.output()
+        assert time.monotonic() < deadline, process.output()
+        time.sleep(0.01)
+
+
+def brought(url: str, folder: Path) -> Path:
+    """A run's files but for its checkpoints."""
+    folder.mkdir()
+    buckets.fetch(url, folder, leave_out=("checkpoints",))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run in a folder, never interrupted."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    process = processes.job(workdir, 1, f"--steps={STEPS}")
+    assert process.wait() == 0, process.output()
+    return workdir
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_in_a_bucket_is_the_whole_run_in_a_folder(bucket: str, whole: Path, tmp_path: Path) -> None:
+    url = f"{bucket}/runs/interrupted"
+    process = start(url, tmp_path / "log0", "--pause=0.3")
+    wait_for("step 7/", process)
+    process.send(signal.SIGTERM)
+    assert process.wait() == 0, process.output()
+    saved = re.search(r"SIGTERM: saved step (\d+) of 16; the same command goes on from here", process.output())
+    assert saved is not None
+
+    # The last object of a checkpoint makes it complete.
+    (epath.Path(url) / "checkpoints" / f"{int(saved[1]):08d}" / "commit_success.txt").unlink()
+    process = start(url, tmp_path / "log1", "--pause=0.3")
+    wait_for("step 12/", process)
+    assert "resuming at step 5 from gs://" in process.output()
+    process.send(signal.SIGKILL)
+    assert process.wait() < 0
+
+    process = start(url, tmp_path / "log2")
+    assert process.wait() == 0, process.output()
+    # The kill may have come before the last object of step 10.
+    assert re.search(r"resuming at step (5|10) from gs://", process.output())
+    found = brought(url, tmp_path / "run")
+    processes.assert_params_equal(processes.final(found), processes.final(whole))
+    assert processes.losses(found) == processes.losses(whole)
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_bucket_and_nothing_else(bucket: str, whole: Path, tmp_path: Path) -> None:
+    url = f"{bucket}/runs/two"
+    cluster = [f"--coordinator={processes.free_address()}", "--num_processes=2"]
+    both = [start(url, tmp_path / f"log{number}", *cluster, f"--process_id={number}") for number in range(2)]
+    assert [process.wait() for process in both] == [0, 0], [process.output() for process in both]
+    found = brought(url, tmp_path / "run")
+    processes.assert_params_equal(processes.final(found), processes.final(whole), atol=1e-6)
+    np.testing.assert_array_equal(processes.seen(processes.final(found)), processes.seen(processes.final(whole)))
+
+
+@pytest.mark.slow
+def test_the_newest_of_two_runs_in_a_bucket_holds_it(bucket: str, tmp_path: Path) -> None:
+    url = f"{bucket}/runs/contested"
+    old = start(url, tmp_path / "log", "--pause=0.5", "--checkpoint_every=2")
+    wait_for("step 2/", old)
+    workdirs.claim(workdirs.folder(url), {"steps": STEPS}, ())
+    assert old.wait() == 1
+    assert old.errors() == [f"error: another run has been started in {url}; this one ends"]
+
+
+def test_what_changes_is_sent_and_what_goes_is_deleted(bucket: str) -> None:
+    url = f"{bucket}/runs/files"
+    workdir = workdirs.folder(f"{url}/")
+    assert workdirs.home(workdir) == epath.Path(url)
+    workdirs.claim(workdir, {"seed": 0}, ())
+    (workdir / "export").mkdir()
+    (workdir / "export" / "weights").write_bytes(b"1234")
+    (workdir / "metrics.jsonl").write_text("{}\n")
+    (workdir / "metrics.jsonl.tmp").write_text("not yet")
+    workdirs.publish(workdir)
+    (workdir / "metrics.jsonl").unlink()
+    (workdir / "export" / "weights").write_bytes(b"12345")
+    workdirs.publish(workdir)
+
+    again = workdirs.folder(url)
+    files = {path.relative_to(again).as_posix() for path in again.rglob("*") if path.is_file()}
+    assert files == {".token", "config.json", "export/weights"}
+    assert (again / "export" / "weights").read_bytes() == b"12345"
+    assert workdirs.shown(again, f"figures: {again}/metrics.json") == f"figures: {url}/metrics.json"
+    with pytest.raises(workdirs.WorkdirError, match="holds a run with another configuration"):
+        workdirs.claim(again, {"seed": 1}, ())
+
+
+def test_other_buckets_and_missing_readers_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(workdirs.WorkdirError, match="s3://bucket/run is no folder; of buckets gs:// is known"):
+        workdirs.folder("s3://bucket/run")
+    monkeypatch.setattr(buckets.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(workdirs.WorkdirError, match=r"pip install -e '\.\[gcs\]'"):
+        workdirs.folder("gs://bucket/run")
