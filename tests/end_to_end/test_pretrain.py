@@ -254,6 +254,7 @@ def test_a_run_in_a_bucket_is_a_run_in_a_folder(bucket: str, tiny_data: Path, tm
     assert status == 0, output
     assert "evaluating the best checkpoint, of step 4" in output
 
-    status, output = finish([*command("", f"{bucket}/demo"), "--config=configs/pretrain.py:phantom"])
+    demo = ["--config=configs/pretrain.py:phantom", f"--workdir={bucket}/demo"]
+    status, output = finish([sys.executable, "run.py", *demo])
     assert status == 1
     assert "error: the demo's data are made in a folder" in output
