@@ -4,8 +4,9 @@
 
 A cell of the grid is a start, a task and a seed. Starts are the attention masks of pre-training (`--masks`), and with
 `--scratch` fine-tuning without pre-training, with `--late` the CNN + BERT baseline without it, with
-`--pretrained=EXPORT` a model that is there already. Every run is a process of its own under DIR/runs, a `run.py` as one
-would type it, so the sweep can be stopped at any time and the same command goes on.
+`--pretrained=EXPORT` a model that is there already, and with `--image_encoder` that part of it under a fresh BERT. Every
+run is a process of its own under DIR/runs, a `run.py` as one would type it, so the sweep can be stopped at any time and
+the same command goes on.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ FIGURES = {
     "vqa": ("test/accuracy", "test/accuracy_closed", "test/accuracy_open"),
     "generate": ("test/clinical_micro_f1_14", "test/bleu4"),
 }
-SCRATCH, LATE, GIVEN = "scratch", "late fusion", "pretrained"
+SCRATCH, LATE, GIVEN, ENCODER = "scratch", "late fusion", "pretrained", "image encoder"
 TABLE = "table"
 
 _HELP = """\
@@ -85,6 +86,9 @@ class Sweep:
         starts = [*args.masks]
         starts += [name for name, wanted in ((SCRATCH, args.scratch), (LATE, args.late)) if wanted]
         starts += [GIVEN] if args.pretrained else []
+        starts += [ENCODER] if args.image_encoder else []
+        if args.image_encoder and not args.pretrained:
+            raise SweepError("--image_encoder is a part of a model: give --pretrained=EXPORT too")
         self.cells = [Cell(start, task, seed) for task in args.tasks for start in starts for seed in args.seeds]
         # Late fusion reads nothing but image and report, and writes none.
         self.cells = [cell for cell in self.cells if not (cell.start == LATE and cell.task == "generate")]
@@ -135,6 +139,8 @@ class Sweep:
             fields |= {"fusion": "late"} | ({"inputs": "image+report"} if cell.task == "classify" else {})
         elif cell.start == GIVEN:
             fields["init.checkpoint"] = self._args.pretrained.absolute()
+        elif cell.start == ENCODER:
+            fields["init.resnet"] = self._args.pretrained.absolute()
         elif cell.start != SCRATCH:
             name = f"pretrain-{cell.start}-seed{cell.seed}"
             export = self._workdir(name) / "export"
@@ -226,6 +232,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--scratch", action="store_true", help="also fine-tune without pre-training")
     out.add_argument("--late", action="store_true", help="also the CNN + BERT baseline, without pre-training")
     out.add_argument("--pretrained", type=Path, metavar="EXPORT", help="also fine-tune this model")
+    out.add_argument("--image_encoder", action="store_true", help="also its image encoder alone, under a fresh BERT")
     out.add_argument("--variant", choices=("", "small", "phantom"), default="", help="of all configurations")
     out.add_argument("--data", type=Path, metavar="DATA", help="prepared data; the phantom variant makes its own")
     out.add_argument("--finetune_data", type=Path, metavar="DATA", help="fine-tune and test on these instead")

@@ -81,6 +81,17 @@ def test_every_cell_runs_once_and_the_table_has_means(tmp_path: Path) -> None:
     assert again.commands == []
 
 
+def test_a_model_or_its_image_encoder_alone(tmp_path: Path) -> None:
+    runs, export = Runs(), tmp_path / "export"
+    given = grid(tmp_path, f"--pretrained={export}", "--image_encoder")
+    assert sweep.Sweep(sweep.parser().parse_args(given), runs).execute() == []
+    starts = {word for command in runs.commands for word in command if "config.init" in word}
+    assert starts == {f"--config.init.checkpoint={export}", f"--config.init.resnet={export}"}
+    assert {row["start"] for row in table(tmp_path / "out")} == {"pretrained", "image encoder"}
+    with pytest.raises(sweep.SweepError, match="give --pretrained=EXPORT too"):
+        sweep.Sweep(sweep.parser().parse_args(grid(tmp_path, "--image_encoder")), runs)
+
+
 def test_a_failed_run_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     runs = Runs(fails="pretrain-s2s")
     args = sweep.parser().parse_args(grid(tmp_path, "--masks=s2s,bar"))
