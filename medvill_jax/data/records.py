@@ -135,7 +135,7 @@ def _builder(data_dir: Place) -> Any:
     try:
         there = path.exists()
         missing = [name for name in ("dataset_info.json", "features.json") if not (path / name).is_file()]
-    except (OSError, ValueError) as error:  # what gcsfs raises: no credentials, no such bucket
+    except Exception as error:  # gcsfs, google.auth and aiohttp have types of their own
         raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
     if not there:
         raise DataError(f"there is no data set at {path}: make one with {_BUILT_BY}")

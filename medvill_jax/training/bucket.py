@@ -47,13 +47,13 @@ def fetch(url: str, folder: Path, *, leave_out: tuple[str, ...] = ()) -> None:
     Raises:
         BucketError: the bucket cannot be read.
     """
+    there = place(url)
     try:
-        there = place(url)
         if there.is_file():
             _fetch_file(there, folder / there.name)
         elif there.is_dir():
             _fetch_tree(there, folder, leave_out)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # gcsfs, google.auth and aiohttp have types of their own
         raise BucketError(f"{url} cannot be read: {_first_line(error)}") from error
 
 
@@ -95,6 +95,17 @@ class Mirror:
         fetch(self.url, self.folder, leave_out=(CHECKPOINT_DIR,))
         self._sent = self._state()
 
+    def read(self, name: str) -> str:
+        """The text of a file as it stands in the bucket.
+
+        Raises:
+            BucketError: it cannot be read.
+        """
+        try:
+            return (self.home / name).read_text()
+        except Exception as error:  # gcsfs, google.auth and aiohttp have types of their own
+            raise BucketError(f"{self.url}/{name} cannot be read: {_first_line(error)}") from error
+
     def send(self) -> None:
         """Writes what changed in the folder to the bucket, and deletes there what was deleted here.
 
@@ -111,7 +122,7 @@ class Mirror:
             for name in sorted(self._sent.keys() - now.keys()):
                 (self.home / name).unlink(missing_ok=True)
                 del self._sent[name]
-        except (OSError, ValueError) as error:
+        except Exception as error:  # as in `read`
             raise BucketError(f"{self.url} cannot be written: {_first_line(error)}") from error
 
     def _state(self) -> dict[str, tuple[int, int]]:

@@ -91,10 +91,10 @@ def publish(workdir: Path, *, patient: bool = False) -> None:
         return
     token = _claimed.get(workdir)
     try:
-        if token is not None and (mirror.home / TOKEN_FILE).read_text() != token:
+        if token is not None and mirror.read(TOKEN_FILE) != token:
             raise WorkdirError(f"another run has been started in {mirror.url}; this one ends")
         mirror.send()
-    except (bucket.BucketError, OSError) as error:
+    except bucket.BucketError as error:
         if not patient:
             raise WorkdirError(str(error)) from error
         log.warning("%s; tried again with the next checkpoint", error)
