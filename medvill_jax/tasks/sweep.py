@@ -5,8 +5,8 @@
 A cell of the grid is a start, a task and a seed. Starts are the attention masks of pre-training (`--masks`), and with
 `--scratch` fine-tuning without pre-training, with `--late` the CNN + BERT baseline without it, with
 `--pretrained=EXPORT` a model that is there already, and with `--image_encoder` that part of it under a fresh BERT.
-Every run is a process of its own under DIR/runs, a `run.py` as one would type it, so the sweep can be stopped at any time
-and the same command goes on.
+Every run is a process of its own under DIR/runs, a `run.py` as one would type it, so the sweep can be stopped at any
+time and the same command goes on.
 """
 
 from __future__ import annotations
