@@ -70,10 +70,10 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def default_workdir() -> Path:
+def default_workdir() -> str:
     """runs/CONFIG or runs/CONFIG-VARIANT."""
     path, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    return Path("runs") / "-".join(filter(None, (Path(path).stem, variant)))
+    return f"runs/{'-'.join(filter(None, (Path(path).stem, variant)))}"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -121,7 +121,7 @@ def run_task() -> None:
 
     config = CONFIG.value
     try:
-        workdir = workdirs.folder(WORKDIR.value) if WORKDIR.value else default_workdir()
+        workdir = workdirs.folder(WORKDIR.value or default_workdir())
     except workdirs.WorkdirError as error:
         fail(error)
     logging.info("workdir: %s", workdirs.home(workdir))
@@ -203,7 +203,7 @@ def compile_step(config: Any) -> None:
         return task(sized.lock(), workdir).program()
 
     try:
-        workdir = workdirs.folder(WORKDIR.value) if WORKDIR.value else default_workdir()
+        workdir = workdirs.folder(WORKDIR.value or default_workdir())
         target = topology.parse(TOPOLOGY.value)
         if SEARCH.value:
             report = aot.search(build, target, config.accumulate)

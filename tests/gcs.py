@@ -1,19 +1,18 @@
-"""Google Cloud Storage on this machine: an emulator for gcsfs, TensorStore and ArrayRecord.
-
-python tests/gcs.py PORT        serves until it is killed
-"""
+"""Google Cloud Storage on this machine: an emulator for gcsfs, TensorStore and ArrayRecord."""
 
 import contextlib
 import logging
-import os
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+from etils import epath
 from gcp_storage_emulator import server
 from gcp_storage_emulator.handlers import objects
+
+from medvill_jax.paths import copy_file, fetch
 
 BUCKET = "bucket"
 # Which variable each client looks for.
@@ -33,42 +32,30 @@ def _download_with_generation(request: Any, response: Any, storage: Any, *args: 
 objects.download = _download_with_generation
 
 
-def serve(port: int) -> server.Server:
-    """The emulator with one bucket, in memory."""
-    for noisy in ("gcp_storage_emulator", "gcsfs"):
-        logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    return server.create_server("localhost", port, in_memory=True, default_bucket=BUCKET)
-
-
 @contextlib.contextmanager
 def running() -> Iterator[str]:
     """A block in which `gs://bucket` lies on this machine, for this process and those that it starts; gives its URL."""
+    for noisy in ("gcp_storage_emulator", "gcsfs"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    before = {name: os.environ.get(name) for name in VARIABLES}
-    os.environ.update(dict.fromkeys(VARIABLES, f"http://localhost:{port}"))
-    started = serve(port)
-    started.start()
-    try:
-        yield f"gs://{BUCKET}"
-    finally:
-        started.stop()
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    with pytest.MonkeyPatch.context() as patch:
+        for name in VARIABLES:
+            patch.setenv(name, f"http://localhost:{port}")
+        with server.create_server("localhost", port, in_memory=True, default_bucket=BUCKET):
+            yield f"gs://{BUCKET}"
 
 
 def upload(folder: Path, url: str) -> None:
     """Copies a folder to a bucket."""
-    from etils import epath
-
     for path in folder.rglob("*"):
         if path.is_file():
-            (epath.Path(url) / path.relative_to(folder).as_posix()).write_bytes(path.read_bytes())
+            copy_file(epath.Path(path), epath.Path(url) / path.relative_to(folder).as_posix())
 
 
-if __name__ == "__main__":
-    serve(int(sys.argv[1])).run()
+def download(url: str, folder: Path) -> Path:
+    """Copies a run but for its checkpoints from a bucket to a new folder, and gives the folder."""
+    folder.mkdir()
+    fetch(url, folder, leave_out=("checkpoints",))
+    return folder

@@ -12,13 +12,14 @@ OURS = ("medvill_jax", "data_prep", "configs")
 RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "configs": ({"configs"}, {"ml_collections"}),
     "medvill_jax.batch": (set(), {"numpy", "jax"}),
+    "medvill_jax.paths": (set(), {"etils"}),
     "medvill_jax.data": (
-        {"medvill_jax.batch", "medvill_jax.data"},
+        {"medvill_jax.batch", "medvill_jax.paths", "medvill_jax.data"},
         {"numpy", "grain", "tokenizers", "transformers", "tensorflow_datasets", "cv2", "jax", "etils"},
     ),
     "medvill_jax.models": ({"medvill_jax.batch", "medvill_jax.models"}, {"jax", "flax", "numpy"}),
     "medvill_jax.decoding": ({"medvill_jax.batch", "medvill_jax.decoding"}, {"jax", "numpy"}),
-    "medvill_jax.training": ({"medvill_jax.batch", "medvill_jax.training"}, None),
+    "medvill_jax.training": ({"medvill_jax.batch", "medvill_jax.paths", "medvill_jax.training"}, None),
     "medvill_jax.metrics": ({"medvill_jax.metrics"}, None),
     "medvill_jax.tasks": (
         {
@@ -37,6 +38,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     ),
     "medvill_jax.hub": (
         {
+            "medvill_jax.paths",
             "medvill_jax.models",
             "medvill_jax.decoding",
             "medvill_jax.training",

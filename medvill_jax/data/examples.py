@@ -24,6 +24,7 @@ from medvill_jax.data.transforms import (
     square_image,
     text_slots,
 )
+from medvill_jax.paths import Place
 
 HostBatch = dict[str, np.ndarray]
 
@@ -47,7 +48,7 @@ class Records:
 
     def __init__(
         self,
-        data_dir: records.Place,
+        data_dir: Place,
         split: str,
         *,
         tokenizer: Tokenizer,
@@ -112,7 +113,7 @@ def _reports_apart(text_hash: np.ndarray) -> np.ndarray:
     return np.where(text_hash == records.NO_TEXT, len(same) + np.arange(len(same)), same)
 
 
-def _require_reports(text_hash: np.ndarray, data_dir: records.Place, split: str) -> None:
+def _require_reports(text_hash: np.ndarray, data_dir: Place, split: str) -> None:
     """`DataError` if records have labels only."""
     without = int((text_hash == records.NO_TEXT).sum())
     if without:
@@ -133,7 +134,7 @@ class PretrainRecords(Records):
         DataError: as `Records`, or a split in which nothing can be a negative.
     """
 
-    def __init__(self, data_dir: records.Place, split: str, *, mlm: MlmConfig, **others: Any):
+    def __init__(self, data_dir: Place, split: str, *, mlm: MlmConfig, **others: Any):
         super().__init__(data_dir, split, **others)
         _require_reports(self._index["text_hash"], data_dir, split)
         self._negatives = Negatives(self._index["labels"], self._index["text_hash"])
@@ -170,7 +171,7 @@ class ReportRecords(Records):
         others: as for `Records`.
     """
 
-    def __init__(self, data_dir: records.Place, split: str, *, mask: MlmConfig | None, **others: Any):
+    def __init__(self, data_dir: Place, split: str, *, mask: MlmConfig | None, **others: Any):
         super().__init__(data_dir, split, **others)
         _require_reports(self._index["text_hash"], data_dir, split)
         self._mask = mask
@@ -201,9 +202,7 @@ class LabelRecords(Records):
         targets, target_weights: float32 `[n, C]`, see `labels.targets`.
     """
 
-    def __init__(
-        self, data_dir: records.Place, split: str, *, report: bool, uncertain: str, absent: str, **others: Any
-    ):
+    def __init__(self, data_dir: Place, split: str, *, report: bool, uncertain: str, absent: str, **others: Any):
         super().__init__(data_dir, split, **others)
         if report:
             _require_reports(self._index["text_hash"], data_dir, split)
@@ -230,7 +229,7 @@ class PairRecords(Records):
             without a positive finding says nothing of what it shares with others, so its label set is its own.
     """
 
-    def __init__(self, data_dir: records.Place, split: str, **others: Any):
+    def __init__(self, data_dir: Place, split: str, **others: Any):
         super().__init__(data_dir, split, **others)
         _require_reports(self._index["text_hash"], data_dir, split)
         groups = label_groups(self._index["labels"])
@@ -265,7 +264,7 @@ class QuestionRecords(Records):
         answer_ids: int32 `[n]`, place of each answer in the vocabulary; -1 where it is not in it.
     """
 
-    def __init__(self, data_dir: records.Place, split: str, *, answers: Sequence[str], **others: Any):
+    def __init__(self, data_dir: Place, split: str, *, answers: Sequence[str], **others: Any):
         if records.kind(data_dir) != "vqa":
             raise records.DataError(f"{data_dir} holds no questions: prepare VQA data with python -m data_prep vqa_rad")
         super().__init__(data_dir, split, **others)

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import io
 import json
 import warnings
@@ -18,6 +17,9 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+
+from medvill_jax import paths
+from medvill_jax.paths import Place
 
 # Column order of the official MIMIC-CXR-JPG label files (mimic-cxr-2.0.0-chexpert.csv.gz).
 CHEXPERT_FINDINGS = (
@@ -65,12 +67,7 @@ COUNTED: dict[str, tuple[str, ...]] = {
     "report": (),
     "vqa": ("organ", "answer_type", "question_type", "phrase_type", "answer"),
 }
-_GCS = "gs://"
 _BUILT_BY = "python -m data_prep (see python -m data_prep --help)"
-
-
-# Of a prepared data set: a folder, or `gs://BUCKET/DATA`.
-Place = str | Path | epath.Path
 
 
 class DataError(Exception):
@@ -115,18 +112,12 @@ def features(label_names: tuple[str, ...] = CHEXPERT_FINDINGS, kind: str = "repo
     )
 
 
-def place(data_dir: Place) -> epath.Path:
-    """A prepared data set's folder, which may lie in a bucket, `gs://BUCKET/DATA`.
-
-    Raises:
-        DataError: what reads buckets is not installed, or does not know this kind of URL.
-    """
-    scheme, found, _ = str(data_dir).partition("://")
-    if found and f"{scheme}://" != _GCS:
-        raise DataError(f"{data_dir} is no folder; of buckets {_GCS} is known: mount others")
-    if found and importlib.util.find_spec("gcsfs") is None:
-        raise DataError(f"{data_dir} needs gcsfs: pip install -e '.[gcs]'")
-    return epath.Path(data_dir)
+def place(path: Place) -> epath.Path:
+    """`paths.place` of data, with a `DataError` for what it refuses."""
+    try:
+        return paths.place(path)
+    except paths.PathError as error:
+        raise DataError(str(error)) from error
 
 
 def _builder(data_dir: Place) -> Any:
@@ -136,7 +127,7 @@ def _builder(data_dir: Place) -> Any:
         there = path.exists()
         missing = [name for name in ("dataset_info.json", "features.json") if not (path / name).is_file()]
     except Exception as error:  # gcsfs, google.auth and aiohttp have types of their own
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise DataError(str(paths.unreachable(path, "read", error))) from error
     if not there:
         raise DataError(f"there is no data set at {path}: make one with {_BUILT_BY}")
     if missing:
@@ -294,7 +285,7 @@ def read_columns(data_dir: Place, split: str, names: Sequence[str]) -> dict[str,
     return {name: np.asarray(column, str) for name, column in columns.items()}
 
 
-def write_index(data_dir: Place) -> dict[str, int]:
+def write_index(data_dir: str | Path) -> dict[str, int]:
     """Writes `index/{split}.npz` for every split, so that ITM negatives are drawn without reading images.
 
     Returns split name -> number of records, counted by reading every one of them back.
@@ -307,7 +298,7 @@ def write_index(data_dir: Place) -> dict[str, int]:
     return counts
 
 
-def save_index(data_dir: Place, split: str, labels: np.ndarray, text_hash: np.ndarray) -> None:
+def save_index(data_dir: str | Path, split: str, labels: np.ndarray, text_hash: np.ndarray) -> None:
     """Writes `index/{split}.npz` from `labels` int8 `[n, C]` and `text_hash` uint64 `[n]`, in the order of records."""
     folder = Path(data_dir) / INDEX_DIR
     folder.mkdir(exist_ok=True)

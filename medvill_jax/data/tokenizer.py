@@ -15,7 +15,8 @@ import tokenizers
 from etils import epath
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from medvill_jax.data.records import DataError
+from medvill_jax.data.records import DataError, place
+from medvill_jax.paths import Place
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 DEFAULT_VOCAB_SIZE = 30522
@@ -48,9 +49,9 @@ class Tokenizer:
         self.special_ids = tuple(vocab[token] for token in SPECIAL_TOKENS)
 
     @classmethod
-    def from_file(cls, path: str | Path | epath.Path) -> Tokenizer:
+    def from_file(cls, path: Place) -> Tokenizer:
         """Reads a `vocab.txt` (one token per line, id = line number from 0) or a `tokenizer.json`."""
-        path = epath.Path(path)
+        path = place(path)
         if not path.is_file():
             raise DataError(f"there is no vocabulary file at {path}")
         if path.suffix == ".json":
@@ -107,13 +108,13 @@ class Tokenizer:
         Path(path).write_bytes("".join(token + "\n" for token in self._tokens).encode())
 
 
-def load_tokenizer(source: str | Path | epath.Path) -> Tokenizer:
+def load_tokenizer(source: Place) -> Tokenizer:
     """A tokenizer from a `vocab.txt`, a `tokenizer.json`, a folder with either, or a Hugging Face model name.
 
     Only a name that is no path here is looked up through `transformers.AutoTokenizer`, which may use the network.
     Raises `DataError` if nothing is found, or if it is no lower-casing WordPiece.
     """
-    path = epath.Path(source)
+    path = place(source)
     if path.is_dir():
         for name in ("vocab.txt", "tokenizer.json"):
             if (path / name).is_file():

@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from medvill_jax.hub.errors import HubError
-from medvill_jax.training import bucket
+from medvill_jax.paths import PathError, fetch, in_bucket
 
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
@@ -57,7 +57,7 @@ def here(path: str | Path) -> Path:
     Raises:
         HubError: the bucket cannot be read.
     """
-    if not str(path).startswith(f"{bucket.SCHEME}://"):
+    if not in_bucket(path):
         return Path(path)
     return _fetched(str(path).rstrip("/"))
 
@@ -70,8 +70,8 @@ def _fetched(url: str) -> Path:
     folder = Path(temporary.name) / name
     folder.mkdir()
     try:
-        bucket.fetch(url, folder)
-    except bucket.BucketError as error:
+        fetch(url, folder)
+    except PathError as error:
         raise HubError(str(error)) from error
     found = list(folder.iterdir())
     if not found:

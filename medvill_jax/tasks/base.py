@@ -24,7 +24,6 @@ from medvill_jax.data.examples import HostBatch
 from medvill_jax.data.tokenizer import Tokenizer, load_tokenizer
 from medvill_jax.data.transforms import Crop
 from medvill_jax.hub.export import HEADS, VOCAB_FILE, write_export
-from medvill_jax.hub.files import here
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.finetuned import Finetuned, HeadsConfig
 from medvill_jax.models.functional import Functional
@@ -321,7 +320,7 @@ def _tokenizer(config: setup.Config) -> Tokenizer:
         )
     # Weights know words by number, so an export's words come with its weights.
     if not config.data.tokenizer and config.init.checkpoint:
-        with_weights = here(config.init.checkpoint) / VOCAB_FILE
+        with_weights = records.place(config.init.checkpoint) / VOCAB_FILE
         if with_weights.is_file():
             return load_tokenizer(with_weights)
     return load_tokenizer(config.data.tokenizer or records.tokenizer_path(config.data.path))

@@ -23,7 +23,6 @@ from medvill_jax.data.tokenizer import load_tokenizer
 from medvill_jax.data.transforms import text_slots
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import VOCAB_FILE
-from medvill_jax.hub.files import here
 from medvill_jax.hub.loaded import load
 from medvill_jax.metrics import classification
 from medvill_jax.metrics.figures import write_figures
@@ -57,7 +56,7 @@ class Task:
             raise records.DataError("no data: set --config.data.path=DATA to a prepared data set")
         self.config, self.workdir = config, workdir
         self._model = load(config.init.checkpoint)
-        vocabulary = here(config.init.checkpoint) / VOCAB_FILE
+        vocabulary = records.place(config.init.checkpoint) / VOCAB_FILE
         self._tokenizer = load_tokenizer(
             config.data.tokenizer or (vocabulary if vocabulary.is_file() else records.tokenizer_path(config.data.path))
         )

@@ -24,14 +24,13 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from medvill_jax.paths import in_bucket
 from medvill_jax.training import distributed
 from medvill_jax.training.policy import path_name
 
 log = logging.getLogger(__name__)
 
 CHECKSUMS_FILE = "checksums.json"
-# Orbax's, in buckets.
-COMMIT_SUCCESS_FILE = "commit_success.txt"
 
 
 class CheckpointError(Exception):
@@ -99,10 +98,9 @@ class Checkpoints:
 
     def __init__(self, directory: Path | epath.Path, keep: Keep, *, read_only: bool = False):
         self._keep = keep
-        in_bucket = "://" in str(directory)
-        self._directory = directory = epath.Path(directory if in_bucket else Path(directory).absolute())
         # Buckets keep checksums of their objects themselves.
-        self._sealed = None if in_bucket else Path(directory)
+        self._sealed = None if in_bucket(directory) else Path(directory).absolute()
+        self._directory = directory = epath.Path(self._sealed or directory)
         self._damaged: set[int] = set()
         policy = preservation_policy.AnyPreservationPolicy(
             [
@@ -253,19 +251,12 @@ class Checkpoints:
         except Exception as error:  # whatever Orbax, TensorStore and the file system raise
             full = any(part in str(error) for part in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)))
             what = "the disk is full" if full else str(error).split("\n")[0][:300]
-            there = self._complete()
+            there = sorted(ocp.utils.checkpoint_steps(self._directory))
             raise CheckpointError(
                 f"a checkpoint cannot be written under {self._directory}: {what}. "
                 + (f"The one of step {there[-1]} is complete" if there else "None is complete yet")
                 + "; with room, the same command goes on from it"
             ) from error
-
-    def _complete(self) -> list[int]:
-        """Steps that are complete as the files tell it, oldest first."""
-        named = [path for path in self._directory.iterdir() if path.name.isdigit()]
-        if self._sealed is None:  # nothing is renamed in a bucket; the last object of a checkpoint makes it complete
-            named = [path for path in named if (path / COMMIT_SUCCESS_FILE).exists()]
-        return sorted(int(path.name) for path in named)
 
     def _seal(self) -> None:
         """Orbax calls this in its thread when all files of a step are written, before their folder gets its name."""

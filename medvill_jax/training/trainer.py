@@ -12,7 +12,6 @@ import jax
 from medvill_jax.batch import Batch, BatchSpec
 from medvill_jax.training import loop, sharding, step, topology
 from medvill_jax.training import workdir as workdirs
-from medvill_jax.training.bucket import CHECKPOINT_DIR
 from medvill_jax.training.checkpoint import Checkpoints, Keep
 from medvill_jax.training.optimizer import OptimizerConfig, adamw
 from medvill_jax.training.policy import Tree, tree_names
@@ -95,6 +94,7 @@ class Trainer:
         )
         self._spec = spec
         self._workdir, self._config, self._warm_start = workdir, config, warm_start
+        self._directory = workdirs.home(workdir) / workdirs.CHECKPOINT_DIR
         sizes = [leaf.size for leaf in jax.tree.leaves(abstract_params)]
         frozen_size = sum(leaf.size for leaf in jax.tree.leaves(step.select(abstract_params, frozen)))
         log.info(
@@ -122,8 +122,7 @@ class Trainer:
             Whether the run is complete (or else was stopped by a signal), and the held-out figures of its last step,
             None if it was stopped or too short to be evaluated.
         """
-        directory = workdirs.home(self._workdir) / CHECKPOINT_DIR
-        checkpoints = Checkpoints(directory, self._config.keep)
+        checkpoints = Checkpoints(self._directory, self._config.keep)
         try:
             restored = checkpoints.restore_newest(self.abstract_state)
             if restored is None:
@@ -131,7 +130,7 @@ class Trainer:
             else:
                 state, position = restored
                 start = position["next_example"] // self._config.loop.batch_size
-                log.info("resuming at step %d from %s", start, directory)
+                log.info("resuming at step %d from %s", start, self._directory)
             state, figures = loop.train(
                 state, self._step, batches(start), evaluate, checkpoints, self._config.loop, self._workdir
             )
@@ -165,7 +164,7 @@ class Trainer:
         Raises:
             WorkdirError: there is none.
         """
-        directory = workdirs.home(self._workdir) / CHECKPOINT_DIR
+        directory = self._directory
         if not directory.is_dir():
             raise WorkdirError(f"no checkpoints under {directory.parent}; train there first, or name another --workdir")
         checkpoints = Checkpoints(directory, self._config.keep, read_only=True)

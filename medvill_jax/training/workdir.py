@@ -15,11 +15,14 @@ from typing import IO, Any
 
 from etils import epath
 
-from medvill_jax.training import bucket, distributed
+from medvill_jax.paths import PathError, in_bucket
+from medvill_jax.training import distributed
+from medvill_jax.training.bucket import Mirror
 
 log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
+CHECKPOINT_DIR = "checkpoints"
 LOCK_FILE = ".lock"
 # Beside the lock, which ends when its own process closes the file that it is on, even after only reading it.
 TOKEN_FILE = ".token"
@@ -28,9 +31,8 @@ SHARED_SECONDS = 60.0
 
 # Open files, whose locks last as long as this process.
 _locks: list[IO[str]] = []
-# Folders that stand for runs in buckets, and the tokens of those that this process has claimed.
-_mirrors: dict[Path, bucket.Mirror] = {}
-_claimed: dict[Path, str] = {}
+# Folders that stand for runs in buckets.
+_mirrors: dict[Path, Mirror] = {}
 
 
 class WorkdirError(Exception):
@@ -43,17 +45,11 @@ def folder(name: str) -> Path:
     Raises:
         WorkdirError: the bucket cannot be read, or the URL is of another kind.
     """
-    scheme, found, _ = name.partition("://")
-    if not found:
+    if not in_bucket(name):
         return Path(name)
-    if scheme != bucket.SCHEME:
-        raise WorkdirError(
-            f"--workdir={name} is no folder; of buckets gs:// is known: mount others on all hosts, and give the path "
-            "under the mount"
-        )
     try:
-        mirror = bucket.Mirror(name)
-    except bucket.BucketError as error:
+        mirror = Mirror(name, leave_out=(CHECKPOINT_DIR,))
+    except PathError as error:
         raise WorkdirError(f"--workdir: {error}") from error
     _mirrors[mirror.folder] = mirror
     return mirror.folder
@@ -89,12 +85,11 @@ def publish(workdir: Path, *, patient: bool = False) -> None:
     mirror = _mirrors.get(workdir)
     if mirror is None or not distributed.is_first():
         return
-    token = _claimed.get(workdir)
     try:
-        if token is not None and mirror.read(TOKEN_FILE) != token:
+        if mirror.token is not None and mirror.read(TOKEN_FILE) != mirror.token:
             raise WorkdirError(f"another run has been started in {mirror.url}; this one ends")
         mirror.send()
-    except bucket.BucketError as error:
+    except PathError as error:
         if not patient:
             raise WorkdirError(str(error)) from error
         log.warning("%s; tried again with the next checkpoint", error)
@@ -131,7 +126,8 @@ def claim(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> st
     token = secrets.token_hex(8)
     _write(workdir / TOKEN_FILE, token)
     publish(workdir)
-    _claimed[workdir] = token
+    if workdir in _mirrors:
+        _mirrors[workdir].token = token
     return token
 
 

@@ -9,6 +9,7 @@ import pytest
 from etils import epath
 
 from data_prep import vqa_rad
+from medvill_jax import paths
 from medvill_jax.data import records
 from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import load_tokenizer
@@ -89,6 +90,6 @@ def test_what_is_wrong_with_a_bucket_is_one_line(bucket: str, tiny_data: Path, m
         records.open_split(f"{bucket}/cut", "test")
     with pytest.raises(DataError, match="s3://bucket/records is no folder; of buckets gs:// is known"):
         records.splits("s3://bucket/records")
-    monkeypatch.setattr(records.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(paths.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"pip install -e '\.\[gcs\]'"):
         records.splits(f"{bucket}/records")

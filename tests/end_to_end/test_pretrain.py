@@ -18,7 +18,6 @@ from medvill_jax.data import records
 from medvill_jax.hub.export import read_export
 from medvill_jax.models.masks import KINDS
 from medvill_jax.tasks.pretrain import Task
-from medvill_jax.training import bucket as buckets
 from tests import gcs
 
 ROOT = Path(__file__).parents[2]
@@ -242,9 +241,7 @@ def test_a_run_in_a_bucket_is_a_run_in_a_folder(bucket: str, tiny_data: Path, tm
     assert f"the model: {url}/export" in output
     assert "/tmp" not in output
 
-    run = tmp_path / "brought"
-    run.mkdir()
-    buckets.fetch(url, run, leave_out=("checkpoints",))
+    run = gcs.download(url, tmp_path / "brought")
     assert losses(run) == losses(tmp_path / "run")
     ours, theirs = read_export(tmp_path / "run" / "export"), read_export(run / "export")
     jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)

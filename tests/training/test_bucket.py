@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from etils import epath
 
-from medvill_jax.training import bucket as buckets
+from medvill_jax import paths
 from medvill_jax.training import workdir as workdirs
+from tests import gcs
 from tests.training import processes
 from tests.training.processes import JOB, SECONDS, Process
 
 STEPS = 16
 
 
-def start(url: str, log: Path, *extra: str, devices: int = 1) -> Process:
-    return Process([str(JOB), f"--workdir={url}", f"--steps={STEPS}", *extra], log, devices)
+def start(url: str, log: Path, *extra: str) -> Process:
+    return Process([str(JOB), f"--workdir={url}", f"--steps={STEPS}", *extra], log, 1)
 
 
 def wait_for(text: str, process: Process) -> None:
@@ -27,13 +28,6 @@ def wait_for(text: str, process: Process) -> None:
         assert process.running(), process.output()
         assert time.monotonic() < deadline, process.output()
         time.sleep(0.01)
-
-
-def brought(url: str, folder: Path) -> Path:
-    """A run's files but for its checkpoints."""
-    folder.mkdir()
-    buckets.fetch(url, folder, leave_out=("checkpoints",))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +61,7 @@ def test_an_interrupted_run_in_a_bucket_is_the_whole_run_in_a_folder(bucket: str
     assert process.wait() == 0, process.output()
     # The kill may have come before the last object of step 10.
     assert re.search(r"resuming at step (5|10) from gs://", process.output())
-    found = brought(url, tmp_path / "run")
+    found = gcs.download(url, tmp_path / "run")
     processes.assert_params_equal(processes.final(found), processes.final(whole))
     assert processes.losses(found) == processes.losses(whole)
 
@@ -78,7 +72,7 @@ def test_two_processes_share_a_bucket_and_nothing_else(bucket: str, whole: Path,
     cluster = [f"--coordinator={processes.free_address()}", "--num_processes=2"]
     both = [start(url, tmp_path / f"log{number}", *cluster, f"--process_id={number}") for number in range(2)]
     assert [process.wait() for process in both] == [0, 0], [process.output() for process in both]
-    found = brought(url, tmp_path / "run")
+    found = gcs.download(url, tmp_path / "run")
     processes.assert_params_equal(processes.final(found), processes.final(whole), atol=1e-6)
     np.testing.assert_array_equal(processes.seen(processes.final(found)), processes.seen(processes.final(whole)))
 
@@ -119,6 +113,6 @@ def test_what_changes_is_sent_and_what_goes_is_deleted(bucket: str) -> None:
 def test_other_buckets_and_missing_readers_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(workdirs.WorkdirError, match="s3://bucket/run is no folder; of buckets gs:// is known"):
         workdirs.folder("s3://bucket/run")
-    monkeypatch.setattr(buckets.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(paths.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(workdirs.WorkdirError, match=r"pip install -e '\.\[gcs\]'"):
         workdirs.folder("gs://bucket/run")
