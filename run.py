@@ -88,7 +88,8 @@ def main(argv: Sequence[str]) -> None:
         prepare_to_compile()
         compile_step(CONFIG.value)
         return
-    if TOPOLOGY.value or SEARCH.value or CONFIG.value.mesh.topology:
+    # What trains nothing has no mesh.
+    if TOPOLOGY.value or SEARCH.value or CONFIG.value.get("mesh", {}).get("topology"):
         fail("--topology and --search go with --mode=compile, which sets mesh.topology", 2)
 
     from medvill_jax.training import distributed
