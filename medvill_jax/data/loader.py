@@ -147,6 +147,11 @@ def local_rows(batch: HostBatch, host: HostSlice | None = None) -> HostBatch:
     return {name: rows(array) for name, array in batch.items()}
 
 
+def from_whole(array: np.ndarray, sharding: jax.sharding.NamedSharding) -> jax.Array:
+    """The global array over the mesh of rows that every host has all of."""
+    return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+
+
 def evenly(count: int, most: int) -> np.ndarray:
     """int `[min(count, most)]`: so many of 0 .. count - 1, evenly spaced; all of them if `most` is 0."""
     return np.linspace(0, count, min(most or count, count), endpoint=False).astype(int)

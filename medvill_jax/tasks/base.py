@@ -228,7 +228,7 @@ class Task(abc.ABC):
         """What a function gives for every example exactly once, as numpy arrays `[n, ...]` in the order of the records.
 
         Args:
-            compute: `(params, stats, batch) -> tree of [B, ...]`, jitted with `out_shardings=self.trainer.replicated`.
+            compute: `(params, stats, batch) -> tree of [B, ...]`, from `self.trainer.jit`.
             state: parameters and statistics.
             examples: a split.
             max_examples: as for `loader.eval_batches`.

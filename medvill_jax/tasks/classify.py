@@ -67,7 +67,7 @@ class Task(base.Task):
         if config.data.path not in ("", base.FAKE):
             self.names = records.label_names(config.data.path)
         super().__init__(config, workdir)
-        self._logits = jax.jit(self._eval_logits, out_shardings=self.trainer.replicated)
+        self._logits = self.trainer.jit(self._eval_logits)
 
     def heads(self) -> HeadsConfig:
         return HeadsConfig(classes=len(self.names), fusion=self.config.fusion)

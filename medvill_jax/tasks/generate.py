@@ -28,6 +28,7 @@ figures of `metrics.generation` as `SPLIT/...`, and those of three baselines:
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -55,6 +56,7 @@ from medvill_jax.metrics.predictions import Prediction
 from medvill_jax.models import medvill
 from medvill_jax.models.causal import next_word_states
 from medvill_jax.tasks import base, setup
+from medvill_jax.training import distributed
 from medvill_jax.training.losses import correct_sum, cross_entropy_sum
 from medvill_jax.training.policy import Tree
 from medvill_jax.training.step import Objective
@@ -94,9 +96,9 @@ class Task(base.Task):
         # A missing library shows now, not at the first evaluation.
         text.bleu_counts(["word"], ["word"])
         super().__init__(config, workdir)
-        self._eval_step = jax.jit(self._eval_sums)
-        self._film_features = jax.jit(self._pooled_features, out_shardings=self.trainer.replicated)
-        self._write = jax.jit(self._written)
+        self._eval_step = self.trainer.jit(self._eval_sums)
+        self._film_features = self.trainer.jit(self._pooled_features)
+        self._write = self.trainer.jit(self._written)
         if not self.fake:
             special: dict[str, int] = dict(zip(SPECIAL_TOKENS, self.tokenizer.special_ids, strict=True))
             self._words = generation.Words(special, self.tokenizer)
@@ -196,23 +198,23 @@ class Task(base.Task):
             WorkdirError: there is no checkpoint.
         """
         self.require_data()
-        if jax.process_count() > 1:
-            raise DataError(
-                "the reports of a split are written by one process: evaluate without --coordinator, on one host"
-            )
         step, state, _ = self.trainer.best_state()
         split = self.config.eval.split
         log.info("writing the reports of %s with the best checkpoint, of step %d", split, step)
-        self._start_predictions({"step": step, "split": split, **_decoder_fields(self.config)})
+        if distributed.is_first():
+            self._start_predictions({"step": step, "split": split, **_decoder_fields(self.config)})
         written = self._predict(state, self.workdir / PREDICTIONS_FILE, own_image=True)
         blind = self._predict(state, self.workdir / SHUFFLED_FILE, own_image=False)
         words = self._evaluate_pass(state, own_image=True)
+        nearest = self._nearest_films(state)
+        if not distributed.is_first():
+            return {}
         texts = [
             self.train_records.text(int(record)) for record in loader.evenly(len(self.train_records), BASELINE_REPORTS)
         ]
         retrieved = [
             dataclasses.replace(row, hypothesis=texts[place], log_prob=None, hypothesis_labels=None)
-            for row, place in zip(written, self._nearest_films(state), strict=True)
+            for row, place in zip(written, nearest, strict=True)
         ]
         figures: dict[str, Any] = {f"{split}/perplexity": perplexity(-words["loss"], round(words["words"]))}
         for name, value in score(written, train_texts=texts).items():
@@ -233,19 +235,33 @@ class Task(base.Task):
             path.write_text(json.dumps(made_with, indent=2) + "\n")
 
     def _predict(self, state: Tree, path: Path, *, own_image: bool) -> list[Prediction]:
-        """A report for every example, those that the file already holds left as they are; in the split's order."""
-        held_out = self._held_out
-        with predictions.Writer(path) as out:
-            left = [record for record in range(len(held_out)) if held_out.identifier(record) not in out.done]
+        """A report for every example, those that the file already holds left as they are; in the split's order.
+
+        All processes write, each on its own devices, and the first keeps the file; the others get no list.
+        """
+        held_out, first = self._held_out, distributed.is_first()
+        with predictions.Writer(path) if first else contextlib.nullcontext() as out:
+
+            def missing() -> str:
+                done = out.done if out else ()
+                return json.dumps([row for row in range(len(held_out)) if held_out.identifier(row) not in done])
+
+            left = json.loads(distributed.on_first("reports to write", missing))
             reports = self._reports(state, left, own_image=own_image)
-            for report in tqdm(reports, total=len(left), unit="report", disable=not sys.stderr.isatty()):
-                out.write(report)
-        return predictions.read(path)
+            for report in tqdm(reports, total=len(left), unit="report", disable=not (first and sys.stderr.isatty())):
+                if out:
+                    out.write(report)
+        return predictions.read(path) if first else []
 
     def _reports(self, state: Tree, chosen: Sequence[int], *, own_image: bool) -> Iterator[Prediction]:
         """The reports of some held-out records, written by the model."""
         held_out, size = self._held_out, self.config.decode.batch_size
-        run = functools.partial(self._write, state["params"], state["stats"])
+        place = functools.partial(loader.from_whole, sharding=self.trainer.batch_sharding)
+        devices = self.trainer.mesh.size
+
+        def run(*batch: np.ndarray) -> Any:
+            return self._write(state["params"], state["stats"], *map(place, batch))
+
         for start in range(0, len(chosen), size):
             some = chosen[start : start + size]
             images = np.stack([held_out.image(record, held_out.rng(record), own_image=own_image) for record in some])
@@ -253,7 +269,7 @@ class Task(base.Task):
             seeds = np.array([held_out.rng(record).integers(2**31) for record in some])
             # Images come from the host here, a few at a time; inside the training loop that must be said.
             with jax.transfer_guard("allow"):
-                texts = self._words.reports(generation.in_batches(run, images, seeds, size))
+                texts = self._words.reports(generation.in_batches(run, images, seeds, size, devices=devices))
             references = [held_out.text(record) for record in some]
             labels = clinical.label_batch([*references, *(written["text"] for written in texts)])
             for row, (record, written) in enumerate(zip(some, texts, strict=True)):

@@ -13,6 +13,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from medvill_jax.data import loader
+from medvill_jax.training import distributed
 from medvill_jax.training.policy import Tree
 
 log = logging.getLogger(__name__)
@@ -34,30 +36,34 @@ class Scores:
     """
 
     def __init__(self, folder: Path | None, shape: tuple[int, int], made_with: dict[str, Any] | None = None):
-        self._writes = folder is not None and jax.process_index() == 0
+        self.array = np.full(shape, np.nan, np.float32)
         if folder is None:
-            self.array = np.full(shape, np.nan, np.float32)
             return
-        path, note = folder / SCORES_FILE, folder / MADE_WITH_FILE
-        wanted = json.loads(json.dumps({"shape": shape, **(made_with or {})}))
-        if not (path.is_file() and note.is_file() and json.loads(note.read_text()) == wanted):
-            if not self._writes:
-                self.array = np.full(shape, np.nan, np.float32)
-                return
-            note.unlink(missing_ok=True)
-            fresh = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-            fresh[:] = np.nan
-            fresh.flush()
-            note.write_text(json.dumps(wanted) + "\n")
-        stored = np.load(path, mmap_mode="r+" if self._writes else "r", allow_pickle=False)
-        self.array = stored if self._writes else np.array(stored)
-        if done := int((~np.isnan(self.array)).sum()):
-            log.info("%d of %d pair scores are there already", done, self.array.size)
+        if distributed.is_first():
+            self.array = _on_disk(folder, json.loads(json.dumps({"shape": shape, **(made_with or {})})))
+        # What is left to do is the same for all processes.
+        known = distributed.from_first(self.array)
+        if not distributed.is_first():
+            self.array = known
+        if done := int((~np.isnan(known)).sum()):
+            log.info("%d of %d pair scores are there already", done, known.size)
 
     def flush(self) -> None:
         """Hands what was written to the disk."""
-        if self._writes and isinstance(self.array, np.memmap):
+        if isinstance(self.array, np.memmap):
             self.array.flush()
+
+
+def _on_disk(folder: Path, made_with: dict[str, Any]) -> np.memmap:
+    """The array of the folder, new if it was made with something else."""
+    path, note = folder / SCORES_FILE, folder / MADE_WITH_FILE
+    if not (path.is_file() and note.is_file() and json.loads(note.read_text()) == made_with):
+        note.unlink(missing_ok=True)
+        fresh = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=tuple(made_with["shape"]))
+        fresh[:] = np.nan
+        fresh.flush()
+        note.write_text(json.dumps(made_with) + "\n")
+    return np.lib.format.open_memmap(path, mode="r+")
 
 
 def fill(
@@ -96,7 +102,7 @@ def fill(
             some = left[start : start + batch_size]
             filled = np.resize(some, batch_size)
             index = [part.astype(np.int32) for part in np.divmod(filled, scores.array.shape[1])]
-            index = [jax.make_array_from_callback(part.shape, batch_sharding, part.__getitem__) for part in index]
+            index = [loader.from_whole(part, batch_sharding) for part in index]
             found = match(state["params"], state["stats"], *shared, *index)
             values = np.asarray(found.addressable_data(0))[: len(some)]
             scores.array.reshape(-1)[some] = values

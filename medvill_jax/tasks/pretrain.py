@@ -40,7 +40,7 @@ class Task(base.Task):
 
     def __init__(self, config: setup.Config, workdir: Path):
         super().__init__(config, workdir)
-        self._eval_step = jax.jit(self._eval_sums)
+        self._eval_step = self.trainer.jit(self._eval_sums)
 
     def batch_spec(self) -> BatchSpec:
         config = self.config

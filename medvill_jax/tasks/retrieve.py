@@ -90,8 +90,8 @@ class Task(base.Task):
         if config.fusion == "late":
             self.unused = (*self.unused, r"itm/.*")
         super().__init__(config, workdir)
-        self._match = jax.jit(self._pair_scores, out_shardings=self.trainer.replicated)
-        self._encode = jax.jit(self._encoded, out_shardings=self.trainer.replicated)
+        self._match = self.trainer.jit(self._pair_scores)
+        self._encode = self.trainer.jit(self._encoded)
 
     def heads(self) -> HeadsConfig:
         return HeadsConfig(contrast=self.config.contrast.width, matches=True, fusion=self.config.fusion)
@@ -279,7 +279,7 @@ class Task(base.Task):
         encoded = self._encode(state["params"], state["stats"], batch)
         size = self._pair_batch()
         place = np.arange(size, dtype=np.int32) % config.batch_size
-        index = jax.make_array_from_callback(place.shape, self.trainer.batch_sharding, place.__getitem__)
+        index = loader.from_whole(place, self.trainer.batch_sharding)
         arguments = (encoded["side"], encoded["text_ids"], encoded["text_lens"], index, index)
 
         def seconds(call: Any) -> float:

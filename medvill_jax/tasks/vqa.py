@@ -62,7 +62,7 @@ class Task(base.Task):
         if config.data.path not in ("", base.FAKE):
             self.answers = records.answers(config.data.path)
         super().__init__(config, workdir)
-        self._logits = jax.jit(self._eval_logits, out_shardings=self.trainer.replicated)
+        self._logits = self.trainer.jit(self._eval_logits)
 
     def heads(self) -> HeadsConfig:
         return HeadsConfig(answers=len(self.answers), fusion=self.config.fusion)

@@ -221,9 +221,9 @@ def compile_report(program: Program, topology: Topology) -> Report:
 def search(build: Callable[[int], Program], topology: Topology, unit: int = 1, first: int = 256) -> Report:
     """The report of the largest batch per chip that fits.
 
-    A program that is too large is refused soon and with what it needs, so the search begins with one and goes where
-    memory in proportion to the batch would end. The answer is within an eighth of the largest, as each that fits is
-    a whole compilation.
+    A program that is too large is refused soon and with what it needs, so the search begins with a large one and goes
+    where memory in proportion to the batch would end. The answer is within an eighth of the largest, as each that fits
+    is a whole compilation.
 
     Args:
         build: makes the program of a global batch.
@@ -247,15 +247,15 @@ def search(build: Callable[[int], Program], topology: Topology, unit: int = 1, f
             high, used, capacity = tried, error.used, error.capacity
             log.info("%d examples a chip do not fit: %s", tried * unit, gib(used) if used else "too large")
         step = max(1, low // 8)
-        if high is None:
-            tried = 2 * low
-            continue
-        if best is not None and high - low <= step:
+        if best is not None and high is not None and high - low <= step:
             return best
-        guess = int(tried * capacity / used) if used else (low + high) // 2
+        # Memory grows with the batch by a line above zero, so what fits points to no more than fits.
+        guess = int(tried * capacity / used) if used else (low + tried) // 2
         # Chips lay arrays out in tiles of eight rows.
         guess = guess - guess % 8 if guess >= 8 else guess
-        tried = min(max(guess, low + step), high - 1)
+        tried = max(guess, low + step)
+        if high is not None:
+            tried = min(tried, high - 1)
 
 
 def _assemble(

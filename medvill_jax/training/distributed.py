@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from medvill_jax.training import rendezvous
@@ -252,6 +253,11 @@ def on_first(what: str, action: Callable[[], object]) -> str:
         return _client().blocking_key_value_get(key, int(LONG_SECONDS * 1000))[1:]
     except jax.errors.JaxRuntimeError as error:
         raise BarrierError(f"{_session.meeting.name(0)} did not finish {what!r}: {_first_line(error)}") from None
+
+
+def from_first(array: np.ndarray) -> np.ndarray:
+    """An array as process 0 has it, in every process; all call this together, with arrays of one shape and dtype."""
+    return array if _session is None else np.array(multihost_utils.broadcast_one_to_all(array))
 
 
 def barrier(what: str, timeout: float) -> None:

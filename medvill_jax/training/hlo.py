@@ -136,10 +136,16 @@ def collectives(program: Program, devices: int) -> dict[str, Traffic]:
         devices: that run it; the group of a collective that names none.
     """
     found: dict[str, Traffic] = {}
+    first: dict[str, str] = {}
     for computation, instruction, times in _executed(program):
         kind = instruction.opcode.removesuffix("-start")
         if kind not in KINDS:
             continue
+        # TPUs spread one collective over several fusions, each of which repeats it under its channel.
+        if channel := re.search(r"channel_id=\d+", instruction.attributes):
+            name = f"{computation}/{instruction.name}"
+            if first.setdefault(channel[0], name) != name:
+                continue
         if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
             # TPUs write a reduce-scatter as a fusion of this name, of an all-reduce and what each device keeps of it.
             kind = "reduce-scatter"
@@ -185,7 +191,7 @@ def group_size(attributes: str, devices: int) -> int:
             two), or axes of a mesh, `mesh['a'=4,'b'=2] {'b'}`.
         devices: of the program, for a collective that names no group.
     """
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", attributes):
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=[^{]*)?\s*\{([^}]*)\}", attributes):
         sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", found[1])}
         group = 1
         for name, part in re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", found[2]):

@@ -40,6 +40,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def whole(tree: Any, shardings: Any) -> Any:
+    """Arrays that are split, put together on every device of their mesh; within `jax.jit`.
+
+    Left to itself, the partitioner may split the work of a layer as its weights are split, and gather the activations
+    of all rows for it.
+    """
+    return jax.lax.with_sharding_constraint(tree, jax.tree.map(lambda where: replicated(where.mesh), shardings))
+
+
 def to_host(tree: Any, mesh: Mesh) -> Any:
     """The whole arrays of a sharded tree as numpy arrays on every host; all processes must call it together."""
     whole = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)

@@ -58,16 +58,25 @@ def trainable(params: Tree, frozen: frozenset[str]) -> Tree:
 
 
 def make_step(
-    objective: Objective, optimizer: optax.GradientTransformation, *, frozen: frozenset[str], accumulate: int, seed: int
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    shardings: Tree,
+    frozen: frozenset[str],
+    accumulate: int,
+    seed: int,
 ) -> Callable[[Tree, Batch], tuple[Tree, dict[str, jax.Array]]]:
     """The step function, not yet jitted.
 
     Randomness is `fold_in(key(seed), step)`. Frozen parameters are constants to the differentiation, so nothing below
-    the first trainable layer is ever differentiated.
+    the first trainable layer is ever differentiated. Parameters that are split are put together once, before the first
+    microbatch, and every microbatch's gradients are summed into the same splits, so that all that devices do with
+    their rows they do alone.
 
     Args:
         objective: see `Objective`.
         optimizer: over the trainable parameters.
+        shardings: `NamedSharding`s of all parameters.
         frozen: names of the parameters that do not train.
         accumulate: microbatches per step; 1 runs the batch whole.
         seed: of dropout, cell sampling and mixed masks.
@@ -75,8 +84,8 @@ def make_step(
 
     def step(state: Tree, batch: Batch) -> tuple[Tree, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
-        moving = trainable(state["params"], frozen)
-        fixed = select(state["params"], frozen)
+        params = sharding.whole(state["params"], shardings)
+        moving, fixed = trainable(params, frozen), select(params, frozen)
         weights = jax.tree.map(lambda weight: jnp.maximum(weight, 1e-9), objective.weights(batch))
 
         def loss_fn(moving: Tree, stats: Tree, part: Batch, key: jax.Array) -> tuple[jax.Array, tuple[dict, Tree]]:
@@ -85,7 +94,10 @@ def make_step(
             loss = sum((by * means[name] for name, by in objective.coefficients.items()), start=jnp.zeros(()))
             return loss, (means | {"loss": loss}, stats)
 
-        gradient = jax.grad(loss_fn, has_aux=True)
+        def gradient(moving: Tree, stats: Tree, part: Batch, key: jax.Array) -> tuple[Tree, tuple[dict, Tree]]:
+            grads, rest = jax.grad(loss_fn, has_aux=True)(moving, stats, part, key)
+            return jax.lax.with_sharding_constraint(grads, trainable(shardings, frozen)), rest
+
         if accumulate == 1:
             grads, (means, stats) = gradient(moving, state["stats"], batch, key)
         else:
@@ -103,9 +115,10 @@ def make_step(
             shapes = jax.eval_shape(gradient, moving, state["stats"], part, key)
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1][0]))
             (grads, means, stats), _ = jax.lax.scan(body, (*zeros, state["stats"]), (parts, jnp.arange(accumulate)))
-        updates, opt = optimizer.update(grads, state["opt"], moving)
+        own = trainable(state["params"], frozen)
+        updates, opt = optimizer.update(grads, state["opt"], own)
         new = {
-            "params": merge(optax.apply_updates(moving, updates), fixed),
+            "params": merge(optax.apply_updates(own, updates), select(state["params"], frozen)),
             "stats": stats,
             "opt": opt,
             "step": state["step"] + 1,

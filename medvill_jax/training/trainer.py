@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -87,7 +88,14 @@ class Trainer:
         )
         self._init_state = jax.jit(init_state, out_shardings=self.shardings)
         self._step = step.compile_step(
-            step.make_step(objective, optimizer, frozen=frozen, accumulate=config.accumulate, seed=config.seed),
+            step.make_step(
+                objective,
+                optimizer,
+                shardings=self.shardings["params"],
+                frozen=frozen,
+                accumulate=config.accumulate,
+                seed=config.seed,
+            ),
             self.shardings,
             spec,
             self.mesh,
@@ -140,6 +148,14 @@ class Trainer:
             return complete, figures
         finally:
             checkpoints.close()
+
+    def jit(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """`compute(params, stats, ...)` under `jax.jit`: over whole parameters, with its results on every device."""
+
+        def run(params: Tree, stats: Tree, *arguments: Any) -> Any:
+            return compute(sharding.whole(params, self.shardings["params"]), stats, *arguments)
+
+        return jax.jit(run, out_shardings=self.replicated)
 
     def lower(self) -> jax.stages.Lowered:
         """The train step over this mesh, ready to be compiled; no array is made."""

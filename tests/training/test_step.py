@@ -1,11 +1,14 @@
 """The train step on a tiny linear "task": what is divided by what, and what moves."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from medvill_jax.training.sharding import make_mesh, tree_shardings
 from medvill_jax.training.step import Objective, init_state, make_step
 
 
@@ -29,11 +32,15 @@ BATCH = {
 }
 
 
+def step_of(state: dict, frozen: frozenset[str], accumulate: int = 1) -> Callable:
+    shardings = tree_shardings(make_mesh(), state["params"])
+    return make_step(OBJECTIVE, optax.sgd(0.1), shardings=shardings, frozen=frozen, accumulate=accumulate, seed=0)
+
+
 def step_once(accumulate: int = 1, frozen: frozenset[str] = frozenset()) -> tuple[dict, dict, dict]:
     optimizer = optax.sgd(0.1)
     state = init_state(init, optimizer, frozen, 0)
-    step = jax.jit(make_step(OBJECTIVE, optimizer, frozen=frozen, accumulate=accumulate, seed=0))
-    new, figures = step(state, BATCH)
+    new, figures = jax.jit(step_of(state, frozen, accumulate))(state, BATCH)
     return state, new, figures
 
 
@@ -63,7 +70,6 @@ def test_frozen_parameters_stay_and_are_not_differentiated() -> None:
 
     def matmuls(names: frozenset[str]) -> int:
         state = init_state(init, optimizer, names, 0)
-        step = make_step(OBJECTIVE, optimizer, frozen=names, accumulate=1, seed=0)
-        return str(jax.make_jaxpr(step)(state, BATCH)).count("dot_general")
+        return str(jax.make_jaxpr(step_of(state, names))(state, BATCH)).count("dot_general")
 
     assert matmuls(frozen) == matmuls(frozenset()) - 2
