@@ -54,10 +54,7 @@ def test_bytes_of_a_shape(shape: str, size: int) -> None:
         ("replica_groups=[2,4]<=[4,2]T(1,0), to_apply=%add", 4),
         ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_1'}, to_apply=%add", 2),
         ("replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0','axis_1'}", 8),
-        (
-            "replica_groups=mesh['axis_0'=1,'axis_1'=4,'axis_2'=2], device_ids=([2,4]T(1,0)) {'axis_1'}, dimensions={1}",
-            4,
-        ),
+        ("replica_groups=mesh['axis_0'=1,'axis_1'=4,'axis_2'=2], device_ids=([2,4]T(1,0)) {'axis_1'}", 4),
         ("replica_groups={}, to_apply=%add", 8),
         ("to_apply=%add", 8),
     ],
@@ -106,7 +103,7 @@ def test_one_that_tpus_spread_over_several_fusions_is_one() -> None:
     part = """
 %part.{number} (w: f32[1,4]) -> f32[8,4] {{
   %w = f32[1,4]{{1,0}} parameter(0)
-  ROOT %gather.{number} = f32[8,4]{{1,0}} all-gather(%w), channel_id={channel}, replica_groups=[1,8]<=[8], dimensions={{0}}
+  ROOT %gather.{number} = f32[8,4]{{1,0}} all-gather(%w), channel_id={channel}, replica_groups=[1,8]<=[8]
 }}
 """
     before = "".join(part.format(number=number, channel=max(number, 2)) for number in (1, 2, 3))
