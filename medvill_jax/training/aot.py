@@ -240,7 +240,13 @@ def search(build: Callable[[int], Program], topology: Topology, unit: int = 1, f
         try:
             best = compile_report(build(tried * unit * topology.size), topology)
             low, used, capacity = tried, best.hbm_peak_bytes, best.hbm_capacity_bytes
-            log.info("%d examples a chip fit: %s", tried * unit, gib(used))
+            rate = best.examples_per_second_bound
+            log.info(
+                "%d examples a chip fit: %s%s",
+                tried * unit,
+                gib(used),
+                f", at most {rate:,.0f} examples/s" if rate else "",
+            )
         except TooLargeError as error:
             if tried == 1:
                 raise

@@ -127,7 +127,7 @@ class Checkpoints:
     def save(self, step: int, state: Any, position: dict[str, int], metrics: dict[str, float] | None = None) -> None:
         """Starts writing a checkpoint; returns once the arrays may be overwritten.
 
-        A step that is already there is left as it is, unless it was found damaged.
+        A step that is already there is left as it is, unless it was found damaged or has no figures and now gets some.
 
         Raises:
             CheckpointError: this one, or the one before, cannot be written; the complete ones stay.
@@ -136,7 +136,9 @@ class Checkpoints:
             self._manager.delete(step)
             self._damaged.remove(step)
         if step in self._manager.all_steps():
-            return
+            if not metrics or self.metrics(step):
+                return
+            self._manager.delete(step)
         with self._explained():
             self._manager.save(
                 step,

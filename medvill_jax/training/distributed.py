@@ -60,6 +60,7 @@ class Cluster:
 class _Session:
     meeting: Meeting
     links: rendezvous.Links
+    places: int = 0
 
 
 _session: _Session | None = None
@@ -307,13 +308,17 @@ def _client() -> Any:
     return distributed.global_state.client
 
 
-def stop_agreed(step: int) -> bool:
-    """Whether all processes stop after this step, because one of them was sent SIGTERM.
+def stop_agreed() -> bool:
+    """Whether all processes stop here, because one of them was sent SIGTERM.
 
-    JAX's preemption service tells the others and picks a step that none has passed. Every process must ask after every
-    step. False in a run of one process.
+    JAX's preemption service tells the others and picks a place that none has passed, so every process must ask at the
+    same places. False in a run of one process.
     """
-    return _session is not None and multihost_utils.reached_preemption_sync_point(step)
+    if _session is None:
+        return False
+    # The service knows places by numbers without a gap.
+    _session.places += 1
+    return multihost_utils.reached_preemption_sync_point(_session.places)
 
 
 def is_first() -> bool:

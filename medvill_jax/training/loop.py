@@ -34,6 +34,10 @@ class NotFiniteError(Exception):
     """The loss or the gradient became infinite or NaN."""
 
 
+class Stopped(Exception):
+    """A signal came during an evaluation, which ends here."""
+
+
 @dataclass(frozen=True)
 class LoopConfig:
     """Attributes:
@@ -51,33 +55,46 @@ class LoopConfig:
     checkpoint_every: int
     load_processes: int = 0
 
+    def evaluates(self, step: int) -> bool:
+        """Whether a run has held-out figures of a step."""
+        return _due(step, self.eval_every) or (step == self.steps and 0 < self.eval_every <= self.steps)
+
 
 class StopSignal:
     """Turns SIGINT and SIGTERM into a question for the loop; a second SIGINT interrupts at once.
 
-    In a run of several processes JAX has taken SIGTERM, and tells the others; SIGINT is passed on as SIGTERM.
+    A block: signals mean what they always do outside of it. In a run of several processes JAX has taken SIGTERM, and
+    tells the others; SIGINT is passed on as SIGTERM.
     """
 
     def __init__(self) -> None:
         self.received: str | None = None
+        self._active = False
         self._shared = distributed.is_running()
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
         for number in (signal.SIGINT,) if self._shared else (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._handle)
+        self._active, self.received = True, None
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._active = False
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def stops(self, step: int) -> bool:
-        """Whether the run stops after this step; every process must ask after every step."""
-        if distributed.stop_agreed(step):
+    def stops(self) -> bool:
+        """Whether the run stops here; all processes ask at the same places, such as after every step."""
+        if distributed.stop_agreed():
             self.received = self.received or "SIGTERM"
             return True
         return self.received is not None and not self._shared
+
+    def check(self) -> None:
+        """Raises `Stopped` where the run stops here; asked by all processes, or by none, between two computations."""
+        if self._active and self.stops():
+            raise Stopped
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -97,19 +114,24 @@ def train(
     checkpoints: Checkpoints,
     config: LoopConfig,
     workdir: Path,
-) -> tuple[Tree, dict[str, float] | None]:
+    stop: StopSignal,
+) -> tuple[Tree, dict[str, float] | None, bool]:
     """Trains from `state["step"]` to `config.steps`, or until a signal.
+
+    A step whose evaluation a signal cut short is saved without figures, and evaluated first when the run goes on.
 
     Args:
         state: on the mesh; donated.
         step_fn: compiled, donating.
         batches: the global batches from that step on.
-        evaluate: held-out figures, named "eval/...".
+        evaluate: held-out figures, named "eval/..."; may ask `stop.check`.
         checkpoints, workdir: where things go.
         config: see `LoopConfig`.
+        stop: not yet entered.
 
     Returns:
-        The state, and the last step's held-out figures; None if the run was stopped or is too short to be evaluated.
+        The state; the last step's held-out figures, None if the run was stopped or is too short to be evaluated; and
+        whether the run is complete.
 
     Raises:
         NotFiniteError: the checkpoints written before stay.
@@ -119,24 +141,45 @@ def train(
     progress = tqdm(
         total=config.steps, initial=step, unit="step", disable=not sys.stderr.isatty() or jax.process_index() != 0
     )
-    figures: dict[str, float] | None = None
+    figures = (checkpoints.metrics(step) or None) if step else None
     clock = Clock(config.batch_size)
     feed = Feed(batches, rows=config.batch_size // jax.process_count(), processes=config.load_processes)
+
+    def look() -> dict[str, float] | None:
+        try:
+            with clock.paused():
+                found = evaluate(state)
+        except Stopped:
+            return None
+        writer.write(step, found)
+        log.info("step %d held out: %s", step, _figures_line(found))
+        return found
+
+    def save() -> None:
+        with clock.paused():
+            workdirs.publish(workdir, patient=True)
+            checkpoints.save(step, state, {"next_example": step * config.batch_size}, figures)
+
     try:
-        with StopSignal() as stop, logging_redirect_tqdm(), jax.transfer_guard("disallow"):
+        with stop, logging_redirect_tqdm(), jax.transfer_guard("disallow"):
             stopping = False
+            if step and config.evaluates(step) and figures is None:
+                figures = look()
+                stopping = figures is None
+                save()
             while step < config.steps and not stopping:
                 state, metrics = feed.step(step_fn, state)
                 step += 1
                 progress.update()
                 last = step == config.steps
-                # Read once: a signal from here on is for the next step, which then saves.
-                stopping = stop.stops(step)
+                # Read once: a signal from here on is for an evaluation or the next step, which then saves.
+                stopping = stop.stops()
                 logs = last or _due(step, config.log_every)
-                evaluates = _due(step, config.eval_every) or (last and 0 < config.eval_every <= config.steps)
-                saves = last or stopping or _due(step, config.checkpoint_every)
+                evaluates = config.evaluates(step) and not stopping
+                saves = last or stopping or evaluates or _due(step, config.checkpoint_every)
                 clock.tick()
-                if not (logs or evaluates or saves):
+                figures = None
+                if not (logs or saves):
                     continue
                 values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
                 _check_finite(step, values, checkpoints)
@@ -148,18 +191,14 @@ def train(
                     progress.set_postfix(loss=f"{values['train/loss']:.3f}")
                     if progress.disable:
                         log.info(_summary(step, config.steps, values))
-                figures = None
                 if evaluates:
-                    with clock.paused():
-                        figures = evaluate(state)
-                    writer.write(step, figures)
-                    log.info("step %d held out: %s", step, _figures_line(figures))
-                if saves or evaluates:
-                    with clock.paused():
-                        workdirs.publish(workdir, patient=True)
-                        checkpoints.save(step, state, {"next_example": step * config.batch_size}, figures)
+                    figures = look()
+                    stopping = figures is None
+                if saves:
+                    save()
             checkpoints.wait()
-        if stopping and step < config.steps:
+        complete = step == config.steps and (figures is not None or not config.evaluates(step))
+        if stopping and not complete:
             log.warning(
                 "%s: saved step %d of %d; the same command goes on from here", stop.received, step, config.steps
             )
@@ -168,7 +207,7 @@ def train(
     finally:
         progress.close()
         writer.close()
-    return state, figures
+    return state, figures, complete
 
 
 class Clock:

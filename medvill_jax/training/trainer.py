@@ -101,6 +101,7 @@ class Trainer:
             self.mesh,
         )
         self._spec = spec
+        self._stop = loop.StopSignal()
         self._workdir, self._config, self._warm_start = workdir, config, warm_start
         self._directory = workdirs.home(workdir) / workdirs.CHECKPOINT_DIR
         sizes = [leaf.size for leaf in jax.tree.leaves(abstract_params)]
@@ -139,23 +140,29 @@ class Trainer:
                 state, position = restored
                 start = position["next_example"] // self._config.loop.batch_size
                 log.info("resuming at step %d from %s", start, self._directory)
-            state, figures = loop.train(
-                state, self._step, batches(start), evaluate, checkpoints, self._config.loop, self._workdir
+            _, figures, complete = loop.train(
+                state, self._step, batches(start), evaluate, checkpoints, self._config.loop, self._workdir, self._stop
             )
-            complete = int(jax.device_get(state["step"])) == self._config.loop.steps
-            if figures is None and complete and 0 < self._config.loop.eval_every <= self._config.loop.steps:
-                figures = evaluate(state)
             return complete, figures
         finally:
             checkpoints.close()
 
     def jit(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        """`compute(params, stats, ...)` under `jax.jit`: over whole parameters, with its results on every device."""
+        """`compute(params, stats, ...)` under `jax.jit`: over whole parameters, with its results on every device.
 
-        def run(params: Tree, stats: Tree, *arguments: Any) -> Any:
+        While the run trains, a call raises `loop.Stopped` once a signal has come.
+        """
+
+        def over_whole(params: Tree, stats: Tree, *arguments: Any) -> Any:
             return compute(sharding.whole(params, self.shardings["params"]), stats, *arguments)
 
-        return jax.jit(run, out_shardings=self.replicated)
+        compiled = jax.jit(over_whole, out_shardings=self.replicated)
+
+        def call(*arguments: Any) -> Any:
+            self._stop.check()
+            return compiled(*arguments)
+
+        return call
 
     def lower(self) -> jax.stages.Lowered:
         """The train step over this mesh, ready to be compiled; no array is made."""

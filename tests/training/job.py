@@ -73,8 +73,10 @@ def main() -> None:
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--checkpoint_every", type=int, default=5)
+    parser.add_argument("--eval_every", type=int, default=0)
     parser.add_argument("--fsdp", type=int, default=1)
     parser.add_argument("--pause", type=float, default=0.0, help="seconds that every batch takes")
+    parser.add_argument("--eval_pause", type=float, default=0.0, help="seconds that each of 50 evaluated batches takes")
     parser.add_argument("--coordinator")
     parser.add_argument("--num_processes", type=int)
     parser.add_argument("--process_id", type=int)
@@ -116,7 +118,7 @@ def run(args: argparse.Namespace) -> None:
             seed=0,
             accumulate=1,
             fsdp=args.fsdp,
-            loop=loop.LoopConfig(args.steps, BATCH, log_every=1, eval_every=0, checkpoint_every=args.checkpoint_every),
+            loop=loop.LoopConfig(args.steps, BATCH, 1, args.eval_every, args.checkpoint_every),
             keep=checkpoint.Keep(last=2, best=0),
             optimizer=optimizer.OptimizerConfig(learning_rate=1e-2),
         ),
@@ -132,8 +134,16 @@ def run(args: argparse.Namespace) -> None:
 
         return loader.to_device(paused(), task.batch_sharding)
 
+    count = task.jit(lambda params, stats: jnp.sum(stats["seen"]["count"]))
+
+    def evaluate(state: Any) -> dict[str, float]:
+        for _ in range(50):
+            time.sleep(args.eval_pause)
+            found = float(count(state["params"], state["stats"]))
+        return {"eval/loss": found}
+
     try:
-        complete, _ = task.fit(batches, lambda state: {})
+        complete, _ = task.fit(batches, evaluate)
     finally:
         workdir.publish(folder)
     if not complete:

@@ -1,5 +1,6 @@
 """Runs of several processes over real sockets: the same losses, one start, one stop, and nobody left waiting."""
 
+import json
 import os
 import signal
 import threading
@@ -88,6 +89,23 @@ def test_sigterm_to_one_process_stops_all_at_one_step_and_another_mesh_goes_on(t
     expected, found = processes.losses(whole), processes.losses(workdir)
     assert list(found) == list(range(1, 61))
     np.testing.assert_allclose(list(found.values()), list(expected.values()), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_sigterm_during_an_evaluation_ends_it_on_all_processes(tmp_path: Path) -> None:
+    workdir, steps = tmp_path / "run", ("--steps=12", "--eval_every=6", "--checkpoint_every=0")
+    with jobs(workdir, 2, 2, *steps, "--eval_pause=1") as both:
+        processes.wait_for_step(workdir, 6, *both)
+        began = time.monotonic()
+        both[1].send(signal.SIGTERM)
+        assert [process.wait() for process in both] == [0, 0], [process.output() for process in both]
+        assert time.monotonic() - began < 30, "far below the 50 s of a whole evaluation"
+    for process in both:
+        assert "SIGTERM: saved step 6 of 12; the same command goes on from here" in process.output()
+    with jobs(workdir, 2, 2, *steps) as both:
+        assert [process.wait() for process in both] == [0, 0], [process.output() for process in both]
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["eval/loss"]) for row in rows if "eval/loss" in row] == [(6, 48.0), (12, 96.0)]
 
 
 @pytest.mark.slow

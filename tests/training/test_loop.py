@@ -1,5 +1,6 @@
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -7,12 +8,19 @@ import jax.numpy as jnp
 import pytest
 
 from medvill_jax.training.checkpoint import Checkpoints, Keep
-from medvill_jax.training.loop import LoopConfig, NotFiniteError, train
+from medvill_jax.training.loop import LoopConfig, NotFiniteError, StopSignal, train
 from medvill_jax.training.writer import MetricsWriter
 
 
-def run(tmp_path: Path, losses: list[float], **cadence: int) -> tuple[list[int], dict[str, float] | None]:
-    """Trains a counter whose loss follows a list; returns the checkpointed steps and the last figures."""
+def run(
+    tmp_path: Path,
+    losses: list[float],
+    evaluate: Callable[[StopSignal], dict[str, float]] = lambda stop: {"eval/loss": 0.5},
+    **cadence: int,
+) -> tuple[list[int], dict[str, float] | None, bool]:
+    """Trains a counter whose loss follows a list, from where it stopped; returns the checkpointed steps, the last
+    figures, and whether the run is complete.
+    """
 
     @jax.jit
     def step(state: dict, batch: jax.Array) -> tuple[dict, dict]:
@@ -21,15 +29,16 @@ def run(tmp_path: Path, losses: list[float], **cadence: int) -> tuple[list[int],
     config = LoopConfig(
         steps=len(losses), batch_size=2, **{"log_every": 1, "eval_every": 2, "checkpoint_every": 2, **cadence}
     )
-    checkpoints = Checkpoints(tmp_path / "checkpoints", Keep(last=10))
-    batches = iter([jnp.float32(loss) for loss in losses])
+    checkpoints, stop = Checkpoints(tmp_path / "checkpoints", Keep(last=10)), StopSignal()
+    state, _ = checkpoints.restore_newest({"step": jax.ShapeDtypeStruct((), jnp.int32)}) or ({"step": jnp.int32(0)}, 0)
+    batches = iter([jnp.float32(loss) for loss in losses[int(state["step"]) :]])
     try:
-        _, figures = train(
-            {"step": jnp.int32(0)}, step, batches, lambda state: {"eval/loss": 0.5}, checkpoints, config, tmp_path
+        _, figures, complete = train(
+            state, step, batches, lambda state: evaluate(stop), checkpoints, config, tmp_path, stop
         )
     finally:
         checkpoints.close()
-    return checkpoints.steps(), figures
+    return checkpoints.steps(), figures, complete
 
 
 def lines(tmp_path: Path) -> list[dict]:
@@ -37,9 +46,10 @@ def lines(tmp_path: Path) -> list[dict]:
 
 
 def test_cadence_and_files(tmp_path: Path) -> None:
-    steps, figures = run(tmp_path, [1.0, 0.1, 0.3, 0.2, 0.25])
+    steps, figures, complete = run(tmp_path, [1.0, 0.1, 0.3, 0.2, 0.25])
     assert steps == [2, 4, 5]
     assert figures == {"eval/loss": 0.5}
+    assert complete
     written = lines(tmp_path)
     assert [line["step"] for line in written if "train/loss" in line] == [1, 2, 3, 4, 5]
     assert [line["step"] for line in written if "eval/loss" in line] == [2, 4, 5]
@@ -48,7 +58,7 @@ def test_cadence_and_files(tmp_path: Path) -> None:
 
 
 def test_a_run_shorter_than_the_evaluation_interval_is_not_evaluated(tmp_path: Path) -> None:
-    assert run(tmp_path, [1.0], eval_every=2)[1] is None
+    assert run(tmp_path, [1.0], eval_every=2) == ([1], None, True)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -88,4 +98,32 @@ def test_a_signal_at_any_moment_is_followed_by_a_save(tmp_path: Path, monkeypatc
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(MetricsWriter, "write", write_and_terminate)
-    assert run(tmp_path, [1.0] * 9, eval_every=0, checkpoint_every=0) == ([4], None)
+    assert run(tmp_path, [1.0] * 9, eval_every=0, checkpoint_every=0) == ([4], None, False)
+
+
+def test_a_signal_during_an_evaluation_ends_it_and_the_next_start_makes_up_for_it(tmp_path: Path) -> None:
+    def stopped(stop: StopSignal) -> dict[str, float]:
+        signal.raise_signal(signal.SIGTERM)
+        stop.check()
+        raise AssertionError("the evaluation went on")
+
+    losses = [1.0, 0.5, 0.25, 0.125]
+    for _ in range(2):  # the second time, while making up for it
+        assert run(tmp_path, losses, stopped) == ([2], None, False)
+        assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+    assert run(tmp_path, losses) == ([2, 4], {"eval/loss": 0.5}, True)
+    assert [line["step"] for line in lines(tmp_path) if "eval/loss" in line] == [2, 4]
+    kept = Checkpoints(tmp_path / "checkpoints", Keep())
+    assert [kept.metrics(step) for step in kept.steps()] == [{"eval/loss": 0.5}] * 2
+    kept.close()
+
+
+def test_a_complete_run_is_not_evaluated_again(tmp_path: Path) -> None:
+    run(tmp_path, [1.0, 0.5])
+    assert run(tmp_path, [1.0, 0.5], lambda stop: {"eval/loss": 9.0}) == ([2], {"eval/loss": 0.5}, True)
+
+
+def test_signals_mean_what_they_always_do_outside_of_a_run() -> None:
+    stop = StopSignal()
+    stop.received = "SIGTERM"
+    stop.check()
