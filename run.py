@@ -40,7 +40,7 @@ PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, fr
 STARTUP_TIMEOUT = flags.DEFINE_float("startup_timeout", 300.0, "seconds to wait for the other processes", lower_bound=0)
 
 # A run may be taken up again with other values of these: they change no figure of the training.
-FREE_FIELDS = ("remat", "log.", "checkpoint.", "mesh.", "data.workers.", "eval.split", "eval.batch_size")
+FREE_FIELDS = ("remat", "log.", "checkpoint.", "mesh.", "data.workers.", "eval.batch_size")
 
 
 def fail(message: object, status: int = 1) -> NoReturn:
@@ -143,9 +143,11 @@ def run_task() -> None:
         task = task_class(config.task)(config, workdir)
     except (DataError, HubError, MissingExtra, ValueError, workdirs.WorkdirError) as error:
         fail(error)
+    except OSError as error:
+        fail(f"{error.strerror or error}: {error.filename or workdir}")
     try:
         try:
-            figures = task.evaluate_best() if EVAL_ONLY.value else task.fit()
+            figures = evaluate(task) if EVAL_ONLY.value else task.fit()
         finally:
             workdirs.publish(workdir)
     except (
@@ -167,6 +169,18 @@ def run_task() -> None:
             use = "for medvill_jax.load, --config.init.checkpoint or conversion"
             lines.append(f"the model: {workdir / 'export'}, {use}")
         print(workdirs.shown(workdir, "\n".join(lines)))
+
+
+def evaluate(task: Any) -> dict[str, Any] | None:
+    """The figures of the best checkpoint; None if a signal came before they were complete."""
+    from medvill_jax.training import stopping
+
+    try:
+        with stopping.StopSignal():
+            return task.evaluate_best()
+    except stopping.Stopped as signal:
+        logging.warning("%s: stopped before the end; the same command evaluates on", signal)
+        return None
 
 
 def prepare_to_compile() -> None:

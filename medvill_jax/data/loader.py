@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import collections
 import itertools
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -59,8 +63,25 @@ def _batches(dataset: grain.MapDataset, workers: Workers) -> Iterator[HostBatch]
     options = grain.ReadOptions(num_threads=workers.threads, prefetch_buffer_size=workers.buffer)
     loaded = dataset.to_iter_dataset(options)
     if workers.processes:
-        loaded = loaded.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers.processes))
+        loaded = loaded.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=workers.processes), worker_init_fn=_serve_one_process
+        )
     return iter(loaded)
+
+
+def _serve_one_process(worker: int, workers: int) -> None:
+    """In a loading process: what signals mean is for the process that trains to say, and this one ends with it."""
+    del worker, workers
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def leave_with_it() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=leave_with_it, daemon=True).start()
 
 
 def _local_places(place_count: int, batch_size: int, host: HostSlice, start: int = 0) -> grain.MapDataset:

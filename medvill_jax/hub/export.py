@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from medvill_jax.hub.card import model_card
@@ -125,7 +126,10 @@ def write_export(
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.absolute().parent))
     try:
-        save_file(arrays | on_top, temporary / WEIGHTS_FILE, metadata={"format": EXPORT_FORMAT})
+        try:
+            save_file(arrays | on_top, temporary / WEIGHTS_FILE, metadata={"format": EXPORT_FORMAT})
+        except SafetensorError as error:
+            raise HubError(f"the weights cannot be written under {out.absolute().parent}: {error}") from error
         _write_json(temporary / CONFIG_FILE, document)
         if label_names:
             _write_json(temporary / LABELS_FILE, list(label_names))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from medvill_jax.data.records import DataError
@@ -83,17 +84,11 @@ def write(module: Medvill, images: jax.Array, live: jax.Array, seeds: jax.Array,
 
 
 def in_batches(
-    run: Callable[..., Decoded],
-    images: Any,
-    seed: int | Sequence[int] | np.ndarray,
-    batch_size: int,
-    *,
-    devices: int = 1,
+    run: Callable[..., Decoded], images: Any, seed: int | Sequence[int] | np.ndarray, batch_size: int
 ) -> Iterable[Decoded]:
     """`run(images, live, seeds)` over at most `batch_size` images at a time, as arrays on the host.
 
-    A smaller batch is filled up to a power of two, so that few programs are compiled, and any to a multiple of
-    `devices`.
+    A smaller batch is filled up to a power of two, so that few programs are compiled.
 
     Raises:
         ValueError: `batch_size` below 1, or seeds that are not one per image.
@@ -110,11 +105,16 @@ def in_batches(
     for start in range(0, count, batch_size):
         some = slice(start, min(start + batch_size, count))
         real = some.stop - start
-        size = -(-min(batch_size, 1 << (real - 1).bit_length()) // devices) * devices
+        size = filled_size(real, batch_size)
         filled = [(0, size - real)]
-        batch = np.pad(np.asarray(images[some]), filled + [(0, 0)] * (images.ndim - 1))
+        batch = jnp.pad(jnp.asarray(images[some]), filled + [(0, 0)] * (images.ndim - 1))
         texts = run(batch, np.arange(size) < real, np.pad(seeds[some], filled))
         yield jax.tree.map(lambda leaf, real=real: np.asarray(leaf)[:real], texts)
+
+
+def filled_size(count: int, most: int) -> int:
+    """The size that a batch of `count` is filled up to: a power of two, or `most`."""
+    return min(most, 1 << (count - 1).bit_length())
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ from medvill_jax.models import medvill
 from medvill_jax.models.causal import next_word_states
 from medvill_jax.tasks import base, setup
 from medvill_jax.training import distributed
+from medvill_jax.training import workdir as workdirs
 from medvill_jax.training.losses import correct_sum, cross_entropy_sum
 from medvill_jax.training.policy import Tree
 from medvill_jax.training.step import Objective
@@ -80,6 +81,8 @@ TABLE_ROWS = (
     "rouge_l",
     "cider",
 )
+# Reports between two times that those written so far are sent to the workdir's bucket.
+PUBLISH_REPORTS = 256
 BASELINES = ("most_frequent", "nearest_neighbour", "shuffled_images")
 
 
@@ -248,28 +251,34 @@ class Task(base.Task):
 
             left = json.loads(distributed.on_first("reports to write", missing))
             reports = self._reports(state, left, own_image=own_image)
-            for report in tqdm(reports, total=len(left), unit="report", disable=not (first and sys.stderr.isatty())):
+            progress = tqdm(reports, total=len(left), unit="report", disable=not (first and sys.stderr.isatty()))
+            for number, report in enumerate(progress, 1):
                 if out:
                     out.write(report)
+                if number % PUBLISH_REPORTS == 0:
+                    workdirs.publish(self.workdir, patient=True)
         return predictions.read(path) if first else []
 
     def _reports(self, state: Tree, chosen: Sequence[int], *, own_image: bool) -> Iterator[Prediction]:
-        """The reports of some held-out records, written by the model."""
-        held_out, size = self._held_out, self.config.decode.batch_size
-        place = functools.partial(loader.from_whole, sharding=self.trainer.batch_sharding)
-        devices = self.trainer.mesh.size
-
-        def run(*batch: np.ndarray) -> Any:
-            return self._write(state["params"], state["stats"], *map(place, batch))
-
+        """The reports of some held-out records, written by the model: every device writes some of each batch."""
+        held_out, devices = self._held_out, self.trainer.mesh.size
+        size = max(self.config.decode.batch_size, devices)
         for start in range(0, len(chosen), size):
-            some = chosen[start : start + size]
-            images = np.stack([held_out.image(record, held_out.rng(record), own_image=own_image) for record in some])
+            some = list(chosen[start : start + size])
+            filled = -(-generation.filled_size(len(some), size) // devices) * devices
+            own = loader.local_rows({"record": np.resize(some, filled), "live": np.arange(filled) < len(some)})
+            rows = [int(record) for record in own["record"]]
+            images = [held_out.image(record, held_out.rng(record), own_image=own_image) for record in rows]
             # What is drawn about a film is the same in any batch, and after an interruption.
-            seeds = np.array([held_out.rng(record).integers(2**31) for record in some])
-            # Images come from the host here, a few at a time; inside the training loop that must be said.
+            seeds = np.array([held_out.rng(record).integers(2**31) for record in rows], np.int32)
+            host = {"image": np.stack(images), "live": own["live"], "seeds": seeds}
+            batch = next(loader.to_device(iter([host]), self.trainer.batch_sharding))
+            found = self._write(state["params"], state["stats"], batch["image"], batch["live"], batch["seeds"])
+            # Texts come to the host here, a few at a time; inside the training loop that must be said.
+            real = len(some)
             with jax.transfer_guard("allow"):
-                texts = self._words.reports(generation.in_batches(run, images, seeds, size, devices=devices))
+                decoded = jax.tree.map(lambda leaf, real=real: np.asarray(leaf.addressable_data(0))[:real], found)
+                texts = self._words.reports([decoded])
             references = [held_out.text(record) for record in some]
             labels = clinical.label_batch([*references, *(written["text"] for written in texts)])
             for row, (record, written) in enumerate(zip(some, texts, strict=True)):

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from medvill_jax.data import loader
 from medvill_jax.training import distributed
+from medvill_jax.training import workdir as workdirs
 from medvill_jax.training.policy import Tree
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class Scores:
     """
 
     def __init__(self, folder: Path | None, shape: tuple[int, int], made_with: dict[str, Any] | None = None):
+        self._folder = folder
         self.array = np.full(shape, np.nan, np.float32)
         if folder is None:
             return
@@ -49,9 +51,10 @@ class Scores:
             log.info("%d of %d pair scores are there already", done, known.size)
 
     def flush(self) -> None:
-        """Hands what was written to the disk."""
-        if isinstance(self.array, np.memmap):
+        """Hands what was written to the disk, and to the bucket that the folder may mirror."""
+        if isinstance(self.array, np.memmap) and self._folder is not None:
             self.array.flush()
+            workdirs.publish(self._folder, patient=True)
 
 
 def _on_disk(folder: Path, made_with: dict[str, Any]) -> np.memmap:

@@ -47,6 +47,7 @@ from medvill_jax.metrics import ranking
 from medvill_jax.metrics.figures import write_figures
 from medvill_jax.models.finetuned import FUSIONS, Finetuned, HeadsConfig
 from medvill_jax.tasks import base, matching, setup
+from medvill_jax.training import distributed
 from medvill_jax.training.losses import cross_entropy_sum
 from medvill_jax.training.policy import Tree
 from medvill_jax.training.step import Objective
@@ -243,7 +244,8 @@ class Task(base.Task):
             masks = (best_of(similar, proposals), best_of(similar.T, proposals).T)
             proposed = similar, masks
             if config.rank.method == "two_stage":
-                wanted = masks[0] | masks[1]
+                # The last digits of a similarity are each processor's own.
+                wanted = distributed.from_first(masks[0] | masks[1])
         scores = matching.Scores(folder, (count, count), made_with)
         text = (found["text_ids"], found["text_lens"])
         matching.fill(

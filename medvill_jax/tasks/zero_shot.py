@@ -27,6 +27,7 @@ from medvill_jax.hub.loaded import load
 from medvill_jax.metrics import classification
 from medvill_jax.metrics.figures import write_figures
 from medvill_jax.tasks import setup
+from medvill_jax.training import distributed, stopping
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Task:
     def __init__(self, config: setup.Config, workdir: Path):
         if config.scorer not in SCORERS:
             raise ValueError(f"scorer={config.scorer!r}; there are {', '.join(SCORERS)}")
+        if distributed.is_running():
+            raise ValueError("task=zero_shot runs in one process: start it without --coordinator, on one host")
         if not config.init.checkpoint:
             raise HubError("nothing to ask: set --config.init.checkpoint=EXPORT")
         if not config.data.path:
@@ -87,6 +90,7 @@ class Task:
         ask = self._model.match if config.scorer == "itm" else self._model.similarity
         parts = []
         for start in tqdm(range(0, len(chosen), 16), unit="batch", disable=None):
+            stopping.check()
             some = [int(record) for record in chosen[start : start + 16]]
             images = np.stack([held_out.image(record, held_out.rng(record), own_image=True) for record in some])
             parts.append(ask(images, ids, lens, batch_size=config.eval.batch_size))

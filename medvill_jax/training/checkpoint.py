@@ -13,8 +13,10 @@ import functools
 import json
 import logging
 import os
+import socket
+import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,9 +100,8 @@ class Checkpoints:
 
     def __init__(self, directory: Path | epath.Path, keep: Keep, *, read_only: bool = False):
         self._keep = keep
-        # Buckets keep checksums of their objects themselves.
-        self._sealed = None if in_bucket(directory) else Path(directory).absolute()
-        self._directory = directory = epath.Path(self._sealed or directory)
+        self._in_bucket = in_bucket(directory)
+        self._directory = directory = epath.Path(directory if self._in_bucket else Path(directory).absolute())
         self._damaged: set[int] = set()
         policy = preservation_policy.AnyPreservationPolicy(
             [
@@ -136,9 +137,9 @@ class Checkpoints:
             self._manager.delete(step)
             self._damaged.remove(step)
         if step in self._manager.all_steps():
-            if not metrics or self.metrics(step):
-                return
-            self._manager.delete(step)
+            if metrics and not self.metrics(step):
+                self._add_metrics(step, metrics)
+            return
         with self._explained():
             self._manager.save(
                 step,
@@ -155,15 +156,17 @@ class Checkpoints:
 
     def metrics(self, step: int) -> dict[str, float]:
         """The held-out figures saved with a step; empty where it was not evaluated."""
-        return dict(self._manager.metrics(step) or {})
+        return _as_first_sees("figures", lambda: self._manager.metrics(step) or {})
 
     def best_step(self) -> int | None:
         """The step of the best checkpoint by the kept metric; without any evaluated one, the newest."""
-        scored = {step: self.metrics(step) for step in self.steps()}
-        evaluated = {step: self._keep.order(metrics) for step, metrics in scored.items() if metrics}
-        if evaluated:
-            return max(evaluated, key=lambda step: evaluated[step])
-        return max(scored, default=None)
+
+        def best() -> int | None:
+            scored = {step: self._manager.metrics(step) for step in self.steps()}
+            evaluated = {step: self._keep.order(metrics) for step, metrics in scored.items() if metrics}
+            return max(evaluated or scored, key=lambda step: evaluated.get(step, step), default=None)
+
+        return _as_first_sees("best checkpoint", best)
 
     def restore_newest(self, abstract: Any) -> tuple[Any, dict[str, int]] | None:
         """The newest checkpoint that can be read, or None where there is none.
@@ -178,8 +181,7 @@ class Checkpoints:
         """
         before: int | None = None
         while True:
-            # Process 0 looks for all: what each finds might differ, and Orbax reads with all processes or with none.
-            step, damage = json.loads(distributed.on_first("newest checkpoint", functools.partial(self._look, before)))
+            step, damage = _as_first_sees("newest checkpoint", functools.partial(self._look, before))
             for damaged, what in damage:
                 self._warn(damaged, what)
             if step is None:
@@ -197,6 +199,31 @@ class Checkpoints:
             raise CheckpointError(f"no checkpoint under {self._directory} can be read; move the folder away to restart")
         return None
 
+    def _wait_to_see(self, step: int) -> None:
+        """A network file system may show it later than to process 0."""
+        deadline = time.monotonic() + distributed.SHARED_SECONDS
+        while distributed.is_running() and step not in self._manager.all_steps():
+            if time.monotonic() > deadline:
+                raise CheckpointError(f"{socket.gethostname()} does not see step {step} under {self._directory}")
+            time.sleep(0.2)
+            self._manager.reload()
+
+    def _add_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """Puts figures beside the arrays of a complete step, as Orbax would have done."""
+
+        def write() -> None:
+            item = self._directory / f"{step:08d}" / "metrics"
+            # In a folder the item gets its name when it is complete; in a bucket an object does so by itself.
+            made = item if self._in_bucket else item.with_name("metrics.tmp")
+            made.mkdir(parents=True, exist_ok=True)
+            (made / "metrics").write_text(json.dumps(metrics))
+            if made != item:
+                made.replace(item)
+
+        with self._explained():
+            distributed.on_first("late figures", write)
+            self._manager.reload()
+
     def _warn(self, step: int, what: str) -> None:
         self._damaged.add(step)
         log.warning("checkpoint of step %d cannot be read (%s); trying the one before", step, what)
@@ -205,8 +232,10 @@ class Checkpoints:
         """The state and data position of one step, placed as `abstract` says.
 
         Raises:
-            CheckpointError: names that are missing, extra or of another shape or dtype: all of them at once.
+            CheckpointError: names that are missing, extra or of another shape or dtype: all of them at once; or this
+                process does not see a step that process 0 sees.
         """
+        self._wait_to_see(step)
         metadata = self._manager.item_metadata(step)
         if metadata["state"] is None:
             raise ValueError(f"the description of step {step} is unreadable")
@@ -261,55 +290,67 @@ class Checkpoints:
             ) from error
 
     def _seal(self) -> None:
-        """Orbax calls this in its thread when all files of a step are written, before their folder gets its name."""
-        if jax.process_index() == 0 and self._sealed is not None:
-            for folder in self._sealed.glob("*.orbax-checkpoint-tmp*"):
-                (folder / CHECKSUMS_FILE).write_text(json.dumps(_checksums(folder), indent=1) + "\n")
+        """Orbax calls this in its thread when all files of a step are written, before the step counts as complete."""
+        if jax.process_index() == 0:
+            for folder in self._directory.iterdir():
+                if folder.is_dir() and not ocp.utils.is_checkpoint_finalized(folder):
+                    (folder / CHECKSUMS_FILE).write_text(json.dumps(_checksums(folder, self._measure), indent=1) + "\n")
 
-    def _look(self, before: int | None) -> str:
-        """JSON: the newest step, or the newest before one, whose files are as written, and `[step, what]` of others."""
+    def _measure(self, path: epath.Path) -> int:
+        # Buckets keep checksums of their objects themselves, but an object may be gone.
+        return path.stat().length if self._in_bucket else _crc32(path)
+
+    def _look(self, before: int | None) -> tuple[int | None, list[tuple[int, str]]]:
+        """The newest step, or the newest before one, whose files are as written, and `(step, what)` of damaged ones."""
         damage: list[tuple[int, str]] = []
         for step in reversed(self.steps()):
             if before is not None and step >= before:
                 continue
-            what = None if self._sealed is None else _damage(self._sealed / f"{step:08d}")
+            what = self._damage(self._directory / f"{step:08d}")
             if what is None:
-                return json.dumps((step, damage))
+                return step, damage
             damage.append((step, what))
-        return json.dumps((None, damage))
+        return None, damage
+
+    def _damage(self, folder: epath.Path) -> str | None:
+        """What is wrong with a step's files; None if nothing is known to be."""
+        try:
+            expected = json.loads((folder / CHECKSUMS_FILE).read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            return f"its {CHECKSUMS_FILE} is unreadable"
+        for name, value in expected.items():
+            path = folder / name
+            if not path.is_file():
+                return f"{name} is missing"
+            if self._measure(path) != value:
+                return f"{name} is not as it was written"
+        return None
 
 
-def _checksums(folder: Path) -> dict[str, int]:
-    """CRC-32 of every file of every item in a step's folder."""
-    return {
-        str(path.relative_to(folder)): _crc32(path)
-        for item in sorted(folder.iterdir())
-        if item.is_dir()
-        for path in sorted(item.rglob("*"))
-        if path.is_file()
-    }
+def _as_first_sees(what: str, look: Callable[[], Any]) -> Any:
+    """What process 0 finds, JSON-like: what each process finds might differ, and Orbax works with all or with none."""
+    return json.loads(distributed.on_first(what, lambda: json.dumps(look())))
 
 
-def _crc32(path: Path) -> int:
+def _checksums(folder: epath.Path, measure: Callable[[epath.Path], int]) -> dict[str, int]:
+    """A number for every file of every item in a step's folder."""
+
+    def files(of: epath.Path) -> Iterator[epath.Path]:
+        for path in sorted(of.iterdir()):
+            if path.is_dir():
+                yield from files(path)
+            else:
+                yield path
+
+    items = [item for item in folder.iterdir() if item.is_dir()]
+    return {path.relative_to(folder).as_posix(): measure(path) for item in sorted(items) for path in files(item)}
+
+
+def _crc32(path: epath.Path) -> int:
     value = 0
     with path.open("rb") as file:
         while block := file.read(1 << 22):
             value = zlib.crc32(block, value)
     return value
-
-
-def _damage(folder: Path) -> str | None:
-    """What is wrong with a step's files; None if nothing is known to be."""
-    try:
-        expected = json.loads((folder / CHECKSUMS_FILE).read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError):
-        return f"its {CHECKSUMS_FILE} is unreadable"
-    for name, value in expected.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if _crc32(path) != value:
-            return f"{name} is not as it was written"
-    return None

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 ENVIRONMENTS = ("gketpu", "gcetpu", "slurm", "ompi")
 # Process 0 may prepare data or write an export while the others wait; that it lives is watched all the time.
 LONG_SECONDS = 6 * 3600.0
+# A network file system may show another host's file this much later.
+SHARED_SECONDS = 60.0
 # An error that hits all processes is better told by each of them: so long has one that hears of another's.
 OWN_WORDS_SECONDS = 1.0
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 import jax
 
 from medvill_jax.batch import Batch
+from medvill_jax.training import distributed
 from medvill_jax.training.policy import Tree
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,10 @@ class Feed:
         batch = next(self._batches)
         there = self._now()
         self._waited += there - began
+        if self._probing:
+            # Else the time would contain waiting for the batches of other hosts.
+            distributed.barrier("timed step", distributed.LONG_SECONDS)
+            there = self._now()
         self._steps += 1
         state, figures = step_fn(state, batch)
         if self._probing:

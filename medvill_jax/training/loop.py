@@ -5,22 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import jax
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from medvill_jax.batch import Batch
-from medvill_jax.training import distributed
+from medvill_jax.training import stopping
 from medvill_jax.training import workdir as workdirs
 from medvill_jax.training.checkpoint import Checkpoints
 from medvill_jax.training.feed import Feed
@@ -32,10 +28,6 @@ log = logging.getLogger(__name__)
 
 class NotFiniteError(Exception):
     """The loss or the gradient became infinite or NaN."""
-
-
-class Stopped(Exception):
-    """A signal came during an evaluation, which ends here."""
 
 
 @dataclass(frozen=True)
@@ -60,52 +52,6 @@ class LoopConfig:
         return _due(step, self.eval_every) or (step == self.steps and 0 < self.eval_every <= self.steps)
 
 
-class StopSignal:
-    """Turns SIGINT and SIGTERM into a question for the loop; a second SIGINT interrupts at once.
-
-    A block: signals mean what they always do outside of it. In a run of several processes JAX has taken SIGTERM, and
-    tells the others; SIGINT is passed on as SIGTERM.
-    """
-
-    def __init__(self) -> None:
-        self.received: str | None = None
-        self._active = False
-        self._shared = distributed.is_running()
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> StopSignal:
-        for number in (signal.SIGINT,) if self._shared else (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._handle)
-        self._active, self.received = True, None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._active = False
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def stops(self) -> bool:
-        """Whether the run stops here; all processes ask at the same places, such as after every step."""
-        if distributed.stop_agreed():
-            self.received = self.received or "SIGTERM"
-            return True
-        return self.received is not None and not self._shared
-
-    def check(self) -> None:
-        """Raises `Stopped` where the run stops here; asked by all processes, or by none, between two computations."""
-        if self._active and self.stops():
-            raise Stopped
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        del frame
-        if self.received and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
-        log.info("%s: finishing this step, then saving (Ctrl-C again to stop at once)", self.received)
-        if self._shared:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
 def train(
     state: Tree,
     step_fn: Callable[[Tree, Batch], tuple[Tree, dict[str, jax.Array]]],
@@ -114,7 +60,6 @@ def train(
     checkpoints: Checkpoints,
     config: LoopConfig,
     workdir: Path,
-    stop: StopSignal,
 ) -> tuple[Tree, dict[str, float] | None, bool]:
     """Trains from `state["step"]` to `config.steps`, or until a signal.
 
@@ -124,10 +69,9 @@ def train(
         state: on the mesh; donated.
         step_fn: compiled, donating.
         batches: the global batches from that step on.
-        evaluate: held-out figures, named "eval/..."; may ask `stop.check`.
+        evaluate: held-out figures, named "eval/..."; may ask `stopping.check`.
         checkpoints, workdir: where things go.
         config: see `LoopConfig`.
-        stop: not yet entered.
 
     Returns:
         The state; the last step's held-out figures, None if the run was stopped or is too short to be evaluated; and
@@ -149,7 +93,7 @@ def train(
         try:
             with clock.paused():
                 found = evaluate(state)
-        except Stopped:
+        except stopping.Stopped:
             return None
         writer.write(step, found)
         log.info("step %d held out: %s", step, _figures_line(found))
@@ -161,22 +105,22 @@ def train(
             checkpoints.save(step, state, {"next_example": step * config.batch_size}, figures)
 
     try:
-        with stop, logging_redirect_tqdm(), jax.transfer_guard("disallow"):
-            stopping = False
+        with stopping.StopSignal() as stop, logging_redirect_tqdm(), jax.transfer_guard("disallow"):
+            stops = False
             if step and config.evaluates(step) and figures is None:
                 figures = look()
-                stopping = figures is None
+                stops = figures is None
                 save()
-            while step < config.steps and not stopping:
+            while step < config.steps and not stops:
                 state, metrics = feed.step(step_fn, state)
                 step += 1
                 progress.update()
                 last = step == config.steps
                 # Read once: a signal from here on is for an evaluation or the next step, which then saves.
-                stopping = stop.stops()
+                stops = stop.stops()
                 logs = last or _due(step, config.log_every)
-                evaluates = config.evaluates(step) and not stopping
-                saves = last or stopping or evaluates or _due(step, config.checkpoint_every)
+                evaluates = config.evaluates(step) and not stops
+                saves = last or stops or evaluates or _due(step, config.checkpoint_every)
                 clock.tick()
                 figures = None
                 if not (logs or saves):
@@ -193,12 +137,12 @@ def train(
                         log.info(_summary(step, config.steps, values))
                 if evaluates:
                     figures = look()
-                    stopping = figures is None
+                    stops = figures is None
                 if saves:
                     save()
             checkpoints.wait()
         complete = step == config.steps and (figures is not None or not config.evaluates(step))
-        if stopping and not complete:
+        if stops and not complete:
             log.warning(
                 "%s: saved step %d of %d; the same command goes on from here", stop.received, step, config.steps
             )

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from medvill_jax.batch import Batch, BatchSpec
-from medvill_jax.training import loop, sharding, step, topology
+from medvill_jax.training import loop, sharding, step, stopping, topology
 from medvill_jax.training import workdir as workdirs
 from medvill_jax.training.checkpoint import Checkpoints, Keep
 from medvill_jax.training.optimizer import OptimizerConfig, adamw
@@ -101,7 +101,6 @@ class Trainer:
             self.mesh,
         )
         self._spec = spec
-        self._stop = loop.StopSignal()
         self._workdir, self._config, self._warm_start = workdir, config, warm_start
         self._directory = workdirs.home(workdir) / workdirs.CHECKPOINT_DIR
         sizes = [leaf.size for leaf in jax.tree.leaves(abstract_params)]
@@ -141,7 +140,7 @@ class Trainer:
                 start = position["next_example"] // self._config.loop.batch_size
                 log.info("resuming at step %d from %s", start, self._directory)
             _, figures, complete = loop.train(
-                state, self._step, batches(start), evaluate, checkpoints, self._config.loop, self._workdir, self._stop
+                state, self._step, batches(start), evaluate, checkpoints, self._config.loop, self._workdir
             )
             return complete, figures
         finally:
@@ -150,7 +149,7 @@ class Trainer:
     def jit(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         """`compute(params, stats, ...)` under `jax.jit`: over whole parameters, with its results on every device.
 
-        While the run trains, a call raises `loop.Stopped` once a signal has come.
+        A call raises `stopping.Stopped` where a signal has come (`stopping.check`).
         """
 
         def over_whole(params: Tree, stats: Tree, *arguments: Any) -> Any:
@@ -159,7 +158,7 @@ class Trainer:
         compiled = jax.jit(over_whole, out_shardings=self.replicated)
 
         def call(*arguments: Any) -> Any:
-            self._stop.check()
+            stopping.check()
             return compiled(*arguments)
 
         return call

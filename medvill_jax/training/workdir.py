@@ -26,8 +26,6 @@ CHECKPOINT_DIR = "checkpoints"
 LOCK_FILE = ".lock"
 # Beside the lock, which ends when its own process closes the file that it is on, even after only reading it.
 TOKEN_FILE = ".token"
-# A network file system may show another host's file this much later.
-SHARED_SECONDS = 60.0
 
 # Open files, whose locks last as long as this process.
 _locks: list[IO[str]] = []
@@ -131,7 +129,9 @@ def claim(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> st
     return token
 
 
-def check_shared(workdir: Path, token: str, config: Mapping[str, Any], seconds: float = SHARED_SECONDS) -> None:
+def check_shared(
+    workdir: Path, token: str, config: Mapping[str, Any], seconds: float = distributed.SHARED_SECONDS
+) -> None:
     """Makes sure that process 0's workdir and configuration are this process's too.
 
     Args:

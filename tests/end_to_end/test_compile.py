@@ -92,6 +92,7 @@ def test_a_batch_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
         (("--topology=cpu:8", "--mode=train"), {}, "go with --mode=compile"),
         (("--mode=train",), {"mesh.topology": "v5e:4x4"}, "go with --mode=compile"),
         (("--topology=cpu:8",), {"batch_size": 12}, "batch_size=12 is not a multiple of 8 devices"),
+        (("--topology=cpu:8",), {"eval.batch_size": 12}, "eval.batch_size=12 is not a multiple of 8 devices"),
         (("--topology=cpu:8",), {"remat": "some"}, "unknown remat='some'; there are full"),
     ],
 )

@@ -1,6 +1,7 @@
 """Report generation as its user runs it: fine-tune, write, score, go on after an interruption."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
+import run
 from medvill_jax.data import records
 from medvill_jax.data.examples import ReportRecords
 from medvill_jax.data.records import DataError
@@ -75,6 +77,29 @@ def test_every_report_is_written_once_and_scored(tiny_generate_config: ConfigDic
     tiny_generate_config.decode.max_len = 3
     Task(tiny_generate_config, tmp_path).evaluate_best()
     assert all(len(row.hypothesis.split()) <= 3 for row in predictions.read(tmp_path / "predictions.jsonl"))
+
+
+def test_a_signal_stops_the_writing_and_the_same_command_writes_on(
+    tiny_generate_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(tiny_generate_config, tmp_path)
+    task.fit()
+    written = []
+    write = predictions.Writer.write
+
+    def write_and_terminate(self: predictions.Writer, row: predictions.Prediction) -> None:
+        write(self, row)
+        written.append(row.id)
+        if len(written) == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(predictions.Writer, "write", write_and_terminate)
+    assert run.evaluate(task) is None
+    assert len(written) == 4, "the batch that was there already"
+    figures = run.evaluate(task)
+    assert figures is not None
+    assert figures["validation/examples"] == 10
+    assert len(written) == 2 * 10, "each report, and each with another film, once"
 
 
 def test_wrong_configurations_are_errors(tiny_generate_config: ConfigDict, tmp_path: Path) -> None:
@@ -177,15 +202,15 @@ def test_wrong_input_gives_one_clear_line(tiny_data: Path, tmp_path: Path, field
     (tmp_path / "vocab.txt").write_text(words.replace("[MASK]", "mask"))
     field = field.format(vocabulary=tmp_path / "vocab.txt")
     arguments = [f"--config.data.path={tiny_data}", f"--workdir={tmp_path / 'run'}", f"--config.{field}"]
-    run = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "run.py", "--config=configs/generate.py:small", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
     )
-    assert run.returncode in (1, 2)
-    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, run.stderr
+    assert done.returncode in (1, 2)
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
     assert message in errors[0]
-    assert "Traceback" not in run.stderr
+    assert "Traceback" not in done.stderr

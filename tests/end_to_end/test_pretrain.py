@@ -131,6 +131,7 @@ def test_another_configuration_in_the_workdir_is_refused(tiny_data: Path, tmp_pa
         (["--config.data.path="], "--config.data.path=DATA"),
         (["--config.eval.every_steps=1", "--config.eval.split=dev"], "no split 'dev'"),
         (["--config.eval.every_steps=1", "--config.checkpoint.metric=eval/los"], "no figure 'eval/los'"),
+        (["--workdir=setup.py/run"], "Not a directory"),
         (["--config.init.bert=/nowhere"], "/nowhere"),
         (["--config.init.checkpoint=setup.py"], "setup.py"),
         (["--config.optimizer.learning_rate=1e30", "--config.steps=20"], "not finite at step"),

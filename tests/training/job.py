@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 
 from medvill_jax.data import loader
 from medvill_jax.training import checkpoint, distributed, loop, optimizer, step, trainer, workdir
@@ -34,10 +35,14 @@ SPEC = {
 class Pictures:
     """Made from their numbers; shifted by draws from their places in the stream."""
 
+    def __init__(self, pause: float = 0.0):
+        self.pause = pause
+
     def __len__(self) -> int:
         return EXAMPLES
 
     def example(self, record: int, place: int) -> dict[str, np.ndarray]:
+        time.sleep(self.pause)
         image = np.random.default_rng(record).integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
         shift = int(np.random.default_rng((1, place)).integers(SIDE))
         return {
@@ -77,11 +82,14 @@ def main() -> None:
     parser.add_argument("--fsdp", type=int, default=1)
     parser.add_argument("--pause", type=float, default=0.0, help="seconds that every batch takes")
     parser.add_argument("--eval_pause", type=float, default=0.0, help="seconds that each of 50 evaluated batches takes")
+    parser.add_argument("--load_processes", type=int, default=0)
+    parser.add_argument("--load_pause", type=float, default=0.0, help="seconds that every example takes")
     parser.add_argument("--coordinator")
     parser.add_argument("--num_processes", type=int)
     parser.add_argument("--process_id", type=int)
     parser.add_argument("--startup_timeout", type=float, default=60.0)
     args = parser.parse_args()
+    flags.FLAGS(sys.argv[:1])  # grain's loading processes read some of their own
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     for noisy in ("absl", "gcsfs", "fsspec"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
@@ -126,8 +134,14 @@ def run(args: argparse.Namespace) -> None:
 
     def batches(start: int) -> Any:
         def paused() -> Any:
+            workers = loader.Workers(threads=1, processes=args.load_processes, buffer=1)
             for batch in loader.train_batches(
-                Pictures(), batch_size=BATCH, seed=0, start_step=start, stop_step=args.steps
+                Pictures(args.load_pause),
+                batch_size=BATCH,
+                seed=0,
+                start_step=start,
+                stop_step=args.steps,
+                workers=workers,
             ):
                 time.sleep(args.pause)
                 yield batch

@@ -22,7 +22,7 @@ SECONDS = 900  # for a machine that does much else
 
 
 class Process:
-    """One process; its output goes to a file, which a killed one leaves behind too."""
+    """One process, in a group of its own; its output goes to a file, which a killed one leaves behind too."""
 
     def __init__(self, arguments: list[str], log: Path, devices: int):
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
@@ -32,11 +32,28 @@ class Process:
         self.log = log
         with log.open("a") as out:
             self.popen = subprocess.Popen(
-                [sys.executable, *arguments], cwd=ROOT, env=environment, stdout=out, stderr=subprocess.STDOUT
+                [sys.executable, *arguments],
+                cwd=ROOT,
+                env=environment,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def send(self, number: signal.Signals) -> None:
         self.popen.send_signal(number)
+
+    def send_to_group(self, number: int) -> None:
+        """To it and the processes that it has started."""
+        os.killpg(self.popen.pid, number)
+
+    def group_is_there(self) -> bool:
+        """Whether it runs, or a process that it has started."""
+        try:
+            self.send_to_group(0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def running(self) -> bool:
         return self.popen.poll() is None
@@ -84,6 +101,18 @@ class Forked:
         self._process.kill()
         while self.running():
             time.sleep(0.005)
+
+    def send_to_group(self, number: int) -> None:
+        """To it and the processes that it has started."""
+        os.killpg(self.popen.pid, number)
+
+    def group_is_there(self) -> bool:
+        """Whether it runs, or a process that it has started."""
+        try:
+            self.send_to_group(0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def running(self) -> bool:
         with self._asking:

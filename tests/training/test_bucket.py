@@ -69,12 +69,26 @@ def test_an_interrupted_run_in_a_bucket_is_the_whole_run_in_a_folder(bucket: str
 @pytest.mark.slow
 def test_two_processes_share_a_bucket_and_nothing_else(bucket: str, whole: Path, tmp_path: Path) -> None:
     url = f"{bucket}/runs/two"
-    cluster = [f"--coordinator={processes.free_address()}", "--num_processes=2"]
-    both = [start(url, tmp_path / f"log{number}", *cluster, f"--process_id={number}") for number in range(2)]
-    assert [process.wait() for process in both] == [0, 0], [process.output() for process in both]
+
+    def run_both(name: str) -> list[str]:
+        cluster = [f"--coordinator={processes.free_address()}", "--num_processes=2"]
+        both = [start(url, tmp_path / f"{name}{number}", *cluster, f"--process_id={number}") for number in range(2)]
+        assert [process.wait() for process in both] == [0, 0], [process.output() for process in both]
+        return [process.output() for process in both]
+
+    run_both("whole")
     found = gcs.download(url, tmp_path / "run")
     processes.assert_params_equal(processes.final(found), processes.final(whole), atol=1e-6)
     np.testing.assert_array_equal(processes.seen(processes.final(found)), processes.seen(processes.final(whole)))
+
+    newest = epath.Path(url) / "checkpoints" / f"{STEPS:08d}"
+    [lost, *_] = (path for path in (newest / "state" / "d").iterdir() if path.is_file())
+    lost.unlink()
+    first, _ = run_both("again")
+    assert f"checkpoint of step {STEPS} cannot be read (state/d/{lost.name} is missing)" in first
+    assert "resuming at step 15 " in first
+    again = gcs.download(url, tmp_path / "again")
+    processes.assert_params_equal(processes.final(again), processes.final(found))
 
 
 @pytest.mark.slow

@@ -7,15 +7,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from medvill_jax.training import stopping
 from medvill_jax.training.checkpoint import Checkpoints, Keep
-from medvill_jax.training.loop import LoopConfig, NotFiniteError, StopSignal, train
+from medvill_jax.training.loop import LoopConfig, NotFiniteError, train
 from medvill_jax.training.writer import MetricsWriter
 
 
 def run(
     tmp_path: Path,
     losses: list[float],
-    evaluate: Callable[[StopSignal], dict[str, float]] = lambda stop: {"eval/loss": 0.5},
+    evaluate: Callable[[dict], dict[str, float]] = lambda state: {"eval/loss": 0.5},
     **cadence: int,
 ) -> tuple[list[int], dict[str, float] | None, bool]:
     """Trains a counter whose loss follows a list, from where it stopped; returns the checkpointed steps, the last
@@ -29,13 +30,11 @@ def run(
     config = LoopConfig(
         steps=len(losses), batch_size=2, **{"log_every": 1, "eval_every": 2, "checkpoint_every": 2, **cadence}
     )
-    checkpoints, stop = Checkpoints(tmp_path / "checkpoints", Keep(last=10)), StopSignal()
+    checkpoints = Checkpoints(tmp_path / "checkpoints", Keep(last=10))
     state, _ = checkpoints.restore_newest({"step": jax.ShapeDtypeStruct((), jnp.int32)}) or ({"step": jnp.int32(0)}, 0)
     batches = iter([jnp.float32(loss) for loss in losses[int(state["step"]) :]])
     try:
-        _, figures, complete = train(
-            state, step, batches, lambda state: evaluate(stop), checkpoints, config, tmp_path, stop
-        )
+        _, figures, complete = train(state, step, batches, evaluate, checkpoints, config, tmp_path)
     finally:
         checkpoints.close()
     return checkpoints.steps(), figures, complete
@@ -102,9 +101,9 @@ def test_a_signal_at_any_moment_is_followed_by_a_save(tmp_path: Path, monkeypatc
 
 
 def test_a_signal_during_an_evaluation_ends_it_and_the_next_start_makes_up_for_it(tmp_path: Path) -> None:
-    def stopped(stop: StopSignal) -> dict[str, float]:
+    def stopped(state: dict) -> dict[str, float]:
         signal.raise_signal(signal.SIGTERM)
-        stop.check()
+        stopping.check()
         raise AssertionError("the evaluation went on")
 
     losses = [1.0, 0.5, 0.25, 0.125]
@@ -120,10 +119,4 @@ def test_a_signal_during_an_evaluation_ends_it_and_the_next_start_makes_up_for_i
 
 def test_a_complete_run_is_not_evaluated_again(tmp_path: Path) -> None:
     run(tmp_path, [1.0, 0.5])
-    assert run(tmp_path, [1.0, 0.5], lambda stop: {"eval/loss": 9.0}) == ([2], {"eval/loss": 0.5}, True)
-
-
-def test_signals_mean_what_they_always_do_outside_of_a_run() -> None:
-    stop = StopSignal()
-    stop.received = "SIGTERM"
-    stop.check()
+    assert run(tmp_path, [1.0, 0.5], lambda state: {"eval/loss": 9.0}) == ([2], {"eval/loss": 0.5}, True)
