@@ -35,8 +35,7 @@ SPEC = {
 class Pictures:
     """Made from their numbers; shifted by draws from their places in the stream."""
 
-    def __init__(self, pause: float = 0.0):
-        self.pause = pause
+    pause = 0.0
 
     def __len__(self) -> int:
         return EXAMPLES
@@ -134,9 +133,10 @@ def run(args: argparse.Namespace) -> None:
 
     def batches(start: int) -> Any:
         def paused() -> Any:
-            workers = loader.Workers(threads=1, processes=args.load_processes, buffer=1)
+            pictures, workers = Pictures(), loader.Workers(threads=1, processes=args.load_processes, buffer=1)
+            pictures.pause = args.load_pause
             for batch in loader.train_batches(
-                Pictures(args.load_pause),
+                pictures,
                 batch_size=BATCH,
                 seed=0,
                 start_step=start,
