@@ -1,4 +1,4 @@
-"""Checkpoints: training state and data position as one unit, written asynchronously by Orbax and nothing else.
+"""Checkpoints: training state and data position as one unit, written by Orbax and nothing else.
 
 On disk a state is names -> arrays, however many devices and processes wrote them. A step's folder holds `state` (the
 arrays), `position` (JSON: where the data stream stands) and checksums of their files, and is renamed into place when
@@ -126,12 +126,12 @@ class Checkpoints:
         )
 
     def save(self, step: int, state: Any, position: dict[str, int], metrics: dict[str, float] | None = None) -> None:
-        """Starts writing a checkpoint; returns once the arrays may be overwritten.
+        """Writes a checkpoint; it is complete when this returns, so a killed run never loses more than one interval.
 
         A step that is already there is left as it is, unless it was found damaged or has no figures and now gets some.
 
         Raises:
-            CheckpointError: this one, or the one before, cannot be written; the complete ones stay.
+            CheckpointError: it cannot be written; the complete ones stay.
         """
         if step in self._damaged:
             self._manager.delete(step)
@@ -149,6 +149,7 @@ class Checkpoints:
                 metrics=metrics,
                 force=True,
             )
+            self._manager.wait_until_finished()
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first."""
@@ -265,14 +266,8 @@ class Checkpoints:
         state = jax.tree_util.tree_map_with_path(lambda path, _: arrays[path_name(path)], abstract)
         return state, restored["position"]
 
-    def wait(self) -> None:
-        """Returns when everything is on disk; raises `CheckpointError` as `save` does."""
-        with self._explained():
-            self._manager.wait_until_finished()
-
     def close(self) -> None:
-        """Waits, then releases the writer threads."""
-        self.wait()
+        """Releases the writer threads."""
         self._manager.close()
 
     @contextlib.contextmanager

@@ -140,7 +140,6 @@ def train(
                     stops = figures is None
                 if saves:
                     save()
-            checkpoints.wait()
         complete = step == config.steps and (figures is not None or not config.evaluates(step))
         if stops and not complete:
             log.warning(
@@ -194,7 +193,6 @@ def _due(step: int, every: int) -> bool:
 def _check_finite(step: int, values: dict[str, float], checkpoints: Checkpoints) -> None:
     if all(map(math.isfinite, values.values())):
         return
-    checkpoints.wait()
     saved = checkpoints.steps()
     raise NotFiniteError(
         f"not finite at step {step}: "

@@ -20,7 +20,6 @@ def test_state_and_position_come_back_together(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, KEEP)
     assert checkpoints.restore_newest(abstract(STATE)) is None
     checkpoints.save(7, STATE, {"next_example": 56})
-    checkpoints.wait()
     restored = checkpoints.restore_newest(abstract(STATE))
     checkpoints.close()
     assert restored is not None
@@ -34,7 +33,6 @@ def test_newest_and_best_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, KEEP)
     for step, loss in ((1, 3.0), (2, 1.0), (3, 2.0), (4, None), (5, None)):
         checkpoints.save(step, STATE, {"next_example": step}, None if loss is None else {"eval/loss": loss})
-        checkpoints.wait()
     assert checkpoints.steps() == [2, 4, 5]
     assert checkpoints.best_step() == 2
     checkpoints.close()
@@ -43,7 +41,6 @@ def test_newest_and_best_are_kept(tmp_path: Path) -> None:
 def test_every_difference_is_reported_at_once(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, KEEP)
     checkpoints.save(1, STATE, {"next_example": 1})
-    checkpoints.wait()
     other = {
         "params": {"layer": {0: {"kernel": jnp.zeros((2, 4)), "bias": jnp.zeros(4)}}},
     }
@@ -64,7 +61,6 @@ def test_a_half_written_checkpoint_is_never_picked_up(tmp_path: Path) -> None:
     again = Checkpoints(tmp_path, KEEP)
     assert again.steps() == [1]
     again.save(2, STATE, {"next_example": 2})
-    again.wait()
     assert again.steps() == [1, 2]
     again.close()
 
@@ -84,7 +80,6 @@ def test_a_damaged_newest_checkpoint_falls_back(tmp_path: Path, caplog: pytest.L
     assert restored is not None
     assert restored[1] == {"next_example": 1}
     again.save(2, STATE, {"next_example": 22})
-    again.wait()
     assert again.restore(2, abstract(STATE))[1] == {"next_example": 22}
     again.close()
     assert "step 2 cannot be read" in caplog.text

@@ -26,11 +26,6 @@ def abstract(tree: dict) -> dict:
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), tree)
 
 
-def save_whole(checkpoints: Checkpoints, tree: dict) -> None:
-    checkpoints.save(2, tree, {"next_example": 16})
-    checkpoints.wait()
-
-
 # Orbax's threads also die of what is reported.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -38,12 +33,11 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Pat
     small, large = state(100), state(MIB)
     checkpoints = Checkpoints(tmp_path, Keep())
     checkpoints.save(1, small, {"next_example": 8})
-    checkpoints.wait()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, hard))
     try:
         with pytest.raises(CheckpointError, match=r"cannot be written under .*The one of step 1 is complete") as error:
-            save_whole(checkpoints, large)
+            checkpoints.save(2, large, {"next_example": 16})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(error.value)
@@ -52,7 +46,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path: Pat
     restored = again.restore_newest(abstract(small))
     assert restored is not None
     assert restored[1] == {"next_example": 8}
-    save_whole(again, large)
+    again.save(2, large, {"next_example": 16})
     assert again.steps() == [1, 2]
     again.close()
 
