@@ -102,18 +102,6 @@ class Forked:
         while self.running():
             time.sleep(0.005)
 
-    def send_to_group(self, number: int) -> None:
-        """To it and the processes that it has started."""
-        os.killpg(self.popen.pid, number)
-
-    def group_is_there(self) -> bool:
-        """Whether it runs, or a process that it has started."""
-        try:
-            self.send_to_group(0)
-        except ProcessLookupError:
-            return False
-        return True
-
     def running(self) -> bool:
         with self._asking:
             return self._process.exitcode is None
