@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from ml_collections import ConfigDict
 from configs import classify, generate, pretrain, retrieve, vqa
 from data_prep import pairs, vqa_rad
 
+# A shell that starts a command in the background has it ignore Ctrl-C, and what that command starts too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Programs that several tests run, in processes of their own too, are compiled once.
 _COMPILED = tempfile.TemporaryDirectory(prefix="compiled")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
