@@ -15,10 +15,11 @@ Every field of the configuration is a flag: --config.FIELD=VALUE. The fields and
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -127,7 +128,7 @@ def run_task() -> None:
         fail(error)
     logging.info("workdir: %s", workdirs.home(workdir))
     first = distributed.is_first()
-    try:
+    with one_line(workdir, DataError, HubError, MissingExtra, ValueError, workdirs.WorkdirError):
         if "phantom" in config.data and not config.data.path and workdirs.is_mirror(workdir):
             fail("the demo's data are made in a folder: give a --workdir outside a bucket, or --config.data.path")
         if not EVAL_ONLY.value:
@@ -141,26 +142,19 @@ def run_task() -> None:
             )
         config.lock()
         task = task_class(config.task)(config, workdir)
-    except (DataError, HubError, MissingExtra, ValueError, workdirs.WorkdirError) as error:
-        fail(error)
-    except OSError as error:
-        fail(f"{error.strerror or error}: {error.filename or workdir}")
-    try:
-        try:
-            figures = evaluate(task) if EVAL_ONLY.value else task.fit()
-        finally:
-            workdirs.publish(workdir)
-    except (
+    with one_line(
+        workdir,
         DataError,
         HubError,
         PredictionError,
         checkpoint.CheckpointError,
         loop.NotFiniteError,
         workdirs.WorkdirError,
-    ) as error:
-        fail(error)
-    except OSError as error:
-        fail(f"{error.strerror or error}: {error.filename or workdir}")
+    ):
+        try:
+            figures = evaluate(task) if EVAL_ONLY.value else task.fit()
+        finally:
+            workdirs.publish(workdir)
     if figures and first:
         lines = task.closing_lines(figures)
         if (workdir / "metrics.jsonl").is_file():
@@ -169,6 +163,17 @@ def run_task() -> None:
             use = "for medvill_jax.load, --config.init.checkpoint or conversion"
             lines.append(f"the model: {workdir / 'export'}, {use}")
         print(workdirs.shown(workdir, "\n".join(lines)))
+
+
+@contextlib.contextmanager
+def one_line(workdir: Path, *expected: type[Exception]) -> Iterator[None]:
+    """A block whose expected errors, and those of the file system, are one line for the user."""
+    try:
+        yield
+    except expected as error:
+        fail(error)
+    except OSError as error:
+        fail(f"{error.strerror or error}: {error.filename or workdir}")
 
 
 def evaluate(task: Any) -> dict[str, Any] | None:

@@ -86,10 +86,7 @@ class Task(abc.ABC):
             frozen=frozen,
             config=setup.run_config(config, train_records=0 if self.fake else len(self.train_records)),
         )
-        if config.eval.batch_size % self.trainer.mesh.size:
-            raise ValueError(
-                f"eval.batch_size={config.eval.batch_size} is not a multiple of {self.trainer.mesh.size} devices"
-            )
+        self.trainer.check_rows("eval.batch_size", config.eval.batch_size)
 
     def heads(self) -> HeadsConfig | None:
         """What the task puts on top of the network; None for nothing."""

@@ -261,11 +261,10 @@ class Task(base.Task):
 
     def _reports(self, state: Tree, chosen: Sequence[int], *, own_image: bool) -> Iterator[Prediction]:
         """The reports of some held-out records, written by the model: every device writes some of each batch."""
-        held_out, devices = self._held_out, self.trainer.mesh.size
-        size = max(self.config.decode.batch_size, devices)
+        held_out, size = self._held_out, self.trainer.filled(self.config.decode.batch_size)
         for start in range(0, len(chosen), size):
             some = list(chosen[start : start + size])
-            filled = -(-generation.filled_size(len(some), size) // devices) * devices
+            filled = self.trainer.filled(generation.filled_size(len(some), size))
             own = loader.local_rows({"record": np.resize(some, filled), "live": np.arange(filled) < len(some)})
             rows = [int(record) for record in own["record"]]
             images = [held_out.image(record, held_out.rng(record), own_image=own_image) for record in rows]

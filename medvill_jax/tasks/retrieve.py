@@ -255,15 +255,11 @@ class Task(base.Task):
             state,
             found["side"],
             *text,
-            batch_size=self._pair_batch(),
+            batch_size=self.trainer.filled(self.config.rank.batch_size),
             batch_sharding=self.trainer.batch_sharding,
             replicated=self.trainer.replicated,
         )
         return np.array(scores.array) + similar, proposed
-
-    def _pair_batch(self) -> int:
-        devices = self.trainer.mesh.size
-        return -(-self.config.rank.batch_size // devices) * devices
 
     def _plan(self) -> list[str]:
         """What ranking the split will take on this machine, from a few timed batches; needs no checkpoint, nor data."""
@@ -279,7 +275,7 @@ class Task(base.Task):
         host = base.fake_batch(spec, 0, vocab_size=model.bert.vocab_size, sep_id=model.sep_id)
         batch = next(loader.to_device(iter([host]), self.trainer.batch_sharding))
         encoded = self._encode(state["params"], state["stats"], batch)
-        size = self._pair_batch()
+        size = self.trainer.filled(self.config.rank.batch_size)
         place = np.arange(size, dtype=np.int32) % config.batch_size
         index = loader.from_whole(place, self.trainer.batch_sharding)
         arguments = (encoded["side"], encoded["text_ids"], encoded["text_lens"], index, index)

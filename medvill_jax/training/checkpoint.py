@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import socket
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -200,14 +199,10 @@ class Checkpoints:
             raise CheckpointError(f"no checkpoint under {self._directory} can be read; move the folder away to restart")
         return None
 
-    def _wait_to_see(self, step: int) -> None:
-        """A network file system may show it later than to process 0."""
-        deadline = time.monotonic() + distributed.SHARED_SECONDS
-        while distributed.is_running() and step not in self._manager.all_steps():
-            if time.monotonic() > deadline:
-                raise CheckpointError(f"{socket.gethostname()} does not see step {step} under {self._directory}")
-            time.sleep(0.2)
+    def _sees(self, step: int) -> bool:
+        if step not in self._manager.all_steps():
             self._manager.reload()
+        return step in self._manager.all_steps()
 
     def _add_metrics(self, step: int, metrics: dict[str, float]) -> None:
         """Puts figures beside the arrays of a complete step, as Orbax would have done."""
@@ -236,7 +231,8 @@ class Checkpoints:
             CheckpointError: names that are missing, extra or of another shape or dtype: all of them at once; or this
                 process does not see a step that process 0 sees.
         """
-        self._wait_to_see(step)
+        if distributed.is_running() and not distributed.appears(functools.partial(self._sees, step)):
+            raise CheckpointError(f"{socket.gethostname()} does not see step {step} under {self._directory}")
         metadata = self._manager.item_metadata(step)
         if metadata["state"] is None:
             raise ValueError(f"the description of step {step} is unreadable")

@@ -263,6 +263,14 @@ def from_first(array: np.ndarray) -> np.ndarray:
     return array if _session is None else np.array(multihost_utils.broadcast_one_to_all(array))
 
 
+def appears(there: Callable[[], bool], seconds: float = SHARED_SECONDS) -> bool:
+    """Whether what another host has written shows on this one, within some seconds."""
+    deadline = time.monotonic() + seconds
+    while not (found := there()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
+
+
 def barrier(what: str, timeout: float) -> None:
     """Waits until all processes are here.
 

@@ -51,8 +51,8 @@ def whole(tree: Any, shardings: Any) -> Any:
 
 def to_host(tree: Any, mesh: Mesh) -> Any:
     """The whole arrays of a sharded tree as numpy arrays on every host; all processes must call it together."""
-    whole = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
-    return jax.tree.map(lambda array: np.asarray(array.addressable_data(0)), whole)
+    everywhere = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
+    return jax.tree.map(lambda array: np.asarray(array.addressable_data(0)), everywhere)
 
 
 def parameter_spec(shape: tuple[int, ...], layout: str, fsdp: int) -> PartitionSpec:

@@ -71,10 +71,7 @@ class Trainer:
         self.batch_sharding = sharding.batch_sharding(self.mesh)
         self.replicated = sharding.replicated(self.mesh)
         for microbatches, what in ((1, "batch_size"), (config.accumulate, "batch_size / accumulate")):
-            if config.loop.batch_size % (self.mesh.size * microbatches):
-                raise ValueError(
-                    f"{what}={config.loop.batch_size // microbatches} is not a multiple of {self.mesh.size} devices"
-                )
+            self.check_rows(what, config.loop.batch_size, microbatches)
         abstract_params, _ = jax.eval_shape(init, jax.random.key(config.seed))
         optimizer = adamw(config.optimizer, config.loop.steps, tree_names(step.trainable(abstract_params, frozen)))
 
@@ -145,6 +142,15 @@ class Trainer:
             return complete, figures
         finally:
             checkpoints.close()
+
+    def check_rows(self, what: str, rows: int, parts: int = 1) -> None:
+        """Raises `ValueError` if a batch, cut into so many parts, leaves devices with different numbers of rows."""
+        if rows % (self.mesh.size * parts):
+            raise ValueError(f"{what}={rows // parts} is not a multiple of {self.mesh.size} devices")
+
+    def filled(self, rows: int) -> int:
+        """Rows of the smallest batch that holds so many and gives all devices as many."""
+        return -(-rows // self.mesh.size) * self.mesh.size
 
     def jit(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         """`compute(params, stats, ...)` under `jax.jit`: over whole parameters, with its results on every device.

@@ -143,15 +143,12 @@ def check_shared(
     Raises:
         WorkdirError: it does not show, or the configurations differ.
     """
-    deadline = time.monotonic() + seconds
     path = home(workdir) / TOKEN_FILE
-    while not (path.is_file() and path.read_text() == token):
-        if time.monotonic() > deadline:
-            raise WorkdirError(
-                f"{workdir} on {socket.gethostname()} is not the folder that process 0 uses; --workdir must lie on a "
-                "file system that all hosts share"
-            )
-        time.sleep(0.2)
+    if not distributed.appears(lambda: path.is_file() and path.read_text() == token, seconds):
+        raise WorkdirError(
+            f"{workdir} on {socket.gethostname()} is not the folder that process 0 uses; --workdir must lie on a "
+            "file system that all hosts share"
+        )
     written = json.loads((home(workdir) / CONFIG_FILE).read_text())
     if differing := _differing(written, json.loads(json.dumps(config)), ()):
         raise WorkdirError(
