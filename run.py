@@ -247,9 +247,14 @@ def ask_for_huge_pages() -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
 
 
-if __name__ == "__main__":
-    ask_for_huge_pages()
+def entry() -> NoReturn:
+    """The program over `sys.argv`; ends with `SystemExit`, whatever happens."""
     try:
         app.run(main, flags_parser=parse_flags)
     except KeyboardInterrupt:
         fail("interrupted", 130)
+
+
+if __name__ == "__main__":
+    ask_for_huge_pages()
+    entry()

@@ -37,6 +37,9 @@ EXTRAS["test"] = [
     "nltk>=3.9",
     "pyright>=1.1.400",
     "pytest>=8",
+    # Tests run on all cores.
+    "pytest-xdist>=3.6",
+    "filelock>=3.15",
     "ruff>=0.9",
     # The reference for areas under curves and F1.
     "scikit-learn>=1.5",
@@ -66,7 +69,7 @@ setup(
         "numpy>=2.0",
         "opencv-python-headless>=4.10",
         "optax>=0.2.5",
-        "orbax-checkpoint>=0.12",
+        "orbax-checkpoint>=0.12,<1",  # from 1.0 the top level is its v1 API, which has none of the names we use
         "pillow>=11.0",
         "safetensors>=0.5",
         "tensorboardX>=2.6",

@@ -1,28 +1,92 @@
-"""What many tests share: a tiny prepared data set, and a configuration that trains on it in seconds."""
+"""What many tests share: programs compiled once, tiny prepared data, a trained run, configurations of a few seconds."""
 
 import functools
+import hashlib
 import json
 import os
+import platform
 import signal
-import tempfile
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
+import jax
+import jaxlib
 import numpy as np
 import pytest
+from filelock import FileLock
 from ml_collections import ConfigDict
 
 from configs import classify, generate, pretrain, retrieve, vqa
 from data_prep import pairs, vqa_rad
+from tests import cli
+from tests.cli import RunPy
 
 # A shell that starts a command in the background has it ignore Ctrl-C, and what that command starts too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-# Programs that several tests run, in processes of their own too, are compiled once.
-_COMPILED = tempfile.TemporaryDirectory(prefix="compiled")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _COMPILED.name)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+TESTS = Path(__file__).parent
+# Of a network that has every part.
+TINY_SIZES = {
+    "image_size": 64, "text_len": 14, "num_cells": 3, "hidden_size": 16, "num_layers": 1, "num_heads": 2,
+    "intermediate_size": 32,
+}  # fmt: skip
+# Rooms that ask what programs do, not how they round: XLA compiles for them in a third of the time.
+QUICKLY_COMPILED = ("end_to_end", "tasks", "training")
+MOST_WORKERS = 8
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiled programs outlive pytest, and those of other versions or processors are never read; other programs that
+    tests start are as strict about deprecations as pytest is.
+    """
+    made_with = (sys.version, jax.__version__, jaxlib.__version__, platform.machine(), _processor_features())
+    name = f"compiled-jax-{jax.__version__}-{hashlib.sha256(repr(made_with).encode()).hexdigest()[:12]}"
+    _set_jax("jax_compilation_cache_dir", str(config.cache.mkdir(name)))  # pyright: ignore
+    _set_jax("jax_persistent_cache_min_compile_time_secs", 0.0)
+    # There a message is a text, for pytest it is a pattern.
+    ignored = [line.replace("\\", "") for line in config.getini("filterwarnings") if line.startswith("ignore:")]
+    os.environ["PYTHONWARNINGS"] = ",".join(["error::DeprecationWarning", "error::FutureWarning", *ignored])
+
+
+def _processor_features() -> str:
+    """What instructions the processor has, where the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    return next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+
+
+def _set_jax(name: str, value: Any) -> None:
+    """Here, and in the processes that tests start."""
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One worker for each core; none where single tests are named, which start sooner without."""
+    if any("::" in argument for argument in config.args):
+        return 0
+    return min(os.cpu_count() or 1, MOST_WORKERS)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """How programs are compiled, for fixtures, tests and the processes that they start."""
+    _set_jax("jax_disable_most_optimizations", item.path.relative_to(TESTS).parts[0] in QUICKLY_COMPILED)
+
+
+# The phantom run that tests share.
+PHANTOM = [
+    "--config=configs/pretrain.py:phantom",
+    "--config.data.phantom.studies=100",
+    "--config.data.phantom.image_size=64",
+    *(f"--config.model.{name}={value}" for name, value in TINY_SIZES.items()),
+    "--config.mlm.max_predictions=4",
+    "--config.batch_size=8",
+    "--config.steps=8",
+]
 FINDINGS = ("Edema", "Cardiomegaly", "Pneumothorax", "Pleural Effusion")
 
 
@@ -53,6 +117,39 @@ def bucket() -> Iterator[str]:
 
 
 @pytest.fixture
+def run_py(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunPy:
+    """Calls run.py in this process: `run_py("--config=...", ...).error`."""
+    return cli.caller(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this pytest see."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def phantom_run(shared_folder: Path) -> Path:
+    """A workdir of the README's first command, with fewer and smaller films: one for all workers, to be read only."""
+    workdir = shared_folder / "phantom-run"
+    with FileLock(f"{workdir}.lock"):
+        if not workdir.is_dir():
+            unfinished = workdir.with_suffix(".unfinished")
+            done = subprocess.run(
+                [sys.executable, "run.py", *PHANTOM, f"--workdir={unfinished}"],
+                cwd=TESTS.parent,
+                env=os.environ | {"JAX_PLATFORMS": "cpu"},
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stderr
+            assert "held out (validation, " in done.stdout
+            unfinished.rename(workdir)
+    return workdir
+
+
+@pytest.fixture
 def pairs_index(tmp_path: Path) -> Callable[[dict[str, int]], Path]:
     """Writes an index with so many rows of each split, and returns its file."""
     return functools.partial(write_pairs, tmp_path)
@@ -68,14 +165,12 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _shrink(config: ConfigDict, data: Path) -> ConfigDict:
-    """The smallest size that has every part."""
+    """The smallest size that has every part, and the image encoder that compiles soonest."""
     config.data.path = str(data)
     config.steps, config.batch_size = 4, 8
-    config.model.update(
-        image_size=64, text_len=14, num_cells=3, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32
-    )
-    config.log.every_steps = config.checkpoint.every_steps = 1
-    config.eval.every_steps = 4
+    config.model.update(TINY_SIZES, image_encoder="vit_patch32")
+    config.log.every_steps = 1
+    config.eval.every_steps = config.checkpoint.every_steps = 4
     return config
 
 

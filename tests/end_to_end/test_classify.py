@@ -73,15 +73,13 @@ def test_an_export_classifies_as_the_run_did(tiny_classify_config: ConfigDict, t
 
 
 def test_the_demo_start_point_fits_and_unused_heads_stay(
-    tiny_config: ConfigDict, tiny_classify_config: ConfigDict, tmp_path: Path
+    phantom_run: Path, tiny_classify_config: ConfigDict, tmp_path: Path
 ) -> None:
-    from medvill_jax.tasks.pretrain import Task as Pretrain
-
-    Pretrain(tiny_config, tmp_path / "first").fit()
     config = tiny_classify_config
-    config.init.checkpoint = str(tmp_path / "first" / "export")
-    Task(config, tmp_path / "second").fit()
-    first, second = read_export(tmp_path / "first" / "export"), read_export(tmp_path / "second" / "export")
+    config.model.image_encoder = "resnet_tiny"
+    config.data.path, config.init.checkpoint = str(phantom_run / "data" / "records"), str(phantom_run / "export")
+    Task(config, tmp_path).fit()
+    first, second = read_export(phantom_run / "export"), read_export(tmp_path / "export")
     np.testing.assert_array_equal(second.params["itm"]["linear"]["kernel"], first.params["itm"]["linear"]["kernel"])
     moved = second.params["pooler"]["dense"]["kernel"] - first.params["pooler"]["dense"]["kernel"]
     assert np.abs(moved).max() > 0

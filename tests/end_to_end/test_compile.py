@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.cli import RunPy
+
 ROOT = Path(__file__).parents[2]
 SIZES = {
     "batch_size": 16, "model.image_size": 64, "model.text_len": 14, "model.num_cells": 3, "model.hidden_size": 16,
@@ -23,12 +25,35 @@ EMBEDDINGS = 4 * 30522 * 16
 needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu: pip install -e '.[tpu]'")
 
 
-def run(workdir: Path, *flags: str, **changes: Any) -> subprocess.CompletedProcess[str]:
+# For what needs eight devices, and so a process of its own: one for all cases.
+SEVERAL = """
+import json, sys
+from absl.testing import flagsaver
+import run
+
+for arguments in json.loads(sys.argv[1]):
+    sys.argv[1:], saved = arguments, flagsaver.save_flag_values()
+    try:
+        run.entry()
+    except SystemExit as ended:
+        print("status", ended.code, file=sys.stderr)
+    flagsaver.restore_flag_values(saved)
+"""
+
+
+def arguments(workdir: Path, *flags: str, **changes: Any) -> list[str]:
     sizes = [f"--config.{name}={value}" for name, value in (SIZES | changes).items()]
-    command = [sys.executable, "run.py", "--config=configs/pretrain.py:small", "--mode=compile", *flags, *sizes]
+    return ["--config=configs/pretrain.py:small", "--mode=compile", *flags, *sizes, f"--workdir={workdir}"]
+
+
+def run(workdir: Path, *flags: str, **changes: Any) -> subprocess.CompletedProcess[str]:
+    return start("run.py", *arguments(workdir, *flags, **changes))
+
+
+def start(*words: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
     return subprocess.run(
-        [*command, f"--workdir={workdir}"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
 
 
@@ -91,15 +116,29 @@ def test_a_batch_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
         (("--topology=cpu:8", "--eval_only"), {}, "leave --eval_only out"),
         (("--topology=cpu:8", "--mode=train"), {}, "go with --mode=compile"),
         (("--mode=train",), {"mesh.topology": "v5e:4x4"}, "go with --mode=compile"),
-        (("--topology=cpu:8",), {"batch_size": 12}, "batch_size=12 is not a multiple of 8 devices"),
-        (("--topology=cpu:8",), {"eval.batch_size": 12}, "eval.batch_size=12 is not a multiple of 8 devices"),
-        (("--topology=cpu:8",), {"remat": "some"}, "unknown remat='some'; there are full"),
     ],
 )
-def test_wrong_input_is_one_line(tmp_path: Path, flags: tuple[str, ...], changes: dict[str, Any], message: str) -> None:
-    done = run(tmp_path, *flags, **changes)
-    assert done.returncode in (1, 2)
-    assert message in done.stderr.strip().splitlines()[-1]
+def test_wrong_input_is_one_line(
+    tmp_path: Path, run_py: RunPy, flags: tuple[str, ...], changes: dict[str, Any], message: str
+) -> None:
+    ended = run_py(*arguments(tmp_path, *flags, **changes))
+    assert ended.status in (1, 2)
+    assert message in ended.error
+
+
+def test_what_does_not_fit_eight_devices_is_one_line(tmp_path: Path) -> None:
+    cases = {
+        "batch_size=12 is not a multiple of 8 devices": {"batch_size": 12},
+        "eval.batch_size=12 is not a multiple of 8 devices": {"eval.batch_size": 12},
+        "unknown remat='some'; there are full": {"remat": "some"},
+    }
+    commands = [arguments(tmp_path, "--topology=cpu:8", **changes) for changes in cases.values()]
+    done = start("-c", SEVERAL, json.dumps(commands))
+    lines = [line for line in done.stderr.splitlines() if line.startswith(("error: ", "status "))]
+    assert len(lines) == 2 * len(cases), done.stderr
+    for message, error, status in zip(cases, lines[::2], lines[1::2], strict=True):
+        assert message in error
+        assert status in ("status 1", "status 2")
     assert "Traceback" not in done.stderr
 
 

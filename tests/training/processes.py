@@ -27,8 +27,6 @@ class Process:
     def __init__(self, arguments: list[str], log: Path, devices: int):
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
         environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
-        # Tiny programs, which every start would compile anew.
-        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         self.log = log
         with log.open("a") as out:
             self.popen = subprocess.Popen(
@@ -132,7 +130,6 @@ def _forked(arguments: list[str], log: str, devices: int) -> None:
     from tests.training import job
 
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     job.main()
 
 
