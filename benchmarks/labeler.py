@@ -1,4 +1,4 @@
-"""How well our report labeler agrees with the CheXpert labeler, and how fast it is.
+"""How well our report labeler agrees with the CheXpert labeler, how fast it is, and how slow it can be made.
 
     python benchmarks/labeler.py --reports=../shared/data/openi_reports/reports.jsonl
 
@@ -65,6 +65,26 @@ def speed(texts: list[str]) -> tuple[float, float]:
     return used, len(texts) / (time.perf_counter() - start)
 
 
+def slowest() -> tuple[float, str]:
+    """Seconds of the slowest of some texts made to take long, each of 200,000 characters or so, and its beginning."""
+    words = [
+        "no|may|could|not|without|effusion|opacity,|or|versus|heart|nodule",
+        "the heart size|mediastinum|and|of the|stable|normal|enlarged|silhouette,",
+        "there is|but|with|cannot exclude|be excluded|suggestive of|pneumonia,|is seen|resolved",
+        "a|b|1.|2)|-|;|.|\n\n|\n|HISTORY:|FINDINGS:|*|&amp;|\t",
+    ]
+    texts = [" ".join(np.random.default_rng(0).choice(row.split("|"), 30_000)) for row in words]
+    texts += [
+        piece * (200_000 // len(piece)) for piece in ("a", "no", "-", "\n", " \n", "x-ray, ", "1. ", "HISTORY:\n")
+    ]
+    found = []
+    for text in texts:
+        start = time.perf_counter()
+        label_batch([text])
+        found.append((time.perf_counter() - start, repr(text[:24])))
+    return max(found)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reports", type=Path, required=True, help=".jsonl with id, text, chexpert_labels")
@@ -88,6 +108,8 @@ def main() -> int:
         print("\n".join(["", *per_finding(reference, hypothesis)]))
     used, anew = speed(texts)
     print(f"\n{used:,.0f} reports/s; {anew:,.0f} reports/s with every sentence read anew")
+    seconds, text = slowest()
+    print(f"slowest of the texts made to take long: {seconds:.2f} s, {text}")
     return 0
 
 
