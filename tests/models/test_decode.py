@@ -13,7 +13,7 @@ from medvill_jax.models.compat import Compat
 from tests.models.reference import Sizes, TorchMedvill, arrays_of, medvill_config
 
 SIZES = Sizes(depths=(1, 1, 1, 1))
-BATCH, BEAMS, LENGTH, MASK = 2, 3, 6, 103
+BATCH, BEAMS, LENGTH, MASK, PAD = 2, 3, 6, 103, 0
 
 
 def bound(**fields: Any) -> Any:
@@ -28,12 +28,17 @@ def test_a_step_equals_the_whole_sequence_run_anew(compat: Compat) -> None:
     images = jnp.asarray(rng.integers(0, 256, (BATCH, 64, 64), dtype=np.uint8))
 
     @jax.jit
-    def anew(texts: jax.Array) -> jax.Array:
-        """int32 `[B, K, t]` -> logits `[B, K, V]` at a [MASK] that follows."""
-        ids = jnp.pad(texts, ((0, 0), (0, 0), (0, 1)), constant_values=MASK).reshape(BATCH * BEAMS, -1)
-        lens = jnp.full(BATCH * BEAMS, ids.shape[1])
-        hidden = module.encode(jnp.repeat(images, BEAMS, axis=0), ids, lens, attention="s2s")
-        return module.mlm_logits(hidden.text[:, -1]).reshape(BATCH, BEAMS, -1)
+    def at_the_mask(ids: jax.Array, index: jax.Array) -> jax.Array:
+        hidden = module.encode(jnp.repeat(images, BEAMS, axis=0), ids, jnp.full(len(ids), index + 1), attention="s2s")
+        return module.mlm_logits(hidden.text[:, index]).reshape(BATCH, BEAMS, -1)
+
+    def anew(texts: np.ndarray) -> jax.Array:
+        """int32 `[B, K, t]` -> logits `[B, K, V]` at a [MASK] that follows; every t is the same program."""
+        index = texts.shape[2]
+        ids = np.full((BATCH * BEAMS, LENGTH + 1), PAD, np.int32)
+        ids[:, :index] = texts.reshape(BATCH * BEAMS, -1)
+        ids[:, index] = MASK
+        return at_the_mask(jnp.asarray(ids), jnp.int32(index))
 
     step = jax.jit(lambda *arguments: decode.step(module, *arguments, mask_id=MASK))
     cache = decode.begin(module, images, beams=BEAMS, max_len=LENGTH)
@@ -42,7 +47,7 @@ def test_a_step_equals_the_whole_sequence_run_anew(compat: Compat) -> None:
     for index in range(LENGTH):
         tokens = texts[..., -1] if index else np.full((BATCH, BEAMS), 7)
         logits, cache = step(jnp.asarray(tokens), jnp.int32(index), cache)
-        np.testing.assert_allclose(logits, anew(jnp.asarray(texts)), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(logits, anew(texts), rtol=0, atol=1e-4)
         # Beams die and double, and each goes on with a word of its own.
         parent = rng.integers(0, BEAMS, (BATCH, BEAMS))
         lineage = cache["beams"]["lineage"][row, parent]
