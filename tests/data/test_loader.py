@@ -115,6 +115,15 @@ def test_each_epoch_holds_every_record_once_in_a_new_order(tiny_data: Path, monk
     assert (seen[0] != seen[1]).any()
 
 
+def test_each_epoch_crops_and_masks_anew(tiny_data: Path) -> None:
+    examples = open_records(tiny_data)
+    one, two = (
+        [examples.example(record, epoch * 24 + record, matched=True) for record in range(24)] for epoch in (0, 1)
+    )
+    assert all((first["image"] != again["image"]).any() for first, again in zip(one, two, strict=True))
+    assert any((first["mlm_positions"] != again["mlm_positions"]).any() for first, again in zip(one, two, strict=True))
+
+
 @pytest.mark.parametrize("hosts", [1, 2])
 def test_evaluation_sees_every_example_once(tiny_data: Path, hosts: int) -> None:
     examples = open_records(tiny_data, "validation", augment=False)

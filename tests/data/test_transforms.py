@@ -87,6 +87,13 @@ def test_the_whole_film_is_centred_and_padded_with_black() -> None:
     assert (out[:, 24:] == 0).all()
 
 
+def test_a_crop_that_fits_into_the_film_stays_inside() -> None:
+    film = np.full((64, 64), 255, np.uint8)
+    for seed in range(50):
+        out = square_image(film, 32, Crop((0.3, 0.5), (0.5, 2.0)), np.random.default_rng(seed))
+        assert (out == 255).all()
+
+
 def test_sides_are_never_exchanged() -> None:
     image = np.zeros((64, 64), np.uint8)
     image[:, 40:] = 255
