@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,12 @@ import pytest
 from medvill_jax.training.optimizer import OptimizerConfig, adamw, schedule
 from medvill_jax.training.policy import frozen_names, merge, resolve, select, tree_names
 
-PARAMS = {"layer": {0: {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, 1: {"kernel": jnp.ones((2, 2))}}}
+PARAMS = {
+    "layer": {
+        0: {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "scale": jnp.ones(2)},
+        1: {"kernel": jnp.ones((2, 2))},
+    }
+}
 
 
 def one_update(config: OptimizerConfig, grads: dict) -> dict:
@@ -26,7 +33,7 @@ def test_first_match_wins_and_all_is_covered() -> None:
 
 def test_select_and_merge_are_inverse() -> None:
     names = frozenset(jax.tree.leaves(tree_names(PARAMS)))
-    assert names == {"layer/0/kernel", "layer/0/bias", "layer/1/kernel"}
+    assert names == {"layer/0/kernel", "layer/0/bias", "layer/0/scale", "layer/1/kernel"}
     some = frozen_names([r"layer/0/.*"], sorted(names))
     joined = merge(select(PARAMS, some), select(PARAMS, names - some))
     assert jax.tree.structure(joined) == jax.tree.structure(PARAMS)
@@ -38,16 +45,27 @@ def test_a_freeze_rule_that_matches_nothing_is_an_error() -> None:
         frozen_names([r"image/.*"], ["layer/0/kernel"])
 
 
-def test_decay_spares_biases_and_rates_scale() -> None:
+def test_decay_spares_biases_and_scales_and_rates_multiply() -> None:
     zero = jax.tree.map(jnp.zeros_like, PARAMS)
     updates = one_update(OptimizerConfig(0.1, weight_decay=0.5), zero)["layer"]
     np.testing.assert_allclose(updates[0]["kernel"], -0.05)
     np.testing.assert_allclose(updates[0]["bias"], 0.0)
+    np.testing.assert_allclose(updates[0]["scale"], 0.0)
     ones = jax.tree.map(jnp.ones_like, PARAMS)
     slow = OptimizerConfig(0.1, eps=0.0, rate_policy=((r"layer/1/.*", 0.1), (r".*", 1.0)))
     updates = one_update(slow, ones)["layer"]
     np.testing.assert_allclose(updates[0]["kernel"], -0.1, rtol=1e-5)
     np.testing.assert_allclose(updates[1]["kernel"], -0.01, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("given", "seen"), [(3.0, 1.0), (0.5, 0.5)])
+def test_adam_sees_gradients_of_at_most_the_clipped_norm(given: float, seen: float) -> None:
+    size = sum(leaf.size for leaf in jax.tree.leaves(PARAMS))
+    config = OptimizerConfig(0.1, eps=1.0, clip_norm=math.sqrt(size))
+    grads = jax.tree.map(lambda leaf: jnp.full_like(leaf, given), PARAMS)
+    # Adam's first update is g / (|g| + eps).
+    for update in jax.tree.leaves(one_update(config, grads)):
+        np.testing.assert_allclose(update, -0.1 * seen / (seen + 1), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

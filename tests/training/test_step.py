@@ -32,9 +32,9 @@ BATCH = {
 }
 
 
-def step_of(state: dict, frozen: frozenset[str], accumulate: int = 1) -> Callable:
+def step_of(state: dict, frozen: frozenset[str], accumulate: int = 1, objective: Objective = OBJECTIVE) -> Callable:
     shardings = tree_shardings(make_mesh(), state["params"])
-    return make_step(OBJECTIVE, optax.sgd(0.1), shardings=shardings, frozen=frozen, accumulate=accumulate, seed=0)
+    return make_step(objective, optax.sgd(0.1), shardings=shardings, frozen=frozen, accumulate=accumulate, seed=0)
 
 
 def step_once(accumulate: int = 1, frozen: frozenset[str] = frozenset()) -> tuple[dict, dict, dict]:
@@ -59,6 +59,22 @@ def test_microbatches_change_nothing(accumulate: int) -> None:
     assert float(part_figures["loss"]) == pytest.approx(float(figures["loss"]), rel=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole["params"], parts["params"])
     assert float(parts["stats"]["count"]) == accumulate
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_every_step_and_every_microbatch_draws_anew(accumulate: int) -> None:
+    draws = 3 * accumulate
+
+    def noted(params: dict, stats: dict, batch: dict, key: jax.Array) -> tuple[dict, dict]:
+        found, _ = sums(params, {"count": 0}, batch, key)
+        return found, {"drawn": jnp.roll(stats["drawn"], 1).at[0].set(jax.random.uniform(key))}
+
+    state = init_state(lambda key: (init(key)[0], {"drawn": jnp.zeros(draws)}), optax.sgd(0.1), frozenset(), 0)
+    objective = Objective(noted, OBJECTIVE.weights, OBJECTIVE.coefficients)
+    step = jax.jit(step_of(state, frozenset(), accumulate, objective))
+    for _ in range(3):
+        state, _ = step(state, BATCH)
+    assert len(set(state["stats"]["drawn"].tolist())) == draws
 
 
 def test_frozen_parameters_stay_and_are_not_differentiated() -> None:
