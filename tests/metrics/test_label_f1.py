@@ -18,16 +18,16 @@ def table(**columns: list[int]) -> np.ndarray:
     return out
 
 
-REFERENCE = table(ate=[1, 1, 1, 0], eff=[1, -2, -1, 0], fra=[0, 1, -2, -1])
-HYPOTHESIS = table(ate=[1, 1, 0, 1], eff=[1, 1, 1, -2], fra=[0, -2, -2, 1])
+REFERENCE = table(ate=[1, 1, 1, 0, 1], eff=[1, -2, -1, 0, -2], fra=[0, 1, -2, -1, -2])
+HYPOTHESIS = table(ate=[1, 1, 0, 1, -1], eff=[1, 1, 1, -2, -2], fra=[0, -2, -2, 1, -2])
 
 
 @pytest.mark.parametrize(
     ("uncertain", "counts"),
     [
         # (hits, false, missed) of atelectasis, effusion, fracture
-        ("positive", [(2, 1, 1), (2, 1, 0), (1, 0, 1)]),
-        ("negative", [(2, 1, 1), (1, 2, 0), (0, 1, 1)]),
+        ("positive", [(3, 1, 1), (2, 1, 0), (1, 0, 1)]),
+        ("negative", [(2, 1, 2), (1, 2, 0), (0, 1, 1)]),
         ("ignore", [(2, 1, 1), (1, 1, 0), (0, 0, 1)]),
     ],
 )
