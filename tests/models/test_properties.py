@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvill_jax.hub.trees import flatten, functional
+from medvill_jax.models import bert
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.masks import KINDS
 from medvill_jax.models.medvill import Medvill, sample_cells
@@ -145,6 +146,23 @@ def test_a_frozen_part_keeps_its_statistics_unless_told_otherwise() -> None:
         moved = {name: bool(np.any(after[name] != before)) for name, before in flatten(stats).items()}
         assert moved["image_encoder/embedder/normalization/mean"] == moves
         assert moved["image_encoder/stages/0/0/layer/0/normalization/mean"]
+
+
+def test_every_place_that_drops_has_a_key_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = functional(medvill_config(SIZES))
+    keys: list[jax.Array] = []
+
+    def note(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+        keys.append(jax.random.key_data(key))
+        return x
+
+    def run(images: jax.Array, ids: jax.Array, lens: jax.Array) -> jax.Array:
+        model.bind(*model.init(jax.random.key(0))).encode(images, ids, lens, key=jax.random.key(1))
+        return jnp.stack(keys)
+
+    monkeypatch.setattr(bert, "dropout", note)
+    found = jax.jit(run)(*inputs(7))
+    assert len(np.unique(found, axis=0)) == len(found) == 2 + 3 * SIZES.layers
 
 
 def test_binding_leaves_the_callers_arrays_alone() -> None:
