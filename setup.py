@@ -19,8 +19,9 @@ EXTRAS = {
     "convert": ["torch>=2.6"],
     # Scoring generated reports; METEOR also wants Java on the PATH.
     "generate": ["pycocoevalcap>=1.2", "rouge-score>=0.1.2", "sacrebleu>=2.4"],
-    # CheXbert F1 and RadGraph F1; their weights come from their authors. Brings PyTorch.
-    "clinical": ["f1chexbert>=0.0.2", "radgraph>=0.1.18"],
+    # CheXbert F1, RadGraph F1 and others; their weights come from their authors. Brings PyTorch, whose torch.load runs
+    # no code of a checkpoint from 2.6 on. The upper bound is there because we use names inside of radeval.
+    "clinical": ["radeval>=2.2.1,<2.3", "torch>=2.6"],
     # Data and workdirs in Google Cloud Storage, gs://...
     "gcs": ["gcsfs>=2026.1"],
     "cuda": ["jax[cuda12]>=0.10"],

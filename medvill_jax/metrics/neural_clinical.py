@@ -1,32 +1,30 @@
-"""CheXbert F1 and RadGraph F1 by their authors' packages, from weights in a local folder; nothing is downloaded.
-
-The packages (`f1chexbert`, `radgraph`; the "clinical" extra) bring PyTorch and fetch what they miss when they are
-used. So this runs in a process of its own, with the Hugging Face hub switched off:
+"""CheXbert F1, RadGraph F1 and other learnt metrics of reports, by `radeval`, from weights in a local folder.
 
     python -m medvill_jax.metrics.neural_clinical predictions.jsonl --weights=DIR
 
+`radeval` (the "clinical" extra) brings PyTorch and fetches what it misses, so it runs in a process of its own that no
+network can be reached from (`radeval_scores`); this one makes figures and intervals of what it says.
+
 CheXbert: Smit et al., EMNLP 2020. RadGraph: Jain et al., NeurIPS 2021 Datasets and Benchmarks; F1 as Delbrouck et al.,
-EMNLP Findings 2022. Neither's licence is ours to pass on, so get the weights from their authors.
+EMNLP Findings 2022. RadEval: Xu et al., EMNLP 2025 System Demonstrations. Weights have licences of their own that are
+not ours to pass on.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from medvill_jax.metrics import bootstrap
 from medvill_jax.metrics.clinical import FINDINGS
-from medvill_jax.metrics.clinical_rules import ABSENT
 from medvill_jax.metrics.command import MissingExtra, Parser
 from medvill_jax.metrics.label_f1 import f1_counts, f1_of_counts
 from medvill_jax.metrics.predictions import Prediction, PredictionError, read
@@ -38,128 +36,163 @@ Scores generated reports with CheXbert F1 and RadGraph F1, from weights in a loc
   pip install 'medvill_jax[clinical]'
   python -m medvill_jax.metrics.neural_clinical predictions.jsonl --weights=DIR
 
-What DIR must hold (get it from the authors of CheXbert and RadGraph):
+--metrics=NAME,NAME... chooses others; figures are means over reports, with 95 % intervals, and higher is better but for
+radcliq (RadCliQ-v1), which predicts a number of errors. What DIR must hold for each (a model is a folder that has the
+files of the Hugging Face repository of that name: configuration, tokenizer, and weights unless a file has them):
 
-  DIR/chexbert/chexbert.pth       the CheXbert checkpoint
-  DIR/radgraph-xl/                config.json, weights.th and vocabulary/ of RadGraph-XL
-  DIR/hub/                        a Hugging Face cache with bert-base-uncased (configuration and tokenizer), and the
-                                  encoder that radgraph-xl/config.json names
+  chexbert           chexbert/chexbert.pth (StanfordAIMI/RRG_scorers), bert-base-uncased
+  radgraph           radgraph-xl/: radgraph-xl.tar.gz (StanfordAIMI/RRG_scorers), unpacked; the model that its
+                     config.json names as model_name
+  radcliq            what chexbert needs; radgraph/: radgraph.tar.gz, unpacked, and the model that it names;
+                     distilroberta-base
+  bertscore          distilbert-base-uncased
+  radeval_bertscore  IAMJB/RadEvalModernBERT
+  srrbert            StanfordAIMI/SRR-BERT-Leaves-with-Statuses, microsoft/BiomedVLP-CXR-BERT-general,
+                     nltk_data/tokenizers/punkt_tab of NLTK
+  ratescore          Angelakeke/RaTE-NER-Deberta, FremyCompany/BioLORD-2023-C; from Python 3.12 on, as its spaCy for
+                     Python 3.11 was built for NumPy 1
 
-Exit status: 0 done, 1 something to correct, said in one line on stderr.
+A machine with a network fills DIR:
+
+  hf download google-bert/bert-base-uncased --local-dir DIR/bert-base-uncased
+  hf download StanfordAIMI/RRG_scorers chexbert.pth --local-dir DIR/chexbert
+
+Checkpoints are read as plain tensors (PyTorch's weights_only), so none of them can run code. A GPU is used if there
+is one. Exit status: 0 done, 1 something to correct, said in one line on stderr.
 """
 
-RADGRAPH_LEVELS = ("simple", "partial", "complete")
+# Of the names in a line, one must be there.
+_CONFIG, _TOKENIZER = ("config.json",), ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model")
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_MODEL = (_CONFIG, _TOKENIZER, _WEIGHTS)
+_ARCHIVE = (_CONFIG, ("weights.th",), ("vocabulary",))
+_CHEXBERT = {"chexbert": (("chexbert.pth",),), "bert-base-uncased": (_CONFIG, _TOKENIZER)}
+# What lies in which folder, for each metric.
+NEEDED: Mapping[str, Mapping[str, tuple[tuple[str, ...], ...]]] = {
+    "chexbert": _CHEXBERT,
+    "radgraph": {"radgraph-xl": _ARCHIVE},
+    "radcliq": {**_CHEXBERT, "radgraph": _ARCHIVE, "distilroberta-base": _MODEL},
+    "bertscore": {"distilbert-base-uncased": _MODEL},
+    "radeval_bertscore": {"IAMJB/RadEvalModernBERT": _MODEL},
+    "srrbert": {
+        "StanfordAIMI/SRR-BERT-Leaves-with-Statuses": (_CONFIG, _WEIGHTS),
+        "microsoft/BiomedVLP-CXR-BERT-general": (_CONFIG, _TOKENIZER),
+        "nltk_data": (("tokenizers/punkt_tab/english",),),
+    },
+    "ratescore": {"Angelakeke/RaTE-NER-Deberta": _MODEL, "FremyCompany/BioLORD-2023-C": _MODEL},
+}
+USUAL = ("chexbert", "radgraph")
 
 
 class WeightsError(Exception):
-    """Weights are missing, or the process could download some; the message says what to do."""
+    """Weights are missing or cannot be used; the message says what to do."""
 
 
-def chexbert_labeler(weights: str | Path) -> Callable[[Sequence[str]], np.ndarray]:
-    """CheXbert as a labeler, in the form of `clinical.label_batch`: texts -> int8 `[N, 14]` of 1, 0, -1, -2.
-
-    Raises:
-      MissingExtra: f1chexbert is not installed.
-      WeightsError: a file is missing from `weights`, or this process could reach the Hugging Face hub.
-    """
-    weights = Path(weights)
-    package = _package("f1chexbert", "f1chexbert.f1chexbert", weights, ["chexbert/chexbert.pth"])
-    package.__dict__["CACHE_DIR"] = str(weights / "chexbert")
-    model = _loaded("f1chexbert", weights, lambda: package.F1CheXbert(device="cpu"))
-    if not hasattr(model.tokenizer, "encode_plus"):
-        # f1chexbert 0.0.2 was written for transformers 4, and this is all it lacks in transformers 5.
-        model.tokenizer.encode_plus = partial(_encode_plus, model.tokenizer)
-    columns = [FINDINGS.index(name) for name in model.target_names]
-
-    def labeler(texts: Sequence[str]) -> np.ndarray:
-        out = np.full((len(texts), len(FINDINGS)), ABSENT, np.int8)
-        for row, text in zip(out, texts, strict=True):
-            found = model.get_label(text.strip(), mode="classification")  # "" where not mentioned
-            row[columns] = [ABSENT if value == "" else value for value in found]
-        return out
-
-    return labeler
+def missing(weights: Path, metrics: Sequence[str]) -> list[str]:
+    """The files that these metrics need and `weights` lacks, relative to it, in the order of the metrics."""
+    folders: dict[str, tuple[tuple[str, ...], ...]] = {}
+    for metric in metrics:
+        for folder, files in NEEDED[metric].items():
+            folders.setdefault(folder, files)
+            if files is _ARCHIVE:
+                folders |= dict.fromkeys(_encoders(weights / folder / "config.json"), (_CONFIG, _TOKENIZER))
+    return [
+        f"{folder}/{names[0]}"
+        for folder, files in folders.items()
+        for names in files
+        if not any((weights / folder / name).exists() for name in names)
+    ]
 
 
-def _encode_plus(tokenizer: Any, pieces: list[str]) -> dict[str, list[int]]:
-    """What the method of transformers 4 gives for word pieces."""
-    return {"input_ids": [tokenizer.cls_token_id, *tokenizer.convert_tokens_to_ids(pieces), tokenizer.sep_token_id]}
+def _encoders(config: Path) -> Iterator[str]:
+    """The models that RadGraph's configuration names; a file that cannot be read is told of when it is loaded."""
+    try:
+        settings = json.loads(config.read_bytes())
+        yield settings["model"]["embedder"]["token_embedders"]["bert"]["model_name"]
+        yield settings["dataset_reader"]["token_indexers"]["bert"]["model_name"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return
 
 
-def radgraph_f1(references: Sequence[str], hypotheses: Sequence[str], weights: str | Path) -> np.ndarray:
-    """RadGraph F1 of each example, with RadGraph-XL.
+def _run(references: list[str], hypotheses: list[str], weights: Path, metrics: Sequence[str]) -> dict[str, Any]:
+    """What `radeval_scores` says in a process of its own."""
+    request = json.dumps({"metrics": list(metrics), "references": references, "hypotheses": hypotheses})
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "answer.json"
+        # -P: a folder of DIR must not be taken for a Python package.
+        command = [sys.executable, "-P", str(Path(__file__).with_name("radeval_scores.py")), str(weights), str(out)]
+        done = subprocess.run(command, input=request, capture_output=True, text=True, check=False)
+        if done.returncode or not out.exists():
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise WeightsError(f"radeval ended with status {done.returncode}: {last}")
+        answer = json.loads(out.read_bytes())
+    if "error" in answer:
+        raise WeightsError(f"{weights}: {answer['error']}")
+    return answer["scores"]
+
+
+def score(
+    predictions: Sequence[Prediction],
+    weights: str | Path,
+    *,
+    metrics: Sequence[str] = USUAL,
+    seed: int = 0,
+) -> dict[str, float | list[float]]:
+    """Figures of some of the metrics in `NEEDED`, in their order.
 
     Returns:
-      float64 `[N, 3]` in [0, 1]: entities; entities that have the same relations or none; whole relations (the
-      package's levels simple, partial, complete). 0 where either text is empty.
+      `chexbert_*` as `clinical_*` in `generation.score`; `radgraph_f1_{simple,partial,complete}` (entities; entities
+      and whether they have relations; whole relations), `radcliq_v1`, `bertscore`, `radeval_bertscore`,
+      `srrbert_{precision,recall,f1}`, `ratescore`, each a mean over reports; and `*_ci95`.
 
     Raises:
-      MissingExtra, WeightsError: as `chexbert_labeler`, for radgraph.
+      ValueError: no predictions, no metrics, or a metric that there is not.
+      MissingExtra: radeval is not installed.
+      WeightsError: files are missing from `weights`, cannot be read, or hold something else.
     """
     weights = Path(weights)
-    needed = ["radgraph-xl/config.json", "radgraph-xl/weights.th", "radgraph-xl/vocabulary"]
-    package = _package("radgraph", "radgraph", weights, needed)
-    settings = {"reward_level": "all", "model_type": "radgraph-xl", "cuda": -1, "model_cache_dir": str(weights)}
-    model = _loaded("radgraph", weights, lambda: package.F1RadGraph(**settings))
-    _, rewards, _, _ = model(refs=list(references), hyps=list(hypotheses))
-    return np.array(rewards, np.float64).reshape(len(RADGRAPH_LEVELS), -1).T
-
-
-def _package(name: str, module: str, weights: Path, needed: list[str]) -> ModuleType:
-    """The imported module, once it is certain that it finds its weights and reaches no hub."""
-    if name not in sys.modules and find_spec(name) is None:
-        raise MissingExtra(name, "clinical", "CheXbert F1" if name == "f1chexbert" else "RadGraph F1")
-    if missing := [each for each in [*needed, "hub"] if not (weights / each).exists()]:
-        raise WeightsError(
-            f"{weights}: no {', '.join(missing)}; see python -m medvill_jax.metrics.neural_clinical --help"
-        )
-    wanted = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_CACHE": str(weights / "hub")}
-    # These are read once, when the library is imported.
-    if "huggingface_hub" in sys.modules and any(os.environ.get(key) != value for key, value in wanted.items()):
-        raise WeightsError(
-            "the Hugging Face hub is within reach of this process; use python -m medvill_jax.metrics.neural_clinical"
-        )
-    os.environ |= wanted
-    return importlib.import_module(module)
-
-
-def _loaded(name: str, weights: Path, load: Callable[[], Any]) -> Any:
-    try:
-        return load()
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise WeightsError(f"{weights}: {name} cannot load its model ({type(error).__name__}: {reason})") from error
-
-
-def score(predictions: Sequence[Prediction], weights: str | Path, *, seed: int = 0) -> dict[str, float | list[float]]:
-    """`chexbert_*` as `clinical_*` in `generation.score`, `radgraph_f1_{simple,partial,complete}`, and `*_ci95`.
-
-    Raises:
-      ValueError: no predictions.
-      MissingExtra, WeightsError: as `chexbert_labeler` and `radgraph_f1`.
-    """
     if not predictions:
         raise ValueError("there is no prediction to score")
-    references = [each.reference for each in predictions]
-    hypotheses = [each.hypothesis for each in predictions]
-    labeler = chexbert_labeler(weights)
-    counts = f1_counts(labeler(references), labeler(hypotheses))  # [N, 14, 3]
-    names = [name.replace("clinical_", "chexbert_") for name in f1_of_counts(counts.sum(0))]
+    if not metrics or not set(metrics) <= set(NEEDED):
+        raise ValueError(f"metrics={','.join(metrics)}; there are {', '.join(NEEDED)}")
+    if find_spec("radeval") is None:
+        raise MissingExtra("radeval", "clinical", "this score")
+    if lacking := missing(weights, metrics):
+        raise WeightsError(f"{weights}: no {', '.join(lacking)}; {_PROGRAM} --help tells where to get them")
+    texts = [each.reference for each in predictions], [each.hypothesis for each in predictions]
+    figures: dict[str, float | list[float]] = {}
+    for metric, answer in _run(*texts, weights, metrics).items():
+        figures |= _chexbert(answer, seed) if metric == "chexbert" else _means(answer, seed)
+    return figures
+
+
+def _chexbert(answer: dict[str, Any], seed: int) -> dict[str, float | list[float]]:
+    columns = [answer["findings"].index(name) for name in FINDINGS]
+    labels = [np.array(answer[side], np.int8)[:, columns] for side in ("references", "hypotheses")]
+    counts = f1_counts(*labels)  # [N, 14, 3]
 
     def f1(sums: np.ndarray) -> np.ndarray:
         return np.stack(list(f1_of_counts(sums.reshape(*sums.shape[:-1], *counts.shape[1:])).values()), -1)
 
-    graphs = np.hstack([radgraph_f1(references, hypotheses, weights), np.ones((len(references), 1))])
+    names = [name.replace("clinical_", "chexbert_") for name in f1_of_counts(counts.sum(0))]
+    return _figures(names, counts.reshape(len(counts), -1), f1, seed)
+
+
+def _means(answer: dict[str, list[float]], seed: int) -> dict[str, float | list[float]]:
+    names = [name.replace("radgraph_", "radgraph_f1_").replace("_weighted", "") for name in answer]
+    rows = np.array([*answer.values(), np.ones(len(next(iter(answer.values()))))], np.float64).T
+    return _figures(names, rows, bootstrap.mean, seed)
+
+
+def _figures(
+    names: list[str], rows: np.ndarray, figure: Callable[[np.ndarray], np.ndarray], seed: int
+) -> dict[str, float | list[float]]:
     figures: dict[str, float | list[float]] = {}
-    for keys, rows, figure in (
-        (names, counts.reshape(len(counts), -1), f1),
-        ([f"radgraph_f1_{level}" for level in RADGRAPH_LEVELS], graphs, bootstrap.mean),
-    ):
-        limits = bootstrap.interval(rows, figure, seed=seed).T.tolist()
-        for key, value, pair in zip(keys, figure(rows.sum(0)).tolist(), limits, strict=True):
-            figures[key] = value
-            if "_empty_" not in key:
-                figures[f"{key}_ci95"] = pair
+    limits = bootstrap.interval(rows, figure, seed=seed).T.tolist()
+    for name, value, pair in zip(names, figure(rows.sum(0)).tolist(), limits, strict=True):
+        figures[name] = value
+        if "_empty_" not in name:
+            figures[f"{name}_ci95"] = pair
     return figures
 
 
@@ -168,17 +201,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(_PROGRAM, _HELP)
     parser.add_argument("predictions", type=Path, help="predictions.jsonl of a run")
     parser.add_argument("--weights", type=Path, required=True, metavar="DIR", help="see above")
+    parser.add_argument("--metrics", default=",".join(USUAL), metavar="NAMES", help="default: %(default)s")
     args = parser.parse_args(argv)
     try:
-        figures = score(read(args.predictions), args.weights)
-    except (PredictionError, MissingExtra, WeightsError) as error:
+        figures = score(read(args.predictions), args.weights, metrics=args.metrics.split(","))
+    except (PredictionError, MissingExtra, WeightsError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-    print(json.dumps({key: None if value != value else value for key, value in figures.items()}, indent=2))
+    print(json.dumps({key: _known(value) for key, value in figures.items()}, indent=2))
     return 0
+
+
+def _known(value: float | list[float]) -> float | list[float | None] | None:
+    """JSON has no NaN."""
+    if isinstance(value, list):
+        return [None if each != each else each for each in value]
+    return None if value != value else value
 
 
 if __name__ == "__main__":
