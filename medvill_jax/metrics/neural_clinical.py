@@ -49,8 +49,6 @@ files of the Hugging Face repository of that name: configuration, tokenizer, and
   radeval_bertscore  IAMJB/RadEvalModernBERT
   srrbert            StanfordAIMI/SRR-BERT-Leaves-with-Statuses, microsoft/BiomedVLP-CXR-BERT-general,
                      nltk_data/tokenizers/punkt_tab of NLTK
-  ratescore          Angelakeke/RaTE-NER-Deberta, FremyCompany/BioLORD-2023-C; from Python 3.12 on, as its spaCy for
-                     Python 3.11 was built for NumPy 1
 
 A machine with a network fills DIR:
 
@@ -62,7 +60,7 @@ is one. Exit status: 0 done, 1 something to correct, said in one line on stderr.
 """
 
 # Of the names in a line, one must be there.
-_CONFIG, _TOKENIZER = ("config.json",), ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model")
+_CONFIG, _TOKENIZER = ("config.json",), ("tokenizer.json", "vocab.txt", "vocab.json")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _MODEL = (_CONFIG, _TOKENIZER, _WEIGHTS)
 _ARCHIVE = (_CONFIG, ("weights.th",), ("vocabulary",))
@@ -79,7 +77,6 @@ NEEDED: Mapping[str, Mapping[str, tuple[tuple[str, ...], ...]]] = {
         "microsoft/BiomedVLP-CXR-BERT-general": (_CONFIG, _TOKENIZER),
         "nltk_data": (("tokenizers/punkt_tab/english",),),
     },
-    "ratescore": {"Angelakeke/RaTE-NER-Deberta": _MODEL, "FremyCompany/BioLORD-2023-C": _MODEL},
 }
 USUAL = ("chexbert", "radgraph")
 
@@ -143,7 +140,7 @@ def score(
     Returns:
       `chexbert_*` as `clinical_*` in `generation.score`; `radgraph_f1_{simple,partial,complete}` (entities; entities
       and whether they have relations; whole relations), `radcliq_v1`, `bertscore`, `radeval_bertscore`,
-      `srrbert_{precision,recall,f1}`, `ratescore`, each a mean over reports; and `*_ci95`.
+      `srrbert_{precision,recall,f1}`, each a mean over reports; and `*_ci95`.
 
     Raises:
       ValueError: no predictions, no metrics, or a metric that there is not.
@@ -162,7 +159,7 @@ def score(
     texts = [each.reference for each in predictions], [each.hypothesis for each in predictions]
     figures: dict[str, float | list[float]] = {}
     for metric, answer in _run(*texts, weights, metrics).items():
-        figures |= _chexbert(answer, seed) if metric == "chexbert" else _means(answer, seed)
+        figures |= _chexbert(answer, seed) if metric == "chexbert" else _means(answer, len(predictions), seed)
     return figures
 
 
@@ -178,9 +175,9 @@ def _chexbert(answer: dict[str, Any], seed: int) -> dict[str, float | list[float
     return _figures(names, counts.reshape(len(counts), -1), f1, seed)
 
 
-def _means(answer: dict[str, list[float]], seed: int) -> dict[str, float | list[float]]:
+def _means(answer: dict[str, list[float]], count: int, seed: int) -> dict[str, float | list[float]]:
     names = [name.replace("radgraph_", "radgraph_f1_").replace("_weighted", "") for name in answer]
-    rows = np.array([*answer.values(), np.ones(len(next(iter(answer.values()))))], np.float64).T
+    rows = np.array([*answer.values(), np.ones(count)], np.float64).T
     return _figures(names, rows, bootstrap.mean, seed)
 
 

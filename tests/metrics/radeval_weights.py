@@ -43,11 +43,6 @@ def write(folder: Path) -> None:
     _model(srr, transformers.BertForSequenceClassification, **SIZES, **LAYERS, num_labels=count)
     _tokenizer(folder / "microsoft/BiomedVLP-CXR-BERT-general")
     _config(folder / "microsoft/BiomedVLP-CXR-BERT-general")
-    labels = ("O", "B-ANATOMY", "I-ANATOMY", "B-ABNORMALITY", "I-ABNORMALITY")
-    ner = {"id2label": dict(enumerate(labels)), "label2id": {name: i for i, name in enumerate(labels)}}
-    entities = folder / "Angelakeke/RaTE-NER-Deberta"
-    _model(entities, transformers.BertForTokenClassification, **SIZES, **LAYERS, **ner)
-    _model(folder / "FremyCompany/BioLORD-2023-C", transformers.BertModel, **SIZES, **LAYERS)
     punkt = folder / "nltk_data/tokenizers/punkt_tab/english"
     punkt.mkdir(parents=True)
     for name in ("abbrev_types.txt", "collocations.tab", "ortho_context.tab", "sent_starters.txt"):

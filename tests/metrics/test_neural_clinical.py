@@ -19,7 +19,7 @@ import pytest
 from medvill_jax.metrics import neural_clinical
 from medvill_jax.metrics.command import MissingExtra
 from medvill_jax.metrics.label_f1 import COMPETITION
-from medvill_jax.metrics.neural_clinical import NEEDED, WeightsError, main, missing, score
+from medvill_jax.metrics.neural_clinical import NEEDED, main, missing, score
 from medvill_jax.metrics.predictions import Prediction, Writer
 
 PAIRS = (
@@ -30,9 +30,6 @@ PAIRS = (
     ("small left effusions .", "small left effusion ."),
     ("no pneumothorax .", ""),
 )
-# RaTEScore's spaCy for Python 3.11 cannot be imported beside NumPy 2.
-RATESCORE = sys.version_info >= (3, 12)
-METRICS = [name for name in NEEDED if name != "ratescore" or RATESCORE]
 
 
 def predictions(pairs=PAIRS) -> list[Prediction]:
@@ -68,7 +65,7 @@ def figures(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     """What the command prints for all metrics, run as a person runs it."""
     path = written(tmp_path_factory.mktemp("run") / "predictions.jsonl")
     command = [sys.executable, "-m", neural_clinical.__name__, str(path), f"--weights={weights}"]
-    command += [f"--metrics={','.join(METRICS)}"]
+    command += [f"--metrics={','.join(NEEDED)}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -221,7 +218,7 @@ def test_bertscore(weights: Path, figures: dict[str, Any]) -> None:
 
 def test_what_equal_reports_get(weights: Path, figures: dict[str, Any]) -> None:
     """And that others get less."""
-    same = score(predictions([(a, a) for a, _ in PAIRS]), weights, metrics=METRICS)
+    same = score(predictions([(a, a) for a, _ in PAIRS]), weights, metrics=list(NEEDED))
     for name, value in same.items():
         if not isinstance(value, float) or "_empty_" in name:
             continue
@@ -245,12 +242,6 @@ def least_radcliq(weights: Path) -> float:
     parts = ((f1, -0.377083683, 0.53792312, 0.30282584), (1, -0.3703001, 0.61757256, 0.22430938))
     parts += ((1, -0.252616218, 0.76479421, 0.25394391),)
     return sum(weight * (value - mean) / scale for value, weight, mean, scale in parts)
-
-
-@pytest.mark.skipif(RATESCORE, reason="there it works")
-def test_ratescore_says_what_fails(weights: Path) -> None:
-    with pytest.raises(WeightsError, match=r"ratescore cannot load its model \(ValueError: numpy.dtype size changed"):
-        score(predictions(), weights, metrics=["ratescore"])
 
 
 class Trap:
