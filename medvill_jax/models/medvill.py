@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from medvill_jax.models import masks, resnet
@@ -150,8 +151,10 @@ def normalize(images: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """uint8 `[B, S, S]` -> `[B, S, S, 3]`, scaled to 0..1 and standardised; a float `[B, S, S, 3]` passes unchanged."""
     if images.dtype != jnp.uint8:
         return images.astype(dtype)
-    x = jnp.broadcast_to(images[..., None] / 255.0, (*images.shape, 3))
-    return ((x - jnp.array(PIXEL_MEAN)) / jnp.array(PIXEL_STD)).astype(dtype)
+    # In units of pixel values, which are exact: XLA divides by multiplying with a rounded reciprocal, here once only.
+    mean, std = 255.0 * np.array(PIXEL_MEAN), 255.0 * np.array(PIXEL_STD)
+    x = images[..., None].astype(jnp.float32) - mean.astype(np.float32)
+    return (x * (1.0 / std).astype(np.float32)).astype(dtype)
 
 
 def sample_cells(key: jax.Array, batch: int, grid_cells: int, num_cells: int, *, shared: bool = False) -> jax.Array:

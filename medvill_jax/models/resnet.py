@@ -82,14 +82,19 @@ class ConvNorm(nnx.Module):
 
     def __call__(self, x: jax.Array, *, running: bool) -> jax.Array:
         x, norm = self.convolution(x), self.normalization
-        before = norm.var[...]
-        normalized = norm(x, use_running_average=running)
-        if not running:
-            # torch's running variance takes in the unbiased estimate, flax's the biased one that both normalise with.
-            count = x.size // x.shape[-1]
-            old = norm.momentum * before
-            norm.var[...] = old + (norm.var[...] - old) * (count / max(count - 1, 1))
-        return normalized
+        if running:
+            return norm(x, use_running_average=True)
+        wide = x.astype(jnp.float32)
+        axes, count = (0, 1, 2), x.size // x.shape[-1]
+        mean = jnp.mean(wide, axes)
+        # Flax's E[x^2] - E[x]^2 cancels where a channel lies far from zero. By this mean the variance has no derivative,
+        # so the backward pass has nothing more to sum than with one.
+        var = jnp.mean(jnp.square(wide - jax.lax.stop_gradient(mean)), axes)
+        # torch's running variance takes in the unbiased estimate, though both normalise with the biased one.
+        for kept, new in ((norm.mean, mean), (norm.var, var * (count / max(count - 1, 1)))):
+            kept[...] = norm.momentum * kept[...] + (1 - norm.momentum) * new
+        scale, bias = norm.scale[...], norm.bias[...]  # pyright: ignore[reportOptionalSubscript]
+        return ((wide - mean) * (jax.lax.rsqrt(var + norm.epsilon) * scale) + bias).astype(x.dtype)
 
 
 class ResidualLayer(nnx.Module):

@@ -1,30 +1,26 @@
 """All next words in one pass equal one network call per word."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from medvill_jax.hub.trees import functional
 from medvill_jax.models.causal import next_word_states
-from medvill_jax.models.functional import Functional
-from medvill_jax.models.medvill import Medvill
 from tests.hub.checkpoints import SIZES
-from tests.models.reference import medvill_config
+from tests.models.reference import TorchMedvill, arrays_of, medvill_config
 
 MASK = 4
 
 
 def test_one_pass_is_a_decoder_fed_with_the_report() -> None:
-    model = Functional(lambda rngs: Medvill(medvill_config(SIZES), dtype=jnp.float32, rngs=rngs))
-    module = model.bind(*model.init(jax.random.key(0)))
+    config = medvill_config(SIZES)
+    module = functional(config).bind(*arrays_of(TorchMedvill(SIZES), config))
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (2, 64, 64)).astype(np.uint8)
     ids = rng.integers(5, SIZES.vocab, (2, 6)).astype(np.int32)
-    states = jax.jit(lambda: next_word_states(module, images, ids, mask_id=MASK))()
-    encode = jax.jit(lambda asked, lens: module.encode(images, asked, lens, attention="s2s").text)
+    states = next_word_states(module, images, ids, mask_id=MASK)
     for position in range(6):
         asked = ids.copy()
         asked[:, position] = MASK
         asked[:, position + 1 :] = 0
         lens = np.full(2, position + 1, np.int32)
-        expected = encode(asked, lens)[:, position]
+        expected = module.encode(images, asked, lens, attention="s2s").text[:, position]
         np.testing.assert_allclose(states[:, position], expected, atol=1e-5)

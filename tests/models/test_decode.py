@@ -13,7 +13,7 @@ from medvill_jax.models.compat import Compat
 from tests.models.reference import Sizes, TorchMedvill, arrays_of, medvill_config
 
 SIZES = Sizes(depths=(1, 1, 1, 1))
-BATCH, BEAMS, LENGTH, MASK, PAD = 2, 3, 6, 103, 0
+BATCH, BEAMS, LENGTH, MASK = 2, 3, 6, 103
 
 
 def bound(**fields: Any) -> Any:
@@ -28,32 +28,29 @@ def test_a_step_equals_the_whole_sequence_run_anew(compat: Compat) -> None:
     images = jnp.asarray(rng.integers(0, 256, (BATCH, 64, 64), dtype=np.uint8))
 
     @jax.jit
-    def at_the_mask(ids: jax.Array, index: jax.Array) -> jax.Array:
-        hidden = module.encode(jnp.repeat(images, BEAMS, axis=0), ids, jnp.full(len(ids), index + 1), attention="s2s")
-        return module.mlm_logits(hidden.text[:, index]).reshape(BATCH, BEAMS, -1)
-
-    def anew(texts: np.ndarray) -> jax.Array:
-        """int32 `[B, K, t]` -> logits `[B, K, V]` at a [MASK] that follows; every t is the same program."""
-        index = texts.shape[2]
-        ids = np.full((BATCH * BEAMS, LENGTH + 1), PAD, np.int32)
-        ids[:, :index] = texts.reshape(BATCH * BEAMS, -1)
-        ids[:, index] = MASK
-        return at_the_mask(jnp.asarray(ids), jnp.int32(index))
+    def anew(texts: jax.Array, length: jax.Array) -> jax.Array:
+        """int32 `[B, K, LENGTH]`, `length` words and [PAD] -> logits `[B, K, V]` at a [MASK] that follows the words."""
+        slots = jnp.arange(LENGTH + 1)
+        ids = jnp.where(slots == length, MASK, jnp.pad(texts, ((0, 0), (0, 0), (0, 1)))).reshape(BATCH * BEAMS, -1)
+        hidden = module.encode(
+            jnp.repeat(images, BEAMS, axis=0), ids, jnp.full(BATCH * BEAMS, length + 1), attention="s2s"
+        )
+        return module.mlm_logits(hidden.text[:, length]).reshape(BATCH, BEAMS, -1)
 
     step = jax.jit(lambda *arguments: decode.step(module, *arguments, mask_id=MASK))
     cache = decode.begin(module, images, beams=BEAMS, max_len=LENGTH)
-    texts = np.zeros((BATCH, BEAMS, 0), np.int32)
+    texts = np.zeros((BATCH, BEAMS, LENGTH), np.int32)
     row = np.arange(BATCH)[:, None]
     for index in range(LENGTH):
-        tokens = texts[..., -1] if index else np.full((BATCH, BEAMS), 7)
+        tokens = texts[..., index - 1] if index else np.full((BATCH, BEAMS), 7)
         logits, cache = step(jnp.asarray(tokens), jnp.int32(index), cache)
-        np.testing.assert_allclose(logits, anew(texts), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(logits, anew(jnp.asarray(texts), jnp.int32(index)), rtol=0, atol=1e-4)
         # Beams die and double, and each goes on with a word of its own.
         parent = rng.integers(0, BEAMS, (BATCH, BEAMS))
         lineage = cache["beams"]["lineage"][row, parent]
         cache = {**cache, "beams": {"lineage": lineage}}
-        words = rng.integers(5, 100, (BATCH, BEAMS, 1), dtype=np.int32)
-        texts = np.concatenate([texts[row, parent], words], axis=2)
+        texts = texts[row, parent]
+        texts[..., index] = rng.integers(5, 100, (BATCH, BEAMS), dtype=np.int32)
 
 
 def test_beams_share_one_copy_of_the_image() -> None:

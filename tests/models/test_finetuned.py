@@ -20,9 +20,9 @@ def bound(heads: HeadsConfig, seed: int = 0) -> Finetuned:
     """A network with large weights, so that what it reads shows, and fresh heads."""
     config = medvill_config(SIZES, attention="bidirectional")
     model = Functional(lambda rngs: Finetuned(config, heads, dtype=jnp.dtype("float32"), rngs=rngs))
-    fresh, _ = model.init(jax.random.key(seed))
+    heads_of = jax.jit(lambda key: jax.tree.map(lambda leaf: 20 * leaf, model.init(key)[0]["heads"]))
     params, stats = arrays_of(TorchMedvill(SIZES), config)
-    return model.bind(params | {"heads": jax.tree.map(lambda leaf: 20 * leaf, fresh["heads"])}, stats)
+    return model.bind(params | {"heads": heads_of(jax.random.key(seed))}, stats)
 
 
 def features_of(module: Finetuned, images: Any) -> jax.Array:
