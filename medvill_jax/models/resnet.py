@@ -87,8 +87,8 @@ class ConvNorm(nnx.Module):
         wide = x.astype(jnp.float32)
         axes, count = (0, 1, 2), x.size // x.shape[-1]
         mean = jnp.mean(wide, axes)
-        # Flax's E[x^2] - E[x]^2 cancels where a channel lies far from zero. By this mean the variance has no derivative,
-        # so the backward pass has nothing more to sum than with one.
+        # Flax's E[x^2] - E[x]^2 cancels where a channel lies far from zero. To first order the variance does not change
+        # with this mean, so its derivative is left out.
         var = jnp.mean(jnp.square(wide - jax.lax.stop_gradient(mean)), axes)
         # torch's running variance takes in the unbiased estimate, though both normalise with the biased one.
         for kept, new in ((norm.mean, mean), (norm.var, var * (count / max(count - 1, 1)))):

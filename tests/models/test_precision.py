@@ -4,8 +4,8 @@ The truth is torch's reference in float64. Two float32 programs that both round 
 amount that says nothing about which of them is off; their distances from the truth do.
 
 What is compared is the root mean square of an error over all outputs. It is an average over thousands of roundings, so
-it moves by a few percent with the weights or the order of a sum, and a factor of 1.5 is well outside of that. The largest
-error is one rounding out of thousands: between equally accurate programs its ratio was seen to lie between 0.8 and 1.8.
+it moves by a few percent with the weights or the order of a sum, and a factor of 1.5 is well outside of that. The
+largest error is one rounding out of thousands: between equally accurate programs its ratio lay between 0.8 and 1.8.
 
 Every product sums at most 256 terms here. Longer sums are `test_at_the_published_widths`: both libraries cut them into
 blocks, and how long the blocks are is theirs to choose.
