@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -19,52 +20,79 @@ from tests.training.job import Pictures
 from tests.training.processes import Process, free_address, job, jobs
 
 TRAIN = """
-import sys, jax
+import itertools, json, sys
 from pathlib import Path
+import jax
 from configs.pretrain import get_config
+from medvill_jax.data import loader
 from medvill_jax.tasks.pretrain import Task
 from medvill_jax.training import distributed
 
-data, workdir, fsdp, *cluster = sys.argv[1:]
+data, workdir, splits, *cluster = sys.argv[1:]
 if cluster:
     distributed.start_if_cluster(cluster[0], 2, int(cluster[1]), 120.0)
 config = get_config("small")
-config.data.path, config.steps, config.batch_size, config.mesh.fsdp = data, 10, 16, int(fsdp)
+config.data.path, config.batch_size, config.optimizer.warmup_steps = data, 16, 0
 config.model.update(image_size=64, text_len=14, num_cells=3, hidden_size=16, num_layers=1, num_heads=2,
                     intermediate_size=32)
-config.mlm.max_predictions, config.log.every_steps, config.eval.every_steps = 4, 1, 0
+config.mlm.max_predictions = 4
 assert config.data.augment and config.model.dropout > 0
 with distributed.together():
-    Task(config, Path(workdir)).fit()
-    print("devices", jax.device_count(), "of which here", jax.local_device_count())
+    for split in splits.split(","):
+        config.mesh.fsdp = int(split)
+        task = Task(config, Path(workdir))
+        step, state, figures = task.trainer.lower().compile(), task.trainer.initial_state(), []
+        batches = loader.to_device(task.host_batches(0), task.trainer.batch_sharding)
+        for batch in itertools.islice(batches, 3):
+            state, found = step(state, batch)
+            figures.append({name: float(value) for name, value in found.items()})
+        line = {"devices": jax.device_count(), "here": jax.local_device_count(), "fsdp": split, "figures": figures}
+        print(json.dumps(line), flush=True)
 """
 
 
-@pytest.mark.long
-def test_one_device_eight_devices_and_two_processes_give_the_same_losses(tiny_data: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def figures(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, float]]]:
+    """Of three steps of the real network, by mesh."""
+    folder, address = tmp_path_factory.mktemp("meshes"), free_address()
+    plan = {"one": (1, "1"), "eight": (8, "1,2,8"), "0": (4, "2", address, "0"), "1": (4, "2", address, "1")}
+    started = {
+        name: Process(["-c", TRAIN, str(tiny_data), str(folder / "run"), *arguments], folder / name, devices)
+        for name, (devices, *arguments) in plan.items()
+    }
     found = {}
-    for devices, fsdp in ((1, 1), (8, 1), (8, 2), (8, 8)):
-        workdir = tmp_path / f"{devices}-{fsdp}"
-        process = Process(["-c", TRAIN, str(tiny_data), str(workdir), str(fsdp)], tmp_path / "log", devices)
-        assert process.wait() == 0, process.output()
-        assert f"devices {devices} of which here {devices}\n" in process.output()
-        found[devices, fsdp] = processes.losses(workdir)
+    try:
+        for name, process in started.items():
+            assert process.wait() == 0, process.output()
+            for text in re.findall(r"^\{.*", process.output(), re.MULTILINE):
+                line = json.loads(text)
+                assert (line["devices"], line["here"]) == (1 if name == "one" else 8, plan[name][0])
+                found[f"{name}/{line['fsdp']}"] = line["figures"]
+    finally:
+        for process in started.values():
+            process.end()
+    assert list(found) == ["one/1", "eight/1", "eight/2", "eight/8", "0/2", "1/2"]
+    return found
 
-    address, workdir = free_address(), tmp_path / "two"
-    both = [
-        Process(["-c", TRAIN, str(tiny_data), str(workdir), "2", address, str(number)], tmp_path / f"log{number}", 4)
-        for number in range(2)
-    ]
-    for process in both:
-        assert process.wait() == 0, process.output()
-        assert "devices 8 of which here 4\n" in process.output()
-    found["two processes"] = processes.losses(workdir)
 
-    reference = found[1, 1]
-    assert list(reference) == list(range(1, 11))
-    for mesh, losses in found.items():
-        assert list(losses) == list(reference), mesh
-        np.testing.assert_allclose(list(losses.values()), list(reference.values()), rtol=1e-5, err_msg=str(mesh))
+def assert_same_figures(found: list[dict[str, float]], wanted: list[dict[str, float]]) -> None:
+    """The losses and the gradient's norm, step by step."""
+    assert len(found) == len(wanted) == 3
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_eight_devices_give_the_losses_of_one(figures: dict[str, list[dict[str, float]]]) -> None:
+    assert_same_figures(figures["eight/1"], figures["one/1"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["eight/2", "eight/8", "0/2", "1/2"])
+def test_split_parameters_and_two_processes_give_the_losses_of_one_device(
+    figures: dict[str, list[dict[str, float]]], mesh: str
+) -> None:
+    assert_same_figures(figures[mesh], figures["one/1"])
 
 
 @pytest.mark.slow
