@@ -7,10 +7,10 @@ What is compared is the root mean square of an error over all outputs. As an ave
 it is stable: other weights, or another order of a sum, move the ratio by up to a tenth or so. The largest error is one
 rounding of thousands, and its ratio was seen between 0.6 and 1.9.
 
-Every product sums at most 256 terms here, but in `test_at_the_published_widths`. On CPUs XLA adds up to 512 products in a
-row, torch's libraries up to 128 or 192, and the error of a sum grows with the root of that: of a product alone it is 1.4
-times torch's at 256 terms and 1.5 to 1.8 from 512 on, however the product is written. The roundings of the rest of a layer
-make up for that, but the visual projection is one product of 2048 terms and nothing else.
+Every product sums at most 256 terms here, but in `test_at_the_published_widths`. On CPUs XLA adds up to 512 products in
+a row, torch's libraries up to 128 or 192, and the error of a sum grows with the root of that: of a product alone it is
+1.4 times torch's at 256 terms and 1.5 to 1.8 from 512 on, however the product is written. The roundings of the rest of
+a layer make up for that, but the visual projection is one product of 2048 terms and nothing else.
 """
 
 import copy
