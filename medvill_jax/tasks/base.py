@@ -281,7 +281,7 @@ class Task(abc.ABC):
         there = records.splits(self.config.data.path)
         rows = None
         if "validation" not in there and "train" in there and split in ("train", "validation"):
-            rows = np.flatnonzero(self._held_out == (split == "validation"))
+            rows = np.flatnonzero(self._set_aside == (split == "validation"))
             if not len(rows):
                 raise records.DataError(
                     f"{self.config.data.path} has no validation split, and data.holdout={self.config.data.holdout} of "
@@ -297,7 +297,7 @@ class Task(abc.ABC):
         return split, rows
 
     @functools.cached_property
-    def _held_out(self) -> np.ndarray:
+    def _set_aside(self) -> np.ndarray:
         """bool `[n]` over the training records: those of the subjects that are set aside for validation."""
         subjects = records.read_columns(self.config.data.path, "train", ["subject_id"])["subject_id"]
         names, of = np.unique(subjects, return_inverse=True)

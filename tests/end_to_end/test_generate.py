@@ -4,12 +4,14 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
 
 import run
+from data_prep import pairs
 from medvill_jax.data import records
 from medvill_jax.data.examples import ReportRecords
 from medvill_jax.data.records import DataError
@@ -43,6 +45,18 @@ def test_both_objectives_train_and_are_evaluated(
     assert {"eval/perplexity", "eval/bleu4", "eval/clinical_micro_f1_14"} <= held_out.keys()
     assert "train/word_loss" in figures(tmp_path)
     assert (tmp_path / "export" / "config.json").is_file()
+
+
+def test_data_without_a_validation_split(
+    tiny_generate_config: ConfigDict, pairs_index: Callable[[dict[str, int]], Path], tmp_path: Path
+) -> None:
+    pairs.prepare(pairs_index({"train": 12}), tmp_path / "data", progress=False)
+    tiny_generate_config.data.path, tiny_generate_config.data.holdout = str(tmp_path / "data"), 0.4
+    task = Task(tiny_generate_config, tmp_path / "run")
+    held_out, trained = task._held_out, task.train_records
+    assert len(held_out) > 0
+    ids = [part.identifier(record) for part in (held_out, trained) for record in range(len(part))]
+    assert sorted(ids) == sorted(f"train{number}" for number in range(12))
 
 
 def test_every_report_is_written_once_and_scored(tiny_generate_config: ConfigDict, tmp_path: Path) -> None:
