@@ -10,7 +10,8 @@ rounding of thousands, and its ratio was seen between 0.6 and 1.9.
 Every product sums at most 256 terms here, but in `test_at_the_published_widths`. On CPUs XLA adds up to 512 products in
 a row, torch's libraries up to 128 or 192, and the error of a sum grows with the root of that: of a product alone it is
 1.4 times torch's at 256 terms and 1.5 to 1.8 from 512 on, however the product is written. The roundings of the rest of
-a layer make up for that, but the visual projection is one product of 2048 terms and nothing else.
+a layer make up for that, but the visual projection is one product of 2048 terms and nothing else, and the MLM head ends
+in one of 768 terms (1.3 times with one JAX, 1.49 with another).
 """
 
 import copy
@@ -253,7 +254,9 @@ def test_at_the_published_widths(published: Judged) -> None:
     published.check(
         lambda module, x: module.pooler(x), lambda model, x: model.enc.pooler(x), states.reshape(-1, 1, 768)
     )
-    published.check(lambda module, x: module.mlm_logits(x), lambda model, x: model.mlm.predictions(x), states)
+    published.check(
+        lambda module, x: module.mlm_logits(x), lambda model, x: model.mlm.predictions(x), states, times=LONG_SUM
+    )
     cells = np.abs(rng.normal(size=(2, 1024, 8, 8))).astype(np.float32)
     published.check(
         channels_last(lambda encoder, x: encoder.stages[3][0](x, running=True)),
