@@ -75,25 +75,25 @@ def interrupt_at(process: subprocess.Popen[str], workdir: Path, step: int, numbe
 
 @pytest.mark.slow
 def test_interrupted_runs_continue_bitwise(tiny_data: Path, tmp_path: Path) -> None:
-    # Long enough that a signal after step 10 finds the run unfinished, and at least one checkpoint complete.
-    steps = "--config.steps=50"
+    # Long enough that a signal after step 8 finds the run unfinished, and at least one checkpoint complete.
+    steps = "--config.steps=40"
     code, output = finish(command(tiny_data, tmp_path / "whole", steps))
     assert code == 0, output
     whole = losses(tmp_path / "whole")
-    assert sorted(whole) == list(range(1, 51))
+    assert sorted(whole) == list(range(1, 41))
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
         workdir = tmp_path / number.name
         process = start(command(tiny_data, workdir, steps))
-        interrupt_at(process, workdir, 10, number)
+        interrupt_at(process, workdir, 8, number)
         output, _ = process.communicate(timeout=120)
         stopped_at = max(losses(workdir))
-        assert stopped_at < 50
+        assert stopped_at < 40
         if number == signal.SIGKILL:
             assert process.returncode == -signal.SIGKILL
         else:
             assert process.returncode == 0, output
-            assert f"{number.name}: saved step {stopped_at} of 50" in output
+            assert f"{number.name}: saved step {stopped_at} of 40" in output
         code, output = finish(command(tiny_data, workdir, steps))
         assert code == 0, output
         assert "resuming at step" in output

@@ -149,6 +149,7 @@ def test_a_real_grid(tiny_data: Path, tmp_path: Path) -> None:
         "--masks=bar",
         "--tasks=classify",
         *small,
+        "--set=model.image_encoder=vit_patch32",
         "--set=steps=4",
         "--set=pretrain:mlm.max_predictions=4",
     ]
