@@ -1,7 +1,6 @@
 """Pre-training as its user runs it: whole processes, real data, interruptions, wrong input."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from medvill_jax.tasks.pretrain import Task
 from tests import gcs
 from tests.cli import RunPy
 from tests.conftest import PHANTOM, TINY_SIZES
+from tests.training.processes import Process
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -39,19 +39,16 @@ def arguments(data: Path | str, workdir: Path | str, *extra: str) -> list[str]:
     return [*config, *TINY, *extra]
 
 
-def command(data: Path | str, workdir: Path | str, *extra: str) -> list[str]:
-    return [sys.executable, "run.py", *arguments(data, workdir, *extra)]
+def start(log: Path, *words: str) -> Process:
+    """run.py as a program; its output is appended to a file."""
+    return Process(["run.py", *words], log, 1)
 
 
-def start(words: list[str]) -> subprocess.Popen[str]:
-    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finish(words: list[str]) -> tuple[int, str]:
-    process = start(words)
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
+def finish(log: Path, *words: str) -> tuple[int, str]:
+    """Its exit status and all it printed."""
+    log.unlink(missing_ok=True)
+    process = start(log, *words)
+    return process.wait(300), process.output()
 
 
 def figures(workdir: Path) -> list[dict]:
@@ -63,38 +60,39 @@ def losses(workdir: Path) -> dict[int, tuple[float, float]]:
     return {line["step"]: (line["train/loss"], line["train/grad_norm"]) for line in lines}
 
 
-def interrupt_at(process: subprocess.Popen[str], workdir: Path, step: int, number: signal.Signals) -> None:
+def interrupt_at(process: Process, workdir: Path, step: int, number: signal.Signals) -> None:
     metrics = workdir / "metrics.jsonl"
     deadline = time.monotonic() + 240
     while not (metrics.exists() and f'"step": {step},' in metrics.read_text()):
-        assert process.poll() is None, process.communicate()[0]
+        assert process.running(), process.output()
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(number)
+    process.send(number)
 
 
 @pytest.mark.slow
 def test_interrupted_runs_continue_bitwise(tiny_data: Path, tmp_path: Path) -> None:
     # Long enough that a signal after step 8 finds the run unfinished, and at least one checkpoint complete.
     steps = "--config.steps=40"
-    code, output = finish(command(tiny_data, tmp_path / "whole", steps))
+    code, output = finish(tmp_path / "log", *arguments(tiny_data, tmp_path / "whole", steps))
     assert code == 0, output
     whole = losses(tmp_path / "whole")
     assert sorted(whole) == list(range(1, 41))
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
         workdir = tmp_path / number.name
-        process = start(command(tiny_data, workdir, steps))
+        again = arguments(tiny_data, workdir, steps)
+        process = start(tmp_path / f"{number.name}.log", *again)
         interrupt_at(process, workdir, 8, number)
-        output, _ = process.communicate(timeout=120)
+        code = process.wait(120)
         stopped_at = max(losses(workdir))
         assert stopped_at < 40
         if number == signal.SIGKILL:
-            assert process.returncode == -signal.SIGKILL
+            assert code == -signal.SIGKILL
         else:
-            assert process.returncode == 0, output
-            assert f"{number.name}: saved step {stopped_at} of 40" in output
-        code, output = finish(command(tiny_data, workdir, steps))
+            assert code == 0, process.output()
+            assert f"{number.name}: saved step {stopped_at} of 40" in process.output()
+        code, output = finish(tmp_path / "log", *again)
         assert code == 0, output
         assert "resuming at step" in output
         if number != signal.SIGKILL:
@@ -143,11 +141,12 @@ def test_wrong_input_gives_one_clear_line(
 
 
 def test_an_unknown_variant_is_named(tmp_path: Path) -> None:
-    code, output = finish([sys.executable, "run.py", "--config=configs/pretrain.py:tiny", f"--workdir={tmp_path}"])
-    assert code == 2
-    assert output.startswith("error: ")
-    assert "no variant 'tiny'; there are small, phantom" in output
-    assert "Traceback" not in output
+    command = [sys.executable, "run.py", "--config=configs/pretrain.py:tiny", f"--workdir={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "no variant 'tiny'; there are small, phantom" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("attention", KINDS)
@@ -232,9 +231,9 @@ def test_a_run_in_a_bucket_is_a_run_in_a_folder(bucket: str, tiny_data: Path, tm
     url = f"{bucket}/runs/pretrain"
     gcs.upload(tiny_data, f"{bucket}/data")
     more = ["--config.steps=4", "--config.eval.every_steps=4"]
-    here, there = command(tiny_data, tmp_path / "run", *more), command(f"{bucket}/data", url, *more)
-    for arguments in (here, there):
-        status, output = finish(arguments)
+    here, there = arguments(tiny_data, tmp_path / "run", *more), arguments(f"{bucket}/data", url, *more)
+    for words in (here, there):
+        status, output = finish(tmp_path / "log", *words)
         assert status == 0, output
     assert f"figures of every step: {url}/metrics.jsonl" in output
     assert f"the model: {url}/export" in output
@@ -246,11 +245,11 @@ def test_a_run_in_a_bucket_is_a_run_in_a_folder(bucket: str, tiny_data: Path, tm
     jax.tree.map(np.testing.assert_array_equal, ours.params, theirs.params)
     assert medvill_jax.load(f"{url}/export").config == ours.config
 
-    status, output = finish([*there, "--eval_only"])
+    status, output = finish(tmp_path / "log", *there, "--eval_only")
     assert status == 0, output
     assert "evaluating the best checkpoint, of step 4" in output
 
     demo = ["--config=configs/pretrain.py:phantom", f"--workdir={bucket}/demo"]
-    status, output = finish([sys.executable, "run.py", *demo])
+    status, output = finish(tmp_path / "log", *demo)
     assert status == 1
     assert "error: the demo's data are made in a folder" in output

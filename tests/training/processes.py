@@ -1,13 +1,14 @@
 """Starting `job.py` and other programs as processes, on so many fake devices."""
 
+import atexit
 import contextlib
 import json
 import multiprocessing
 import os
 import re
+import runpy
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -21,29 +22,56 @@ JOB = Path(__file__).with_name("job.py")
 SECONDS = 900  # for a machine that does much else
 
 
+# What the programs of tests import, but for run.py, whose flags can be defined only once.
+IMPORTED = (
+    "tests.training.job",
+    "data_prep.phantom",
+    *(f"medvill_jax.tasks.{task}" for task in ("pretrain", "classify", "retrieve", "vqa", "generate", "zero_shot")),
+)
+
+
 class Process:
-    """One process, in a group of its own; its output goes to a file, which a killed one leaves behind too."""
+    """A program in a process and a group of its own, whose output goes to a file, which a killed one leaves behind too.
+
+    It is forked from a server that has imported everything, so it starts within a second.
+
+    Args:
+        arguments: a script and its arguments, or "-c", code and its arguments.
+        log: what its output is appended to.
+        devices: how many devices it finds.
+    """
+
+    # Every start asks for the status of all processes. The server tells it once; of two threads that ask at the same
+    # time, the second would be given 255.
+    _asking = threading.Lock()
 
     def __init__(self, arguments: list[str], log: Path, devices: int):
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-        environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
         self.log = log
-        with log.open("a") as out:
-            self.popen = subprocess.Popen(
-                [sys.executable, *arguments],
-                cwd=ROOT,
-                env=environment,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        log.touch()
+        # The server looks for modules there only.
+        os.environ["PYTHONPATH"] = str(ROOT)
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(IMPORTED))
+        environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        environment["JAX_PLATFORMS"] = "cpu"
+        # Or run.py would start itself anew for it.
+        environment.setdefault("GLIBC_TUNABLES", "")
+        self._process = context.Process(target=_run, args=(arguments, str(log), environment), daemon=True)
+        with self._asking:
+            self._process.start()
+
+    @property
+    def pid(self) -> int:
+        """Its number, and its group's."""
+        assert self._process.pid is not None
+        return self._process.pid
 
     def send(self, number: signal.Signals) -> None:
-        self.popen.send_signal(number)
+        os.kill(self.pid, number)
 
     def send_to_group(self, number: int) -> None:
         """To it and the processes that it has started."""
-        os.killpg(self.popen.pid, number)
+        os.killpg(self.pid, number)
 
     def group_is_there(self) -> bool:
         """Whether it runs, or a process that it has started."""
@@ -54,19 +82,22 @@ class Process:
         return True
 
     def running(self) -> bool:
-        return self.popen.poll() is None
+        with self._asking:
+            return self._process.exitcode is None
 
-    def wait(self) -> int:
+    def wait(self, seconds: float = SECONDS) -> int:
         """The exit status, negative for a signal."""
-        try:
-            return self.popen.wait(SECONDS)
-        finally:
-            self.end()
+        deadline = time.monotonic() + seconds
+        while self.running() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.end()
+        with self._asking:
+            return self._process.exitcode or 0
 
     def end(self) -> None:
-        if self.running():
-            self.popen.kill()
-            self.popen.wait()
+        while self.running():
+            self._process.kill()
+            time.sleep(0.005)
 
     def output(self) -> str:
         return self.log.read_text()
@@ -76,61 +107,38 @@ class Process:
         return re.findall(r"^error: .*", self.output(), re.MULTILINE)
 
 
-class Forked:
-    """A start of `job.py` like `Process`, forked from a server that has imported everything: tests that start dozens do
-    so within a second each.
-    """
-
-    def __init__(self, arguments: list[str], log: Path, devices: int):
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.training.job"])
-        self.log = log
-        # The server looks for modules there only.
-        os.environ["PYTHONPATH"] = str(ROOT)
-        self._process = context.Process(target=_forked, args=(arguments, str(log), devices), daemon=True)
-        with self._asking:
-            self._process.start()
-
-    # Every start asks for the status of all processes. The server tells it once; of two threads that ask at the same
-    # time, the second would be given 255.
-    _asking = threading.Lock()
-
-    def kill(self) -> None:
-        self._process.kill()
-        while self.running():
-            time.sleep(0.005)
-
-    def running(self) -> bool:
-        with self._asking:
-            return self._process.exitcode is None
-
-    def wait(self) -> int:
-        """The exit status, negative for a signal."""
-        deadline = time.monotonic() + SECONDS
-        while self.running() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        if self.running():
-            self.kill()
-        with self._asking:
-            return self._process.exitcode or 0
-
-    def output(self) -> str:
-        return self.log.read_text()
-
-
-def _forked(arguments: list[str], log: str, devices: int) -> None:
+def _run(arguments: list[str], log: str, environment: dict[str, str]) -> None:
+    """Makes of a fork of the server what an interpreter that starts with these arguments would be."""
+    os.setsid()
+    # The server's daemons may start no processes.
+    multiprocessing.current_process()._config["daemon"] = False  # pyright: ignore
     with open(log, "a") as out:
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)
-    sys.argv = ["job.py", *arguments]
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(ROOT)
 
     import jax
 
-    from tests.training import job
+    for name in jax.config.values:
+        if name.upper() in environment:
+            jax.config.update(name, _as_is(jax.config.values[name], environment[name.upper()]))
+    program, *sys.argv[1:] = arguments
+    sys.argv[0] = program
+    try:
+        if program == "-c":
+            exec(compile(sys.argv.pop(1), "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            runpy.run_path(str(ROOT / program), run_name="__main__")
+    finally:
+        threading._shutdown()  # pyright: ignore
+        atexit._run_exitfuncs()  # pyright: ignore
 
-    jax.config.update("jax_platforms", "cpu")
-    job.main()
+
+def _as_is(value: object, text: str) -> object:
+    """A text of the environment as a value of a setting's kind."""
+    return text == "True" if isinstance(value, bool) else type(value)(text) if isinstance(value, int | float) else text
 
 
 def free_address() -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.training import processes
-from tests.training.processes import Forked
+from tests.training.processes import Process
 
 RUNS = 20
 # These are killed inside a write, if one can be caught, and once more elsewhere; others twice, anywhere.
@@ -36,11 +36,10 @@ class Told:
     workdir: Path = Path()
 
 
-def start(workdir: Path, mesh: tuple[int, int]) -> Forked:
+def start(workdir: Path, mesh: tuple[int, int]) -> Process:
     devices, fsdp = mesh
     every = f"--checkpoint_every={CHECKPOINT_EVERY}"
-    arguments = [f"--workdir={workdir}", f"--steps={STEPS}", f"--fsdp={fsdp}", every, "--pause=0.03"]
-    return Forked(arguments, workdir.parent / f"{workdir.name}.log", devices)
+    return processes.job(workdir, devices, f"--steps={STEPS}", f"--fsdp={fsdp}", every, "--pause=0.03")
 
 
 def half_written(workdir: Path) -> list[Path]:
@@ -52,17 +51,17 @@ def complete_steps(workdir: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit()) if folder.is_dir() else []
 
 
-def kill_inside_a_write(process: Forked, workdir: Path, after: int) -> bool:
+def kill_inside_a_write(process: Process, workdir: Path, after: int) -> bool:
     """Whether the process was killed with a checkpoint half written, later than a step."""
     while process.running():
         if half_written(workdir) and max(processes.losses(workdir), default=0) >= after:
-            process.kill()
+            process.end()
             return bool(half_written(workdir))
         time.sleep(0.002)
     return False
 
 
-def kill_somewhere(process: Forked, workdir: Path, rng: random.Random) -> None:
+def kill_somewhere(process: Process, workdir: Path, rng: random.Random) -> None:
     """At a random moment: while it starts, or some time after a random step."""
     if rng.random() < 0.2:
         time.sleep(rng.uniform(0.5, 6.0))
@@ -72,7 +71,7 @@ def kill_somewhere(process: Forked, workdir: Path, rng: random.Random) -> None:
         while process.running() and max(processes.losses(workdir), default=0) < wanted:
             time.sleep(0.01)
         time.sleep(rng.uniform(0.0, 0.06))
-    process.kill()
+    process.end()
 
 
 def chaos(seed: int, folder: Path) -> Told:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from medvill_jax.data import loader
 from medvill_jax.training import distributed, rendezvous
@@ -52,12 +53,21 @@ with distributed.together():
 
 
 @pytest.fixture(scope="module")
-def figures(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, float]]]:
-    """Of three steps of the real network, by mesh."""
-    folder, address = tmp_path_factory.mktemp("meshes"), free_address()
+def figures(tiny_data: Path, shared_folder: Path) -> dict[str, list[dict[str, float]]]:
+    """Of three steps of the real network, by mesh; computed once for all workers."""
+    kept = shared_folder / "meshes.json"
+    with FileLock(f"{kept}.lock"):
+        if not kept.exists():
+            kept.write_text(json.dumps(figures_by_mesh(tiny_data, shared_folder / "meshes")))
+    return json.loads(kept.read_text())
+
+
+def figures_by_mesh(data: Path, folder: Path) -> dict[str, list[dict[str, float]]]:
+    folder.mkdir(exist_ok=True)
+    address = free_address()
     plan = {"one": (1, "1"), "eight": (8, "1,2,8"), "0": (4, "2", address, "0"), "1": (4, "2", address, "1")}
     started = {
-        name: Process(["-c", TRAIN, str(tiny_data), str(folder / "run"), *arguments], folder / name, devices)
+        name: Process(["-c", TRAIN, str(data), str(folder / "run"), *arguments], folder / name, devices)
         for name, (devices, *arguments) in plan.items()
     }
     found = {}
@@ -192,7 +202,7 @@ def test_a_second_run_in_a_workdir_is_refused_until_the_first_is_gone(tmp_path: 
         second = job(workdir, 1, "--steps=400", name="second")
         assert second.wait() == 1
         [error] = second.errors()
-        assert f"is in use by process {first.popen.pid} on " in error
+        assert f"is in use by process {first.pid} on " in error
         assert first.running()
     finally:
         first.end()
@@ -232,12 +242,12 @@ with distributed.together():
     assert distributed.on_first("a word", lambda: "is given") == "is given"
     distributed.barrier("here", 120.0)
     if not distributed.is_first():
-        time.sleep(6.0)
+        time.sleep(3.0)
     try:
-        distributed.barrier("there", 2.0)
+        distributed.barrier("there", 1.0)
     except distributed.BarrierError as error:
         print(error, flush=True)
-    time.sleep(8.0)
+    time.sleep(4.0)
 """
 
 
@@ -246,7 +256,7 @@ def test_a_barrier_names_who_does_not_come(tmp_path: Path) -> None:
     address = free_address()
     both = [Process(["-c", BARRIER, address, str(number)], tmp_path / f"log{number}", 1) for number in range(2)]
     assert [process.wait() for process in both] == [0, 0], [process.output() for process in both]
-    assert "not all processes came to 'there' within 2 s; missing: process 1 on " in both[0].output()
+    assert "not all processes came to 'there' within 1 s; missing: process 1 on " in both[0].output()
 
 
 def test_a_workdir_that_is_not_process_0s_is_refused(tmp_path: Path) -> None:
