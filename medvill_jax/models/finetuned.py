@@ -72,7 +72,7 @@ class ContrastHead(nnx.Module):
     def __init__(self, width: int, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.image = linear(config.hidden_size, width, config, dtype=dtype, rngs=rngs)
         self.text = linear(config.hidden_size, width, config, dtype=dtype, rngs=rngs)
-        self.scale = nnx.Param(jnp.full((), FIRST_SCALE))
+        self.scale = nnx.Param(jnp.full((), FIRST_SCALE, jnp.float32))
 
     def temperature(self) -> jax.Array:
         """What cosines are multiplied by, float32 scalar."""

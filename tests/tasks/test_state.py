@@ -1,0 +1,34 @@
+"""What a run begins with has the types of what its steps return, or else the step would be compiled twice."""
+
+from pathlib import Path
+from types import ModuleType
+
+import jax
+import pytest
+
+from configs import classify, generate, pretrain, retrieve, vqa
+from medvill_jax.tasks import classify as classify_task
+from medvill_jax.tasks import generate as generate_task
+from medvill_jax.tasks import pretrain as pretrain_task
+from medvill_jax.tasks import retrieve as retrieve_task
+from medvill_jax.tasks import vqa as vqa_task
+from medvill_jax.tasks.base import FAKE
+from medvill_jax.training.policy import path_name
+from tests.conftest import TINY_SIZES
+
+TASKS = [
+    (pretrain_task, pretrain),
+    (classify_task, classify),
+    (retrieve_task, retrieve),
+    (vqa_task, vqa),
+    (generate_task, generate),
+]
+
+
+@pytest.mark.parametrize(("module", "configs"), TASKS)
+def test_no_parameter_is_weakly_typed(module: ModuleType, configs: ModuleType, tmp_path: Path) -> None:
+    config = configs.get_config("small")
+    config.data.path, config.batch_size = FAKE, 8
+    config.model.update(TINY_SIZES, image_encoder="vit_patch32")
+    made = jax.eval_shape(module.Task(config, tmp_path).model.init, jax.random.key(0))
+    assert [path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(made) if leaf.weak_type] == []
