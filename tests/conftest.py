@@ -34,7 +34,10 @@ TINY_SIZES = {
     "intermediate_size": 32,
 }  # fmt: skip
 # Tests that ask what programs do, not how they round: XLA compiles for them in a third of the time.
-QUICKLY_COMPILED = ("end_to_end/", "models/test_remat", "tasks/", "training/")
+QUICKLY_COMPILED = (
+    "decoding/", "end_to_end/", "hub/", "learning/test_generate", "learning/test_vqa", "models/test_decode",
+    "models/test_finetuned", "models/test_properties", "models/test_remat", "tasks/", "training/",
+)  # fmt: skip
 MOST_WORKERS = 8
 
 

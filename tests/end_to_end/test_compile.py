@@ -64,6 +64,13 @@ def report(workdir: Path, *flags: str, **changes: Any) -> dict[str, Any]:
     return json.loads((workdir / "compile.json").read_text())
 
 
+def several(*commands: list[str]) -> list[str]:
+    """The lines of errors and statuses of commands in one process."""
+    done = start("-c", SEVERAL, json.dumps(commands))
+    assert "Traceback" not in done.stderr, done.stderr
+    return [line for line in done.stderr.splitlines() if line.startswith(("error: ", "status "))]
+
+
 def refused(workdir: Path, topology: str, batch_size: int) -> str:
     """The line that refuses a batch."""
     done = run(workdir, f"--topology={topology}", batch_size=batch_size)
@@ -90,8 +97,10 @@ def test_eight_cpu_devices(tmp_path: Path) -> None:
 
 
 def test_split_parameters_and_microbatches(tmp_path: Path) -> None:
-    whole = report(tmp_path / "a", "--topology=cpu:4", **{"mesh.fsdp": 4})
-    parts = report(tmp_path / "b", "--topology=cpu:4", **{"mesh.fsdp": 4, "accumulate": 2})
+    cases = {"whole": {"mesh.fsdp": 4}, "parts": {"mesh.fsdp": 4, "accumulate": 2}}
+    commands = [arguments(tmp_path / name, "--topology=cpu:4", **changes) for name, changes in cases.items()]
+    assert several(*commands) == ["status None"] * 2
+    whole, parts = (json.loads((tmp_path / name / "compile.json").read_text()) for name in cases)
     assert whole["mesh"] == {"data": 1, "fsdp": 4}
     # Parameters are put together once a step. Beside them only the rows of the word embeddings' gradient travel: no
     # image, and no activation of a layer.
@@ -133,13 +142,11 @@ def test_what_does_not_fit_eight_devices_is_one_line(tmp_path: Path) -> None:
         "unknown remat='some'; there are full": {"remat": "some"},
     }
     commands = [arguments(tmp_path, "--topology=cpu:8", **changes) for changes in cases.values()]
-    done = start("-c", SEVERAL, json.dumps(commands))
-    lines = [line for line in done.stderr.splitlines() if line.startswith(("error: ", "status "))]
-    assert len(lines) == 2 * len(cases), done.stderr
+    lines = several(*commands)
+    assert len(lines) == 2 * len(cases)
     for message, error, status in zip(cases, lines[::2], lines[1::2], strict=True):
         assert message in error
         assert status in ("status 1", "status 2")
-    assert "Traceback" not in done.stderr
 
 
 @needs_libtpu
