@@ -57,7 +57,7 @@ class Loaded:
         images: Array,
         text_ids: Array,
         text_lens: Array,
-        attention: str = "bar",
+        attention: str | None = None,
         cells: Array | None = None,
         use_s2s: Array | None = None,
     ) -> dict[str, jax.Array]:
@@ -67,9 +67,9 @@ class Loaded:
             images: uint8 `[B, H, W]`, normalised here, or float32 `[B, H, W, 3]`, taken as already normalised.
             text_ids: int32 `[B, T+1]`: words, [SEP], [PAD]...
             text_lens: int32 `[B]`: words + the final [SEP].
-            attention: one of `masks.KINDS`.
+            attention: one of `masks.KINDS`; None takes the model's own, what it was trained with.
             cells: int `[B, N]` or `[N]`, raster indices of the kept cells; None keeps all.
-            use_s2s: bool `[B]`, for `mixed` only: which examples take the s2s mask. None reads all of them with the
+            use_s2s: bool `[B]`, under `mixed` only: which examples take the s2s mask. None reads all of them with the
                 bidirectional one, as tasks that understand rather than write do.
 
         Returns:
@@ -80,6 +80,7 @@ class Loaded:
             ValueError: shapes, types or values that do not fit; the message names them.
             HubError: the export lacks a part that this needs.
         """
+        attention = attention or self.config.attention
         arguments = self._checked(images, text_ids, text_lens, attention, cells, use_s2s)
         heads = ["mlm"] if "mlm" in self.export.parts else []
         if "itm" in self.export.parts and (attention == "non_cross" or "pooler" in self.export.parts):
@@ -92,7 +93,7 @@ class Loaded:
         images: Array,
         text_ids: Array,
         text_lens: Array,
-        attention: str = "bidirectional",
+        attention: str | None = None,
         cells: Array | None = None,
         use_s2s: Array | None = None,
     ) -> Hidden:
@@ -101,6 +102,7 @@ class Loaded:
         `summary` is the pooled [CLS], or under `non_cross` the product of both; without a pooler in the export it means
         nothing.
         """
+        attention = attention or self.config.attention
         arguments = self._checked(images, text_ids, text_lens, attention, cells, use_s2s)
         with jax.default_matmul_precision(self._precision):
             return self._run(*self._bound(), *arguments, attention=attention, heads=())["hidden"]

@@ -1,5 +1,6 @@
 """`medvill_jax.load(...)`: the numbers of the published network, and arguments that do not fit."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,20 @@ def test_logits_are_those_of_torch(loaded: Loaded, reference: TorchMedvill, kind
     real = np.arange(7)[None] < lens[:, None]
     assert difference(logits["mlm"], mlm, where=real) <= 1e-4
     assert difference(logits["itm"], itm) <= 1e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_attention_is_the_exports_own(loaded: Loaded, kind: str) -> None:
+    images, ids, lens = inputs(1)
+    own = Loaded(loaded.export, dataclasses.replace(loaded.config, attention=kind), "float32")
+    stated = loaded.logits(images, ids, lens, attention=kind)
+    found = own.logits(images, ids, lens)
+    assert found.keys() == stated.keys()
+    for name, logits in found.items():
+        np.testing.assert_array_equal(logits, stated[name])
+    np.testing.assert_array_equal(
+        own.hidden(images, ids, lens).text, loaded.hidden(images, ids, lens, attention=kind).text
+    )
 
 
 def test_released_behaviour_by_name(folder: Path, reference: TorchMedvill) -> None:
