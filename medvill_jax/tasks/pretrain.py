@@ -7,11 +7,17 @@ Held-out figures (`eval/...`), each over every example of the split exactly once
   reports and masks with each report facing another study's image.
 * `itm_accuracy`, `itm_loss`: every image once with its own report and once with one of another label set; chance 0.5.
 * `loss`: `mlm_loss + itm_loss`, by which the best checkpoint is chosen.
+
+Under `s2s` the image never sees the report, so there is nothing that could tell whether they match: `itm_accuracy` and
+`itm_loss` are not defined, and `loss` is `mlm_loss`. Under `mixed`, words are evaluated under either half, `NAME_s2s`
+and `NAME_bidirectional`, NAME alone being their mean with the weights that they have in training; matching is evaluated
+under the bidirectional half.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,7 +46,12 @@ class Task(base.Task):
 
     def __init__(self, config: setup.Config, workdir: Path):
         super().__init__(config, workdir)
-        self._eval_step = self.trainer.jit(self._eval_sums)
+        own, s2s_prob = self.model_config.attention, self.model_config.s2s_prob
+        # Which masks words are predicted under, and the share of each.
+        self._shares = {"bidirectional": 1 - s2s_prob, "s2s": s2s_prob} if own == "mixed" else {own: 1.0}
+        self._eval_steps = {
+            kind: self.trainer.jit(functools.partial(self._eval_sums, attention=kind)) for kind in self._shares
+        }
 
     def batch_spec(self) -> BatchSpec:
         config = self.config
@@ -61,7 +72,9 @@ class Task(base.Task):
         value = {name.removeprefix("eval/"): figure for name, figure in figures.items()}
         return [
             f"held out ({self.config.eval.split}, {value['examples']:.0f} examples):",
-            f"  ITM accuracy  {value['itm_accuracy']:.3f}   chance 0.500",
+            "  ITM accuracy  undefined: under s2s the image never sees the report"
+            if math.isnan(value["itm_accuracy"])
+            else f"  ITM accuracy  {value['itm_accuracy']:.3f}   chance 0.500",
             f"  MLM accuracy  {value['mlm_accuracy']:.3f}   unigram {value['mlm_accuracy_unigram']:.3f}",
             f"  MLM loss      {value['mlm_loss']:.3f}   shuffled images {value['mlm_loss_shuffled_images']:.3f}, "
             f"unigram {value['mlm_loss_unigram']:.3f}",
@@ -73,23 +86,35 @@ class Task(base.Task):
     def evaluate(self, state: Tree) -> dict[str, float]:
         """See the module's docstring."""
         held_out = self._records(self.config.eval.split)
-        unigram = self._unigram_log_probs
-        matched = self._evaluate_pass(state, held_out, unigram)
-        mismatched = self._evaluate_pass(state, held_out, unigram, matched=False)
-        shuffled = self._evaluate_pass(state, held_out, unigram, own_image=False)
-
-        examples, words = matched["examples"], matched["words"]
-        itm_loss = (matched["itm_loss"] + mismatched["itm_loss"]) / (2 * examples)
-        mlm_loss = matched["mlm_loss"] / words
+        run = functools.partial(self._evaluate_pass, state, held_out, self._unigram_log_probs)
+        figures: dict[str, float] = {}
+        matched: dict[str, dict[str, float]] = {}
+        for kind, share in self._shares.items():
+            own = matched[kind] = run(kind)
+            shuffled = run(kind, own_image=False)
+            words = {
+                "mlm_loss": own["mlm_loss"] / own["words"],
+                "mlm_loss_shuffled_images": shuffled["mlm_loss"] / shuffled["words"],
+                "mlm_loss_unigram": own["unigram_loss"] / own["words"],
+                "mlm_accuracy": own["mlm_correct"] / own["words"],
+                "mlm_accuracy_unigram": own["unigram_correct"] / own["words"],
+            }
+            for name, value in words.items():
+                figures[f"eval/{name}"] = figures.get(f"eval/{name}", 0.0) + share * value
+                if len(self._shares) > 1:
+                    figures[f"eval/{name}_{kind}"] = value
+        itm_loss = itm_accuracy = math.nan
+        itm_kind = next(iter(self._shares))
+        examples = matched[itm_kind]["examples"]
+        if itm_kind != "s2s":
+            both = matched[itm_kind], run(itm_kind, matched=False)
+            itm_loss = sum(found["itm_loss"] for found in both) / (2 * examples)
+            itm_accuracy = sum(found["itm_correct"] for found in both) / (2 * examples)
         return {
-            "eval/loss": mlm_loss + itm_loss,
+            "eval/loss": figures["eval/mlm_loss"] + (0.0 if math.isnan(itm_loss) else itm_loss),
             "eval/itm_loss": itm_loss,
-            "eval/itm_accuracy": (matched["itm_correct"] + mismatched["itm_correct"]) / (2 * examples),
-            "eval/mlm_loss": mlm_loss,
-            "eval/mlm_loss_shuffled_images": shuffled["mlm_loss"] / shuffled["words"],
-            "eval/mlm_loss_unigram": matched["unigram_loss"] / words,
-            "eval/mlm_accuracy": matched["mlm_correct"] / words,
-            "eval/mlm_accuracy_unigram": matched["unigram_correct"] / words,
+            "eval/itm_accuracy": itm_accuracy,
+            **figures,
             "eval/examples": examples,
         }
 
@@ -142,15 +167,11 @@ class Task(base.Task):
             return None
         return jax.random.bernoulli(key, self.model_config.s2s_prob, (rows,))
 
-    def _eval_sums(self, params: Tree, stats: Tree, batch: Batch, unigram: jax.Array) -> dict[str, jax.Array]:
+    def _eval_sums(
+        self, params: Tree, stats: Tree, batch: Batch, unigram: jax.Array, *, attention: str
+    ) -> dict[str, jax.Array]:
         module = self.model.bind(params, stats)
-        rows = batch["text_ids"].shape[0]
-        hidden = module.encode(
-            batch["image"],
-            batch["text_ids"],
-            batch["text_lens"],
-            use_s2s=self._use_s2s(jax.random.key(self.config.seed), rows),
-        )
+        hidden = module.encode(batch["image"], batch["text_ids"], batch["text_lens"], attention=attention)
         mlm = module.mlm_logits(hidden.text, batch["mlm_positions"])
         itm = module.itm_logits(hidden.summary)
         ids, words = batch["mlm_ids"], batch["mlm_weights"]
@@ -172,6 +193,7 @@ class Task(base.Task):
         state: Tree,
         held_out: PretrainRecords,
         unigram: jax.Array,
+        attention: str,
         *,
         matched: bool = True,
         own_image: bool = True,
@@ -187,7 +209,7 @@ class Task(base.Task):
         )
         totals: dict[str, float] = {}
         for batch in loader.to_device(batches, self.trainer.batch_sharding):
-            sums = jax.device_get(self._eval_step(state["params"], state["stats"], batch, unigram))
+            sums = jax.device_get(self._eval_steps[attention](state["params"], state["stats"], batch, unigram))
             totals = {name: totals.get(name, 0.0) + float(value) for name, value in sums.items()}
         return totals
 

@@ -12,6 +12,7 @@ import errno
 import functools
 import json
 import logging
+import math
 import os
 import socket
 import zlib
@@ -55,7 +56,7 @@ class Keep:
     higher_is_better: bool = False
 
     def order(self, metrics: Mapping[str, float]) -> float:
-        """A number that is higher for a better checkpoint.
+        """A number that is higher for a better checkpoint, and lowest where the figure is not defined.
 
         Raises:
             CheckpointError: the metric is not among the figures.
@@ -65,6 +66,8 @@ class Keep:
                 f"there is no figure {self.metric!r} to choose the best checkpoint by; there are {', '.join(metrics)}"
             )
         value = metrics[self.metric]
+        if math.isnan(value):  # not defined
+            return -math.inf
         return value if self.higher_is_better else -value
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,12 +37,13 @@ class MetricsWriter:
         )
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
-        """Writes one line, with floats in full precision, and the scalars."""
+        """Writes one line, with floats in full precision, and the scalars; what is not defined is null."""
         if self._file is None:
             return
-        self._file.write(json.dumps({"step": step, **figures}) + "\n")
+        defined = {name: value for name, value in figures.items() if math.isfinite(value)}
+        self._file.write(json.dumps({"step": step, **dict.fromkeys(figures), **defined}) + "\n")
         self._file.flush()
-        for name, value in figures.items():
+        for name, value in defined.items():
             self._tensorboard.add_scalar(name, value, step)
 
     def close(self) -> None:
