@@ -42,6 +42,8 @@ STARTUP_TIMEOUT = flags.DEFINE_float("startup_timeout", 300.0, "seconds to wait 
 
 # A run may be taken up again with other values of these: they change no figure of the training.
 FREE_FIELDS = ("remat", "log.", "checkpoint.", "mesh.", "data.workers.", "eval.batch_size")
+# These too may differ when it is evaluated: they say on what, and how its answers are asked for.
+EVALUATION_FIELDS = (*FREE_FIELDS, "eval.", "decode.", "rank.", "data.path", "dtype")
 
 
 def fail(message: object, status: int = 1) -> NoReturn:
@@ -131,8 +133,11 @@ def run_task() -> None:
     with one_line(workdir, DataError, HubError, MissingExtra, ValueError, workdirs.WorkdirError):
         if "phantom" in config.data and not config.data.path and workdirs.is_mirror(workdir):
             fail("the demo's data are made in a folder: give a --workdir outside a bucket, or --config.data.path")
-        if not EVAL_ONLY.value:
-            fields = config.to_dict()
+        fields, task_type = config.to_dict(), task_class(config.task)
+        if EVAL_ONLY.value:
+            if task_type.trains and not config.eval.get("dry_run", False):
+                workdirs.check_same_run(workdir, fields, EVALUATION_FIELDS)
+        else:
             token = distributed.on_first("claim", lambda: workdirs.claim(workdir, fields, FREE_FIELDS))
             workdirs.check_shared(workdir, token, fields)
         if "phantom" in config.data and not config.data.path:
@@ -141,7 +146,7 @@ def run_task() -> None:
                 "phantom data", lambda: prepare(workdir / "data", **config.data.phantom)
             )
         config.lock()
-        task = task_class(config.task)(config, workdir)
+        task = task_type(config, workdir)
     with one_line(
         workdir,
         DataError,
@@ -212,7 +217,7 @@ def compile_step(config: Any) -> None:
     from medvill_jax.training import workdir as workdirs
 
     task = task_class(config.task)
-    if not hasattr(task, "program"):
+    if not task.trains:
         fail(f"{config.task} trains nothing, so there is no step to compile")
     config.data.path = config.data.path or FAKE
     config.mesh.topology = TOPOLOGY.value

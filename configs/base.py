@@ -19,7 +19,9 @@ def base() -> ConfigDict:
     config.seed = 0  # initialisation, shuffling, masking, dropout: everything random
     config.steps = 0  # optimizer steps of the whole run
     config.batch_size = 32  # global: over all devices and hosts
-    config.accumulate = 1  # microbatches per step, to fit a large batch into little memory
+    # Microbatches per step, to fit a large batch into little memory. BatchNorm's statistics and in-batch negatives are
+    # then a microbatch's: with a ResNet, or in retrieval, the step is not quite that of the whole batch.
+    config.accumulate = 1
     config.remat = ""  # layers recomputed for the gradient, to save memory: full, dots, dots_no_batch
     config.dtype = "float32"  # of computation, e.g. bfloat16; parameters are always float32
 

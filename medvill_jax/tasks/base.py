@@ -20,7 +20,7 @@ import numpy as np
 
 from medvill_jax.batch import Batch, BatchSpec, fake_batch
 from medvill_jax.data import loader, records
-from medvill_jax.data.examples import HostBatch
+from medvill_jax.data.examples import HostBatch, Records
 from medvill_jax.data.tokenizer import Tokenizer, load_tokenizer
 from medvill_jax.data.transforms import Crop
 from medvill_jax.hub.export import HEADS, VOCAB_FILE, write_export
@@ -29,6 +29,7 @@ from medvill_jax.models.finetuned import Finetuned, HeadsConfig
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import Medvill, sample_cells
 from medvill_jax.tasks import setup
+from medvill_jax.training import distributed
 from medvill_jax.training import workdir as workdirs
 from medvill_jax.training.aot import Program
 from medvill_jax.training.flops import TRAINING, forward_flops
@@ -56,6 +57,7 @@ class Task(abc.ABC):
         ValueError: fields of the configuration do not fit together.
     """
 
+    trains = True  # the workdir holds what it has learnt
     stage: str  # how an export names what the model was trained as
     unused: tuple[str, ...] = ()  # regexes over parameters that the task never reads: frozen, and not asked of init
     train_records: Any  # the task's own kind of `loader.Records`; set by `open_data`
@@ -92,6 +94,15 @@ class Task(abc.ABC):
         """What the task puts on top of the network; None for nothing."""
         return None
 
+    def shared_in_batch(self) -> list[str]:
+        """What an example's loss takes from the other examples of its microbatch, for a warning.
+
+        All else is a sum over examples, and the same however the batch is cut.
+        """
+        names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(self.model.abstract_params)]
+        train = _frozen_parts(names, frozenset(names)) - self.frozen_parts
+        return ["BatchNorm's statistics are"] if train and not self.model_config.is_vit else []
+
     def export_extra(self, state: Tree) -> dict[str, Any]:
         """What the export's config.json records of the task, JSON-like."""
         del state
@@ -127,6 +138,19 @@ class Task(abc.ABC):
         Returns:
             The last step's held-out figures; None if stopped or too short to be evaluated.
         """
+        if self.config.accumulate > 1 and (shared := self.shared_in_batch()):
+            log.warning(
+                "accumulate=%d: %s taken from microbatches of %d examples, not from the whole batch of %d",
+                self.config.accumulate,
+                " and ".join(shared),
+                self.config.batch_size // self.config.accumulate,
+                self.config.batch_size,
+            )
+        if self.trainer.evaluates and self.config.eval.split == "test":
+            log.warning(
+                "eval.split=test while training: the best checkpoint is chosen on the test split, whose figures then "
+                "flatter it; leave eval.split at validation, and add --config.eval.split=test to --eval_only"
+            )
         complete, figures = self.trainer.fit(self.train_batches, self.evaluate)
         if complete:
             self.export_best()
@@ -172,6 +196,17 @@ class Task(abc.ABC):
         step, state, _ = self.trainer.best_state()
         log.info("evaluating the best checkpoint, of step %d, on %s", step, self.config.eval.split)
         return self.evaluate(state)
+
+    def made_with(self, step: int, state: Tree, held_out: Records) -> dict[str, Any]:
+        """What an evaluation of a checkpoint on some records depends on, JSON-like; all processes must ask together."""
+        return {
+            "step": step,
+            "checkpoint": self.trainer.checksum(state),
+            "split": self.config.eval.split,
+            "records": distributed.on_first("fingerprint of the records", held_out.fingerprint),
+            "dtype": self.config.dtype,
+            "seed": self.config.seed,
+        }
 
     def require_data(self) -> None:
         """Raises `DataError` if the data are random arrays."""

@@ -17,7 +17,6 @@ achieves), `predictions.jsonl` (a row per example: id, probabilities, labels) an
 from __future__ import annotations
 
 import functools
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +34,7 @@ from medvill_jax.metrics import classification, plots
 from medvill_jax.metrics.figures import write_figures
 from medvill_jax.models.finetuned import Finetuned, HeadsConfig
 from medvill_jax.tasks import base, setup
+from medvill_jax.tasks import made_with as notes
 from medvill_jax.training.losses import binary_cross_entropy
 from medvill_jax.training.policy import Tree
 from medvill_jax.training.step import Objective
@@ -144,26 +144,29 @@ class Task(base.Task):
         prior = self._score(np.tile(self._prior_logits, (len(held_out), 1)), held_out, everyone, thresholds, 0)
         figures = {f"{split}/{name}": value for name, value in own.items()}
         figures |= {f"baseline/prevalence/{name}": value for name, value in prior.items() if "/" not in name}
+        made_with = self.made_with(step, state, held_out)
         if jax.process_index() == 0:
-            self._write(figures, logits, held_out)
+            self._write(figures, logits, held_out, made_with)
         return figures
 
     def export_extra(self, state: Tree) -> dict[str, Any]:
         thresholds = self._thresholds(state)
         return {"inputs": self.config.inputs, "fusion": self.config.fusion, "thresholds": thresholds.tolist()}
 
-    def _write(self, figures: dict[str, Any], logits: np.ndarray, held_out: LabelRecords) -> None:
+    def _write(
+        self, figures: dict[str, Any], logits: np.ndarray, held_out: LabelRecords, made_with: dict[str, Any]
+    ) -> None:
         write_figures(self.workdir / METRICS_FILE, figures)
         probabilities = _sigmoid(logits)
-        with (self.workdir / PREDICTIONS_FILE).open("w") as out:
-            for record, row in enumerate(probabilities):
-                labels = held_out.labels[record]
-                line = {
-                    "id": held_out.identifier(record),
-                    "probabilities": dict(zip(self.names, row.tolist(), strict=True)),
-                    "labels": {n: int(v) for n, v in zip(self.names, labels, strict=True) if v != records.ABSENT},
-                }
-                out.write(json.dumps(line) + "\n")
+        rows = (
+            {
+                "id": held_out.identifier(record),
+                "probabilities": dict(zip(self.names, row.tolist(), strict=True)),
+                "labels": {n: int(v) for n, v in zip(self.names, labels, strict=True) if v != records.ABSENT},
+            }
+            for record, (row, labels) in enumerate(zip(probabilities, held_out.labels, strict=True))
+        )
+        notes.write_rows(self.workdir / PREDICTIONS_FILE, rows, made_with)
         truth, known = _binary(held_out)
         curves = {
             name: classification.reliability(probabilities[:, c], truth[:, c], known[:, c])

@@ -56,6 +56,7 @@ from medvill_jax.metrics.predictions import Prediction
 from medvill_jax.models import medvill
 from medvill_jax.models.causal import next_word_states
 from medvill_jax.tasks import base, setup
+from medvill_jax.tasks import made_with as notes
 from medvill_jax.training import distributed
 from medvill_jax.training import workdir as workdirs
 from medvill_jax.training.losses import correct_sum, cross_entropy_sum
@@ -204,8 +205,8 @@ class Task(base.Task):
         step, state, _ = self.trainer.best_state()
         split = self.config.eval.split
         log.info("writing the reports of %s with the best checkpoint, of step %d", split, step)
-        if distributed.is_first():
-            self._start_predictions({"step": step, "split": split, **_decoder_fields(self.config)})
+        decoder = {name: value for name, value in self.config.decode.to_dict().items() if name != "batch_size"}
+        self._start_predictions(self.made_with(step, state, self._held_out) | {"decode": decoder})
         written = self._predict(state, self.workdir / PREDICTIONS_FILE, own_image=True)
         blind = self._predict(state, self.workdir / SHUFFLED_FILE, own_image=False)
         words = self._evaluate_pass(state, own_image=True)
@@ -231,11 +232,11 @@ class Task(base.Task):
         return figures
 
     def _start_predictions(self, made_with: dict[str, Any]) -> None:
-        path = self.workdir / MADE_WITH_FILE
-        if not path.is_file() or json.loads(path.read_text()) != made_with:
+        note = self.workdir / MADE_WITH_FILE
+        if distributed.is_first() and not notes.fits(note, made_with):
             for name in (PREDICTIONS_FILE, SHUFFLED_FILE):
                 (self.workdir / name).unlink(missing_ok=True)
-            path.write_text(json.dumps(made_with, indent=2) + "\n")
+            notes.write(note, made_with)
 
     def _predict(self, state: Tree, path: Path, *, own_image: bool) -> list[Prediction]:
         """A report for every example, those that the file already holds left as they are; in the split's order.
@@ -269,7 +270,8 @@ class Task(base.Task):
             rows = [int(record) for record in own["record"]]
             images = [held_out.image(record, held_out.rng(record), own_image=own_image) for record in rows]
             # What is drawn about a film is the same in any batch, and after an interruption.
-            seeds = np.array([held_out.rng(record).integers(2**31) for record in rows], np.int32)
+            draws = (np.random.default_rng((self.config.decode.seed, record)) for record in rows)
+            seeds = np.array([draw.integers(2**31) for draw in draws], np.int32)
             host = {"image": np.stack(images), "live": own["live"], "seeds": seeds}
             batch = next(loader.to_device(iter([host]), self.trainer.batch_sharding))
             found = self._write(state["params"], state["stats"], batch["image"], batch["live"], batch["seeds"])
@@ -412,12 +414,6 @@ class Task(base.Task):
             own_image=own_image,
         )
         return loader.to_device(batches, self.trainer.batch_sharding)
-
-
-def _decoder_fields(config: setup.Config) -> dict[str, Any]:
-    """What a written report depends on, beside the model."""
-    fields = {name: value for name, value in config.decode.to_dict().items() if name != "batch_size"}
-    return {**fields, "seed": config.seed}
 
 
 def _unit_rows(rows: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from medvill_jax.data import loader
+from medvill_jax.tasks import made_with as notes
 from medvill_jax.training import distributed
 from medvill_jax.training import workdir as workdirs
 from medvill_jax.training.policy import Tree
@@ -42,7 +42,7 @@ class Scores:
         if folder is None:
             return
         if distributed.is_first():
-            self.array = _on_disk(folder, json.loads(json.dumps({"shape": shape, **(made_with or {})})))
+            self.array = _on_disk(folder, {"shape": shape, **(made_with or {})})
         # What is left to do is the same for all processes.
         known = distributed.from_first(self.array)
         if not distributed.is_first():
@@ -58,15 +58,25 @@ class Scores:
 
 
 def _on_disk(folder: Path, made_with: dict[str, Any]) -> np.memmap:
-    """The array of the folder, new if it was made with something else."""
-    path, note = folder / SCORES_FILE, folder / MADE_WITH_FILE
-    if not (path.is_file() and note.is_file() and json.loads(note.read_text()) == made_with):
-        note.unlink(missing_ok=True)
-        fresh = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=tuple(made_with["shape"]))
-        fresh[:] = np.nan
-        fresh.flush()
-        note.write_text(json.dumps(made_with) + "\n")
-    return np.lib.format.open_memmap(path, mode="r+")
+    """The array of the folder, new if it was made with something else, or cannot be read."""
+    path, note, shape = folder / SCORES_FILE, folder / MADE_WITH_FILE, tuple(made_with["shape"])
+    if notes.fits(note, made_with) and _is_whole(path, shape):
+        return np.lib.format.open_memmap(path, mode="r+")
+    note.unlink(missing_ok=True)
+    fresh = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    fresh[:] = np.nan
+    fresh.flush()
+    notes.write(note, made_with)
+    return fresh
+
+
+def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether a file holds scores of a shape; one that was cut short would be filled up with zeros when it is written."""
+    try:
+        kept = np.lib.format.open_memmap(path, mode="r")
+    except (FileNotFoundError, ValueError):
+        return False
+    return kept.shape == shape and kept.dtype == np.float32
 
 
 def fill(

@@ -164,7 +164,7 @@ class Task(base.Task):
         log.info("ranking %s with the best checkpoint, of step %d", split, step)
         pool = self._pool(split, config.eval.candidates)
         everything = np.arange(len(pool))
-        made_with = {"step": step, "split": split, "pool": config.eval.pool, "ids": pool.fingerprint()}
+        made_with = self.made_with(step, state, pool)
         scores, proposed = self._pair_matrix(state, pool, (self.workdir, made_with))
         figures: dict[str, Any] = {f"{split}/candidates": float(len(pool))}
         seeded = {"seed": config.seed}
@@ -197,6 +197,10 @@ class Task(base.Task):
     def export_extra(self, state: Tree) -> dict[str, Any]:
         del state
         return {"fusion": self.config.fusion}
+
+    def shared_in_batch(self) -> list[str]:
+        others = ["the pairs that do not match are"] if self._in_batch or self._contrasts else []
+        return [*super().shared_in_batch(), *others]
 
     @property
     def _in_batch(self) -> bool:

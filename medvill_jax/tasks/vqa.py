@@ -14,7 +14,6 @@ and two baselines, `baseline/majority/...` (the most frequent training answer to
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +30,7 @@ from medvill_jax.metrics import vqa
 from medvill_jax.metrics.figures import write_figures
 from medvill_jax.models.finetuned import FUSIONS, SUMMARIES, Finetuned, HeadsConfig
 from medvill_jax.tasks import base, setup
+from medvill_jax.tasks import made_with as notes
 from medvill_jax.training.losses import binary_cross_entropy, cross_entropy_sum
 from medvill_jax.training.policy import Tree
 from medvill_jax.training.step import Objective
@@ -140,17 +140,19 @@ class Task(base.Task):
         for prefix, right in rows.items():
             found = vqa.score(right, groups, seed=self.config.seed)
             figures |= {f"{prefix}/{name}": value for name, value in found.items()}
+        made_with = self.made_with(step, state, held_out)
         if jax.process_index() == 0:
             write_figures(self.workdir / METRICS_FILE, figures)
-            with (self.workdir / PREDICTIONS_FILE).open("w") as out:
-                for record, best in enumerate(logits.argmax(1)):
-                    line = {
-                        "id": held_out.identifier(record),
-                        "answer": columns["answer"][record],
-                        "predicted": self.answers[best],
-                        "answer_type": columns["answer_type"][record],
-                    }
-                    out.write(json.dumps(line) + "\n")
+            lines = (
+                {
+                    "id": held_out.identifier(record),
+                    "answer": columns["answer"][record],
+                    "predicted": self.answers[best],
+                    "answer_type": columns["answer_type"][record],
+                }
+                for record, best in enumerate(logits.argmax(1))
+            )
+            notes.write_rows(self.workdir / PREDICTIONS_FILE, lines, made_with)
         return figures
 
     def export_extra(self, state: Tree) -> dict[str, Any]:

@@ -48,6 +48,8 @@ class Task:
         HubError: no export, or one without the head that is asked.
     """
 
+    trains = False
+
     def __init__(self, config: setup.Config, workdir: Path):
         if config.scorer not in SCORERS:
             raise ValueError(f"scorer={config.scorer!r}; there are {', '.join(SCORERS)}")

@@ -78,7 +78,9 @@ def make_step(
         optimizer: over the trainable parameters.
         shardings: `NamedSharding`s of all parameters.
         frozen: names of the parameters that do not train.
-        accumulate: microbatches per step; 1 runs the batch whole.
+        accumulate: microbatches per step; 1 runs the batch whole. The gradient is that of the whole batch where the
+            loss is a sum over examples. What examples take from each other they take from their microbatch: BatchNorm's
+            statistics, and the pairs of a batch that do not match. Dropout and other draws differ too.
         seed: of dropout, cell sampling and mixed masks.
     """
 

@@ -22,6 +22,21 @@ from medvill_jax.training.bucket import Mirror
 log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
+# Fields that came later than the first runs, and what those did.
+BEFORE = {
+    "data.fraction": 1.0,
+    "data.holdout": 0.1,
+    "eval.every_epochs": 0.0,
+    "eval.short_runs": False,
+    "init.allow": [],
+    "init.bert": "",
+    "init.checkpoint": "",
+    "init.resnet": "",
+    "mesh.topology": "",
+    "model.compat": "",
+    "model.initializer_range": 0.02,
+    "remat": "",
+}
 CHECKPOINT_DIR = "checkpoints"
 LOCK_FILE = ".lock"
 # Beside the lock, which ends when its own process closes the file that it is on, even after only reading it.
@@ -114,7 +129,7 @@ def claim(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> st
     _lock(workdir)
     path = workdir / CONFIG_FILE
     wanted = json.loads(json.dumps(config))
-    if path.exists() and (differing := _differing(json.loads(path.read_text()), wanted, free)):
+    if path.exists() and (differing := _differing(_read(path), wanted, free)):
         raise WorkdirError(
             f"{workdir} holds a run with another configuration:\n"
             + "\n".join(differing)
@@ -127,6 +142,28 @@ def claim(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> st
     if workdir in _mirrors:
         _mirrors[workdir].token = token
     return token
+
+
+def check_same_run(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
+    """Makes sure that what a workdir holds was trained with a configuration, before it is evaluated with it.
+
+    Args:
+        workdir: as `folder` gave it.
+        config: a nested, JSON-like configuration.
+        free: prefixes of dotted field names that may differ.
+
+    Raises:
+        WorkdirError: no run there, or one with another configuration.
+    """
+    path = home(workdir) / CONFIG_FILE
+    if not path.is_file():
+        raise WorkdirError(f"no run in {home(workdir)}; train there first, or name another --workdir")
+    if differing := _differing(_read(path), json.loads(json.dumps(config)), free):
+        raise WorkdirError(
+            f"{home(workdir)} holds a run with another configuration:\n"
+            + "\n".join(differing)
+            + "\nEvaluate it with the --config flags that it was trained with, or name another --workdir."
+        )
 
 
 def check_shared(
@@ -177,6 +214,14 @@ def _lock(workdir: Path) -> None:
     _locks.append(file)
 
 
+def _read(path: Path | epath.Path) -> Any:
+    """The configuration of a workdir."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise WorkdirError(f"{path} is damaged: restore it, or name another --workdir") from None
+
+
 def _write(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
@@ -184,8 +229,13 @@ def _write(path: Path, text: str) -> None:
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any], free: tuple[str, ...]) -> list[str]:
-    """A line for each field that differs, but for those whose names begin with one of `free`."""
+    """A line for each field that differs, but for those whose names begin with one of `free`.
+
+    A field that the old one lacks has the value with which this version does what that version did.
+    """
     there, now = _flatten(old), _flatten(new)
+    before = {**BEFORE, "decode.seed": there.get("seed")}
+    there = {name: before[name] for name in now if name in before} | there
     return [
         f"  {name}: {there.get(name, 'absent')!r} there, {now.get(name, 'absent')!r} now"
         for name in sorted(there.keys() | now.keys())

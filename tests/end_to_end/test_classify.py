@@ -43,6 +43,9 @@ def test_it_trains_scores_and_exports(tiny_classify_config: ConfigDict, tmp_path
     assert written["test/classes_undefined"] == 10
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert sorted(row["id"] for row in rows) == [f"test{number}" for number in range(7)]
+    made_with = json.loads((tmp_path / "predictions.json").read_text())
+    assert {"step": 4, "split": "test", "dtype": "float32"}.items() <= made_with.items()
+    assert {"checkpoint", "records"} <= made_with.keys()
     assert (tmp_path / "reliability.png").read_bytes().startswith(b"\x89PNG")
     assert any("AUROC" in line or "auroc_macro" in line for line in task.closing_lines(figures))
 

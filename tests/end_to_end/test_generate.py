@@ -1,12 +1,14 @@
 """Report generation as its user runs it: fine-tune, write, score, go on after an interruption."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import pytest
 from ml_collections import ConfigDict
 
@@ -94,6 +96,50 @@ def test_every_report_is_written_once_and_scored(tiny_generate_config: ConfigDic
     assert all(len(row.hypothesis.split()) <= 3 for row in predictions.read(tmp_path / "predictions.jsonl"))
 
 
+def reports_by_id(workdir: Path) -> dict[str, tuple[str, float | None]]:
+    rows = predictions.read(workdir / "predictions.jsonl")
+    return {row.id: (row.reference, row.log_prob) for row in rows}
+
+
+def test_reports_of_another_checkpoint_or_other_data_are_not_taken_up(
+    tiny_generate_config: ConfigDict,
+    pairs_index: Callable[[dict[str, int]], Path],
+    tmp_path: Path,
+) -> None:
+    config, workdir = tiny_generate_config, tmp_path / "run"
+    config.steps, config.optimizer.warmup_steps = 1, 0
+    Task(config, workdir).fit()
+    Task(config, workdir).evaluate_best()
+    first = reports_by_id(workdir)
+
+    # The same step once more, from other steps.
+    shutil.rmtree(workdir / "checkpoints")
+    config.optimizer.learning_rate *= 2
+    Task(config, workdir).fit()
+    Task(config, workdir).evaluate_best()
+    second = reports_by_id(workdir)
+    assert second.keys() == first.keys()
+    assert all(second[name][1] != first[name][1] for name in first)
+
+    # The same identifiers, other films.
+    other = pairs_index({"train": 24, "validation": 10})
+    for path in other.parent.glob("validation*.png"):
+        cv2.imwrite(str(path), 255 - cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    pairs.prepare(other, tmp_path / "data", progress=False)
+    shutil.copy(records.tokenizer_path(config.data.path), records.tokenizer_path(tmp_path / "data"))
+    config.data.path = str(tmp_path / "data")
+    Task(config, workdir).evaluate_best()
+    third = reports_by_id(workdir)
+    assert {name: text for name, (text, _) in third.items()} == {name: text for name, (text, _) in second.items()}
+    assert all(third[name][1] != second[name][1] for name in second)
+
+    # What was left damaged is written anew.
+    (workdir / "predictions.json").write_text("{")
+    (workdir / "predictions.jsonl").write_text("damaged\n")
+    Task(config, workdir).evaluate_best()
+    assert reports_by_id(workdir) == third
+
+
 def test_a_signal_stops_the_writing_and_the_same_command_writes_on(
     tiny_generate_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,8 +207,7 @@ def test_drawn_reports_do_not_depend_on_batches(tiny_generate_config: ConfigDict
     Task(tiny_generate_config, tmp_path).fit()
     written = []
     for seed, size in ((0, 4), (0, 3), (1, 3)):
-        tiny_generate_config.seed = seed
-        tiny_generate_config.decode.update(top_p=0.9, min_len=2, batch_size=size)
+        tiny_generate_config.decode.update(top_p=0.9, min_len=2, batch_size=size, seed=seed)
         (tmp_path / "predictions.jsonl").unlink(missing_ok=True)
         Task(tiny_generate_config, tmp_path).evaluate_best()
         written.append([row.hypothesis for row in predictions.read(tmp_path / "predictions.jsonl")])

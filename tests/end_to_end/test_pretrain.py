@@ -1,6 +1,7 @@
 """Pre-training as its user runs it: whole processes, real data, interruptions, wrong input."""
 
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -52,7 +53,8 @@ def finish(log: Path, *words: str) -> tuple[int, str]:
 
 
 def figures(workdir: Path) -> list[dict]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line, parse_constant=pytest.fail) for line in lines]
 
 
 def losses(workdir: Path) -> dict[int, tuple[float, float]]:
@@ -71,33 +73,33 @@ def interrupt_at(process: Process, workdir: Path, step: int, number: signal.Sign
 
 
 @pytest.mark.slow
-def test_interrupted_runs_continue_bitwise(tiny_data: Path, tmp_path: Path) -> None:
-    # Long enough that a signal after step 8 finds the run unfinished, and at least one checkpoint complete.
+def test_a_run_that_is_interrupted_in_every_way_continues_bitwise(tiny_data: Path, tmp_path: Path) -> None:
     steps = "--config.steps=40"
     code, output = finish(tmp_path / "log", *arguments(tiny_data, tmp_path / "whole", steps))
     assert code == 0, output
     whole = losses(tmp_path / "whole")
     assert sorted(whole) == list(range(1, 41))
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGKILL):
-        workdir = tmp_path / number.name
-        again = arguments(tiny_data, workdir, steps)
+    # Each far enough from the one before for a checkpoint between them, and from the end for a signal to come in time.
+    workdir = tmp_path / "run"
+    again, stopped_at = arguments(tiny_data, workdir, steps), 0
+    for number, step in ((signal.SIGTERM, 6), (signal.SIGINT, 14), (signal.SIGKILL, 22)):
         process = start(tmp_path / f"{number.name}.log", *again)
-        interrupt_at(process, workdir, 8, number)
-        code = process.wait(120)
+        interrupt_at(process, workdir, step, number)
+        code, output = process.wait(120), process.output()
+        if stopped_at:
+            assert f"resuming at step {stopped_at} " in output
         stopped_at = max(losses(workdir))
-        assert stopped_at < 40
+        assert step <= stopped_at < 40
         if number == signal.SIGKILL:
             assert code == -signal.SIGKILL
         else:
-            assert code == 0, process.output()
-            assert f"{number.name}: saved step {stopped_at} of 40" in process.output()
-        code, output = finish(tmp_path / "log", *again)
-        assert code == 0, output
-        assert "resuming at step" in output
-        if number != signal.SIGKILL:
-            assert f"resuming at step {stopped_at} " in output
-        assert losses(workdir) == whole
+            assert code == 0, output
+            assert f"{number.name}: saved step {stopped_at} of 40" in output
+    code, output = finish(tmp_path / "log", *again)
+    assert code == 0, output
+    assert "resuming at step" in output
+    assert losses(workdir) == whole
 
 
 def test_another_configuration_in_the_workdir_is_refused(phantom_run: Path, tmp_path: Path, run_py: RunPy) -> None:
@@ -110,6 +112,56 @@ def test_another_configuration_in_the_workdir_is_refused(phantom_run: Path, tmp_
     again = run_py(*PHANTOM, place, "--config.log.every_steps=2")
     assert again.status == 0, again.err
     assert "the run is complete" in again.err
+
+
+def test_an_evaluation_is_of_the_run_that_was_trained(phantom_run: Path, tmp_path: Path, run_py: RunPy) -> None:
+    workdir = shutil.copytree(phantom_run, tmp_path / "run")
+    again = [*PHANTOM, f"--workdir={workdir}", "--eval_only"]
+    refused = run_py(*again, "--config.model.num_heads=1", "--config.seed=5")
+    assert refused.status == 1
+    assert refused.error
+    assert "model.num_heads: 2 there, 1 now" in refused.err
+    assert "seed: 0 there, 5 now" in refused.err
+    # As an older version would have written it.
+    config = json.loads((workdir / "config.json").read_text())
+    del config["remat"], config["data"]["holdout"], config["init"]
+    (workdir / "config.json").write_text(json.dumps(config))
+    evaluated = run_py(*again, "--config.eval.split=test", "--config.eval.batch_size=4")
+    assert evaluated.status == 0, evaluated.err
+    assert "held out (test, " in evaluated.out
+    nothing = run_py(*PHANTOM, f"--workdir={tmp_path / 'elsewhere'}", "--eval_only")
+    assert "train there first" in nothing.error
+
+
+def test_masks_under_which_matching_cannot_be_told(tiny_config: ConfigDict, tmp_path: Path) -> None:
+    figures = {}
+    for attention in ("bidirectional", "s2s", "mixed"):
+        tiny_config.model.attention = attention
+        task = Task(tiny_config, tmp_path)
+        figures[attention] = task.evaluate(task.trainer.initial_state())
+    mixed, whole, s2s = (figures[name] for name in ("mixed", "bidirectional", "s2s"))
+    for name in ("itm_accuracy", "itm_loss"):
+        assert mixed[f"eval/{name}"] == pytest.approx(whole[f"eval/{name}"], rel=1e-6)
+        assert math.isnan(s2s[f"eval/{name}"])
+    assert s2s["eval/loss"] == s2s["eval/mlm_loss"]
+    for name in ("mlm_loss", "mlm_loss_shuffled_images", "mlm_accuracy"):
+        assert mixed[f"eval/{name}_bidirectional"] == pytest.approx(whole[f"eval/{name}"], rel=1e-6)
+        assert mixed[f"eval/{name}_s2s"] == pytest.approx(s2s[f"eval/{name}"], rel=1e-6)
+        mean = 0.25 * whole[f"eval/{name}"] + 0.75 * s2s[f"eval/{name}"]
+        assert mixed[f"eval/{name}"] == pytest.approx(mean, rel=1e-6)
+    assert "undefined: under s2s" in "\n".join(task.closing_lines(s2s))
+    assert "undefined" not in "\n".join(task.closing_lines(mixed))
+
+
+def test_checkpoints_chosen_on_the_test_split_are_warned_of(
+    tiny_config: ConfigDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny_config.steps, tiny_config.eval.split, tiny_config.eval.every_steps = 1, "test", 0
+    Task(tiny_config, tmp_path / "blind").fit()
+    assert "chosen on the test split" not in caplog.text
+    tiny_config.eval.every_steps = 1
+    Task(tiny_config, tmp_path / "looking").fit()
+    assert "chosen on the test split" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -158,7 +210,7 @@ def test_every_attention_trains(tiny_config: ConfigDict, tmp_path: Path, attenti
 @pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["resnet_tiny", "resnet50"])
 def test_every_image_encoder_trains(tiny_config: ConfigDict, tmp_path: Path, encoder: str) -> None:
-    tiny_config.model.image_encoder = encoder
+    tiny_config.model.image_encoder, tiny_config.batch_size = encoder, 2
     check_run(tiny_config, tmp_path)
 
 
@@ -168,6 +220,27 @@ def test_accumulation_freezing_and_bfloat16_train(tiny_config: ConfigDict, tmp_p
     tiny_config.model.image_encoder = "resnet_tiny"
     tiny_config.freeze = (r"image_encoder/(embedder|stages/0)/.*",)
     check_run(tiny_config, tmp_path)
+
+
+@pytest.mark.parametrize("encoder", ["vit_patch32", "resnet_tiny"])
+def test_microbatches_are_the_whole_batch_but_for_batch_statistics(
+    tiny_config: ConfigDict, tmp_path: Path, caplog: pytest.LogCaptureFixture, encoder: str
+) -> None:
+    tiny_config.model.update(image_encoder=encoder, dropout=0.0, num_cells=0)
+    tiny_config.eval.every_steps = 0
+    found = {}
+    for accumulate in (1, 4):
+        tiny_config.accumulate = accumulate
+        workdir = tmp_path / str(accumulate)
+        Task(tiny_config, workdir).fit()
+        found[accumulate] = np.array(list(losses(workdir).values()))
+    difference = np.abs(found[4] / found[1] - 1).max()
+    if encoder == "vit_patch32":
+        assert difference < 1e-5
+        assert "accumulate=4" not in caplog.text
+    else:
+        assert difference > 1e-4
+        assert "BatchNorm's statistics are taken from microbatches of 2 examples" in caplog.text
 
 
 def test_random_arrays_need_no_data(tiny_config: ConfigDict, tmp_path: Path) -> None:
@@ -211,7 +284,7 @@ def check_run(config: ConfigDict, workdir: Path) -> None:
     held_out = Task(config, workdir).fit()
     assert held_out is not None
     assert held_out["eval/examples"] == 10
-    assert 0 <= held_out["eval/itm_accuracy"] <= 1
+    assert (0 <= held_out["eval/itm_accuracy"] <= 1) == (config.model.attention != "s2s")
     written = figures(workdir)
     assert [line["step"] for line in written if "train/loss" in line] == [1, 2, 3, 4]
     assert {name for line in written for name in line} >= {

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -13,7 +14,8 @@ from medvill_jax.data import loader
 from medvill_jax.data.records import DataError
 from medvill_jax.tasks import matching, retrieve
 from medvill_jax.tasks.retrieve import Task
-from tests.conftest import retrieve_config
+from tests.cli import RunPy
+from tests.conftest import TINY_SIZES, retrieve_config
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,29 @@ def test_an_interrupted_ranking_goes_on(run: tuple[ConfigDict, Path], monkeypatc
     np.testing.assert_allclose(np.load(path), scores[np.ix_(chosen, chosen)], atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [matching.SCORES_FILE, matching.MADE_WITH_FILE])
+def test_scores_of_other_weights_or_a_damaged_file_are_computed_again(
+    run: tuple[ConfigDict, Path], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    config, workdir = run
+    task = Task(config, workdir)
+    task.evaluate_best()
+    scores = np.load(workdir / matching.SCORES_FILE)
+    (workdir / name).write_bytes((workdir / name).read_bytes()[:-9])
+    computed = []
+    fill = matching.fill
+    monkeypatch.setattr(matching, "fill", lambda *args, **options: computed.append(fill(*args, **options)))
+    task.evaluate_best()
+    again = np.load(workdir / matching.SCORES_FILE)
+    np.testing.assert_allclose(again, scores, atol=1e-5)
+    # The same step with other weights.
+    step, state, found = task.trainer.best_state()
+    state["params"]["itm"] = jax.tree.map(lambda leaf: leaf + 1.0, state["params"]["itm"])
+    monkeypatch.setattr(task.trainer, "best_state", lambda: (step, state, found))
+    task.evaluate_best()
+    assert computed == [100, 100]
+
+
 def test_an_export_matches_as_the_run_did(trained: tuple[ConfigDict, Path]) -> None:
     config, workdir = trained
     task = Task(config, workdir)
@@ -121,6 +146,23 @@ def test_a_dry_run_says_what_a_ranking_takes(
     assert f"{1531 * 1531:,}" in out
     assert f"{2 * 1531 * 76:,}" in out
     assert not (tmp_path / "metrics.json").exists()
+
+
+def test_microbatches_have_their_own_negatives(
+    tiny_retrieve_config: ConfigDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny_retrieve_config.steps, tiny_retrieve_config.accumulate = 1, 2
+    Task(tiny_retrieve_config, tmp_path).fit()
+    assert "the pairs that do not match are taken from microbatches of 4 examples" in caplog.text
+
+
+def test_a_dry_run_needs_no_run(tmp_path: Path, run_py: RunPy) -> None:
+    sizes = [f"--config.model.{name}={value}" for name, value in TINY_SIZES.items()]
+    config = ["--config=configs/retrieve.py:small", "--config.data.path=fake", "--config.batch_size=8", *sizes]
+    dry = [*config, "--eval_only", "--config.eval.dry_run", "--config.eval.candidates=20"]
+    ended = run_py(*dry, f"--workdir={tmp_path / 'absent'}")
+    assert ended.status == 0, ended.err
+    assert "20 films x 20 reports" in ended.out
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ def test_it_answers_every_question_once(
         assert {f"{prefix}/accuracy", f"{prefix}/accuracy_closed", f"{prefix}/accuracy_open"} <= written.keys()
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert len(rows) == 10
+    made_with = json.loads((tmp_path / "predictions.json").read_text())
+    assert {"checkpoint", "records"} <= made_with.keys()
     right = np.mean([row["answer"] == row["predicted"] for row in rows])
     assert written["test/accuracy"] == pytest.approx(right)
     seen = {task.train_records.identifier(number) for number in range(len(task.train_records))}
