@@ -240,7 +240,7 @@ class Loaded:
             images: as for `logits`; each is encoded once.
             text_ids: int32 `[texts, T+1]`: words, [SEP], [PAD]...
             text_lens: int32 `[texts]`: words + the final [SEP].
-            attention: one of `masks.KINDS`; None takes the model's own, or the bidirectional one where that is `mixed`.
+            attention: one of `masks.MEETING`; None takes the model's own, or the bidirectional one of `mixed`.
             batch_size: pairs at a time.
 
         Raises:
@@ -252,8 +252,11 @@ class Loaded:
             self._require(("itm", "pooler"))
         own = self.config.attention
         kind = attention or ("bidirectional" if own == "mixed" else own)
-        if kind not in masks.KINDS or kind == "mixed":
-            raise ValueError(f"attention {kind!r} for matching; there are {', '.join(masks.KINDS)}, but not mixed")
+        if kind not in masks.MEETING:
+            raise ValueError(
+                f"attention {kind!r} for matching: under {', '.join(masks.MEETING)} an image sees the text, so one of "
+                "them can tell how they match"
+            )
         images, _ = self._checked_images(images)
         ids, lens = self._checked_texts(text_ids, text_lens)
         scores = np.empty((len(images), len(ids)), np.float32)

@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 
 KINDS = ("bidirectional", "s2s", "bar", "mixed", "non_cross")
+# Those under which what is read of an image and its text, [CLS], has seen both in every example.
+MEETING = ("bidirectional", "bar", "non_cross")
 # Far below any logit, and finite in bfloat16 and float32: a row that sees nothing stays free of NaN.
 MASKED = -1e30
 

@@ -62,6 +62,7 @@ class Task(base.Task):
         if config.labels.positive_weight not in ("none", "balanced"):
             raise ValueError(f"labels.positive_weight={config.labels.positive_weight!r}; there are none, balanced")
         if self._reads_report:
+            setup.require_meeting(config)
             log.warning("inputs=image+report: the labels were read from these reports, so expect near-perfect figures")
         self.names = records.CHEXPERT_FINDINGS
         if config.data.path not in ("", base.FAKE):

@@ -71,7 +71,7 @@ def _on_disk(folder: Path, made_with: dict[str, Any]) -> np.memmap:
 
 
 def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
-    """Whether a file holds scores of a shape; one that was cut short would be filled up with zeros when it is written."""
+    """Whether a file holds scores of a shape; opened to be written, one that was cut short would end in zeros."""
     try:
         kept = np.lib.format.open_memmap(path, mode="r")
     except (FileNotFoundError, ValueError):

@@ -80,6 +80,7 @@ class Task(base.Task):
         ):
             if value not in known:
                 raise ValueError(f"{name}={value!r}; there are {', '.join(known)}")
+        setup.require_meeting(config)
         if config.rank.method == "two_stage" and not config.contrast.width:
             raise ValueError("rank.method=two_stage needs a projection to propose candidates: set contrast.width")
         if config.negatives != "drawn" and not config.contrast.width:

@@ -12,6 +12,7 @@ from medvill_jax.data.loader import Workers
 from medvill_jax.hub.init import load_init
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.compat import Compat
+from medvill_jax.models.masks import MEETING
 from medvill_jax.models.medvill import MedvillConfig
 from medvill_jax.training.checkpoint import Keep
 from medvill_jax.training.loop import LoopConfig
@@ -56,6 +57,15 @@ def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -
         sep_id=sep_id,
         compat=Compat.named(config.compat),
     )
+
+
+def require_meeting(config: Config) -> None:
+    """`ValueError` if image and text of a task that reads them together would never meet."""
+    if config.fusion == "joint" and config.model.attention not in MEETING:
+        raise ValueError(
+            f"model.attention={config.model.attention}: no image sees its text there, and this task reads them "
+            f"together; there are {', '.join(MEETING)}"
+        )
 
 
 def run_config(config: Config, *, train_records: int) -> RunConfig:

@@ -56,6 +56,7 @@ class Task(base.Task):
         for name, known in (("summary", SUMMARIES), ("targets", TARGETS), ("fusion", FUSIONS)):
             if config[name] not in known:
                 raise ValueError(f"{name}={config[name]!r}; there are {', '.join(known)}")
+        setup.require_meeting(config)
         if config.fusion == "late":
             self.unused = (r"(mlm|itm)/.*",)
         self.answers = tuple(f"answer {number}" for number in range(PUBLISHED_ANSWERS))

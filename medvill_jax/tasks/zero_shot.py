@@ -61,6 +61,11 @@ class Task:
             raise records.DataError("no data: set --config.data.path=DATA to a prepared data set")
         self.config, self.workdir = config, workdir
         self._model = load(config.init.checkpoint)
+        if config.scorer == "itm" and self._model.config.attention == "s2s":
+            raise HubError(
+                f"{config.init.checkpoint} was trained under s2s, where no image sees its report, so its matching head "
+                "has nothing to tell"
+            )
         vocabulary = records.place(config.init.checkpoint) / VOCAB_FILE
         self._tokenizer = load_tokenizer(
             config.data.tokenizer or (vocabulary if vocabulary.is_file() else records.tokenizer_path(config.data.path))

@@ -174,6 +174,8 @@ def test_a_dry_run_needs_no_run(tmp_path: Path, run_py: RunPy) -> None:
         ("eval.pool", "odd", "there are even, balanced"),
         ("eval.candidates", 1, "needs two candidates"),
         ("contrast.width", 0, "set contrast.width"),
+        ("model.attention", "s2s", "no image sees its text there"),
+        ("model.attention", "mixed", "there are bidirectional, bar, non_cross"),
     ],
 )
 def test_wrong_configurations_are_errors(

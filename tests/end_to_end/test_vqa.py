@@ -104,10 +104,15 @@ def test_the_baseline_without_fusion_answers(tiny_vqa_config: ConfigDict, tmp_pa
 
 @pytest.mark.parametrize(
     ("field", "message"),
-    [("summary", "there are product, cls"), ("targets", "there are soft, hard"), ("fusion", "there are joint, late")],
+    [
+        ("summary", "there are product, cls"),
+        ("targets", "there are soft, hard"),
+        ("fusion", "there are joint, late"),
+        ("model.attention", "no image sees its text there"),
+    ],
 )
 def test_wrong_configurations_are_errors(tiny_vqa_config: ConfigDict, tmp_path: Path, field: str, message: str) -> None:
-    tiny_vqa_config[field] = "other"
+    tiny_vqa_config.update_from_flattened_dict({field: "s2s"})
     with pytest.raises(ValueError, match=message):
         Task(tiny_vqa_config, tmp_path)
 

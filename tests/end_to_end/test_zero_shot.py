@@ -1,6 +1,7 @@
 """Zero-shot classification as its user runs it: a pre-trained export is asked, and nothing is trained."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +54,13 @@ def test_there_is_no_step_to_compile(tmp_path: Path) -> None:
     done = run("--mode=compile", "--topology=cpu:2", f"--workdir={tmp_path}")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "error: zero_shot trains nothing, so there is no step to compile"
+
+
+def test_a_model_whose_images_never_saw_a_report_is_not_asked(phantom_run: Path, tmp_path: Path, run_py: RunPy) -> None:
+    export = shutil.copytree(phantom_run / "export", tmp_path / "export")
+    text = (export / "config.json").read_text()
+    assert '"attention": "bar"' in text
+    (export / "config.json").write_text(text.replace('"attention": "bar"', '"attention": "s2s"'))
+    given = [f"--config.init.checkpoint={export}", f"--config.data.path={phantom_run / 'data' / 'records'}"]
+    ended = run_py("--config=configs/zero_shot.py", *given, f"--workdir={tmp_path / 'run'}")
+    assert "was trained under s2s" in ended.error
