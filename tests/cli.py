@@ -11,6 +11,7 @@ import pytest
 from absl.testing import flagsaver
 
 import run
+from medvill_jax.training import workdir as workdirs
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,6 +57,8 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
             absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
             root.setLevel(level)
             absl.logging.set_verbosity(verbosity)
+            while workdirs._locks:  # a program's last as long as it does
+                workdirs._locks.pop().close()
         printed = capsys.readouterr()
         return Ended(int(ended.value.code or 0), printed.out, printed.err)
 

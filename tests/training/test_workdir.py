@@ -1,6 +1,7 @@
 """Workdirs: a run is taken up again, or evaluated, with the configuration that it was started with."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,12 @@ CONFIG = {
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> Path:
+def started(tmp_path: Path) -> Iterator[Path]:
     """The workdir of a run with `CONFIG`."""
     workdirs.claim(tmp_path, CONFIG, run.FREE_FIELDS)
-    return tmp_path
+    yield tmp_path
+    while workdirs._locks:
+        workdirs._locks.pop().close()
 
 
 def test_an_evaluation_with_other_fields_is_refused_and_names_them(started: Path) -> None:
