@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from data_prep.files import TooLargeError, read_bytes
+
 # Only these of Pillow's readers: others (EPS) start outside programs or have no place among radiographs.
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000")
 JPEG_QUALITY = 95
@@ -70,9 +72,9 @@ def load(path: Path, options: ImageOptions) -> Encoded:
     Raises `ImageError` ("missing_image", "unreadable_image" or "oversized_image").
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ImageError("oversized_image", f"{path}: more than {MAX_BYTES >> 20} MiB")
-        data = path.read_bytes()
+        data = read_bytes(path, MAX_BYTES)
+    except TooLargeError as error:
+        raise ImageError("oversized_image", f"{path}: {error}") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError("missing_image", f"no file at {path}") from error
     except (OSError, ValueError) as error:

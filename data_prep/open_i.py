@@ -16,7 +16,9 @@ from typing import Any
 from data_prep import labeling
 from data_prep.build import Rejection, Row, build, file_fingerprint
 from data_prep.cleaning import clean_text
+from data_prep.files import TooLargeError, read_bytes
 from data_prep.mimic_cxr import section_choices
+from data_prep.report_files import LARGEST as LARGEST_REPORT
 from data_prep.reports import FULL
 from data_prep.splits import split_of
 from data_prep.tables import UNCERTAIN_AS, read_table, settle_uncertain
@@ -27,7 +29,7 @@ REPORTS_TABLE, PROJECTIONS_TABLE = "indiana_reports.csv", "indiana_projections.c
 XML_FOLDERS = ("ecgen-radiology", "NLMCXR_reports/ecgen-radiology", "NLMCXR_reports", "reports", "xml", ".")
 IMAGE_FOLDERS = ("NLMCXR_png", "images/images_normalized", "images_normalized", "images", "png", ".")
 VIEWS = ("FRONTAL", "LATERAL")
-_LARGEST_XML = 1 << 20
+_XML_STEP = 1 << 10
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
 
@@ -162,17 +164,28 @@ def _from_xml(files: Sequence[Path], projections: dict[str, str]) -> Iterator[Re
     for path in files:
         try:
             yield _parse(path, projections)
-        except (ElementTree.ParseError, OSError, ValueError) as error:
+        except TooLargeError as error:
+            yield Rejection(path.stem, "oversized_report", f"{path}: {error}")
+        except OSError as error:
+            yield Rejection(path.stem, "unreadable_report", f"{path}: {error.strerror or type(error).__name__}")
+        except (ElementTree.ParseError, LookupError, ValueError) as error:
             yield Rejection(path.stem, "unreadable_report", f"{path}: {error}")
 
 
+class _WithoutDoctype(ElementTree.TreeBuilder):
+    """A DOCTYPE can declare entities that grow a few bytes to any size; no report has one."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError("a DOCTYPE, which no report has")
+
+
 def _parse(path: Path, projections: dict[str, str]) -> Report:
-    data = path.read_bytes()
-    if len(data) > _LARGEST_XML:
-        raise ValueError("longer than any report")
-    if b"<!ENTITY" in data:
-        raise ValueError("entities of its own, which no report has")
-    root = ElementTree.fromstring(data)
+    parser = ElementTree.XMLParser(target=_WithoutDoctype())
+    data = read_bytes(path, LARGEST_REPORT)
+    # A step at a time: what stops the parser is heard between two of them.
+    for start in range(0, len(data), _XML_STEP):
+        parser.feed(data[start : start + _XML_STEP])
+    root = parser.close()
     texts: dict[str, str] = {}
     for node in root.iter("AbstractText"):
         label = str(node.get("Label", "")).lower()

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from data_prep.files import TooLargeError, read_bytes
 from medvill_jax.data.records import DataError
 
 ZIP_NAMES = ("mimic-cxr-reports.zip", "mimic_cxr_reports.zip", "mimic-cxr-reports-v2.zip")
@@ -62,9 +63,9 @@ class FolderReports:
     def read(self, subject: str, study: str) -> str:
         path = self.path(subject, study)
         try:
-            if path.stat().st_size > LARGEST:
-                raise ReportError("unreadable_report", f"{path} is longer than any report")
-            return _text(path.read_bytes(), str(path))
+            return _text(read_bytes(path, LARGEST), str(path))
+        except TooLargeError as error:
+            raise ReportError("oversized_report", f"{path}: {error}") from error
         except FileNotFoundError as error:
             raise ReportError("missing_report", f"no file at {path}") from error
         except OSError as error:
@@ -78,7 +79,7 @@ class ZipReports:
         self.path, self.name = path, path.name
         try:
             self._file = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile, ValueError) as error:
+        except (zipfile.BadZipFile, ValueError) as error:
             raise DataError(f"{path} is no zip file, or is damaged: download it again") from error
         self._entries = {
             match[1]: info for info in self._file.infolist() if (match := _ENTRY.search(info.filename)) is not None
@@ -92,14 +93,15 @@ class ZipReports:
             raise ReportError("missing_report", f"{self.path} has no s{study}.txt")
         where = f"{self.path}/{info.filename}"
         if info.file_size > LARGEST:
-            raise ReportError("unreadable_report", f"{where} is longer than any report")
+            raise ReportError("oversized_report", f"{where} has more than {LARGEST} bytes")
         try:
             with self._file.open(info) as file:
                 data = file.read(LARGEST + 1)
         except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError, EOFError) as error:
-            raise ReportError("unreadable_report", f"{where}: {type(error).__name__}") from error
+            detail = getattr(error, "strerror", None) or type(error).__name__
+            raise ReportError("unreadable_report", f"{where}: {detail}") from error
         if len(data) > LARGEST:
-            raise ReportError("unreadable_report", f"{where} is longer than any report")
+            raise ReportError("oversized_report", f"{where} has more than {LARGEST} bytes")
         return _text(data, where)
 
 

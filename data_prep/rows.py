@@ -18,6 +18,7 @@ HINTS = {
     "oversized_image": "more pixels or bytes than a radiograph has: a decompression bomb, or no radiograph",
     "missing_report": "the report file is not there: is the copy complete?",
     "unreadable_report": "the report file is damaged or no report: copy it again",
+    "oversized_report": "more bytes than any report has",
     "no_wanted_section": "the report has none of the chosen --sections",
     "no_frontal_image": "the study has no frontal image",
     "empty_text": "no text once cleaned",

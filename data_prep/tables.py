@@ -8,6 +8,7 @@ import itertools
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN, DataError
 
@@ -16,6 +17,7 @@ LABEL_VALUES = {"1": POSITIVE, "0": NEGATIVE, "-1": UNCERTAIN}
 UNCERTAIN_AS = {"separate": UNCERTAIN, "positive": POSITIVE, "negative": NEGATIVE, "ignore": ABSENT}
 # A cell is an id, a path or a report; nobody types more.
 _LARGEST_CELL = 1 << 20
+_LARGEST_LINE = 4 << 20
 
 
 def read_table(path: Path, columns: Sequence[str], multiline: bool = False) -> Iterator[dict[str, str]]:
@@ -30,7 +32,8 @@ def read_table(path: Path, columns: Sequence[str], multiline: bool = False) -> I
     csv.field_size_limit(_LARGEST_CELL)
     try:
         with opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="" if multiline else None) as file:
-            lines: Iterator[list[str]] = csv.reader(file) if multiline else (_cells(line) for line in file)
+            typed = _lines(file, path)
+            lines: Iterator[list[str]] = csv.reader(typed) if multiline else (_cells(line) for line in typed)
             header = [name.strip() for name in next(lines, [])]
             missing = [name for name in columns if name not in header]
             if missing:
@@ -41,6 +44,14 @@ def read_table(path: Path, columns: Sequence[str], multiline: bool = False) -> I
                     yield {name: cell.strip() for name, cell in zip(header, cells, strict=False) if name}
     except (EOFError, gzip.BadGzipFile, zlib.error, csv.Error) as error:
         raise DataError(f"{path} is damaged ({type(error).__name__}: {error}): download it again") from error
+
+
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """The lines of a file; a gzipped one may hold one that no memory does."""
+    while line := file.readline(_LARGEST_LINE):
+        if len(line) == _LARGEST_LINE:
+            raise DataError(f"{path} is damaged (a line of more than {_LARGEST_LINE} characters): download it again")
+        yield line
 
 
 def _cells(line: str) -> list[str]:

@@ -184,6 +184,9 @@ def test_missing_files_and_columns_are_named(tmp_path, capsys):
     labels.write_bytes(b"no gzip")
     with pytest.raises(DataError, match="damaged"):
         prepare(tmp_path / "tree", tmp_path / "out")
+    labels.write_bytes(gzip.compress(bytes(64 << 20)))
+    with pytest.raises(DataError, match="a line of more than 4194304 characters"):
+        prepare(tmp_path / "tree", tmp_path / "out")
     write_csv(labels, [{"subject_id": "1", "study_id": "2", "Edema": ""}])
     with pytest.raises(DataError, match="no column Atelectasis"):
         prepare(tmp_path / "tree", tmp_path / "out")

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +153,42 @@ def test_every_fault_has_its_reason(tmp_path):
         *((f"CXR{n}_{n}_IM-{n:04}-1001", "no_wanted_section") for n in (7, 14, 21, 28)),
     }
     assert report["found"] == 28 == report["kept"] + sum(report["rejected"].values())
+
+
+ENTITIES = "".join(f'<!ENTITY a{n} "{(f"&a{n - 1};" if n else "ha") * 20}">' for n in range(5))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be", "iso-8859-1", "cp1252"])
+@pytest.mark.parametrize("doctype", ["<!DOCTYPE x [" + ENTITIES + "]>", "<!DOCTYPE x>"])
+def test_no_encoding_hides_a_doctype(tmp_path, doctype, encoding):
+    path = tmp_path / "1.xml"
+    declared = "utf-16" if encoding.startswith("utf-16") else encoding
+    text = REPORT.format(uid=1, findings="&a4;" if "ENTITY" in doctype else "Clear.", images="")
+    text = text.replace("utf-8", declared).replace("<eCitation>", f"{doctype}<eCitation>")
+    path.write_bytes(text.encode(encoding))
+    [found] = open_i._from_xml([path], {})
+    assert isinstance(found, open_i.Rejection)
+    assert found == open_i.Rejection("1", "unreadable_report", f"{path}: a DOCTYPE, which no report has")
+
+
+def test_what_is_no_report_file_is_not_read(tmp_path):
+    source = as_xml(tmp_path / "in", 4)
+    folder = source / "ecgen-radiology"
+    with open(folder / "1.xml", "r+b") as file:
+        file.truncate(200 << 20)
+    (folder / "2.xml").unlink()
+    os.symlink("/dev/null", folder / "2.xml")
+    (folder / "3.xml").write_text('<?xml version="1.0" encoding="nonsense"?><eCitation/>')
+    tracemalloc.start()
+    report = open_i.prepare(source, tmp_path / "out", max_rejected=1, **COMMON)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert report["rejected"] == {"oversized_report": 1, "unreadable_report": 2}
+    assert report["found"] == report["kept"] + sum(report["rejected"].values()) == 4
+    assert most < 100 << 20
+    listed = (tmp_path / "out" / records.REJECTED_FILE).read_text()
+    assert f"1.xml: {200 << 20} bytes, more than the {1 << 20} of the largest sound one" in listed
+    assert "2.xml: no regular file" in listed
 
 
 def test_errors_name_the_files(tmp_path, capsys):
