@@ -2,6 +2,10 @@
 
 import io
 import itertools
+import os
+import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import cv2
@@ -18,8 +22,10 @@ pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
 from pydicom.uid import (  # noqa: E402
     ComputedRadiographyImageStorage,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
+    JPEGBaseline8Bit,
     RLELossless,
     generate_uid,
 )
@@ -161,6 +167,107 @@ def test_what_is_no_radiograph_is_refused():
     del good.PixelData
     with pytest.raises(images.ImageError, match="PixelData"):
         dicom.to_gray(written(good))
+
+
+def after_meta(whole: bytes) -> int:
+    """Where the data set starts: behind the group whose length its first element says."""
+    return 132 + 12 + int.from_bytes(whole[140:144], "little")
+
+
+def deflated_bomb(size: int) -> bytes:
+    """A sound film with `size` zeros behind its pixels, deflated: a thousandth of that on disk."""
+    plain = written(dataset(stored(12), bits=12))
+    small = dataset(stored(12), bits=12)
+    small.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    head = written(small)
+    deflater = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    parts = [head[: after_meta(head)], deflater.compress(plain[after_meta(plain) :])]
+    parts.append(deflater.compress(struct.pack("<HH2sHI", 0x7FE1, 0x1010, b"OB", 0, size)))
+    parts += [deflater.compress(bytes(1 << 20)) for _ in range(size >> 20)]
+    return b"".join([*parts, deflater.flush()])
+
+
+def test_a_deflated_data_set_is_bounded_before_it_is_inflated(tmp_path):
+    sound = dataset(stored(12), bits=12, ViewPosition="PA")
+    sound.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    path = tmp_path / "film.dcm"
+    path.write_bytes(written(sound))
+    assert np.abs(dicom.to_gray(path.read_bytes()).astype(int) - RAMP * 255).max() <= 1
+    assert dicom.view_position(path) == "PA"
+    assert np.abs(dicom.to_gray(deflated_bomb(8 << 20)).astype(int) - RAMP * 255).max() <= 1
+    bomb = deflated_bomb(300 << 20)
+    path.write_bytes(bomb)
+    assert len(bomb) < 1 << 20
+    tracemalloc.start()
+    with pytest.raises(images.ImageError, match="deflated data set expands") as caught:
+        images.to_jpeg(bomb, 512)
+    assert dicom.view_position(path) is None
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert caught.value.reason == "oversized_image"
+    assert most < 16 << 20
+    os.mkfifo(tmp_path / "pipe.dcm")
+    assert dicom.view_position(tmp_path / "pipe.dcm") is None
+
+
+def test_an_expanding_run_length_segment_is_not_decoded():
+    data = dataset(stored(8), bits=8)
+    data.compress(RLELossless, generate_instance_uid=False)
+    [frame] = pydicom.encaps.generate_frames(data.PixelData, number_of_frames=1)
+    data.PixelData = pydicom.encaps.encapsulate([frame + b"\x81\0" * (2 << 20)])
+    with pytest.raises(images.ImageError, match="run-length segment expands") as caught:
+        dicom.to_gray(written(data))
+    assert caught.value.reason == "oversized_image"
+    data.PixelData = pydicom.encaps.encapsulate([frame])
+    data.BitsAllocated, data.Rows, data.Columns = 120, 8000, 8000
+    with pytest.raises(images.ImageError, match="the image expands"):
+        dicom.to_gray(written(data))
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compressed_image_may_not_be_larger_than_its_header_says():
+    pytest.importorskip("openjpeg")
+    data = dataset(stored(12), bits=12)
+    data.compress(JPEG2000Lossless, generate_instance_uid=False)
+    [stream] = pydicom.encaps.generate_frames(data.PixelData, number_of_frames=1)
+
+    def outcome(frame: bytes) -> str:
+        data.PixelData = pydicom.encaps.encapsulate([frame])
+        try:
+            return "right" if np.abs(dicom.to_gray(written(data)).astype(int) - RAMP * 255).max() <= 1 else "wrong"
+        except images.ImageError as error:
+            return str(error)
+
+    signature = dicom._JP2_BOXES + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
+    header = box(b"ihdr", struct.pack(">IIHBBBB", 48, 64, 1, 11, 7, 0, 0)) + box(b"colr", b"\1\0\0\0\0\0\x11")
+    boxed = signature + box(b"jp2h", header)
+    assert outcome(stream) == "right"
+    assert outcome(boxed + box(b"jp2c", stream)) == "right"
+    huge = stream[:8] + struct.pack(">II", 60000, 60000) + stream[16:]
+    for frame in (huge, boxed + box(b"jp2c", huge), boxed + box(b"uuid", stream) + box(b"jp2c", huge)):
+        assert "60000 x 60000 of 1" in outcome(frame)
+    assert "64 x 48 of 16384" in outcome(stream[:40] + struct.pack(">H", 16384) + stream[42:])
+    palette = signature + box(b"jp2h", header + box(b"pclr", bytes(4))) + box(b"jp2c", stream)
+    assert "no header that says how large" in outcome(palette)
+
+
+@pytest.mark.parametrize("hidden", [b"\xff\x01", b"\xff\xd8", b"\xff\xd0", b"\xff\xde\0\x0b", b"\0"])
+def test_no_marker_hides_the_frame_of_a_jpeg(hidden):
+    small = cv2.imencode(".jpg", np.zeros((48, 64), np.uint8))[1].tobytes()
+    data = dataset(stored(8), bits=8)
+    data.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    for frame, right in ((small, True), (small[:2] + hidden + small[2:], False)):
+        data.PixelData = pydicom.encaps.encapsulate([frame])
+        data["PixelData"].VR = "OB"
+        if right:
+            assert dicom.to_gray(written(data)).max() == 0
+        else:
+            with pytest.raises(images.ImageError, match="no header that says how large"):
+                dicom.to_gray(written(data))
 
 
 def test_colour_becomes_gray():
