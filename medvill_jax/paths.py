@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -69,6 +72,21 @@ def fetch(url: str, folder: Path, *, leave_out: tuple[str, ...] = ()) -> None:
 def unreachable(url: object, done: str, error: Exception) -> PathError:
     """What to raise for whatever a bucket's client raised when something was to be done, "read" or "written"."""
     return PathError(f"{url} cannot be {done}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+
+
+def system_error(error: Exception) -> str | None:
+    """What the operating system said, and of which file, where that is why reading or writing failed; None otherwise.
+
+    Readers written in C++ raise types of their own, with the system's words in their text.
+    """
+    text = str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        said, file = error.strerror or os.strerror(error.errno), error.filename
+    else:
+        said = next(filter(text.__contains__, map(os.strerror, errno.errorcode)), None)
+        found = re.search(r"\b(?:opening|reading|writing) ([^;]+)", text)
+        file = found[1] if found else None
+    return f"{said}: {file}" if said and file else said
 
 
 def _fetch_tree(there: epath.Path, here: epath.Path, leave_out: tuple[str, ...] = ()) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import resource
+import sys
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -48,6 +50,8 @@ INDEX_DIR = "index"
 # VQA: a JSON list of the answers of the training questions, most frequent first.
 ANSWERS_FILE = "answers.json"
 FORMAT_VERSION = 1
+# Files that a run has open beside records: libraries, sockets, checkpoints, logs.
+OTHER_FILES = 256
 # Kind of record -> the text features it has beyond the common ones.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "report": (),
@@ -120,6 +124,12 @@ def place(path: Place) -> epath.Path:
         raise DataError(str(error)) from error
 
 
+def _failed(path: object, error: Exception, damaged: str) -> DataError:
+    """What to raise for whatever reading raised: `damaged`, unless the system says that something else is wrong."""
+    said = paths.system_error(error)
+    return DataError(f"{path} cannot be read: {said}" if said else damaged)
+
+
 def _builder(data_dir: Place) -> Any:
     """The read-only TFDS builder of a prepared data set; `DataError` if there is none at `data_dir`."""
     path = place(data_dir)
@@ -145,9 +155,11 @@ def _builder(data_dir: Place) -> Any:
         found = (info.metadata or {}).get("format_version")
         keys = set(info.features.keys())
     except Exception as error:  # TFDS raises whatever its JSON and proto parsers raise
-        raise DataError(
+        raise _failed(
+            path,
+            error,
             f"{path} is damaged ({type(error).__name__} while reading its dataset_info.json, features.json or "
-            f"metadata.json): prepare it again with {_BUILT_BY}"
+            f"metadata.json): prepare it again with {_BUILT_BY}",
         ) from error
     if not {"id", "image", "text", "labels"} <= keys or found is None:
         raise DataError(f"{path} is a TFDS data set, but not one of this project: make one with {_BUILT_BY}")
@@ -185,8 +197,11 @@ def open_split(data_dir: Place, split: str) -> Any:
     missing = [name for path in infos[split].filepaths if (name := Path(path).name) not in names]
     if missing:
         raise DataError(f"{data_dir} lacks {len(missing)} of its record files, {missing[0]} for one: {damaged}")
+    if not paths.in_bucket(data_dir):
+        _allow_open_files(data_dir, sum(len(infos[name].filepaths) for name in there))
     source = _Source(
         builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()}),
+        data_dir,
         f"the record files of split {split!r} are damaged: {damaged}",
     )
     # Files are opened on first use only, and a cut one should not stop a long run in the middle.
@@ -194,11 +209,32 @@ def open_split(data_dir: Place, split: str) -> Any:
     return source
 
 
+def _allow_open_files(data_dir: Place, files: int) -> None:
+    """Raises this process's limit of open files to what reading all splits takes; `DataError` if it may not be so high.
+
+    A reader keeps every record file open that it has touched, and the limit is met hours into a run.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = files + OTHER_FILES
+    if resource.RLIM_INFINITY in (soft, hard):
+        hard = sys.maxsize
+    if needed > hard:
+        raise DataError(
+            f"{data_dir} has {files} record files, which all stay open, so {needed} open files are needed and {hard} "
+            "are allowed: raise the hard limit (`ulimit -Hn`, LimitNOFILE= of a service), or prepare the data again "
+            "with larger record files"
+        )
+    # Two readers of one split may live at the same time: one trains, one evaluates.
+    wanted = min(2 * files + OTHER_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
 class _Source:
     """A TFDS source whose every failure to read is a `DataError`."""
 
-    def __init__(self, source: Any, damaged: str):
-        self._source, self._damaged = source, damaged
+    def __init__(self, source: Any, data_dir: Place, damaged: str):
+        self._source, self._data_dir, self._damaged = source, data_dir, damaged
 
     def __len__(self) -> int:
         return len(self._source)
@@ -209,7 +245,7 @@ class _Source:
         try:
             return self._source[record]
         except Exception as error:  # RuntimeError of the reader, or DecodeError of protobuf
-            raise DataError(self._damaged) from error
+            raise _failed(self._data_dir, error, self._damaged) from error
 
 
 def label_names(data_dir: Place) -> tuple[str, ...]:
@@ -312,14 +348,15 @@ def read_index(data_dir: Place, split: str) -> dict[str, np.ndarray]:
     data may lie on a read-only disk).
     """
     path = place(data_dir) / INDEX_DIR / f"{split}.npz"
-    if not path.is_file():
-        return _scan(data_dir, split)
     there = splits(data_dir)
     try:
+        if not path.is_file():
+            return _scan(data_dir, split)
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             index = {"labels": stored["labels"], "text_hash": stored["text_hash"]}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is damaged: delete it, and it is made again from the records") from error
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        damaged = f"{path} is damaged: delete it, and it is made again from the records"
+        raise _failed(path, error, damaged) from error
     if not len(index["labels"]) == len(index["text_hash"]) == there.get(split, 0):
         raise DataError(f"{path} does not belong to the records beside it: delete it, and it is made again from them")
     return index

@@ -1,6 +1,11 @@
 """Columns of the records of a split."""
 
+import errno
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +13,7 @@ import numpy as np
 import pytest
 from etils import epath
 
-from data_prep import vqa_rad
+from data_prep import pairs, spool, vqa_rad
 from medvill_jax import paths
 from medvill_jax.data import records
 from medvill_jax.data.records import DataError
@@ -61,6 +66,88 @@ def test_columns_that_are_not_there(tiny_data: Path, names: tuple[str, ...]) -> 
         records.read_columns(tiny_data, "train", names)
     with pytest.raises(DataError, match="no split 'dev'"):
         records.read_columns(tiny_data, "dev", ("id",))
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO, errno.ENOSPC, errno.ESTALE])
+def test_what_the_system_says_is_told_as_it_is(tiny_data: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Not that the files are damaged, which sends people copying them again."""
+    said = os.strerror(number)
+    raised = [
+        RuntimeError(f"open() failed: {said}; opening /data/train.array_record-0; at byte 0"),
+        OSError(number, said, "/data/train.array_record-0"),
+    ]
+    source = records.open_split(tiny_data, "train")
+    for error in raised:
+        monkeypatch.setattr(source, "_source", Broken(error))
+        with pytest.raises(DataError) as caught:
+            source[3]
+        assert str(caught.value) == f"{tiny_data} cannot be read: {said}: /data/train.array_record-0"
+    monkeypatch.setattr(source, "_source", Broken(RuntimeError("")))
+    with pytest.raises(DataError, match="damaged: copy"):
+        source[3]
+
+    def fail(*_: object) -> bytes:
+        raise raised[1]
+
+    monkeypatch.setattr(type(records.place(tiny_data)), "read_bytes", fail)
+    with pytest.raises(DataError, match=f"train.npz cannot be read: {said}") as caught:
+        records.read_index(tiny_data, "train")
+    assert "delete" not in str(caught.value)
+    monkeypatch.setattr("tensorflow_datasets.builder_from_directory", fail)
+    with pytest.raises(DataError, match=f"cannot be read: {said}") as caught:
+        records.splits(tiny_data)
+    assert "damaged" not in str(caught.value)
+
+
+class Broken:
+    """A source that can be counted but not read."""
+
+    def __init__(self, error: Exception):
+        self._error = error
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, record: int) -> None:
+        raise self._error
+
+
+def test_what_the_reader_of_records_says_of_the_system(tiny_data: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(tiny_data, tmp_path / "data")
+    [file] = data.glob("*train.array_record*")
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(DataError, match=f"cannot be read: Is a directory: {file}"):
+        records.open_split(data, "train")
+
+
+READ_ALL = """
+import sys
+from medvill_jax.data import records
+try:
+    source = records.open_split(sys.argv[1], "train")
+    print(sum(len(source[i]["image"]) > 0 for i in range(len(source))))
+except records.DataError as error:
+    print(f"error: {error}")
+"""
+
+
+def test_the_limit_of_open_files_is_raised_or_told_at_the_start(
+    pairs_index: Callable[[dict[str, int]], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "RECORDS_PER_SHARD", 1)
+    data = tmp_path / "data"
+    pairs.prepare(pairs_index({"train": 150, "test": 2}), data, progress=False)
+    assert len(list(data.glob("*.array_record*"))) == 152
+
+    def read(limits: str) -> str:
+        command = ["bash", "-c", f'{limits}; exec "$0" "$@"', sys.executable, "-c", READ_ALL, str(data)]
+        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]).stdout
+
+    assert read("ulimit -Sn 128") == "150\n"
+    assert read("ulimit -n 407").startswith(
+        f"error: {data} has 152 record files, which all stay open, so 408 open files are needed and 407 are allowed: "
+    )
 
 
 def test_a_bucket_is_read_as_a_folder_is(bucket: str, tiny_data: Path) -> None:
