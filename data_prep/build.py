@@ -345,7 +345,7 @@ def _complete(data: Path, work: Path, run: _Run, report: dict[str, Any], totals:
     (data / records.TOKENIZER_FILE).parent.mkdir(exist_ok=True)
     shutil.copyfile(work / shards.VOCAB_FILE, data / records.TOKENIZER_FILE)
     for split in report["splits"]:
-        records.save_index(data, split, *totals.index(split))
+        records.save_index(data, split, totals.index(split))
     with open(data / records.REJECTED_FILE, "w") as file:
         file.writelines(line + "\n" for line in run.rejections())
     if run.kind == "vqa":

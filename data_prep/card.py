@@ -42,7 +42,7 @@ class Totals:
         self.rejected: Counter[str] = Counter(plan.rejected)
         self.ids: dict[str, list[str]] = {split: [] for split in SPLITS}
         self.labels = {split: array("b") for split in SPLITS}
-        self.hashes = {split: array("Q") for split in SPLITS}
+        self.hashes = {split: {name: array("Q") for name in records.hashed(kind)} for split in SPLITS}
         self.lengths = {split: array("I") for split in SPLITS}
         self.sizes = array("I")
         self.image_bytes = 0
@@ -53,7 +53,8 @@ class Totals:
     def add(self, split: str, stats: Stats) -> None:
         self.rejected.update(row["reason"] for row in stats.rejected)
         self.ids[split] += stats.ids
-        self.hashes[split].extend(stats.text_hash)
+        for name, hashes in stats.hashes.items():
+            self.hashes[split][name].extend(hashes)
         self.lengths[split].extend(stats.text_length)
         self.image_bytes += stats.image_bytes
         for values in stats.labels:
@@ -63,10 +64,10 @@ class Totals:
         for name, counts in stats.counted.items():
             self.counted[split][name].update(counts)
 
-    def index(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """`labels` int8 `[n, C]` and `text_hash` uint64 `[n]` of a split, in the order of its records."""
+    def index(self, split: str) -> dict[str, np.ndarray]:
+        """The columns of the index of a split, see `records.save_index`."""
         labels = np.asarray(self.labels[split], np.int8).reshape(-1, len(self.label_names))
-        return labels, np.asarray(self.hashes[split], np.uint64)
+        return {"labels": labels} | {name: np.asarray(of, np.uint64) for name, of in self.hashes[split].items()}
 
     def answers(self) -> list[str]:
         """The answers of the training questions, most frequent first."""
@@ -76,9 +77,10 @@ class Totals:
     def report(self) -> dict[str, Any]:
         kept = {split: len(self.ids[split]) for split in SPLITS if self.ids[split]}
         sizes = np.asarray(self.sizes).reshape(-1, 2)
-        has_text = {split: np.asarray(self.hashes[split], np.uint64) != records.NO_TEXT for split in kept}
+        texts = {split: self.index(split)["text_hash"] for split in kept}
+        has_text = {split: texts[split] != records.NO_TEXT for split in kept}
         without = {split: int((~has_text[split]).sum()) for split in kept}
-        hashes = [np.asarray(self.hashes[split], np.uint64)[has_text[split]] for split in kept]
+        hashes = [texts[split][has_text[split]] for split in kept]
         lengths = {split: np.asarray(self.lengths[split])[has_text[split]] for split in kept}
         every = np.concatenate(hashes) if hashes else np.empty(0, np.uint64)
         return {
@@ -137,7 +139,7 @@ class Totals:
         return warnings
 
     def _label_counts(self, split: str) -> dict[str, dict[str, int]]:
-        labels, _ = self.index(split)
+        labels = self.index(split)["labels"]
         return {
             label: {name: int((labels[:, column] == value).sum()) for name, value in VALUES.items()}
             for column, label in enumerate(self.label_names)

@@ -57,11 +57,14 @@ class Shard:
 
 @dataclass
 class Stats:
-    """What a shard holds, record for record in the order of the file, and what it left out."""
+    """What a shard holds, record for record in the order of the file, and what it left out.
+
+    `hashes` are the columns of `records.hashed`.
+    """
 
     ids: list[str]
     labels: list[list[int]]
-    text_hash: list[int]
+    hashes: dict[str, list[int]]
     text_length: list[int]
     image_size: list[tuple[int, int]]
     image_bytes: int
@@ -84,7 +87,7 @@ def make_shard(shard: Shard, progress: Callable[[], Any] = lambda: None) -> None
     if shard.stats.is_file():
         return
     shard.file.parent.mkdir(exist_ok=True)
-    stats = Stats([], [], [], [], [], 0, [], {})
+    stats = Stats([], [], {name: [] for name in records.hashed(shard.kind)}, [], [], 0, [], {})
     # Two workers of a cluster may be given the same shard; each writes its own file, and either may stay.
     part = shard.file.with_name(f"{shard.file.name}.{os.uname().nodename}.{os.getpid()}.part")
     adapter = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD]
@@ -122,7 +125,6 @@ def _serialized(shard: Shard, stats: Stats, progress: Callable[[], Any]) -> Iter
             continue
         stats.ids.append(row.id)
         stats.labels.append(list(row.labels))
-        stats.text_hash.append(records.text_hash(row.text))
         stats.text_length.append(len(words.encode(row.text)))
         stats.image_size.append((image.height, image.width))
         stats.image_bytes += len(image.data)
@@ -138,6 +140,8 @@ def _serialized(shard: Shard, stats: Stats, progress: Callable[[], Any]) -> Iter
             "view": row.view,
             **row.extra,
         }
+        for name, (feature, before) in records.hashed(shard.kind).items():
+            stats.hashes[name].append(records.text_hash(f"{before}{record[feature]}"))
         yield row.id, serializer.serialize_example(features.encode_example(record))
     stats.counted = {name: dict(sorted(counter.items())) for name, counter in counted.items()}
 

@@ -278,9 +278,9 @@ class QuestionRecords(Records):
         if records.kind(data_dir) != "vqa":
             raise records.DataError(f"{data_dir} holds no questions: prepare VQA data with python -m data_prep vqa_rad")
         super().__init__(data_dir, split, **others)
-        place = {answer: number for number, answer in enumerate(answers)}
-        given = records.read_columns(data_dir, split, ["answer"])["answer"][self._rows]
-        self.answer_ids = np.array([place.get(str(answer), -1) for answer in given], np.int32)
+        place = {records.text_hash(answer): number for number, answer in enumerate(answers)}
+        given = records.read_index(data_dir, split, ["answer_hash"])["answer_hash"][self._rows]
+        self.answer_ids = np.array([place.get(answer, -1) for answer in given.tolist()], np.int32)
 
     def pieces(self, record: int) -> int:
         """Word pieces of a whole question."""

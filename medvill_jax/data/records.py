@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import resource
 import sys
 import warnings
@@ -22,6 +23,8 @@ from etils import epath
 
 from medvill_jax import paths
 from medvill_jax.paths import Place
+
+log = logging.getLogger(__name__)
 
 # Column order of the official MIMIC-CXR-JPG label files (mimic-cxr-2.0.0-chexpert.csv.gz).
 CHEXPERT_FINDINGS = (
@@ -258,12 +261,23 @@ def kind(data_dir: Place) -> str:
     return str((_builder(data_dir).info.metadata or {}).get("kind", "report"))
 
 
-def answers(data_dir: Place) -> tuple[str, ...]:
-    """The answer vocabulary of a VQA data set: the answers of its training questions, most frequent first."""
+def answers(data_dir: Place, rows: np.ndarray | None = None) -> tuple[str, ...]:
+    """The answers of training questions of a VQA data set, most frequent first, equally frequent ones by alphabet.
+
+    Args:
+        data_dir: a prepared data set of kind "vqa".
+        rows: int `[n]`, which training records count; None for all.
+    """
     path = place(data_dir) / ANSWERS_FILE
     if kind(data_dir) != "vqa" or not path.is_file():
         raise DataError(f"{data_dir} has no answers: prepare a VQA data set with python -m data_prep vqa_rad")
-    return tuple(json.loads(path.read_text("utf-8")))
+    every = tuple(json.loads(path.read_text("utf-8")))
+    if rows is None:
+        return every
+    given, counts = np.unique(read_index(data_dir, "train", ["answer_hash"])["answer_hash"][rows], return_counts=True)
+    count = dict(zip(given.tolist(), counts.tolist(), strict=True))
+    there = [answer for answer in every if text_hash(answer) in count]
+    return tuple(sorted(there, key=lambda answer: (-count[text_hash(answer)], answer)))
 
 
 def tokenizer_path(data_dir: Place) -> epath.Path:
@@ -285,14 +299,24 @@ def text_hash(text: str | bytes) -> int:
 NO_TEXT = text_hash("")
 
 
+def hashed(kind: str) -> dict[str, tuple[str, str]]:
+    """Columns of the index of one kind of record -> the feature whose `text_hash` they hold, and what precedes it."""
+    # What sets patients aside for validation is a hash of these very words; it also keeps identifiers out of the index.
+    common = {"text_hash": ("text", ""), "subject_hash": ("subject_id", "holdout ")}
+    return common | ({"answer_hash": ("answer", "")} if kind == "vqa" else {})
+
+
 def _scan(data_dir: Place, split: str) -> dict[str, np.ndarray]:
     source = open_split(data_dir, split)
-    labels = np.empty((len(source), len(label_names(data_dir))), np.int8)  # [n, C]
-    hashes = np.empty(len(source), np.uint64)  # [n]
+    columns = hashed(kind(data_dir))
+    index = {name: np.empty(len(source), np.uint64) for name in columns}  # [n]
+    index["labels"] = np.empty((len(source), len(label_names(data_dir))), np.int8)  # [n, C]
     for i in range(len(source)):
         record = source[i]
-        labels[i], hashes[i] = record["labels"], text_hash(record["text"])
-    return {"labels": labels, "text_hash": hashes}
+        index["labels"][i] = record["labels"]
+        for name, (feature, before) in columns.items():
+            index[name][i] = text_hash(before.encode() + record[feature])
+    return index
 
 
 def read_columns(data_dir: Place, split: str, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -322,41 +346,56 @@ def read_columns(data_dir: Place, split: str, names: Sequence[str]) -> dict[str,
 
 
 def write_index(data_dir: str | Path) -> dict[str, int]:
-    """Writes `index/{split}.npz` for every split, so that ITM negatives are drawn without reading images.
+    """Writes `index/{split}.npz` for every split, so that a run starts without reading all records.
 
     Returns split name -> number of records, counted by reading every one of them back.
     """
     counts = {}
     for split in splits(data_dir):
         index = _scan(data_dir, split)
-        save_index(data_dir, split, index["labels"], index["text_hash"])
+        save_index(data_dir, split, index)
         counts[split] = len(index["labels"])
     return counts
 
 
-def save_index(data_dir: str | Path, split: str, labels: np.ndarray, text_hash: np.ndarray) -> None:
-    """Writes `index/{split}.npz` from `labels` int8 `[n, C]` and `text_hash` uint64 `[n]`, in the order of records."""
+def save_index(data_dir: str | Path, split: str, index: dict[str, np.ndarray]) -> None:
+    """Writes `index/{split}.npz`: `labels` int8 `[n, C]` and the columns of `hashed`, uint64 `[n]`, record by record."""
     folder = Path(data_dir) / INDEX_DIR
     folder.mkdir(exist_ok=True)
-    np.savez(folder / f"{split}.npz", labels=labels.astype(np.int8), text_hash=text_hash.astype(np.uint64))
+    np.savez(folder / f"{split}.npz", **index)  # pyright: ignore[reportArgumentType]
 
 
-def read_index(data_dir: Place, split: str) -> dict[str, np.ndarray]:
-    """`labels` int8 `[n, C]` and `text_hash` uint64 `[n]` of a split, row i being record i of `open_split`.
+def read_index(data_dir: Place, split: str, names: Sequence[str] = ("labels", "text_hash")) -> dict[str, np.ndarray]:
+    """Columns of the index of a split, row i being record i of `open_split`.
 
-    Reads `index/{split}.npz`; where that file is absent the records are scanned instead (nothing is written, since the
-    data may lie on a read-only disk).
+    Reads `index/{split}.npz`; what is absent there is found by reading all records instead (nothing is written, since
+    the data may lie on a read-only disk).
+
+    Args:
+        data_dir: a prepared data set.
+        split: "train", "validation" or "test".
+        names: "labels" (int8 `[n, C]`), or of `hashed` (uint64 `[n]`).
     """
     path = place(data_dir) / INDEX_DIR / f"{split}.npz"
-    there = splits(data_dir)
+    count = splits(data_dir).get(split, 0)
     try:
-        if not path.is_file():
-            return _scan(data_dir, split)
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-            index = {"labels": stored["labels"], "text_hash": stored["text_hash"]}
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        damaged = f"{path} is damaged: delete it, and it is made again from the records"
-        raise _failed(path, error, damaged) from error
-    if not len(index["labels"]) == len(index["text_hash"]) == there.get(split, 0):
+        index = {}
+        if path.is_file():
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+                index = {name: stored[name] for name in names if name in stored}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise _failed(path, error, f"{path} is damaged: delete it, and it is made again from the records") from error
+    if any(len(column) != count for column in index.values()):
         raise DataError(f"{path} does not belong to the records beside it: delete it, and it is made again from them")
-    return index
+    if index.keys() >= set(names):
+        return index
+    log.info(
+        "%s lacks %s, so all %d records are read, now and at every start; to write it anew: "
+        "python -c \"from medvill_jax.data.records import write_index; write_index('%s')\"",
+        path,
+        ", ".join(name for name in names if name not in index),
+        count,
+        data_dir,
+    )
+    scanned = _scan(data_dir, split)
+    return {name: scanned[name] for name in names}

@@ -334,16 +334,14 @@ class Task(abc.ABC):
     @functools.cached_property
     def _set_aside(self) -> np.ndarray:
         """bool `[n]` over the training records: those of the subjects that are set aside for validation."""
-        subjects = records.read_columns(self.config.data.path, "train", ["subject_id"])["subject_id"]
-        names, of = np.unique(subjects, return_inverse=True)
+        subjects = records.read_index(self.config.data.path, "train", ["subject_hash"])["subject_hash"]
         # By a hash of each subject, so that more data move no subject to the other side.
-        share = np.array([records.text_hash(f"holdout {name}") / 2**64 for name in names])
-        held_out = (share < self.config.data.holdout)[of]
+        held_out = subjects / 2.0**64 < self.config.data.holdout
         log.info(
             "no validation split: %d of %d training records, those of %d subjects, are set aside as one",
             held_out.sum(),
             len(held_out),
-            len(np.unique(of[held_out])),
+            len(np.unique(subjects[held_out])),
         )
         return held_out
 

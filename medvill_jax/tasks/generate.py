@@ -281,6 +281,8 @@ class Task(base.Task):
                 decoded = jax.tree.map(lambda leaf, real=real: np.asarray(leaf.addressable_data(0))[:real], found)
                 texts = self._words.reports([decoded])
             references = [held_out.text(record) for record in some]
+            if not all(map(text.tokens, references)):
+                raise DataError("a report holds no word that could be compared with what is written: prepare it again")
             labels = clinical.label_batch([*references, *(written["text"] for written in texts)])
             for row, (record, written) in enumerate(zip(some, texts, strict=True)):
                 yield Prediction(
@@ -320,16 +322,8 @@ class Task(base.Task):
 
     @functools.cached_property
     def _held_out(self) -> ReportRecords:
-        """The records of `config.eval.split`; `DataError` where a report has no word to be compared with."""
-        split = self.config.eval.split
-        held_out = self._records(split, train=False)
-        empty = sum(not text.tokens(held_out.text(record)) for record in range(len(held_out)))
-        if empty:
-            raise DataError(
-                f"{empty} of the {len(held_out)} reports of split {split!r} hold no word that could be "
-                "compared with what is written: prepare the data again without them"
-            )
-        return held_out
+        """The records of `config.eval.split`."""
+        return self._records(self.config.eval.split, train=False)
 
     def _records(self, split: str, *, train: bool) -> ReportRecords:
         config, tokenizer = self.config, self.tokenizer
