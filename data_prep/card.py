@@ -30,6 +30,8 @@ VALUES = {"positive": 1, "negative": 0, "uncertain": -1, "absent": -2}
 _QUANTILES = (0, 5, 25, 50, 75, 95, 99, 100)
 _SHEET_COLUMNS, _SHEET_ROWS, _TILE, _CAPTION = 6, 4, 220, 52
 _MOST_LISTED = 20
+# Word pieces at which a text may be cut: `model.text_len` of the configurations, and one between.
+TEXT_LENGTHS = (30, 54, 62, 125, 253)
 # Data set -> the option that keeps subjects in one split.
 _APART = {"pairs": "--split=subject", "mimic_cxr": "--split=subject", "vqa_rad": "--split=image_disjoint"}
 
@@ -92,6 +94,10 @@ class Totals:
             "labels": {split: self._label_counts(split) for split in kept},
             **({"counts": {split: self._counts(split) for split in kept}} if records.COUNTED[self.kind] else {}),
             "text_length_in_word_pieces": {split: _quantiles(of, mean=True) for split, of in lengths.items()},
+            "share_of_texts_longer_than": {
+                split: {str(most): round(float((of > most).mean()), 4) for most in TEXT_LENGTHS} if len(of) else {}
+                for split, of in lengths.items()
+            },
             **({"without_text": without} if any(without.values()) else {}),
             "duplicate_texts": {
                 "within_splits": {
@@ -247,6 +253,7 @@ def markdown(report: dict[str, Any]) -> str:
         *("found", "kept", "rejected", "expected_rejections", "splits", "labels", "counts", "duplicate_texts"),
         *(
             "text_length_in_word_pieces",
+            "share_of_texts_longer_than",
             "without_text",
             "images",
             "subjects_in_several_splits",
@@ -283,7 +290,16 @@ def _split_table(report: dict[str, Any]) -> list[str]:
         else "Text lengths are in word pieces.",
         "",
     ]
-    return [*(lines if points else []), *_table(header, rows)]
+    shares = {split: of for split, of in report["share_of_texts_longer_than"].items() if of}
+    cut = [
+        "Texts of more word pieces, whose ends a model with so many (`model.text_len`) never sees:",
+        "",
+        *_table(
+            ("longer than", *TEXT_LENGTHS),
+            [(split, *(f"{100 * of[str(most)]:.1f} %" for most in TEXT_LENGTHS)) for split, of in shares.items()],
+        ),
+    ]
+    return [*(lines if points else []), *_table(header, rows), *(cut if shares else [])]
 
 
 def _count_table(report: dict[str, Any]) -> list[str]:

@@ -53,9 +53,11 @@ def report_spec(batch_size: int, *, image_size: int, text_len: int, max_predicti
     `image`, `text_lens`, `weights` and the `mlm_...` keys as in `pretrain_spec`; the latter may also hold the position
     of the final [SEP], and are absent if `max_predictions` is 0. `text_ids` holds what the model reads: masked words,
     or the report as it is if there are no predictions.
+
+    * `text_cut` int32 `[B]`: 1 if the report goes on behind its T word pieces, so that its [SEP] is no end of a report.
     """
     spec = pretrain_spec(batch_size, image_size=image_size, text_len=text_len, max_predictions=max_predictions)
-    del spec["itm_labels"]
+    spec["text_cut"] = spec.pop("itm_labels")
     return spec if max_predictions else {name: s for name, s in spec.items() if not name.startswith("mlm_")}
 
 
@@ -104,6 +106,7 @@ def retrieve_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSp
 
 def _plain_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
     spec = report_spec(batch_size, image_size=image_size, text_len=text_len, max_predictions=0)
+    del spec["text_cut"]
     return spec if text_len else {name: s for name, s in spec.items() if not name.startswith("text_")}
 
 
@@ -134,6 +137,7 @@ def fake_batch(spec: BatchSpec, seed: int, *, vocab_size: int, sep_id: int) -> d
         "image": lambda: rng.integers(0, 256, shape["image"]),
         "text_ids": lambda: ids,
         "text_lens": lambda: lens,
+        "text_cut": lambda: rng.integers(0, 2, batch_size) * (lens == slots),
         "negative_ids": lambda: negative_ids,
         "negative_lens": lambda: negative_lens,
         "label_groups": lambda: rng.integers(0, 4, batch_size),

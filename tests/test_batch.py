@@ -1,6 +1,6 @@
 import numpy as np
 
-from medvill_jax.batch import fake_batch, pretrain_spec
+from medvill_jax.batch import fake_batch, pretrain_spec, report_spec
 
 SPEC = pretrain_spec(8, image_size=32, text_len=11, max_predictions=4)
 
@@ -20,6 +20,14 @@ def test_fake_batch_is_consistent() -> None:
     assert all((batch["text_ids"][row, lens[row] :] == 0).all() for row in rows)
     assert (batch["mlm_positions"] < lens[:, None] - 1).all()
     assert batch["text_ids"].max() < 50
+
+
+def test_fake_reports_that_are_cut_fill_their_slots() -> None:
+    spec = report_spec(64, image_size=32, text_len=3, max_predictions=0)
+    batch = fake_batch(spec, 1, vocab_size=50, sep_id=3)
+    assert batch.keys() == spec.keys()
+    assert set(batch["text_cut"]) == {0, 1}
+    assert (batch["text_lens"][batch["text_cut"] > 0] == 4).all()
 
 
 def test_fake_batch_is_a_function_of_its_seed() -> None:

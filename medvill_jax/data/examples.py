@@ -73,9 +73,13 @@ class Records:
     def __getitem__(self, record: int) -> Mapping[str, Any]:
         return self._source[int(self._rows[record])]
 
+    def pieces(self, record: int) -> np.ndarray:
+        """Word-piece ids of one whole text, without specials."""
+        return self._tokenizer.encode(self.text(record))
+
     def text_ids(self, record: int) -> np.ndarray:
-        """Word-piece ids of one report, truncated as the model sees them, without specials."""
-        return self._tokenizer.encode(self.text(record))[: self._text_len]
+        """The same, cut as the model sees them."""
+        return self.pieces(record)[: self._text_len]
 
     def text(self, record: int) -> str:
         """One whole report."""
@@ -188,12 +192,14 @@ class ReportRecords(Records):
 
     def example(self, record: int, place: int, *, own_image: bool = True) -> HostBatch:
         """One example; arguments as for `PretrainRecords.example`."""
-        rng = self.rng(place)
-        slots, length = self.slots(record)
-        masked = {"text_ids": slots} if self._mask is None else mask_report(slots, length, self._mask, rng)
+        rng, ids = self.rng(place), self.pieces(record)
+        slots, length = text_slots(ids, self._text_len, self._tokenizer.sep_id)
+        cut = len(ids) > self._text_len
+        masked = {"text_ids": slots} if self._mask is None else mask_report(slots, length, self._mask, rng, cut=cut)
         return {
             "image": self.image(record, rng, own_image=own_image),
             "text_lens": np.asarray(length, np.int32),
+            "text_cut": np.asarray(cut, np.int32),
             "weights": np.ones((), np.float32),
             **masked,
         }
@@ -281,10 +287,6 @@ class QuestionRecords(Records):
         place = {records.text_hash(answer): number for number, answer in enumerate(answers)}
         given = records.read_index(data_dir, split, ["answer_hash"])["answer_hash"][self._rows]
         self.answer_ids = np.array([place.get(answer, -1) for answer in given.tolist()], np.int32)
-
-    def pieces(self, record: int) -> int:
-        """Word pieces of a whole question."""
-        return len(self._tokenizer.encode(self.text(record)))
 
     def text(self, record: int) -> str:
         """The question, cleaned."""

@@ -148,20 +148,24 @@ def mask_tokens(slots: np.ndarray, length: int, config: MlmConfig, rng: np.rando
     return {"text_ids": masked, **_predictions(slots, chosen, config.max_predictions)}
 
 
-def mask_report(slots: np.ndarray, length: int, config: MlmConfig, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def mask_report(
+    slots: np.ndarray, length: int, config: MlmConfig, rng: np.random.Generator, *, cut: bool = False
+) -> dict[str, np.ndarray]:
     """Draws the positions to predict for report generation and hides each behind [MASK] (SPEC section 7).
 
     Unlike in `mask_tokens`, the final [SEP] is drawn too, every second time for sure: where a report ends must be
     learnt. And what is drawn is always [MASK], since that is what a decoder asks with.
 
-    Args, Returns: as `mask_tokens`.
+    Args, Returns: as `mask_tokens`, and
+        cut: whether the report goes on behind its last slot: then its final [SEP] is no end, and is never drawn.
     """
-    chosen = np.flatnonzero(rng.random(length) < config.probability)
+    ends = length - cut
+    chosen = np.flatnonzero(rng.random(ends) < config.probability)
     if len(chosen) == 0:
-        chosen = rng.integers(0, length, 1)
+        chosen = rng.integers(0, ends, 1)
     if len(chosen) > config.max_predictions:
         chosen = rng.choice(chosen, config.max_predictions, replace=False)
-    if rng.random() < 0.5:
+    if not cut and rng.random() < 0.5:
         chosen = np.append(chosen[: config.max_predictions - 1], length - 1)
     chosen = np.unique(chosen)
     masked = slots.copy()

@@ -43,6 +43,8 @@ FAKE = "fake"
 EXPORT_DIR = "export"
 # Folded into a step's key for the choice of cells; dropout folds small numbers.
 CELLS = 1 << 20
+# Training texts, evenly spaced, by which the share of those that are cut is told.
+MEASURED_TEXTS = 1_000
 
 
 class Task(abc.ABC):
@@ -79,6 +81,8 @@ class Task(abc.ABC):
         self.frozen_parts = _frozen_parts(names, frozen)
         if not self.fake:
             self.open_data()
+            if "text_ids" in self.spec:
+                self._tell_of_cut_texts()
         self.trainer = Trainer(
             workdir,
             init=self.model.init,
@@ -330,6 +334,17 @@ class Task(abc.ABC):
             drawn = np.random.default_rng(self.config.seed).permutation(len(rows))
             rows = rows[np.sort(drawn[: max(1, round(self.config.data.fraction * len(rows)))])]
         return split, rows
+
+    def _tell_of_cut_texts(self) -> None:
+        measured, room = loader.evenly(len(self.train_records), MEASURED_TEXTS), self.config.model.text_len
+        cut = sum(len(self.train_records.pieces(int(record))) > room for record in measured)
+        log.info(
+            "%d of %d training texts (%.1f %%) are longer than model.text_len=%d word pieces and are cut",
+            cut,
+            len(measured),
+            100 * cut / len(measured),
+            room,
+        )
 
     @functools.cached_property
     def _set_aside(self) -> np.ndarray:

@@ -2,16 +2,16 @@
 
 Two objectives, `config.objective`:
 
-* `causal`: every word and the final [SEP] is predicted from the image and the words before it, with a [MASK] as query,
-  which is what a decoder asks; all positions in one pass (`models.causal`).
+* `causal`: every word and the report's end, its [SEP], is predicted from the image and the words before it, with a
+  [MASK] as query, which is what a decoder asks; all positions in one pass (`models.causal`).
 * `masked`: some positions are hidden behind [MASK] and predicted from the image and what stands before them, as
   published, with a ratio of one's choice.
 
 Held-out figures while training (`eval/...`):
 
-* of next words, the report as written standing before each, [SEP] counted, every report exactly once: `loss` (nats a
-  word piece), `perplexity` (its exponential over the whole split), `accuracy`, and `loss_shuffled_images`, each report
-  facing another study's image;
+* of next words, the report as written standing before each, every report exactly once: `loss` (nats a word piece),
+  `perplexity` (its exponential over the whole split), `accuracy`, and `loss_shuffled_images`, each report facing
+  another study's image. The final [SEP] counts where the report ends, and not where `model.text_len` cuts it;
 * of reports that the model writes by itself, over `config.eval.generate_examples` fixed examples: `bleu4`,
   `clinical_micro_f1_14` (`metrics.generation`), and the latter with shuffled images.
 
@@ -416,6 +416,6 @@ def _unit_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def _word_weights(batch: Batch) -> jax.Array:
-    """float32 `[B, T+1]`: 1 for words and the final [SEP] of real examples."""
-    slots = jnp.arange(batch["text_ids"].shape[1])
-    return (slots < batch["text_lens"][:, None]) * batch["weights"][:, None]
+    """float32 `[B, T+1]`: 1 for words of real examples, and for the final [SEP] where their report really ends."""
+    slots, ends = jnp.arange(batch["text_ids"].shape[1]), batch["text_lens"] - batch["text_cut"]
+    return (slots < ends[:, None]) * batch["weights"][:, None]

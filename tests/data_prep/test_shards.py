@@ -1,5 +1,6 @@
 """Shards: the same records whoever makes them, none made twice after a kill, memory that does not grow."""
 
+import itertools
 import json
 import os
 import signal
@@ -12,11 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import classify, generate, pretrain, retrieve, vqa
+from configs.base import VARIANTS
 from data_prep import build, card, pairs, runners, shards, spool
 from data_prep.runners import BeamOptions
 from data_prep.workspace import Stopped
 from medvill_jax.data import records
 from medvill_jax.data.records import DataError
+from medvill_jax.data.tokenizer import load_tokenizer
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -218,6 +222,23 @@ def test_memory_does_not_grow_with_the_number_of_rows(tmp_path):
     many = peak_memory(write_index(tmp_path / "many", 5000, size=128), tmp_path / "out_many")
     assert many < few + 60
     assert many < 1024
+
+
+def test_the_data_card_tells_how_many_texts_are_cut(tmp_path):
+    index = write_index(tmp_path / "in", 60)
+    rows = [json.loads(line) for line in index.read_text().splitlines()]
+    long = [{**row, "text": "One film. " * (40 if number % 4 else 2)} for number, row in enumerate(rows)]
+    index.write_text("".join(json.dumps(row) + "\n" for row in long))
+    report = pairs.prepare(index, tmp_path / "out", progress=False)
+    words = load_tokenizer(records.tokenizer_path(tmp_path / "out"))
+    for split, share in report["share_of_texts_longer_than"].items():
+        texts = records.read_columns(tmp_path / "out", split, ["text"])["text"]
+        lengths = np.array([len(words.encode(str(text))) for text in texts])
+        assert share == {str(most): round(float((lengths > most).mean()), 4) for most in card.TEXT_LENGTHS}
+        cells = " | ".join(f"{100 * (lengths > most).mean():.1f} %" for most in card.TEXT_LENGTHS)
+        assert f"| {split} | {cells} |" in (tmp_path / "out" / card.CARD_FILE).read_text()
+    for module, variant in itertools.product((pretrain, classify, generate, retrieve, vqa), VARIANTS):
+        assert module.get_config(variant).model.text_len in card.TEXT_LENGTHS
 
 
 def test_data_card_and_contact_sheet(tmp_path):

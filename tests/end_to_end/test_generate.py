@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -233,13 +234,58 @@ def test_empty_reports_are_scored(
     assert scores["validation/perplexity"] > 1
 
 
-def test_a_reference_without_words_is_an_error_at_the_start(
+def test_a_reference_without_words_is_an_error(
     tiny_generate_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    task = Task(tiny_generate_config, tmp_path)
     whole = ReportRecords.text
-    monkeypatch.setattr(ReportRecords, "text", lambda self, record: whole(self, record) if record else " \n")
-    with pytest.raises(DataError, match="1 of the 10 reports of split 'validation' hold no word"):
-        Task(tiny_generate_config, tmp_path)
+    monkeypatch.setattr(ReportRecords, "text", lambda self, record: whole(self, record) if record else "\u0301")
+    with pytest.raises(DataError, match="a report holds no word"):
+        next(task._reports(task.trainer.initial_state(), [0, 1], own_image=True))
+
+
+def test_a_cut_report_teaches_no_end(tiny_generate_config: ConfigDict, tmp_path: Path) -> None:
+    """The [SEP] behind its last kept word counts neither in training nor in perplexity; that of others does."""
+    config = tiny_generate_config
+    task = Task(config, tmp_path / "whole")
+    lengths = np.array([len(task.train_records.pieces(record)) for record in range(24)])
+    config.model.text_len = room = int(np.sort(lengths)[12])
+    assert (lengths > room).any()
+    assert (lengths == room).any()
+    task = Task(config, tmp_path / "cut")
+    examples = [task.train_records.example(record, record) for record in range(24)]
+    batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+    weights = np.asarray(generate._word_weights(batch))
+    for row, length in enumerate(lengths):
+        kept = min(length, room)
+        assert batch["text_ids"][row, kept] == task.tokenizer.sep_id
+        np.testing.assert_array_equal(weights[row], np.arange(room + 1) < kept + (length <= room))
+    assert task._train_weights(batch)["word_loss"] == weights.sum()
+
+    config.objective = "masked"
+    task = Task(config, tmp_path / "masked")
+    cut = next(row for row, length in enumerate(lengths) if length > room)
+    whole = next(row for row, length in enumerate(lengths) if length == room)
+
+    def ends(record: int) -> list[bool]:
+        drawn = [task.train_records.example(record, place) for place in range(60)]
+        return [((one["mlm_positions"] == room) & (one["mlm_weights"] > 0)).any() for one in drawn]
+
+    assert not any(ends(cut))
+    assert 20 < sum(ends(whole)) < 60
+
+
+def test_the_share_of_cut_reports_is_told(
+    tiny_generate_config: ConfigDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        task = Task(tiny_generate_config, tmp_path)
+    room = tiny_generate_config.model.text_len
+    cut = sum(len(task.train_records.pieces(record)) > room for record in range(24))
+    [line] = [r.message for r in caplog.records if "are cut" in r.message]
+    assert line.startswith(
+        f"{cut} of 24 training texts ({100 * cut / 24:.1f} %) are longer than model.text_len={room} "
+    )
 
 
 @pytest.mark.parametrize(
