@@ -47,7 +47,7 @@ def prepare(
     Args:
       source: the folder with the official JSON file and the image folder.
       split: "official" (451 test questions; nearly all their images are in the train split too) or "image_disjoint"
-        (80 / 20 of 100 images by `seed`: no image in both).
+        (80 / 20 of 100 images by `seed`: no image in both, nor a patient, where questions name theirs as `subject_id`).
       organs: of `ORGANS`, () for all; questions on others are not rows (the report counts them).
       limit: only the first so many rows.
       build_options: `image_size`, `tokenizer`, `max_rejected` and so on, see `build.build`.
@@ -171,15 +171,17 @@ def _row(question: Any, where: str, organ: str, images: Path, split: str, seed: 
             f"{' or '.join(ANSWER_TYPES)}, {' or '.join(ORGANS)}",
         )
     image = Path(name).stem
+    # VQA-RAD itself does not say whose image it is, so each counts as a patient.
+    patient = _text(question, "subject_id") or image
     if split == "official":
         part = "test" if phrase.startswith(TEST_PHRASES) else "train"
     else:
-        part = split_of(image, seed, IMAGE_SHARES)
+        part = split_of(patient, seed, IMAGE_SHARES)
     asked = _text(question, "question")
     return Row(
         id=identifier,
         study_id=image,
-        subject_id=image,
+        subject_id=patient,
         split=part,
         image=images / name,
         text=without_note(asked),

@@ -15,7 +15,7 @@ from medvill_jax.data.records import DataError
 
 MARKER = "phantom_questions.json"
 # Part of the marker: questions of an older generator are not taken for those of this.
-QUESTIONS_VERSION = 1
+QUESTIONS_VERSION = 2
 VIEW = "AP"
 
 
@@ -35,8 +35,9 @@ def write_questions(source: Path, out: Path) -> dict[str, int]:
     """Makes the folder `out` with questions about the AP films of the phantom tree `source`, or finds it there.
 
     `out` holds `VQA_RAD Dataset Public.json` and `VQA_RAD Image Folder/` as VQA-RAD does (see `vqa_rad.prepare`): three
-    to five questions a film. Patients of the test split of the tree get all test questions (`phrase_type`
-    "test_freeform"), all others are for training. Films are links to those of the tree where the disk has links.
+    to five questions a film, which name the patient besides (`subject_id`). Patients of the test split of the tree get
+    all test questions (`phrase_type` "test_freeform"), all others are for training. Films are links to those of the
+    tree where the disk has links.
 
     Returns the number of "films" and "questions". Raises `DataError`: `source` is no phantom tree or has too few
     studies, or `out` is something else.
@@ -66,6 +67,7 @@ def write_questions(source: Path, out: Path) -> dict[str, int]:
                         "qid": len(questions),
                         "phrase_type": _phrase_type(film),
                         "image_name": image.name,
+                        "subject_id": film.subject,
                         "image_organ": "CHEST",
                         "question": question.text,
                         "question_type": question.question_type,

@@ -359,7 +359,7 @@ def write_index(data_dir: str | Path) -> dict[str, int]:
 
 
 def save_index(data_dir: str | Path, split: str, index: dict[str, np.ndarray]) -> None:
-    """Writes `index/{split}.npz`: `labels` int8 `[n, C]` and the columns of `hashed`, uint64 `[n]`, record by record."""
+    """Writes `index/{split}.npz`: `labels` int8 `[n, C]`, and the columns of `hashed`, uint64 `[n]`, by record."""
     folder = Path(data_dir) / INDEX_DIR
     folder.mkdir(exist_ok=True)
     np.savez(folder / f"{split}.npz", **index)  # pyright: ignore[reportArgumentType]

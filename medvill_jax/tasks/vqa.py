@@ -1,5 +1,8 @@
 """Visual question answering (paper section IV; SPEC section 10): an answer out of those of the training questions.
 
+The vocabulary holds the answers of the questions that are trained on: not of those that `data.holdout` sets aside or
+`data.fraction` leaves out. The run keeps it as `answers.json`, for evaluations and the export.
+
 The head reads the product of the states of [CLS] and of the image block's [SEP], or [CLS] alone (`config.summary`).
 `config.targets`: "soft" scores every answer by itself (binary cross entropy, summed over the vocabulary, a question
 whose answer is not in it having no positive); "hard" makes them compete (softmax). An answer outside the vocabulary
@@ -14,6 +17,7 @@ and two baselines, `baseline/majority/...` (the most frequent training answer to
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,10 +31,11 @@ from medvill_jax.batch import Batch, BatchSpec, vqa_spec
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, QuestionRecords
 from medvill_jax.metrics import vqa
-from medvill_jax.metrics.figures import write_figures
+from medvill_jax.metrics.figures import replace_file, write_figures
 from medvill_jax.models.finetuned import FUSIONS, SUMMARIES, Finetuned, HeadsConfig
 from medvill_jax.tasks import base, setup
 from medvill_jax.tasks import made_with as notes
+from medvill_jax.training import distributed
 from medvill_jax.training.losses import binary_cross_entropy, cross_entropy_sum
 from medvill_jax.training.policy import Tree
 from medvill_jax.training.step import Objective
@@ -40,6 +45,7 @@ log = logging.getLogger(__name__)
 TARGETS = ("soft", "hard")
 PREDICTIONS_FILE = "predictions.jsonl"
 METRICS_FILE = "metrics.json"
+ANSWERS_FILE = "answers.json"
 # The published number of answers of VQA-RAD, for runs on random arrays.
 PUBLISHED_ANSWERS = 458
 # Columns of the records by which accuracies are told apart.
@@ -60,8 +66,11 @@ class Task(base.Task):
         if config.fusion == "late":
             self.unused = (r"(mlm|itm)/.*",)
         self.answers = tuple(f"answer {number}" for number in range(PUBLISHED_ANSWERS))
-        if config.data.path not in ("", base.FAKE):
-            self.answers = records.answers(config.data.path)
+        if (workdir / ANSWERS_FILE).is_file():
+            self.answers = tuple(json.loads((workdir / ANSWERS_FILE).read_text("utf-8")))
+        elif config.data.path not in ("", base.FAKE):
+            self.config = config
+            self.answers = records.answers(config.data.path, self._rows("train", train=True)[1])
         super().__init__(config, workdir)
         self._logits = self.trainer.jit(self._eval_logits)
 
@@ -74,10 +83,14 @@ class Task(base.Task):
 
     def open_data(self) -> None:
         self.train_records = self._records("train", train=True)
-        room = self.config.model.text_len
-        long = sum(self.train_records.pieces(record) > room for record in range(len(self.train_records)))
-        if long:
-            log.warning("%d training questions are longer than model.text_len=%d word pieces and are cut", long, room)
+
+    def fit(self) -> dict[str, float] | None:
+        """As `base.Task.fit`."""
+        if not self.fake and distributed.is_first():
+            # What an output means is the run's, whichever rows a later evaluation sets aside.
+            content = json.dumps(self.answers, indent=0, ensure_ascii=False) + "\n"
+            replace_file(self.workdir / ANSWERS_FILE, content.encode())
+        return super().fit()
 
     def objective(self) -> Objective:
         return Objective(self._train_sums, self._train_weights, {"answer_loss": 1.0})
@@ -128,7 +141,7 @@ class Task(base.Task):
         held_out = self._records(split)
         columns = self._columns(split, (*GROUPS, "answer"))
         groups = {name: columns[name] for name in GROUPS}
-        train = self._columns("train", ("answer", "answer_type"))
+        train = self._columns("train", ("answer", "answer_type"), train=True)
         logits = self.outputs(self._logits, state, held_out)
         blind = self.outputs(self._logits, state, held_out, blank=True)
         majority = np.array(vqa.majority(train["answer"], train["answer_type"], groups["answer_type"]))
@@ -163,9 +176,9 @@ class Task(base.Task):
     def _records(self, split: str, *, train: bool = False) -> QuestionRecords:
         return QuestionRecords(answers=self.answers, **self.records_options(split, train=train))
 
-    def _columns(self, split: str, names: tuple[str, ...]) -> dict[str, list[str]]:
+    def _columns(self, split: str, names: tuple[str, ...], *, train: bool = False) -> dict[str, list[str]]:
         """Text features of the records that `_records` gives, in their order."""
-        options = self.records_options(split)
+        options = self.records_options(split, train=train)
         columns = records.read_columns(options["data_dir"], options["split"], list(names))
         rows = slice(None) if options["rows"] is None else options["rows"]
         return {name: columns[name][rows].tolist() for name in names}

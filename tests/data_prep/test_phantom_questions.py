@@ -170,17 +170,18 @@ def test_films_are_known_before_they_are_drawn(prepared: Path) -> None:
 
 def test_questions_are_about_ap_films_and_split_by_patient(prepared: Path) -> None:
     films = {Path(film.file).stem: film for film in tree.films(STUDIES, 3)}
-    columns = ("subject_id", "organ", "phrase_type", "image_name", "answer", "question")
+    columns = ("study_id", "subject_id", "organ", "phrase_type", "image_name", "answer", "question")
     patients = {}
     for split in ("train", "test"):
         found = records.read_columns(prepared / "vqa_records", split, columns)
-        shown = {films[name] for name in found["subject_id"]}
+        shown = {films[name] for name in found["study_id"]}
         patients[split] = {film.subject for film in shown}
+        assert found["subject_id"].tolist() == [str(films[name].subject) for name in found["study_id"]]
         assert {film.view for film in shown} == {"AP"}
         assert {film.split == "test" for film in shown} == {split == "test"}
         assert set(found["organ"]) == {"CHEST"}
         assert set(found["phrase_type"]) == {"test_freeform" if split == "test" else "freeform"}
-        for name, question, answer in zip(found["subject_id"], found["question"], found["answer"], strict=True):
+        for name, question, answer in zip(found["study_id"], found["question"], found["answer"], strict=True):
             film = films[name]
             about = ask(tree.study_of(3, film.number, film.subject), tree.question_rng(3, film))
             assert answer in {asked.answer for asked in about if asked.text == question}

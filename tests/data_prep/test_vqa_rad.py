@@ -73,6 +73,18 @@ def test_image_disjoint_split(tmp_path):
     assert sum(map(len, images.values())) == 8
 
 
+def test_patients_stay_together_where_questions_name_them(tmp_path):
+    named = [question(i, subject_id=i % 8 // 2) for i in range(80)]
+    report = vqa_rad.prepare(write(tmp_path / "in", named), tmp_path / "out", split="image_disjoint", progress=False)
+    patients = {s: {r["subject_id"] for r in records.open_split(tmp_path / "out", s)} for s in report["splits"]}
+    assert sum(map(len, patients.values())) == len(set.union(*patients.values())) == 4
+    assert report["subjects_in_several_splits"] == 0
+    for split in report["splits"]:
+        for record in records.open_split(tmp_path / "out", split):
+            number = int(record["study_id"].decode().removeprefix("synpic"))
+            assert record["subject_id"] == str(number // 2).encode()
+
+
 def test_organ_filter(tmp_path):
     source = write(tmp_path / "in", [question(i) for i in range(40)])
     report = vqa_rad.prepare(source, tmp_path / "out", organs=("chest",), progress=False)

@@ -68,6 +68,28 @@ def test_validation_is_set_aside_by_image(tiny_vqa_config: ConfigDict, tmp_path:
         Task(tiny_vqa_config, tmp_path).fit()
 
 
+@pytest.mark.parametrize(("holdout", "fraction"), [(0.3, 1.0), (0.3, 0.5)])
+def test_answers_come_from_rows_that_train(
+    tiny_vqa_config: ConfigDict, tmp_path: Path, holdout: float, fraction: float
+) -> None:
+    config = tiny_vqa_config
+    config.data.holdout, config.data.fraction = holdout, fraction
+    task = Task(config, tmp_path)
+    of = dict(zip(*records.read_columns(config.data.path, "train", ["id", "answer"]).values(), strict=True))
+    counts = Counter(str(of[task.train_records.identifier(row)]) for row in range(len(task.train_records)))
+    assert task.answers == tuple(sorted(counts, key=lambda answer: (-counts[answer], answer)))
+    assert len(task.answers) < len(records.answers(config.data.path))
+    assert (task.train_records.answer_ids >= 0).all()
+
+    task.fit()
+    config.data.holdout, config.data.fraction = 0.0, 1.0
+    config.eval.split = "test"
+    later = Task(config, tmp_path)
+    assert later.answers == task.answers
+    later.evaluate_best()
+    assert read_export(tmp_path / "export").extra["answers"] == list(task.answers)
+
+
 def test_an_export_answers_as_the_run_did(tiny_vqa_config: ConfigDict, tmp_path: Path) -> None:
     config = tiny_vqa_config
     config.eval.split = "test"
@@ -90,11 +112,12 @@ def test_a_long_question_is_cut_and_counted(
     from medvill_jax.data.examples import QuestionRecords
 
     monkeypatch.setattr(QuestionRecords, "text", lambda self, record: clean_question("is there an effusion? " * 125))
-    with caplog.at_level("WARNING"):
+    with caplog.at_level("INFO"):
         task = Task(tiny_vqa_config, tmp_path)
     example = task.train_records.example(0, 0)
     assert example["text_lens"] == tiny_vqa_config.model.text_len + 1
-    assert "longer than model.text_len=14" in caplog.text
+    count = len(task.train_records)
+    assert f"{count} of {count} training texts (100.0 %) are longer than model.text_len=14 word pieces" in caplog.text
 
 
 def test_the_baseline_without_fusion_answers(tiny_vqa_config: ConfigDict, tmp_path: Path) -> None:
