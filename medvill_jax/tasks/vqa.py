@@ -88,6 +88,7 @@ class Task(base.Task):
         """As `base.Task.fit`."""
         if not self.fake and distributed.is_first():
             # What an output means is the run's, whichever rows a later evaluation sets aside.
+            self.workdir.mkdir(parents=True, exist_ok=True)
             content = json.dumps(self.answers, indent=0, ensure_ascii=False) + "\n"
             replace_file(self.workdir / ANSWERS_FILE, content.encode())
         return super().fit()
