@@ -103,6 +103,82 @@ PROMPTS["No Finding"] = (
     tuple(sentence for name in ("Edema", "Consolidation", "Pleural Effusion") for sentence in PROMPTS[name][0]),
 )
 
+# The same in other words. Most of what is asked above stands word for word in the phantom's reports, and so in what the
+# demo's model was trained on; nothing of this does, so it asks for what is meant.
+NORMAL_REWORDED = (
+    "heart of ordinary size, well aerated lungs, neither fluid nor free air around them.",
+    "regular cardiac and mediastinal outline with lungs free of disease.",
+)
+REWORDED = {
+    "Atelectasis": (
+        (
+            *(f"volume loss with partial collapse of {place}." for place in _PLACES),
+            "some lung tissue has collapsed.",
+            "streaks of collapsed lung above the diaphragm.",
+        ),
+        ("no volume loss or collapse.", "lung tissue is fully aerated."),
+    ),
+    "Cardiomegaly": (
+        (*(f"heart size increased to a {degree} extent." for degree in _DEGREES), "large heart shadow."),
+        ("heart size within ordinary limits.", "no increase of the heart shadow."),
+    ),
+    "Consolidation": (
+        (*(f"air spaces of {place} are filled and dense." for place in _PLACES), "consolidated lung tissue."),
+        ("nowhere is lung tissue consolidated.",),
+    ),
+    "Edema": (
+        (*(f"{degree} fluid overload of the lungs." for degree in _DEGREES), "engorged and blurred lung vessels."),
+        ("lungs without fluid overload.", "lung vessels of ordinary caliber."),
+    ),
+    "Enlarged Cardiomediastinum": (
+        (*(f"mediastinum broader than usual, to a {degree} extent." for degree in _DEGREES), "broad mediastinum."),
+        ("mediastinum of ordinary width.", "mediastinum not broadened."),
+    ),
+    "Fracture": (
+        (*(f"broken ribs on the {side} side." for side in _SIDES), "a bone is broken."),
+        ("ribs and clavicles are unbroken.", "bones without injury."),
+    ),
+    "Lung Lesion": (
+        (*(f"rounded tumor within {place}." for place in _PLACES), "coin shaped lesion of the lung.", "lung tumor."),
+        ("lungs without tumor or coin shaped lesion.",),
+    ),
+    "Lung Opacity": (
+        (*(f"increased density of {place}." for place in _PLACES), "part of the lung is more dense than usual."),
+        ("lungs of ordinary density.", "lungs free of increased density."),
+    ),
+    "Pleural Effusion": (
+        (
+            *(f"{size} amount of fluid in the {side} pleural space." for size in _SIZES for side in _SIDES),
+            "fluid has collected in the pleural space.",
+        ),
+        ("pleural space free of fluid.", "sharp costophrenic angles on both sides."),
+    ),
+    "Pleural Other": (
+        (*(f"pleura thickened on the {side} side." for side in _SIDES), "thick pleura.", "scars of the pleura."),
+        ("pleura of ordinary thickness.",),
+    ),
+    "Pneumonia": (
+        ("infection of the lung.", "infectious infiltrate.", *(f"{place} is infected." for place in _PLACES)),
+        ("lungs free of infection.",),
+    ),
+    "Pneumothorax": (
+        (
+            *(f"{size} amount of free air in the {side} pleural space." for size in _SIZES for side in _SIDES),
+            "free air has collected in the pleural space.",
+        ),
+        ("pleural space free of air.", "both lungs reach the chest wall."),
+    ),
+    "Support Devices": (
+        ("breathing tube in the trachea.", "venous catheter in place.", "cardiac pacing device.", "feeding tube."),
+        ("patient free of tubes, lines and devices.",),
+    ),
+}
+REWORDED = {name: (stated, (*denied, *NORMAL_REWORDED)) for name, (stated, denied) in REWORDED.items()}
+REWORDED["No Finding"] = (
+    ("healthy chest.", "film without any sign of disease.", *NORMAL_REWORDED),
+    tuple(sentence for name in ("Edema", "Consolidation", "Pleural Effusion") for sentence in REWORDED[name][0]),
+)
+
 
 def get_config(variant: str = "") -> ConfigDict:
     """The configuration. All sizes are the export's, so that every variant is the same."""
@@ -116,4 +192,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.labels = ConfigDict({"uncertain": "ignore", "absent": "negative"})  # as in configs/classify.py
     config.eval = ConfigDict({"split": "test", "max_examples": 0, "batch_size": 256})
     config.prompts = ConfigDict({name: {"stated": s, "denied": d} for name, (s, d) in PROMPTS.items()})
+    config.reworded = ConfigDict({name: {"stated": s, "denied": d} for name, (s, d) in REWORDED.items()})
     return config

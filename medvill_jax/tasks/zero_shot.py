@@ -1,11 +1,13 @@
 """Zero-shot classification: is a finding there, judged by sentences, without a classifier (Radford et al., ICML 2021).
 
-For every finding some sentences state it and some deny it (`config.prompts`). The score of an image is the mean
-log-odds of matching those that state it less the mean over those that deny it, from the matching head of any export
-with one (`config.scorer=itm`), or the same with cosines of the contrastive projection (`contrast`).
+For every finding some sentences state it and some deny it (`config.prompts`, and in other words `config.reworded`). The
+score of an image is the mean log-odds of matching those that state it less the mean over those that deny it, from the
+matching head of any export with one (`config.scorer=itm`), or the same with cosines of the contrastive projection
+(`contrast`).
 
-Writes `metrics.json`: the ranking figures of `metrics.classification` as `SPLIT/...`, every example exactly once.
-Scores are no probabilities and have no threshold, so F1 and calibration are left out.
+Writes `metrics.json`: the ranking figures of `metrics.classification`, every example exactly once, as `SPLIT/...` and,
+of the other words, `SPLIT/reworded/...`: a model may know the sentences of its own training reports by heart. Scores
+are no probabilities and have no threshold, so F1 and calibration are left out.
 """
 
 from __future__ import annotations
@@ -71,7 +73,10 @@ class Task:
             config.data.tokenizer or (vocabulary if vocabulary.is_file() else records.tokenizer_path(config.data.path))
         )
         self.names = records.label_names(config.data.path)
-        self._prompts = [self._sentences(name) for name in self.names]
+        self._prompts = {
+            prefix: [_sentences(prompts, name) for name in self.names]
+            for prefix, prompts in (("", config.prompts), ("reworded/", config.reworded))
+        }
 
     def fit(self) -> dict[str, Any]:
         """There is nothing to train: the same as `evaluate_best`."""
@@ -92,7 +97,7 @@ class Task:
             **config.labels.to_dict(),
         )
         chosen = loader.evenly(len(held_out), config.eval.max_examples)
-        sentences = sorted({sentence for pair in self._prompts for side in pair for sentence in side})
+        sentences = sorted({each for of in self._prompts.values() for pair in of for side in pair for each in side})
         ids, lens = self._slots(sentences)
         ask = self._model.match if config.scorer == "itm" else self._model.similarity
         parts = []
@@ -103,25 +108,27 @@ class Task:
             parts.append(ask(images, ids, lens, batch_size=config.eval.batch_size))
         by_sentence = np.concatenate(parts)  # [n, sentences]
         place = {sentence: number for number, sentence in enumerate(sentences)}
-        scores = np.stack(
-            [
-                np.subtract(*(by_sentence[:, [place[each] for each in side]].mean(1) for side in pair))
-                for pair in self._prompts
-            ],
-            axis=1,
-        )  # [n, C]
         known = held_out.target_weights[chosen] > 0
-        between_0_and_1 = 0.5 * (1 + np.tanh(0.5 * scores.astype(np.float64)))
-        found = classification.score(
-            between_0_and_1,
-            held_out.targets[chosen] > 0.5,
-            known,
-            self.names,
-            np.zeros(len(self.names)),
-            seed=config.seed,
-        )
         ranked = ("examples", "classes_undefined", "auroc", "auprc", "positives")
-        figures = {f"{split}/{name}": value for name, value in found.items() if name.startswith(ranked)}
+        figures: dict[str, Any] = {}
+        for prefix, prompts in self._prompts.items():
+            scores = np.stack(
+                [
+                    np.subtract(*(by_sentence[:, [place[each] for each in side]].mean(1) for side in pair))
+                    for pair in prompts
+                ],
+                axis=1,
+            )  # [n, C]
+            between_0_and_1 = 0.5 * (1 + np.tanh(0.5 * scores.astype(np.float64)))
+            found = classification.score(
+                between_0_and_1,
+                held_out.targets[chosen] > 0.5,
+                known,
+                self.names,
+                np.zeros(len(self.names)),
+                seed=config.seed,
+            )
+            figures |= {f"{split}/{prefix}{name}": value for name, value in found.items() if name.startswith(ranked)}
         self.workdir.mkdir(parents=True, exist_ok=True)
         write_figures(self.workdir / METRICS_FILE, figures)
         return figures
@@ -129,25 +136,34 @@ class Task:
     def closing_lines(self, figures: dict[str, Any]) -> list[str]:
         """The figures, for a person."""
         split = self.config.eval.split
-        low, high = figures[f"{split}/auroc_macro_ci95"]
         lines = [
             f"{figures[f'{split}/examples']:.0f} examples of {split}, nothing trained, scorer {self.config.scorer}:",
-            f"  AUROC, macro  {figures[f'{split}/auroc_macro']:.3f}   [{low:.3f}, {high:.3f}]   chance 0.500",
+            f"  {'':<30}{'AUROC':>6}  {'in other words':>14}",
         ]
-        for name in self.names:
-            lines.append(f"    {name:<28}{figures[f'{split}/auroc/{classification.slug(name)}']:.3f}")
-        return [*lines, f"all figures: {self.workdir / METRICS_FILE}"]
-
-    def _sentences(self, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        if name not in self.config.prompts:
-            return (f"{name.lower()}.",), (f"no {name.lower()}.",)
-        pair = tuple(tuple(self.config.prompts[name][side]) for side in ("stated", "denied"))
-        if not all(pair):
-            raise ValueError(f"prompts of {name!r}: at least one sentence that states it, and one that denies it")
-        return pair[0], pair[1]
+        rows = {name: f"auroc/{classification.slug(name)}" for name in self.names}
+        for title, row in {"macro": "auroc_macro", **rows}.items():
+            asked, reworded = (figures[f"{split}/{prefix}{row}"] for prefix in self._prompts)
+            lines.append(f"  {title:<30}{asked:>6.3f}  {reworded:>14.3f}")
+        intervals = (figures[f"{split}/{prefix}auroc_macro_ci95"] for prefix in self._prompts)
+        shown = " and ".join(f"[{low:.3f}, {high:.3f}]" for low, high in intervals)
+        return [
+            *lines,
+            f"  95 % intervals of macro {shown}, chance 0.500",
+            f"all figures: {self.workdir / METRICS_FILE}",
+        ]
 
     def _slots(self, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
         pieces = [self._tokenizer.encode(sentence) for sentence in sentences]
         longest = max(map(len, pieces))
         slots = [text_slots(each, longest, self._tokenizer.sep_id) for each in pieces]
         return np.stack([ids for ids, _ in slots]), np.array([length for _, length in slots], np.int32)
+
+
+def _sentences(prompts: setup.Config, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What states a finding and what denies it."""
+    if name not in prompts:
+        return (f"{name.lower()}.",), (f"no {name.lower()}.",)
+    stated, denied = (tuple(prompts[name][side]) for side in ("stated", "denied"))
+    if not stated or not denied:
+        raise ValueError(f"prompts of {name!r}: at least one sentence that states it, and one that denies it")
+    return stated, denied

@@ -27,13 +27,18 @@ def test_a_pretrained_model_is_asked(phantom_run: Path, tmp_path: Path) -> None:
     done = run(*given, "--eval_only", "--config.eval.split=test", f"--workdir={out}")
     assert done.returncode == 0, done.stderr
     assert "nothing trained, scorer itm" in done.stdout
+    assert "in other words" in done.stdout
     found = json.loads((out / "metrics.json").read_text())
     index = records.read_index(data, "test")["labels"]
     assert found["test/examples"] == len(index) > 0
-    low, high = found["test/auroc_macro_ci95"]
-    assert low <= found["test/auroc_macro"] <= high
-    for name, positives in zip(records.label_names(data), np.asarray(index == records.POSITIVE).sum(0), strict=True):
-        assert (found[f"test/auroc/{slug(name)}"] is None) == (positives in (0, len(index)))
+    for asked in ("test", "test/reworded"):
+        low, high = found[f"{asked}/auroc_macro_ci95"]
+        assert low <= found[f"{asked}/auroc_macro"] <= high
+        for name, positives in zip(
+            records.label_names(data), np.asarray(index == records.POSITIVE).sum(0), strict=True
+        ):
+            assert (found[f"{asked}/auroc/{slug(name)}"] is None) == (positives in (0, len(index)))
+    assert found["test/auroc_macro"] != found["test/reworded/auroc_macro"]
 
 
 @pytest.mark.parametrize(
