@@ -128,9 +128,9 @@ def build(
     with workspace(out, lambda work: spool.read_plan(work, options) is not None) as work, _bar(progress) as bar:
         run = _Run(work, label_names, kind, bar, max_rejected)
         try:
-            run.read(rows, options, given, notes, text_required)
-            resumed, started_images = run.resume(), time.monotonic()
             image_options = images.ImageOptions(image_size, square, dicom)
+            run.read(rows, options, given, notes, text_required, image_options)
+            resumed, started_images = run.resume(), time.monotonic()
             data = run.write(name, image_options, workers, beam)
             totals = run.finish()
         except Stopped as error:
@@ -203,6 +203,7 @@ class _Run:
         given: wordpiece.Tokenizer | None,
         notes: dict[str, Any] | None,
         text_required: bool,
+        image: images.ImageOptions,
     ) -> None:
         """First pass and vocabulary, unless a run before did both."""
         there = spool.read_plan(self.work, options)
@@ -211,7 +212,14 @@ class _Run:
             return
         self.plan = spool.Plan(options)
         self.bar.set_description_str("rows")
-        spool.spool(rows, self.work, self.plan, len(self.label_names), self.bar.update, text_required)
+
+        def record_bytes(row: Row) -> int:
+            try:
+                return len(images.load(row.image, image).data) + len(row.text.encode())
+            except images.ImageError:
+                return 0
+
+        spool.spool(rows, self.work, self.plan, len(self.label_names), record_bytes, self.bar.update, text_required)
         self.rejected = Counter(self.plan.rejected)
         self.require(bool(self.plan.rows["train"]), "no row of the train split is usable, so nothing to learn from")
         self.check()

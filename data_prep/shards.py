@@ -1,6 +1,6 @@
 """Second pass of a build: the images of one shard -> one ArrayRecord file and what was counted in it.
 
-    rows/{split}.jsonl, rows i*512 .. (i+1)*512 -> shards/{split}-{i}.array_record + shards/{split}-{i}.json
+    rows/{split}.jsonl, rows i*n .. (i+1)*n -> shards/{split}-{i}.array_record + shards/{split}-{i}.json
 
 A shard is a function of its rows, whoever makes it: a thread here, a process of Apache Beam, a machine of a cluster.
 Its .json is written last, so a shard that has one is finished and is never made again.
@@ -77,7 +77,7 @@ def plan_shards(work: Path, plan: Plan, **common: Any) -> list[Shard]:
     shards = []
     for split in SPLITS:
         for index, start in enumerate(plan.offsets[split]):
-            rows = min(plan.records_per_shard, plan.rows[split] - index * plan.records_per_shard)
+            rows = min(plan.shard_rows[split], plan.rows[split] - index * plan.shard_rows[split])
             shards.append(Shard(work=str(work), split=split, index=index, start=start, rows=rows, **common))
     return shards
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -26,8 +27,12 @@ from medvill_jax.data import records
 from medvill_jax.data.records import SPLITS
 
 PLAN_FILE = "plan.json"
-# A shard is what a worker makes at a time, what is lost when a build is killed, and one file of the result.
+# A shard is what a worker makes at a time, what is lost when a build is killed, and one file of the result, which every
+# reader keeps open: few of them where there is much, and many small ones where there is little to lose.
 RECORDS_PER_SHARD = 512
+LARGE_BUILD = 16 << 30  # bytes from which on shards go by their size
+SHARD_BYTES = 256 << 20  # at most, give or take what the estimate is off; half of it at least, if the split has as much
+_MEASURED_ROWS = 64
 
 
 @dataclass
@@ -39,7 +44,8 @@ class Plan:
       found: rows read.
       rejected: reason -> rows rejected in this pass.
       rows: split -> rows accepted.
-      offsets: split -> where in its file every shard of `records_per_shard` rows starts.
+      shard_rows: split -> rows of a shard; the last may have fewer.
+      offsets: split -> where in its file every shard starts.
       texts: split -> rows that have a text.
       shared_subjects: subjects with rows in several splits.
       notes: what the reader has to add to the report.
@@ -49,11 +55,11 @@ class Plan:
     found: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     rows: dict[str, int] = field(default_factory=dict)
+    shard_rows: dict[str, int] = field(default_factory=dict)
     offsets: dict[str, list[int]] = field(default_factory=dict)
     texts: dict[str, int] = field(default_factory=dict)
     shared_subjects: int = 0
     notes: dict[str, Any] = field(default_factory=dict)
-    records_per_shard: int = field(default_factory=lambda: RECORDS_PER_SHARD)
 
 
 def read_plan(work: Path, options: dict[str, Any]) -> Plan | None:
@@ -75,10 +81,14 @@ def spool(
     work: Path,
     plan: Plan,
     label_count: int,
+    record_bytes: Callable[[Row], int],
     progress: Callable[[], Any] = lambda: None,
     text_required: bool = True,
 ) -> None:
-    """Reads `rows` once, fills `plan` and writes the row files; whoever calls writes the plan once all is well."""
+    """Reads `rows` once, fills `plan` and writes the row files; whoever calls writes the plan once all is well.
+
+    `record_bytes` tells how large the record of a row will be, 0 if it has none; it is asked about a few.
+    """
     rejected: Counter[str] = Counter()
     seen: set[str] = set()
     first_split: dict[str, str] = {}
@@ -107,14 +117,41 @@ def spool(
             line = rows_lib.to_json(row).encode() + b"\n"
             unsorted[row.split].add(hashers[row.split].hash_key(row.id), len(line))
             files[row.split].write(line)
+    plan.rows = {split: len(unsorted[split].lengths) for split in SPLITS}
+    most = max(plan.rows, key=lambda split: plan.rows[split])
+    size = 0.0
+    if plan.rows[most] > RECORDS_PER_SHARD:
+        sample = _some_rows(work / "rows" / f"{most}.unsorted", unsorted[most])
+        size = float(np.mean([record_bytes(row) for row in sample]))
     for split in SPLITS:
-        plan.rows[split] = len(unsorted[split].lengths)
+        plan.shard_rows[split] = shard_rows(plan.rows[split], size, sum(plan.rows.values()) * size)
         source = work / "rows" / f"{split}.unsorted"
-        plan.offsets[split] = _sort(source, work / "rows" / f"{split}.jsonl", unsorted[split], plan.records_per_shard)
+        plan.offsets[split] = _sort(source, work / "rows" / f"{split}.jsonl", unsorted[split], plan.shard_rows[split])
         source.unlink()
     plan.rejected = dict(rejected)
     plan.texts = texts
     plan.shared_subjects = len(shared)
+
+
+def shard_rows(rows: int, record_bytes: float, build_bytes: float) -> int:
+    """How many of the `rows` of a split go into each of its shards, by the mean size of a record and that of all."""
+    most = max(1, int(SHARD_BYTES / max(record_bytes, 1.0)))
+    if build_bytes < LARGE_BUILD:
+        return min(RECORDS_PER_SHARD, most)
+    shards = max(1, math.ceil(rows / most))
+    return math.ceil(rows / shards) or 1
+
+
+def _some_rows(source: Path, lines: _Unsorted) -> list[Row]:
+    """Rows of an unsorted file, evenly spaced."""
+    starts = np.cumsum(lines.lengths, dtype=np.int64) - np.asarray(lines.lengths)
+    chosen = np.linspace(0, len(starts), min(_MEASURED_ROWS, len(starts)), endpoint=False).astype(int)
+    rows = []
+    with open(source, "rb") as file:
+        for start in starts[chosen].tolist():
+            file.seek(start)
+            rows.append(rows_lib.from_json(file.readline()))
+    return rows
 
 
 class _Unsorted:

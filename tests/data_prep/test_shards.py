@@ -66,9 +66,36 @@ def test_the_order_is_that_of_tfds_and_shards_are_files(tmp_path, monkeypatch):
     hasher = hashing.Hasher("train")
     assert ids == sorted(ids, key=hasher.hash_key)
     for split in report["splits"]:
-        index_of = records.read_index(tmp_path / "parts", split)
         scanned = records._scan(tmp_path / "parts", split)
+        index_of = records.read_index(tmp_path / "parts", split, list(scanned))
         assert all(np.array_equal(index_of[key], scanned[key]) for key in scanned)
+
+
+@pytest.mark.parametrize(("records_of", "kilobytes"), [(1_000_000, 60), (377_110, 90), (40_000, 700), (20_000, 3000)])
+def test_shards_of_large_builds_have_64_to_512_mb(records_of, kilobytes):
+    for share in (0.8, 0.1, 0.012):
+        rows = int(share * records_of)
+        each = spool.shard_rows(rows, 1e3 * kilobytes, 1e3 * kilobytes * records_of)
+        sizes = [min(each, rows - start) * kilobytes / 1e3 for start in range(0, rows, each)]
+        assert max(sizes) <= 512
+        assert min(sizes) >= min(64, rows * kilobytes / 1e3)
+    assert spool.shard_rows(8_000, 6e4, 10_000 * 6e4) == spool.RECORDS_PER_SHARD == 512
+
+
+def test_a_large_build_goes_by_the_size_of_its_shards(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool, "RECORDS_PER_SHARD", 16)
+    monkeypatch.setattr(spool, "SHARD_BYTES", 1 << 17)
+    index = write_index(tmp_path / "in", 700)
+    small = pairs.prepare(index, tmp_path / "small", progress=False)
+    monkeypatch.setattr(spool, "LARGE_BUILD", 1 << 19)
+    large = pairs.prepare(index, tmp_path / "large", progress=False)
+    assert large == small
+    assert same(tmp_path / "small", tmp_path / "large")
+    files = {name: list((tmp_path / name).glob("*-train.array_record-*")) for name in ("small", "large")}
+    assert len(files["small"]) == -(-small["splits"]["train"] // 16)
+    sizes = [file.stat().st_size for file in files["large"]]
+    assert len(sizes) > 4
+    assert all(1 << 15 <= size <= 1 << 18 for size in sizes)
 
 
 def test_a_shard_whose_images_all_fail_is_left_out(tmp_path, monkeypatch):
