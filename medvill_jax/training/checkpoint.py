@@ -1,8 +1,8 @@
 """Checkpoints: training state and data position as one unit, written by Orbax and nothing else.
 
 On disk a state is names -> arrays, however many devices and processes wrote them. A step's folder holds `state` (the
-arrays), `position` (JSON: where the data stream stands) and checksums of their files, and is renamed into place when
-complete, so a half-written one is never picked up and a damaged one is known before it is read.
+arrays), `position` (JSON: where the data stream stands) and what `integrity` says of them, and is renamed into place
+when complete, so a half-written one is never picked up and a damaged one never taken for a good one.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import logging
 import math
 import os
 import socket
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,16 +26,23 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from medvill_jax.paths import in_bucket
-from medvill_jax.training import distributed
+from medvill_jax.training import distributed, integrity
 from medvill_jax.training.policy import path_name
 
 log = logging.getLogger(__name__)
 
-CHECKSUMS_FILE = "checksums.json"
+INTEGRITY_FILE = "integrity.json"
 
 
 class CheckpointError(Exception):
     """A checkpoint does not fit, or cannot be read; the message says what and where."""
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint is not as it was written."""
+
+    def __init__(self, step: int, what: str):
+        super().__init__(f"checkpoint of step {step} cannot be read ({what})")
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,7 @@ class Checkpoints:
         self._in_bucket = in_bucket(directory)
         self._directory = directory = epath.Path(directory if self._in_bucket else Path(directory).absolute())
         self._damaged: set[int] = set()
+        self._numbers: dict[str, int] = {}  # of the arrays that are being saved
         policy = preservation_policy.AnyPreservationPolicy(
             [
                 preservation_policy.LatestN(keep.last),
@@ -115,7 +122,7 @@ class Checkpoints:
         )
         self._manager = _Manager(
             directory,
-            item_handlers={"state": ocp.StandardCheckpointHandler(), "position": ocp.JsonCheckpointHandler()},
+            item_handlers={"state": ocp.PyTreeCheckpointHandler(), "position": ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policy,
                 best_fn=keep.order,  # without it Orbax writes no metrics to disk
@@ -142,11 +149,12 @@ class Checkpoints:
             if metrics and not self.metrics(step):
                 self._add_metrics(step, metrics)
             return
+        self._numbers = integrity.of_arrays(state)
         with self._explained():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(_names_to_arrays(state)), position=ocp.args.JsonSave(position)
+                    state=ocp.args.PyTreeSave(_names_to_arrays(state)), position=ocp.args.JsonSave(position)
                 ),
                 metrics=metrics,
                 force=True,
@@ -186,17 +194,13 @@ class Checkpoints:
         while True:
             step, damage = _as_first_sees("newest checkpoint", functools.partial(self._look, before))
             for damaged, what in damage:
-                self._warn(damaged, what)
+                self._pass_over(damaged, DamagedError(damaged, what))
             if step is None:
                 break
             try:
                 return self.restore(step, abstract)
-            except CheckpointError:
-                raise
-            except Exception as error:  # Orbax has no type for "damaged"
-                if distributed.is_running():
-                    raise
-                self._warn(step, str(error).partition("[")[0][:200])
+            except DamagedError as error:
+                self._pass_over(step, error)
                 before = step
         if self.steps():
             raise CheckpointError(f"no checkpoint under {self._directory} can be read; move the folder away to restart")
@@ -223,19 +227,48 @@ class Checkpoints:
             distributed.on_first("late figures", write)
             self._manager.reload()
 
-    def _warn(self, step: int, what: str) -> None:
+    def _pass_over(self, step: int, error: DamagedError) -> None:
         self._damaged.add(step)
-        log.warning("checkpoint of step %d cannot be read (%s); trying the one before", step, what)
+        log.warning("%s; trying the one before", error)
 
-    def restore(self, step: int, abstract: Any) -> tuple[Any, dict[str, int]]:
+    def restore(self, step: int, abstract: Any, parts: Sequence[str] = ()) -> tuple[Any, dict[str, int]]:
         """The state and data position of one step, placed as `abstract` says.
+
+        Args:
+            step: of a complete checkpoint.
+            abstract: the whole state's structure, of `jax.ShapeDtypeStruct` with shardings.
+            parts: the state's entries to read and return, e.g. "params"; all by default.
 
         Raises:
             CheckpointError: names that are missing, extra or of another shape or dtype: all of them at once; or this
                 process does not see a step that process 0 sees.
+            DamagedError: it cannot be read, or is not as it was written.
         """
         if distributed.is_running() and not distributed.appears(functools.partial(self._sees, step)):
             raise CheckpointError(f"{socket.gethostname()} does not see step {step} under {self._directory}")
+        wanted = {name: abstract[name] for name in parts or abstract}
+        recorded = _as_first_sees("integrity", lambda: self._recorded(step))
+        if recorded is None:
+            raise DamagedError(step, f"its {INTEGRITY_FILE} is unreadable")
+        failure, restored, position = None, {}, {}
+        try:
+            self._check_fit(step, abstract)
+            restored, position = self._read(self._directory / f"{step:08d}", _names_to_arrays(wanted))
+        except CheckpointError:
+            raise
+        except Exception as error:  # Orbax has no type for "damaged"
+            failure = str(error).partition("[")[0][:200] or type(error).__name__
+        if distributed.any_of(failure is not None):
+            raise DamagedError(step, failure or "by another process")
+        arrays = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(restored)}
+        state = jax.tree_util.tree_map_with_path(lambda path, _: arrays[path_name(path)], wanted)
+        numbers = recorded.get("arrays", {})
+        for name, number in integrity.of_arrays(state).items():
+            if numbers.get(name, number) != number:
+                raise DamagedError(step, f"{name} is not as it was written")
+        return state, position
+
+    def _check_fit(self, step: int, abstract: Any) -> None:
         metadata = self._manager.item_metadata(step)
         if metadata["state"] is None:
             raise ValueError(f"the description of step {step} is unreadable")
@@ -255,15 +288,16 @@ class Checkpoints:
                 f"checkpoint of step {step} under {self._directory} does not fit this model:\n  "
                 + "\n  ".join(problems)
             )
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(_names_to_arrays(abstract)), position=ocp.args.JsonRestore()
+
+    def _read(self, folder: epath.Path, named: Any) -> tuple[Any, dict[str, int]]:
+        """Not through the manager: it waits for all processes, and one that fails would leave the others waiting."""
+        state = ocp.PyTreeCheckpointHandler().restore(
+            folder / "state",
+            args=ocp.args.PyTreeRestore(
+                named, restore_args=ocp.checkpoint_utils.construct_restore_args(named), partial_restore=True
             ),
         )
-        arrays = {path_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(restored["state"])[0]}
-        state = jax.tree_util.tree_map_with_path(lambda path, _: arrays[path_name(path)], abstract)
-        return state, restored["position"]
+        return state, ocp.JsonCheckpointHandler().restore(folder / "position")
 
     def close(self) -> None:
         """Releases the writer threads."""
@@ -288,11 +322,18 @@ class Checkpoints:
         if jax.process_index() == 0:
             for folder in self._directory.iterdir():
                 if folder.is_dir() and not ocp.utils.is_checkpoint_finalized(folder):
-                    (folder / CHECKSUMS_FILE).write_text(json.dumps(_checksums(folder, self._measure), indent=1) + "\n")
+                    files = integrity.of_files(folder, in_bucket=self._in_bucket)
+                    numbers = {"arrays": self._numbers, "files": files}
+                    (folder / INTEGRITY_FILE).write_text(json.dumps(numbers, indent=1) + "\n")
 
-    def _measure(self, path: epath.Path) -> int:
-        # Buckets keep checksums of their objects themselves, but an object may be gone.
-        return path.stat().length if self._in_bucket else _crc32(path)
+    def _recorded(self, step: int) -> dict[str, dict[str, int]] | None:
+        """What was written of a step's integrity, empty if nothing was; None where that is unreadable."""
+        try:
+            return json.loads((self._directory / f"{step:08d}" / INTEGRITY_FILE).read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError):
+            return None
 
     def _look(self, before: int | None) -> tuple[int | None, list[tuple[int, str]]]:
         """The newest step, or the newest before one, whose files are as written, and `(step, what)` of damaged ones."""
@@ -300,51 +341,21 @@ class Checkpoints:
         for step in reversed(self.steps()):
             if before is not None and step >= before:
                 continue
-            what = self._damage(self._directory / f"{step:08d}")
+            what = self._damage(step)
             if what is None:
                 return step, damage
             damage.append((step, what))
         return None, damage
 
-    def _damage(self, folder: epath.Path) -> str | None:
+    def _damage(self, step: int) -> str | None:
         """What is wrong with a step's files; None if nothing is known to be."""
-        try:
-            expected = json.loads((folder / CHECKSUMS_FILE).read_text())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError):
-            return f"its {CHECKSUMS_FILE} is unreadable"
-        for name, value in expected.items():
-            path = folder / name
-            if not path.is_file():
-                return f"{name} is missing"
-            if self._measure(path) != value:
-                return f"{name} is not as it was written"
-        return None
+        recorded = self._recorded(step)
+        if recorded is None:
+            return f"its {INTEGRITY_FILE} is unreadable"
+        folder = self._directory / f"{step:08d}"
+        return integrity.damaged_file(folder, recorded.get("files", {}), in_bucket=self._in_bucket)
 
 
 def _as_first_sees(what: str, look: Callable[[], Any]) -> Any:
     """What process 0 finds, JSON-like: what each process finds might differ, and Orbax works with all or with none."""
     return json.loads(distributed.on_first(what, lambda: json.dumps(look())))
-
-
-def _checksums(folder: epath.Path, measure: Callable[[epath.Path], int]) -> dict[str, int]:
-    """A number for every file of every item in a step's folder."""
-
-    def files(of: epath.Path) -> Iterator[epath.Path]:
-        for path in sorted(of.iterdir()):
-            if path.is_dir():
-                yield from files(path)
-            else:
-                yield path
-
-    items = [item for item in folder.iterdir() if item.is_dir()]
-    return {path.relative_to(folder).as_posix(): measure(path) for item in sorted(items) for path in files(item)}
-
-
-def _crc32(path: epath.Path) -> int:
-    value = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            value = zlib.crc32(block, value)
-    return value

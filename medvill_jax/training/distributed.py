@@ -263,6 +263,11 @@ def from_first(array: np.ndarray) -> np.ndarray:
     return array if _session is None else np.array(multihost_utils.broadcast_one_to_all(array))
 
 
+def any_of(here: bool) -> bool:
+    """Whether something is so in any process; all call this together."""
+    return here if _session is None else bool(np.any(multihost_utils.process_allgather(np.array(here))))
+
+
 def appears(there: Callable[[], bool], seconds: float = SHARED_SECONDS) -> bool:
     """Whether what another host has written shows on this one, within some seconds."""
     deadline = time.monotonic() + seconds

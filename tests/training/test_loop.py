@@ -31,7 +31,9 @@ def run(
         steps=len(losses), batch_size=2, **{"log_every": 1, "eval_every": 2, "checkpoint_every": 2, **cadence}
     )
     checkpoints = Checkpoints(tmp_path / "checkpoints", Keep(last=10))
-    state, _ = checkpoints.restore_newest({"step": jax.ShapeDtypeStruct((), jnp.int32)}) or ({"step": jnp.int32(0)}, 0)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = {"step": jax.ShapeDtypeStruct((), jnp.int32, sharding=here)}
+    state, _ = checkpoints.restore_newest(abstract) or ({"step": jnp.int32(0)}, 0)
     batches = iter([jnp.float32(loss) for loss in losses[int(state["step"]) :]])
     try:
         _, figures, complete = train(state, step, batches, evaluate, checkpoints, config, tmp_path)
