@@ -203,10 +203,13 @@ class Trainer:
         return state | jax.tree.map(jax.device_put, loaded, {name: self.shardings[name] for name in loaded})
 
     def best_state(self) -> tuple[int, Tree, dict[str, float]]:
-        """The step, the state and the held-out figures of the best checkpoint in the workdir.
+        """The step, the parameters and statistics, and the held-out figures of the best checkpoint in the workdir.
+
+        The optimizer's moments, twice the parameters, are not read.
 
         Raises:
             WorkdirError: there is none.
+            CheckpointError: it does not fit, or is damaged.
         """
         directory = self._directory
         if not directory.is_dir():
@@ -216,6 +219,7 @@ class Trainer:
             best = checkpoints.best_step()
             if best is None:
                 raise WorkdirError(f"no complete checkpoint under {directory}; train there first")
-            return best, checkpoints.restore(best, self.abstract_state)[0], checkpoints.metrics(best)
+            state, _ = checkpoints.restore(best, self.abstract_state, parts=("params", "stats"))
+            return best, state, checkpoints.metrics(best)
         finally:
             checkpoints.close()
