@@ -1,4 +1,4 @@
-"""Whether a checkpoint is as it was written: a number for each array, made where the array lives, and one for each file.
+"""Whether a checkpoint is as it was written: a number for each array, made where it lives, and one for each file.
 
 The numbers of arrays are the same however arrays are split over devices and processes, so a save reads nothing back
 and a restore checks what has arrived, on any mesh. Files are looked at before anything is restored.

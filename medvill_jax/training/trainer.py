@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from medvill_jax.batch import Batch, BatchSpec
-from medvill_jax.training import loop, sharding, step, stopping, topology
+from medvill_jax.training import integrity, loop, sharding, step, stopping, topology
 from medvill_jax.training import workdir as workdirs
 from medvill_jax.training.checkpoint import Checkpoints, Keep
 from medvill_jax.training.optimizer import OptimizerConfig, adamw
-from medvill_jax.training.policy import Tree, path_name, tree_names
+from medvill_jax.training.policy import Tree, tree_names
 from medvill_jax.training.workdir import WorkdirError
 
 log = logging.getLogger(__name__)
@@ -185,13 +185,9 @@ class Trainer:
         return self._config.loop.evaluates(self._config.loop.steps)
 
     def checksum(self, state: Tree) -> str:
-        """A number for the parameters and statistics of a state; all processes must ask together."""
-        digest = hashlib.blake2b(digest_size=16)
-        for part in ("params", "stats"):
-            for path, leaf in jax.tree_util.tree_leaves_with_path(self.to_host(state[part])):
-                digest.update(f"{part}/{path_name(path)} {leaf.dtype} {leaf.shape} ".encode())
-                digest.update(np.asarray(leaf).tobytes())
-        return digest.hexdigest()
+        """Tells the parameters and statistics of a state from others; all processes must ask together."""
+        numbers = integrity.of_arrays({part: state[part] for part in ("params", "stats")})
+        return hashlib.blake2b(json.dumps(numbers, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def initial_state(self) -> Tree:
         """The state that a fresh run starts from."""

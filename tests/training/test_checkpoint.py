@@ -178,7 +178,7 @@ def test_one_step_that_is_damaged_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DamagedError, match=r"step 1 cannot be read \(params/layer/0/kernel is not as it was written\)"):
         checkpoints.restore(1, abstract(STATE))
     record.write_text("{")
-    with pytest.raises(DamagedError, match="its integrity.json is unreadable"):
+    with pytest.raises(DamagedError, match=r"its integrity\.json is unreadable"):
         checkpoints.restore(1, abstract(STATE))
     checkpoints.close()
 
