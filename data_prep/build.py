@@ -176,13 +176,17 @@ def summary(report: dict[str, Any], out: Path) -> str:
     return "\n".join(lines)
 
 
-def file_fingerprint(paths: Iterable[Path]) -> str:
-    """SHA-256 over the names and contents of files: what tells one source from another."""
+def file_fingerprint(paths: Iterable[Path], most: int = sys.maxsize) -> str:
+    """SHA-256 over the names and contents of files: what tells one source from another.
+
+    What is no file, or has more than `most` bytes, is not read: its name stands for it.
+    """
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(path.name.encode() + b"\0")
-        with open(path, "rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(os.fsencode(path.name) + b"\0")
+        if path.is_file() and path.stat().st_size <= most:
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 

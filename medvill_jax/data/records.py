@@ -309,7 +309,7 @@ def hashed(kind: str) -> dict[str, tuple[str, str]]:
 def _scan(data_dir: Place, split: str) -> dict[str, np.ndarray]:
     source = open_split(data_dir, split)
     columns = hashed(kind(data_dir))
-    index = {name: np.empty(len(source), np.uint64) for name in columns}  # [n]
+    index: dict[str, np.ndarray] = {name: np.empty(len(source), np.uint64) for name in columns}  # [n]
     index["labels"] = np.empty((len(source), len(label_names(data_dir))), np.int8)  # [n, C]
     for i in range(len(source)):
         record = source[i]

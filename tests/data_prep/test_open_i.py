@@ -172,19 +172,22 @@ def test_no_encoding_hides_a_doctype(tmp_path, doctype, encoding):
 
 
 def test_what_is_no_report_file_is_not_read(tmp_path):
-    source = as_xml(tmp_path / "in", 4)
+    source = as_xml(tmp_path / "in", 5)
     folder = source / "ecgen-radiology"
+    (folder / "5.xml").unlink()
+    (folder / "5.xml").mkdir()
     with open(folder / "1.xml", "r+b") as file:
         file.truncate(200 << 20)
     (folder / "2.xml").unlink()
-    os.symlink("/dev/null", folder / "2.xml")
-    (folder / "3.xml").write_text('<?xml version="1.0" encoding="nonsense"?><eCitation/>')
+    os.mkfifo(folder / "2.xml")
+    (folder / "3.xml").rename(folder / os.fsdecode(b"3\xff.xml"))
+    (folder / os.fsdecode(b"3\xff.xml")).write_text('<?xml version="1.0" encoding="nonsense"?><eCitation/>')
     tracemalloc.start()
     report = open_i.prepare(source, tmp_path / "out", max_rejected=1, **COMMON)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert report["rejected"] == {"oversized_report": 1, "unreadable_report": 2}
-    assert report["found"] == report["kept"] + sum(report["rejected"].values()) == 4
+    assert report["rejected"] == {"oversized_report": 1, "unreadable_report": 3}
+    assert report["found"] == report["kept"] + sum(report["rejected"].values()) == 5
     assert most < 100 << 20
     listed = (tmp_path / "out" / records.REJECTED_FILE).read_text()
     assert f"1.xml: {200 << 20} bytes, more than the {1 << 20} of the largest sound one" in listed
