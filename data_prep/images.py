@@ -69,7 +69,7 @@ class Encoded:
 def load(path: Path, options: ImageOptions) -> Encoded:
     """The image or DICOM file at `path` as a grayscale JPEG.
 
-    Raises `ImageError` ("missing_image", "unreadable_image" or "oversized_image").
+    Raises `ImageError` ("missing_image", "inaccessible_file", "unreadable_image" or "oversized_image").
     """
     try:
         data = read_bytes(path, MAX_BYTES)
@@ -77,9 +77,10 @@ def load(path: Path, options: ImageOptions) -> Encoded:
         raise ImageError("oversized_image", f"{path}: {error}") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ImageError("missing_image", f"no file at {path}") from error
-    except (OSError, ValueError) as error:
-        detail = getattr(error, "strerror", None) or type(error).__name__
-        raise ImageError("unreadable_image", f"{path}: {detail}") from error
+    except OSError as error:
+        raise ImageError("inaccessible_file", f"{path}: {error.strerror or type(error).__name__}") from error
+    except ValueError as error:
+        raise ImageError("unreadable_image", f"{path}: {type(error).__name__}") from error
     try:
         return encode(data, options)
     except ImageError as error:

@@ -169,7 +169,7 @@ def _from_xml(files: Sequence[Path], projections: dict[str, str]) -> Iterator[Re
         except TooLargeError as error:
             yield Rejection(path.stem, "oversized_report", f"{path}: {error}")
         except OSError as error:
-            yield Rejection(path.stem, "unreadable_report", f"{path}: {error.strerror or type(error).__name__}")
+            yield Rejection(path.stem, "inaccessible_file", f"{path}: {error.strerror or type(error).__name__}")
         except (ElementTree.ParseError, LookupError, ValueError) as error:
             yield Rejection(path.stem, "unreadable_report", f"{path}: {error}")
 

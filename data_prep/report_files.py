@@ -69,7 +69,7 @@ class FolderReports:
         except FileNotFoundError as error:
             raise ReportError("missing_report", f"no file at {path}") from error
         except OSError as error:
-            raise ReportError("unreadable_report", f"{path}: {error.strerror or type(error).__name__}") from error
+            raise ReportError("inaccessible_file", f"{path}: {error.strerror or type(error).__name__}") from error
 
 
 class ZipReports:
@@ -97,9 +97,10 @@ class ZipReports:
         try:
             with self._file.open(info) as file:
                 data = file.read(LARGEST + 1)
-        except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError, EOFError) as error:
-            detail = getattr(error, "strerror", None) or type(error).__name__
-            raise ReportError("unreadable_report", f"{where}: {detail}") from error
+        except OSError as error:
+            raise ReportError("inaccessible_file", f"{where}: {error.strerror or type(error).__name__}") from error
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+            raise ReportError("unreadable_report", f"{where}: {type(error).__name__}") from error
         if len(data) > LARGEST:
             raise ReportError("oversized_report", f"{where} has more than {LARGEST} bytes")
         return _text(data, where)

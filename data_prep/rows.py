@@ -16,6 +16,7 @@ HINTS = {
     "missing_image": "the image file is not there: is the copy complete?",
     "unreadable_image": "the image file is damaged or no image: copy it again",
     "oversized_image": "more pixels or bytes than a radiograph has: a decompression bomb, or no radiograph",
+    "inaccessible_file": "the system could not read the file; the detail says why: permissions, the disk, the network",
     "missing_report": "the report file is not there: is the copy complete?",
     "unreadable_report": "the report file is damaged or no report: copy it again",
     "oversized_report": "more bytes than any report has",
