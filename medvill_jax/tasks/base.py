@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import itertools
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -275,19 +276,25 @@ class Task(abc.ABC):
             pairing: what faces what, for `examples.example`.
         """
         config = self.config
+        size = config.eval.batch_size or config.batch_size
         batches = loader.eval_batches(
             examples,
-            batch_size=config.eval.batch_size or config.batch_size,
+            batch_size=size,
             max_examples=max_examples,
             workers=setup.workers(config.data),
             **pairing,
         )
-        found = [
-            jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), compute(state["params"], state["stats"], b))
-            for b in loader.to_device(batches, self.trainer.batch_sharding)
-        ]
-        count = len(loader.evenly(len(examples), max_examples))
-        return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *found)
+        count, whole = len(loader.evenly(len(examples), max_examples)), None
+        batches = loader.to_device(batches, self.trainer.batch_sharding)
+        for start, batch in zip(itertools.count(0, size), batches, strict=False):
+            given = compute(state["params"], state["stats"], batch)
+            given = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), given)
+            if whole is None:
+                whole = jax.tree.map(lambda leaf: np.empty((count, *leaf.shape[1:]), leaf.dtype), given)
+            # Copied at once, so that devices keep nothing of what they have given.
+            for rows, some in zip(jax.tree.leaves(whole), jax.tree.leaves(given), strict=True):
+                rows[start : start + size] = some[: count - start]
+        return whole
 
     def shuffled_batches(self, examples: loader.Examples, start_step: int) -> Iterator[HostBatch]:
         """This host's rows of the training batches, from a step on: every epoch all examples, in a new order."""

@@ -94,12 +94,15 @@ def fill(
 ) -> int:
     """Computes the wanted scores that are still missing.
 
+    Films stay on the host and go to the devices once each, as many at a time as there are pairs in a batch; so devices
+    hold no more for a large pool than for a small one.
+
     Args:
         scores: filled in place.
         wanted: bool `[images, texts]`.
         match: `(params, stats, sides, text_ids, text_lens, image_index, text_index) -> [P]`, see `pair_scores`; jitted.
         state: parameters and statistics.
-        sides: of all images, `[images, ...]`.
+        sides: numpy, of all images, `[images, ...]`.
         text_ids, text_lens: of all texts, `[texts, T+1]` and `[texts]`.
         batch_size: pairs at a time, a multiple of the devices.
         batch_sharding, replicated: where things go.
@@ -107,25 +110,30 @@ def fill(
     Returns:
         How many pairs were computed.
     """
-    left = np.flatnonzero(wanted & np.isnan(scores.array))
-    shared = jax.device_put((sides, text_ids, text_lens), replicated)
+    images = len(sides)
+    at_once = min(batch_size, images)
+    text = [loader.from_whole(part, replicated) for part in (text_ids, text_lens)]
+    total = int(np.count_nonzero(wanted & np.isnan(scores.array)))
     since = 0
-    with tqdm(total=len(left), unit="pair", disable=not sys.stderr.isatty() or jax.process_index() != 0) as progress:
-        for start in range(0, len(left), batch_size):
-            some = left[start : start + batch_size]
-            filled = np.resize(some, batch_size)
-            index = [part.astype(np.int32) for part in np.divmod(filled, scores.array.shape[1])]
-            index = [loader.from_whole(part, batch_sharding) for part in index]
-            found = match(state["params"], state["stats"], *shared, *index)
-            values = np.asarray(found.addressable_data(0))[: len(some)]
-            scores.array.reshape(-1)[some] = values
-            progress.update(len(some))
-            since += len(some)
-            if since >= FLUSH_PAIRS:
-                scores.flush()
-                since = 0
+    with tqdm(total=total, unit="pair", disable=not sys.stderr.isatty() or jax.process_index() != 0) as progress:
+        for start in range(0, images, at_once):
+            first = min(start, images - at_once)  # as many films every time, or else it would be compiled again
+            rows = slice(first, first + at_once)
+            left = np.argwhere(wanted[rows] & np.isnan(scores.array[rows])).astype(np.int32)  # [pairs, 2]
+            block = loader.from_whole(sides[rows], replicated) if len(left) else None
+            for place in range(0, len(left), batch_size):
+                some = left[place : place + batch_size]
+                filled = np.resize(some, (batch_size, 2))
+                index = [loader.from_whole(part, batch_sharding) for part in filled.T]
+                found = match(state["params"], state["stats"], block, *text, *index)
+                scores.array[first + some[:, 0], some[:, 1]] = np.asarray(found.addressable_data(0))[: len(some)]
+                progress.update(len(some))
+                since += len(some)
+                if since >= FLUSH_PAIRS:
+                    scores.flush()
+                    since = 0
     scores.flush()
-    return len(left)
+    return total
 
 
 def pair_scores(
