@@ -32,7 +32,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.labels = ConfigDict()
     config.labels.uncertain = "ignore"  # an uncertain label is masked out; positive, negative, soft (a target of 0.5)
     config.labels.absent = "negative"  # a finding that is not mentioned; ignore masks it out
-    config.labels.positive_weight = "none"  # balanced: positives weigh as much as the negatives of their class
+    config.labels.positive_weight = "none"  # balanced: a class's positive term weighs as much as its negative one
 
     config.checkpoint.metric = "eval/auroc_macro"
     config.checkpoint.higher_is_better = True

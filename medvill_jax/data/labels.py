@@ -44,7 +44,7 @@ def targets(labels: np.ndarray, *, uncertain: str, absent: str) -> tuple[np.ndar
 
 
 def positive_weights(targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Negatives per positive of each class, float32 `[C]`, by which its positives weigh more (SPEC section 5).
+    """Negatives per positive of each class, float32 `[C]`, by which their term weighs more (SPEC section 5).
 
     1 for a class that has no positive or no negative. Arguments as `targets` returns them.
     """

@@ -5,7 +5,7 @@ The model reads the image alone (`config.inputs=image`), or image and report und
 say how well it copies, not how well it looks.
 
 The loss is binary cross entropy, averaged over the labels that count: `config.labels` says what uncertain and
-unmentioned ones are. Held-out figures while training, `eval/...`: `loss`, and AUROC, AUPRC, F1 and calibration error
+unmentioned ones are, and what its positive term weighs. Held-out figures while training, `eval/...`: `loss`, and AUROC, AUPRC, F1 and calibration error
 (`metrics.classification`), every example exactly once. F1 is at thresholds that maximise it on the validation split;
 they go into the export.
 
@@ -234,10 +234,9 @@ class Task(base.Task):
     def _train_sums(self, params: Tree, stats: Tree, batch: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
         module = self.model.bind(params, stats)
         logits = self._class_logits(module, batch, key=key, train=True)
-        losses = binary_cross_entropy(logits, batch["targets"])  # [B, C]
+        losses = binary_cross_entropy(logits, batch["targets"], self._positive_weights)  # [B, C]
         weights = batch["target_weights"] * batch["weights"][:, None]
-        by_class = jnp.where(batch["targets"] > 0, self._positive_weights, 1.0)
-        return {"label_loss": jnp.sum(losses * weights * by_class)}, self.model.stats_of(module)
+        return {"label_loss": jnp.sum(losses * weights)}, self.model.stats_of(module)
 
     def _eval_logits(self, params: Tree, stats: Tree, batch: Batch) -> jax.Array:
         return self._class_logits(self.model.bind(params, stats), batch)

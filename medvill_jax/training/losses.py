@@ -24,10 +24,15 @@ def cross_entropy_sum(logits: jax.Array, labels: jax.Array, weights: jax.Array) 
     return jnp.sum((jax.nn.logsumexp(logits, axis=-1) - chosen) * weights)
 
 
-def binary_cross_entropy(logits: Any, targets: Any) -> Any:
-    """Binary cross entropies in nats of logits against targets in 0..1: `[...]`, arrays of JAX or numpy alike."""
+def binary_cross_entropy(logits: Any, targets: Any, positive_weight: Any = 1.0) -> Any:
+    """Binary cross entropies in nats of logits against targets in 0..1: `[...]`, arrays of JAX or numpy alike.
+
+    `positive_weight`, which broadcasts, is that of the positive term alone: w t (-log p) + (1 - t) (-log(1 - p)).
+    """
     xp = jnp if isinstance(logits, jax.Array) else np
-    return xp.maximum(logits, 0.0) - logits * targets + xp.log1p(xp.exp(-xp.abs(logits)))
+    tail = xp.log1p(xp.exp(-xp.abs(logits)))
+    positive, negative = xp.maximum(-logits, 0.0) + tail, xp.maximum(logits, 0.0) + tail
+    return positive_weight * targets * positive + (1.0 - targets) * negative
 
 
 def correct_sum(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:

@@ -4,6 +4,8 @@ import json
 import logging
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -48,6 +50,23 @@ def test_it_trains_scores_and_exports(tiny_classify_config: ConfigDict, tmp_path
     assert {"checkpoint", "records"} <= made_with.keys()
     assert (tmp_path / "reliability.png").read_bytes().startswith(b"\x89PNG")
     assert any("AUROC" in line or "auroc_macro" in line for line in task.closing_lines(figures))
+
+
+def test_balanced_weights_are_those_of_the_positive_term(
+    tiny_classify_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_classify_config.labels.positive_weight, tiny_classify_config.labels.uncertain = "balanced", "soft"
+    task = Task(tiny_classify_config, tmp_path)
+    task._positive_weights = np.linspace(0.5, 7, 14, dtype=np.float32)
+    logits = np.random.default_rng(0).normal(size=(3, 14)).astype(np.float32)
+    monkeypatch.setattr(task, "_class_logits", lambda *_, **options: jnp.asarray(logits))
+    targets = np.repeat([[0.0], [0.5], [1.0]], 14, axis=1).astype(np.float32)
+    state = task.trainer.initial_state()
+    batch = {"targets": jnp.asarray(targets), "target_weights": jnp.ones((3, 14)), "weights": jnp.ones(3)}
+    sums, _ = task._train_sums(state["params"], state["stats"], batch, jax.random.key(0))
+    p = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    expected = task._positive_weights * targets * -np.log(p) + (1 - targets) * -np.log(1 - p)
+    assert float(sums["label_loss"]) == pytest.approx(expected.sum(), rel=1e-5)
 
 
 def test_an_export_classifies_as_the_run_did(tiny_classify_config: ConfigDict, tmp_path: Path) -> None:

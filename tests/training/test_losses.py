@@ -33,6 +33,23 @@ def test_binary_cross_entropy_equals_torch(array: Callable) -> None:
     np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_a_positive_weight_is_that_of_the_positive_term(array: Callable) -> None:
+    logits = np.array([-30.0, -2.0, 0.0, 0.7, 30.0], np.float32)[:, None]
+    logits, targets = np.broadcast_arrays(logits, np.array([0.0, 0.5, 1.0], np.float32))
+    weights = np.array([3.0, 4.0, 0.5], np.float32)
+    theirs = functional.binary_cross_entropy_with_logits(
+        torch.from_numpy(logits.copy()),
+        torch.from_numpy(targets.copy()),
+        reduction="none",
+        pos_weight=torch.from_numpy(weights),
+    )
+    ours = binary_cross_entropy(array(logits), array(targets), weights)
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-5, atol=1e-7)
+    # At a logit of 0 either term is log 2, so a target of one half with weight 4 costs (4 + 1) / 2 of it.
+    assert ours[2, 1] == pytest.approx(2.5 * np.log(2), rel=1e-6)
+
+
 def test_right_answers_count_their_weights() -> None:
     logits = jnp.array([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
     assert float(correct_sum(logits, jnp.array([1, 0, 0, 0]), jnp.array([0.5, 1.0, 1.0, 0.0]))) == 1.5
