@@ -1,11 +1,12 @@
 """The file of generated reports: one row per example, written as it is generated, read by everything that scores.
 
     {"id": "s1", "reference": "Small left effusion.", "hypothesis": "left pleural effusion .", "log_prob": -4.2,
-     "reference_labels": {"Pleural Effusion": 1}, "hypothesis_labels": {"Pleural Effusion": 1}}
+     "reference_labels": {"Pleural Effusion": 1}, "hypothesis_labels": {"Pleural Effusion": 1}, "subject": 0}
 
-`log_prob` is the sum of the natural log-probabilities of the hypothesis' tokens, the closing [SEP] counted. Labels are
-1 positive, 0 negative, -1 uncertain; a finding that is not named, or null, is not mentioned. All but the first three
-keys may be null or missing; further keys are left alone.
+`subject` is a whole number that examples of one patient share, and no patient's identifier; intervals resample subjects
+where every row has one. `log_prob` is the sum of the natural log-probabilities of the hypothesis' tokens, the closing
+[SEP] counted. Labels are 1 positive, 0 negative, -1 uncertain; a finding that is not named, or null, is not mentioned.
+All but the first three keys may be null or missing; further keys are left alone.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Prediction:
     log_prob: float | None = None
     reference_labels: tuple[int, ...] | None = None
     hypothesis_labels: tuple[int, ...] | None = None
+    subject: int | None = None
 
 
 def read(path: str | Path) -> list[Prediction]:
@@ -103,6 +105,7 @@ class Writer:
             "log_prob": None if row.log_prob is None else float(row.log_prob),
             "reference_labels": _named(row.reference_labels, row.id),
             "hypothesis_labels": _named(row.hypothesis_labels, row.id),
+            "subject": row.subject,
         }
         try:
             self._file.write(json.dumps(fields).encode() + b"\n")
@@ -180,6 +183,9 @@ def _row(line: bytes) -> Prediction:
     log_prob = row.get("log_prob")
     if log_prob is not None and (not _is_number(log_prob) or not math.isfinite(log_prob)):
         raise PredictionError("log_prob must be a finite number or null")
+    subject = row.get("subject")
+    if subject is not None and (not isinstance(subject, int) or isinstance(subject, bool)):
+        raise PredictionError("subject must be a whole number or null")
     return Prediction(
         id=str(identifier),
         reference=row["reference"],
@@ -187,6 +193,7 @@ def _row(line: bytes) -> Prediction:
         log_prob=None if log_prob is None else float(log_prob),
         reference_labels=_labels(row, "reference_labels"),
         hypothesis_labels=_labels(row, "hypothesis_labels"),
+        subject=subject,
     )
 
 

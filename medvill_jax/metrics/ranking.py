@@ -63,6 +63,7 @@ def ranking(
     relevant: np.ndarray,
     *,
     ks: Sequence[int] = KS,
+    clusters: bootstrap.Clusters = None,
     resamples: int = bootstrap.RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Value]:
@@ -79,22 +80,25 @@ def ranking(
       scores: `[Q, C]`, higher is better.
       relevant: bool `[Q, C]`.
       ks: the values of K.
-      resamples: of the queries, for the intervals; 0 leaves them out.
+      clusters: an identifier for each query, of the patient that it is of; intervals resample these, or queries for
+        None. The pool of candidates stays as it is.
+      resamples: for the intervals; 0 leaves them out.
       seed: of the resamples.
 
     Returns:
       `queries`, `queries_without_relevant` (which are in `queries`, but in no mean), and the figures above, in [0, 1],
-      each with `NAME_ci95`: [low, high]. NaN if no query has a relevant candidate.
+      each with `NAME_ci95`: [low, high], and what these resample (`bootstrap.resampled`). NaN if no query has a
+      relevant candidate.
 
     Raises:
-      ValueError: no query or candidate, shapes that differ, scores that are NaN, or a K below 1.
+      ValueError: no query or candidate, shapes or lengths that differ, scores that are NaN, or a K below 1.
     """
     ks, ranks, relevant = _ks(ks), mean_ranks(scores), _relevant(relevant)
     count = len(ranks)
     if ranks.shape != relevant.shape:
         raise ValueError(f"scores of shape {list(ranks.shape)}, but relevant of {list(relevant.shape)}")
     some = relevant.any(1)
-    ranks, relevant = ranks[some], relevant[some]
+    ranks, relevant, of = ranks[some], relevant[some], bootstrap.numbered(clusters, count)[some]
     each = {"mrr": 1 / np.where(relevant, ranks, np.inf).min(1)}
     for k in ks:
         size = min(k, ranks.shape[1])
@@ -106,7 +110,7 @@ def ranking(
     return {
         "queries": float(count),
         "queries_without_relevant": float(count - len(ranks)),
-        **_means({name: each[name] for name in _names(ks)}, resamples, seed),
+        **_means({name: each[name] for name in _names(ks)}, of, resamples, seed),
     }
 
 
@@ -115,6 +119,7 @@ def exact_pair(
     own: np.ndarray,
     *,
     ks: Sequence[int] = KS,
+    clusters: bootstrap.Clusters = None,
     resamples: int = bootstrap.RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Value]:
@@ -123,11 +128,11 @@ def exact_pair(
     Args:
       scores: `[Q, C]`, higher is better.
       own: int `[Q]`, the column of each query's own candidate.
-      ks, resamples, seed: as in `ranking`.
+      ks, clusters, resamples, seed: as in `ranking`.
 
     Returns:
       `exact/mrr`, `exact/recall_at_K` (own candidate in the top K) and `exact/median_rank` (from 1), each with
-      `NAME_ci95`.
+      `NAME_ci95`; what these resample, as `exact/resampled_...`.
 
     Raises:
       ValueError: as in `ranking`; an own candidate outside the pool.
@@ -135,11 +140,12 @@ def exact_pair(
     ks, ranks = _ks(ks), mean_ranks(scores)
     rank = np.take_along_axis(ranks, _own(own, ranks.shape)[:, None], 1)[:, 0]
     each = {"exact/mrr": 1 / rank} | {f"exact/recall_at_{k}": rank <= min(k, ranks.shape[1]) for k in ks}
-    figures = _means(each, resamples, seed)
+    of = bootstrap.numbered(clusters, len(rank))
+    figures = _means(each, of, resamples, seed, "exact/")
     figures["exact/median_rank"] = float(np.median(rank))
     if resamples:
         limits = bootstrap.interval_of(
-            lambda drawn: float(np.median(rank[drawn])), len(rank), resamples=resamples, seed=seed
+            lambda drawn: float(np.median(rank[drawn])), len(rank), clusters=of, resamples=resamples, seed=seed
         )
         figures["exact/median_rank_ci95"] = list(limits)
     return figures
@@ -232,18 +238,22 @@ def _names(ks: Sequence[int]) -> list[str]:
     return ["mrr", *(f"{kind}_at_{k}" for kind in ("hit", "recall", "precision") for k in ks)]
 
 
-def _means(each: dict[str, np.ndarray], resamples: int, seed: int) -> dict[str, Value]:
-    """The means of figures by query, `[Q]` each, and their intervals."""
-    rows = np.stack([*each.values(), np.ones(len(next(iter(each.values()))))], 1).astype(np.float64)
+def _means(
+    each: dict[str, np.ndarray], clusters: np.ndarray, resamples: int, seed: int, prefix: str = ""
+) -> dict[str, Value]:
+    """The means of figures by query, `[Q]` each, their intervals, and what these resample."""
+    rows = np.stack([*each.values(), np.ones(len(clusters))], 1).astype(np.float64)
     values = bootstrap.mean(rows.sum(0)).tolist()
     limits = [[math.nan, math.nan]] * len(values)
     if resamples and len(rows):
-        limits = bootstrap.interval(rows, bootstrap.mean, resamples=resamples, seed=seed).T.tolist()
+        limits = bootstrap.interval(rows, bootstrap.mean, clusters=clusters, resamples=resamples, seed=seed).T.tolist()
     figures: dict[str, Value] = {}
     for name, value, pair in zip(each, values, limits, strict=True):
         figures[name] = value
         if resamples:
             figures[f"{name}_ci95"] = pair
+    if resamples:
+        figures |= {f"{prefix}{name}": drawn for name, drawn in bootstrap.resampled(clusters, len(rows)).items()}
     return figures
 
 

@@ -20,6 +20,7 @@ def score(
     correct: np.ndarray,
     groups: Mapping[str, Sequence[str]],
     *,
+    clusters: bootstrap.Clusters = None,
     resamples: int = bootstrap.RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Value]:
@@ -29,16 +30,19 @@ def score(
       correct: bool or float `[N]` in [0, 1]: whether, or how much, each answer is right.
       groups: column -> its N values. "answer_type" has CLOSED and OPEN. A value of any other column may be several
         groups, "ABN, PRES", which all count the question, or "" for none.
-      resamples: of the questions, for the intervals; 0 leaves them out.
+      clusters: an identifier for each question, of the patient or the film that it is about; intervals resample these,
+        or questions for None.
+      resamples: for the intervals; 0 leaves them out.
       seed: of the resamples.
 
     Returns:
       `questions`, `accuracy`, `accuracy_closed`, `accuracy_open` (NaN without such a question) and
-      `accuracy/COLUMN/SLUG` for every group that occurs, each accuracy with `NAME_ci95`: [low, high]; and how many
-      questions each is over: `questions_closed`, `questions_open`, `questions/COLUMN/SLUG`.
+      `accuracy/COLUMN/SLUG` for every group that occurs, each accuracy with `NAME_ci95`: [low, high]; how many
+      questions each is over: `questions_closed`, `questions_open`, `questions/COLUMN/SLUG`; and what the intervals
+      resample (`bootstrap.resampled`).
 
     Raises:
-      ValueError: no question, values outside [0, 1], a column of another length, another answer type.
+      ValueError: no question, values outside [0, 1], a column or clusters of another length, another answer type.
     """
     correct = np.asarray(correct, np.float64)
     if correct.ndim != 1 or not len(correct):
@@ -54,7 +58,8 @@ def score(
     figures: dict[str, Value] = {}
     limits = [[]] * len(members)
     if resamples:
-        limits = bootstrap.interval(rows, _accuracy, resamples=resamples, seed=seed).T.tolist()
+        figures |= bootstrap.resampled(clusters, len(correct))
+        limits = bootstrap.interval(rows, _accuracy, clusters=clusters, resamples=resamples, seed=seed).T.tolist()
     values, counts = _accuracy(rows.sum(0)).tolist(), inside.sum(0).tolist()
     for ending, value, pair, count in zip(members, values, limits, counts, strict=True):
         figures[f"questions{ending}"] = float(count)

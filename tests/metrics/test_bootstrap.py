@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvill_jax.metrics import bootstrap
-from medvill_jax.metrics.bootstrap import interval, interval_of, interval_of_weights, mean, paired
+from medvill_jax.metrics.bootstrap import holm, interval, interval_of, interval_of_weights, mean, paired
 
 
 def rows_of(values) -> np.ndarray:
@@ -43,10 +43,61 @@ def test_memory_bound_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_of(np.random.default_rng(0).normal(size=30))
     whole = interval(rows, mean, resamples=100), paired(rows, rows[::-1], mean, method="bootstrap", resamples=100)
     monkeypatch.setattr(bootstrap, "_CHUNK", 30 * 7)
+    monkeypatch.setattr(bootstrap, "_SLICE", 4)
     parts = interval(rows, mean, resamples=100), paired(rows, rows[::-1], mean, method="bootstrap", resamples=100)
     np.testing.assert_allclose(parts[0], whole[0])
     np.testing.assert_allclose(parts[1].low, whole[1].low)
     np.testing.assert_allclose(parts[1].p, whole[1].p)
+
+
+def test_rows_of_a_subject_are_drawn_together() -> None:
+    # Ten copies of each of 20 values are no more than 20 values; drawn one by one they would seem 200.
+    values = np.random.default_rng(0).normal(size=20)
+    rows, subjects = rows_of(np.repeat(values, 10)), np.repeat([f"p{k}" for k in range(20)], 10)
+    alone = interval(rows_of(values), mean, seed=3)
+    np.testing.assert_allclose(interval(rows, mean, clusters=subjects, seed=3), alone)
+    order = np.random.default_rng(1).permutation(200)
+    together = interval(rows[order], mean, clusters=subjects[order], resamples=4000)
+    assert np.ptp(together) == pytest.approx(np.ptp(interval(rows_of(values), mean, resamples=4000)), rel=0.1)
+    assert np.ptp(interval(rows, mean)) < 0.5 * np.ptp(alone)
+    # Nor does it make two runs that differ at two of 20 more certain to differ.
+    other = rows_of(np.repeat(values + (np.arange(20) < 2), 10))
+    assert paired(rows, other, mean, clusters=subjects).p[0] > 0.4
+    assert paired(rows, other, mean).p[0] < 0.01
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(-9, 9)), min_size=1, max_size=20), st.integers(0, 99))
+@settings(max_examples=50, deadline=None)
+def test_every_kind_of_interval_draws_the_same_subjects(examples, seed: int) -> None:
+    subjects, values = map(np.array, zip(*examples, strict=True))
+    some = {"clusters": subjects, "resamples": 50, "seed": seed}
+    of_sums = interval(rows_of(values), mean, **some)[:, 0]
+    assert of_sums == pytest.approx(interval_of(lambda drawn: values[drawn].mean(), len(values), **some))
+    sums = bootstrap.cluster_sums(rows_of(values), subjects)
+    assert sums.sum(0) == pytest.approx([values.sum(), len(values)])
+    of_weights = interval_of_weights(lambda drawn: mean(drawn @ sums), len(sums), resamples=50, seed=seed)
+    assert of_sums == pytest.approx(of_weights[:, 0])
+
+
+def test_subjects_with_one_row_each_are_rows() -> None:
+    rows, subjects = rows_of(np.arange(9.0)), list("ihgfedcba")
+    assert np.array_equal(interval(rows, mean, clusters=subjects), interval(rows, mean))
+    assert bootstrap.resampled(subjects, 9) == bootstrap.resampled(None, 9) == {"resampled_rows": 9}
+    assert bootstrap.resampled([*"aab", *"bbc"], 6) == {"resampled_subjects": 3}
+    assert bootstrap.resampled_words({"test/resampled_rows": 1234.0}, "test/") == "95 % intervals resample 1,234 rows"
+    assert bootstrap.resampled_words({"resampled_subjects": 3.0}) == "95 % intervals resample 3 subjects"
+    assert bootstrap.numbered(["b", "a", "b", "c"], 4).tolist() == [0, 1, 0, 2]
+
+
+def test_holm_by_hand() -> None:
+    # Sorted 0.01, 0.02, 0.03, 0.2 take the factors 4, 3, 2, 1, and none is below the one before.
+    assert holm(np.array([0.02, 0.2, 0.01, 0.03])) == pytest.approx([0.06, 0.2, 0.04, 0.06])
+    assert holm(np.array([0.4, 0.3])) == pytest.approx([0.6, 0.6])
+    assert holm(np.array([0.9, 0.8])) == pytest.approx([1, 1])
+    assert holm(np.array([0.02])) == pytest.approx([0.02])
+    # What was not compared does not count; each row of several is a family of its own.
+    several = holm(np.array([[0.02, np.nan, 0.01], [np.nan] * 3]))
+    assert several == pytest.approx(np.array([[0.02, np.nan, 0.02], [np.nan] * 3]), nan_ok=True)
 
 
 def test_any_metric_has_an_interval_and_it_is_that_of_the_sums() -> None:
@@ -55,8 +106,11 @@ def test_any_metric_has_an_interval_and_it_is_that_of_the_sums() -> None:
     assert numbers == pytest.approx(tuple(interval(rows_of(values), mean, resamples=300, seed=5)[:, 0]))
 
 
-@pytest.mark.parametrize("width", [1, 1000, 10**9])
-def test_a_figure_of_weights_has_the_interval_of_the_drawn_examples(width: int) -> None:
+@pytest.mark.parametrize("chunk", [1, 1000, 10**9])
+def test_a_figure_of_weights_has_the_interval_of_the_drawn_examples(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "_CHUNK", chunk)
     values = np.random.default_rng(1).exponential(size=40)
 
     def medians(drawn: np.ndarray) -> np.ndarray:
@@ -64,7 +118,7 @@ def test_a_figure_of_weights_has_the_interval_of_the_drawn_examples(width: int) 
         assert (drawn.sum(1) == 40).all()
         return np.array([[np.median(np.repeat(values, row.astype(int)))] for row in drawn])
 
-    low, high = interval_of_weights(medians, 40, width=width, resamples=100, seed=5)[:, 0]
+    low, high = interval_of_weights(medians, 40, resamples=100, seed=5)[:, 0]
     assert (low, high) == interval_of(lambda drawn: float(np.median(values[drawn])), 40, resamples=100, seed=5)
 
 
@@ -137,6 +191,7 @@ def test_a_thousand_resamples_are_drawn_in_few_blocks() -> None:
         (lambda: interval(rows_of([1]), mean, resamples=0), "resamples=0"),
         (lambda: interval(rows_of([1]), mean, level=95), "level=95"),
         (lambda: interval_of_weights(mean, 0), "at least one example"),
+        (lambda: interval(rows_of([1, 2]), mean, clusters=["a"]), "2 rows, but 1 cluster identifiers"),
         (lambda: paired(rows_of([1]), rows_of([1, 2]), mean), "the runs have rows of shapes"),
         (lambda: paired(rows_of([1]), rows_of([1]), mean, method="t"), "there are randomisation, bootstrap"),  # pyright: ignore
     ],

@@ -11,7 +11,7 @@ from medvill_jax.metrics.clinical import label_batch
 from medvill_jax.metrics.predictions import Prediction, PredictionError, Writer, read
 
 LABELS = tuple(label_batch(["Small left pleural effusion. No edema. Possible pneumonia."])[0].tolist())
-A = Prediction("a", "Größe: 1 cm.\nNo edema.", "größe", -1.5, LABELS, None)
+A = Prediction("a", "Größe: 1 cm.\nNo edema.", "größe", -1.5, LABELS, None, 7)
 B = Prediction("b", "心臓", "")
 GOOD = '{"id": "a", "reference": "x", "hypothesis": "y"}'
 

@@ -114,11 +114,15 @@ def test_order_of_candidates_and_monotone_scores_change_nothing(data: st.DataObj
         assert list(other) == list(first)
         for name, value in first.items():
             assert other[name] == pytest.approx(value, nan_ok=True)
-            if name.endswith("_ci95"):
+            if "resampled" in name:
+                assert value == len(scores) if name.startswith("exact") else value <= len(scores)  # pyright: ignore
+            elif name.endswith("_ci95"):
                 assert np.isnan(value).all() or value[0] <= value[1]  # pyright: ignore
             elif "queries" not in name and "median" not in name:
                 assert np.isnan(value) or 0 <= value <= 1  # pyright: ignore
-    assert list(chance(relevant, own)) == [name for name in first if "queries" not in name and "_ci95" not in name]
+    assert list(chance(relevant, own)) == [
+        name for name in first if not any(part in name for part in ("queries", "_ci95", "resampled"))
+    ]
 
 
 def test_own_candidates_alone_relevant_is_the_exact_pair() -> None:
@@ -156,11 +160,28 @@ def test_intervals_are_those_of_the_drawn_queries() -> None:
         assert exact[f"{name}_ci95"] == pytest.approx(expected)
 
 
+def test_queries_of_a_patient_are_resampled_together() -> None:
+    rng = np.random.default_rng(0)
+    scores, relevant, own = rng.random((12, 9)), rng.random((12, 9)) < 0.4, rng.integers(0, 9, 12)
+    relevant[:, 0] = True
+    several = [np.repeat(each, 3, axis=0) for each in (scores, relevant, own)]
+    patients = np.repeat([f"p{k}" for k in range(12)], 3)
+    found = ranking.ranking(*several[:2], clusters=patients) | exact_pair(several[0], several[2], clusters=patients)
+    alone = ranking.ranking(scores, relevant) | exact_pair(scores, own)
+    for name in [each for each in alone if each.endswith("_ci95")]:
+        assert found[name] == pytest.approx(alone[name])
+    assert (found["resampled_subjects"], found["exact/resampled_subjects"]) == (12, 12)
+    assert (alone["resampled_rows"], alone["exact/resampled_rows"]) == (12, 12)
+    # Whoever has no query with a relevant candidate is not drawn.
+    several[1][:3] = False
+    assert ranking.ranking(*several[:2], clusters=patients, resamples=5)["resampled_subjects"] == 11
+
+
 def test_no_relevant_candidate_anywhere() -> None:
     figures = ranking.ranking(SCORES, np.zeros((4, 4), bool), resamples=5)
     assert (figures["queries"], figures["queries_without_relevant"]) == (4, 4)
     for name, value in figures.items():
-        assert name.startswith("queries") or np.isnan(value).all()
+        assert name.startswith(("queries", "resampled")) or np.isnan(value).all()
     assert all(math.isnan(value) for value in chance(np.zeros((4, 4), bool)).values())
 
 

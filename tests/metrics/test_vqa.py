@@ -55,7 +55,8 @@ def test_intervals_are_those_of_the_drawn_questions() -> None:
     }
     figures = vqa.score(correct, groups, resamples=100, seed=4)
     accuracies = [name for name in figures if f"{name}_ci95" in figures]
-    assert {name for name in figures if not name.startswith("questions") and "_ci95" not in name} == set(accuracies)
+    other = ("questions", "resampled")
+    assert {name for name in figures if not name.startswith(other) and "_ci95" not in name} == set(accuracies)
     for name in accuracies:
 
         def again(drawn: np.ndarray, name: str = name) -> float:
@@ -63,6 +64,17 @@ def test_intervals_are_those_of_the_drawn_questions() -> None:
             return vqa.score(correct[drawn], some, resamples=0).get(name, math.nan)  # pyright: ignore[reportReturnType]
 
         assert figures[f"{name}_ci95"] == pytest.approx(bootstrap.interval_of(again, 40, resamples=100, seed=4))
+
+
+def test_questions_about_a_film_are_resampled_together() -> None:
+    rng = np.random.default_rng(0)
+    correct, types = rng.random(15) < 0.6, rng.choice(["CLOSED", "OPEN"], 15)
+    films = np.repeat([f"film {k}" for k in range(15)], 4)
+    found = vqa.score(np.repeat(correct, 4), {"answer_type": np.repeat(types, 4).tolist()}, clusters=films)
+    alone = vqa.score(correct, {"answer_type": types.tolist()})
+    assert (found["resampled_subjects"], alone["resampled_rows"]) == (15, 15)
+    for kind in ("", "_closed", "_open"):
+        assert found[f"accuracy{kind}_ci95"] == pytest.approx(alone[f"accuracy{kind}_ci95"])
 
 
 def test_groups_without_a_question() -> None:
