@@ -3,25 +3,34 @@
 A label may be unknown (`known` false): an uncertain or unmentioned finding. It counts nowhere then, and an example of
 which no label is known is none.
 
-A figure that the examples do not define is NaN, never 0: AUROC without a positive or without a negative, AUPRC
-and F1 without a positive. The formula of F1 gives 0 there if there is a false alarm, and nothing if there is none; then
-the model, not the examples, would decide which classes a macro mean is over.
+A figure that the examples do not define is NaN, never 0: AUROC without a positive or without a negative, AUPRC and F1
+without a positive. Macro means of areas are over the classes with both sides, and in a resample over those of which it
+holds both, as there is no area otherwise. Macro F1 is over the classes with a positive among all examples (`f1`).
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import NamedTuple, overload
 
 import numpy as np
+from scipy import sparse
 
 from medvill_jax.metrics import bootstrap
+from medvill_jax.metrics import f1 as averages
 
 Value = float | list[float]
 
 BINS = 15
+# Labels and steps of a chunk of a ranking, and resamples scored at once: few MB for each thread.
+_LABELS, _STEPS, _TOGETHER = 1 << 13, 1 << 10, 64
+# Steps that follow each other lie so many apart, so that all of one distance are summed up in one of numpy's loops.
+_STRIDE = 32
+_ONES, _NUMBERS = np.ones(_LABELS, np.float32), np.arange(_LABELS, dtype=np.int32)
 
 
 def slug(name: str) -> str:
@@ -78,7 +87,8 @@ def f1(predicted: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = 
     """
     predicted, targets = _binary("predicted", predicted), _binary("targets", targets)
     weighted = _weights(weights, _length(predicted, targets))
-    return _one_or_many(_f1(weighted @ _outcomes(predicted, targets)), weights)
+    outcomes = weighted @ averages.outcomes(predicted, targets)  # [R, 3]
+    return _one_or_many(np.where(outcomes[:, [0, 2]].any(1), averages.scores(outcomes)[2], np.nan), weights)
 
 
 @overload
@@ -105,7 +115,8 @@ def calibration(
     """
     probabilities, targets = _probabilities(probabilities), _binary("targets", targets)
     weighted = _weights(weights, _length(probabilities, targets))
-    rows = _gaps(probabilities[:, None], targets[:, None], np.ones((len(targets), 1), bool), bins)
+    rows = np.zeros((len(targets), bins + 1))
+    _add_gaps(rows, probabilities, targets, np.ones(len(targets), bool))
     return _one_or_many(_ece(weighted @ rows), weights)
 
 
@@ -150,7 +161,7 @@ def best_thresholds(scores: np.ndarray, targets: np.ndarray, known: np.ndarray) 
     missed finding is the dearer mistake.
 
     Args:
-      scores: `[N, C]`, of the split to choose on, which must not be the one to report.
+      scores: `[N, C]`, of the split to choose on; F1 on that same split is in-sample, and higher than on another.
       targets: 0 or 1, `[N, C]`.
       known: bool `[N, C]`; False leaves a label out, whatever its score and target.
 
@@ -161,7 +172,8 @@ def best_thresholds(scores: np.ndarray, targets: np.ndarray, known: np.ndarray) 
       ValueError: as in `auroc`.
     """
     scores, targets, known = _table(scores, targets, known)
-    return np.array([_best_threshold(_ranked(scores, targets, known, c)) for c in range(scores.shape[1])])
+    columns = (_labels(scores, targets, known, column) for column in range(scores.shape[1]))
+    return np.array([_best_threshold(chosen, positive) for _, chosen, positive in columns])
 
 
 def score(
@@ -171,6 +183,7 @@ def score(
     names: Sequence[str],
     thresholds: np.ndarray,
     *,
+    clusters: bootstrap.Clusters = None,
     resamples: int = bootstrap.RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Value]:
@@ -182,17 +195,20 @@ def score(
       known: bool `[N, C]`; False leaves a label out, whatever its probability and target.
       names: C class names.
       thresholds: `[C]`; a probability at or above is positive. From `best_thresholds` on another split, or 0.5 each.
+      clusters: an identifier for each example, of its patient; intervals resample these, or examples for None.
       resamples: for the intervals; 0 leaves them out.
       seed: of the resamples.
 
     Returns:
       * `examples` (with a known label), `classes_undefined` (without a positive or without a negative);
-      * `auroc_macro`, `auprc_macro`, `f1_macro`: means over the other classes;
+      * `auroc_macro`, `auprc_macro`: means over the other classes;
+      * `f1_macro`: the mean over the classes with a positive; `classes_absent`, how many have none, and
+        `classes_absent_false_alarms`, how often these are given;
       * `auroc_micro`, `auprc_micro`, `f1_micro`, `ece`: over all known labels, pooled;
       * `auroc/SLUG`, `auprc/SLUG`, `f1/SLUG`, `positives/SLUG` for every class.
 
       All in [0, 1] but the counts, NaN where not defined. Next to each but the counts `NAME_ci95`: [low, high], the
-      percentile bootstrap over examples. In a resample, macro means are over the classes that it defines.
+      percentile bootstrap, and what it resamples (`bootstrap.resampled`).
 
     Raises:
       ValueError: no known label, shapes that differ, class names that are alike, or values out of range.
@@ -206,22 +222,24 @@ def score(
     rows = known.any(1)
     if not rows.any():
         raise ValueError(f"none of {len(known)} examples has a known label; there is nothing to score")
-    scorer = _Scorer(probabilities[rows], targets[rows], known[rows], thresholds)
+    clusters = bootstrap.numbered(bootstrap.numbered(clusters, len(rows))[rows], int(rows.sum()))
+    scorer = _Scorer(probabilities[rows], targets[rows], known[rows], thresholds, clusters)
 
     labels = (targets & known).sum(0)
+    absent, false_alarms = averages.absent(scorer.outcomes, scorer.supported)
     figures: dict[str, Value] = {
         "examples": float(rows.sum()),
         "classes_undefined": float(((labels == 0) | (labels == known.sum(0))).sum()),
+        "classes_absent": absent,
+        "classes_absent_false_alarms": false_alarms,
     }
     keys = [f"{kind}_{mean}" for kind in ("auroc", "auprc", "f1") for mean in ("macro", "micro")]
     keys += ["ece", *(f"{kind}/{each}" for kind in ("auroc", "auprc", "f1") for each in slugs)]
-    count = int(rows.sum())
-    values = scorer(np.ones((1, count)))[0].tolist()
+    values = scorer(np.ones((1, scorer.clusters), np.uint8))[0].tolist()
     limits: list[list[float]] = []
     if resamples:
-        limits = bootstrap.interval_of_weights(
-            scorer, count, width=4 * len(slugs), resamples=resamples, seed=seed
-        ).T.tolist()
+        figures |= bootstrap.resampled(clusters, len(clusters))
+        limits = bootstrap.interval_of_weights(scorer, scorer.clusters, resamples=resamples, seed=seed).T.tolist()
     for number, (key, value) in enumerate(zip(keys, values, strict=True)):
         figures[key] = value
         if limits:
@@ -230,104 +248,172 @@ def score(
 
 
 class _Scorer:
-    """The figures of `score`, in its order, of weighted examples: float64 `[R, N]` -> `[R, K]`."""
+    """The figures of `score`, in its order, of drawn clusters: uint8 `[R, G]` -> float64 `[R, K]`.
 
-    def __init__(self, probabilities: np.ndarray, targets: np.ndarray, known: np.ndarray, thresholds: np.ndarray):
-        self._classes = [_ranked(probabilities, targets, known, c) for c in range(len(thresholds))]
-        self._all = _ranked(probabilities, targets, known)
-        outcomes = _outcomes(probabilities >= thresholds, targets) * known[..., None]  # [N, C, 4]
-        gaps = _gaps(probabilities, targets, known, BINS)
+    Attributes:
+      clusters: G.
+      supported: bool `[C]`, which classes have a positive.
+      outcomes: float64 `[C, 3]`, what was hit, falsely given and missed in all of them.
+    """
+
+    def __init__(
+        self,
+        probabilities: np.ndarray,
+        targets: np.ndarray,
+        known: np.ndarray,
+        thresholds: np.ndarray,
+        clusters: np.ndarray,
+    ):
+        self._classes = len(thresholds)
+
+        def ranking(column: int | None) -> _Ranking:
+            examples, chosen, positive = _labels(probabilities, targets, known, column)
+            return _Ranking(clusters[examples], chosen, positive)
+
+        # All labels first: as many as those of the classes together, and so half of the work.
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            self._rankings = list(threads.map(ranking, (None, *range(self._classes))))
+        size = 3 * self._classes
+        rows = np.zeros((len(known), size + BINS + 1))
+        for column in range(self._classes):
+            some = known[:, column]
+            given = probabilities[:, column] >= thresholds[column]
+            rows[:, 3 * column : 3 * column + 3] = averages.outcomes(given & some, targets[:, column]) & some[:, None]
+            _add_gaps(rows[:, size:], probabilities[:, column], targets[:, column], some)
         # One matrix product for all that is a function of sums.
-        self._rows = np.concatenate([outcomes.reshape(len(known), -1), gaps], 1)
+        self._rows = bootstrap.cluster_sums(rows, clusters)
+        self.clusters = len(self._rows)
+        self.outcomes = self._rows[:, :size].sum(0).reshape(-1, 3)
+        self.supported = self.outcomes[:, 0] + self.outcomes[:, 2] > 0
 
-    def __call__(self, weights: np.ndarray) -> np.ndarray:
-        areas = np.stack([_areas(each, weights) for each in self._classes], -1)  # [2, R, C]
-        micro = _areas(self._all, weights)  # [2, R]
-        sums = weights @ self._rows
-        size = 4 * len(self._classes)
-        outcomes = sums[:, :size].reshape(len(sums), -1, 4)  # [R, C, 4]
-        by_class, pooled = [*areas, _f1(outcomes)], [*micro, _f1(outcomes.sum(1))]
-        hits, false, missed, rest = np.moveaxis(outcomes, -1, 0)
-        defined = (hits + missed > 0) & (false + rest > 0)  # [R, C]
-        number = defined.sum(-1)
+    def __call__(self, drawn: np.ndarray) -> np.ndarray:
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            areas = []
+            for start in range(0, len(drawn), _TOGETHER):
+                weights = np.ascontiguousarray(drawn[start : start + _TOGETHER].T)  # [G, some]
+                areas.append(list(threads.map(_areas, self._rankings, repeat(weights))))
+        pooled, *by_class = np.concatenate(areas, -1)  # [2, R] each
+        sums = bootstrap.sums(drawn, self._rows)
+        outcomes = sums[:, : 3 * self._classes].reshape(len(sums), -1, 3)  # [R, C, 3]
+        aurocs, auprcs = np.moveaxis(by_class, 0, -1)  # [R, C]
+        both_sides = ~np.isnan(aurocs)
+        f1s = np.where(self.supported, averages.scores(outcomes)[2], np.nan)
+        f1_pooled = averages.scores(outcomes.sum(1))[2] if self.supported.any() else np.full(len(sums), np.nan)
         columns = []
-        for each, whole in zip(by_class, pooled, strict=True):
-            columns += [_ratio(np.where(defined, each, 0.0).sum(-1), number)[:, None], whole[:, None]]
-        return np.concatenate([*columns, _ece(sums[:, size:])[:, None], *by_class], 1)
+        for each, whole, defined in (
+            (aurocs, pooled[0], both_sides),
+            (auprcs, pooled[1], both_sides),
+            (f1s, f1_pooled, self.supported),
+        ):
+            columns += [averages.mean_of_defined(each, defined)[:, None], whole[:, None]]
+        return np.concatenate([*columns, _ece(sums[:, 3 * self._classes :])[:, None], aurocs, auprcs, f1s], 1)
 
 
-@dataclass(frozen=True)
-class _Ranked:
-    """Labels by descending score: the example that each belongs to, and where equal scores end."""
-
-    examples: np.ndarray  # int [n]
-    scores: np.ndarray  # float64 [n]
-    positive: np.ndarray  # bool [n]
-    ends: np.ndarray  # int, the last label of each distinct score
-
-
-def _ranked(scores: np.ndarray, targets: np.ndarray, known: np.ndarray, column: int | None = None) -> _Ranked:
-    """The known labels of one class, or of all, of `[N, C]` arrays."""
+def _labels(
+    scores: np.ndarray, targets: np.ndarray, known: np.ndarray, column: int | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Example, score and truth of the known labels of one class, or of all (None), of `[N, C]` arrays."""
     some = slice(None) if column is None else slice(column, column + 1)
-    examples = np.nonzero(known[:, some])[0]
-    chosen, positive = scores[:, some][known[:, some]], targets[:, some][known[:, some]]
-    order = np.argsort(-chosen, kind="stable")
-    chosen = chosen[order]
-    ends = np.nonzero(np.append(chosen[1:] != chosen[:-1], True)[: len(chosen)])[0]
-    return _Ranked(examples[order], chosen, positive[order], ends)
+    there = known[:, some]
+    return np.nonzero(there)[0], scores[:, some][there], targets[:, some][there]
 
 
-def _areas(ranked: _Ranked, weights: np.ndarray) -> np.ndarray:
-    """AUROC and AUPRC, float64 `[2, R]`, with the weights `[R, N]` of examples."""
-    if not ranked.positive.any():
-        return np.full((2, len(weights)), np.nan)
-    # Both are sums over positives, so all but the sum of weights above is computed at scores that have one.
-    positives = np.nonzero(ranked.positive)[0]
-    group = np.searchsorted(ranked.ends, positives)
-    last = np.append(group[1:] != group[:-1], True)  # of the positives of a score
-    end = ranked.ends[group[last]]
-    before = np.where(group[last] > 0, ranked.ends[group[last] - 1] + 1, 0)
+class _Ranking:
+    """Labels by descending score, ready to be summed up to any score that a positive has, for many weights at once.
 
-    hits = np.zeros((len(weights), last.sum() + 1))
-    hits[:, 1:] = np.cumsum(np.take(weights, ranked.examples[positives], 1), 1)[:, last]
-    above = np.zeros((len(weights), len(ranked.examples) + 1))
-    np.take(weights, ranked.examples, 1, out=above[:, 1:], mode="clip")
-    np.cumsum(above, 1, out=above)
-    given = above[:, end + 1]  # at or above each score, [R, scores with a positive]
-    gain, hit = np.diff(hits, axis=1), hits[:, 1:]
-    # Negatives at or above a score, and above it; those beside a positive count half.
-    false = (given - hit + above[:, before] - hits[:, :-1]) / 2
-    all_hits = hits[:, -1]
-    all_false = weights @ np.bincount(ranked.examples[~ranked.positive], minlength=weights.shape[1])
-    auroc = _ratio(np.einsum("rg,rg->r", gain, all_false[:, None] - false), all_hits * all_false)
-    precision = np.divide(hit, given, out=np.zeros_like(hit), where=given > 0)
-    return np.stack([auroc, _ratio(np.einsum("rg,rg->r", gain, precision), all_hits)])
+    They lie in steps, one a score that a positive has: what areas need of a step is the weight of the negatives above
+    that score and below the one before, of the negatives with it, and of the positives with it. What is below the last
+    such score is a step without positives. Steps come in chunks that fit the processor's cache.
+
+    Args:
+      clusters: int `[n]`, the place of each label's weight.
+      scores: `[n]`.
+      positive: bool `[n]`.
+    """
+
+    def __init__(self, clusters: np.ndarray, scores: np.ndarray, positive: np.ndarray):
+        order = np.argsort(-scores, kind="stable")
+        scores, positive, clusters = scores[order], positive[order], clusters[order].astype(np.int32)
+        level = np.cumsum(np.append(False, scores[1:] != scores[:-1])[: len(scores)])
+        held = np.bincount(level, positive) > 0  # whether a positive has that score
+        step = (np.cumsum(held) - held)[level]
+        kind = np.where(positive, 2, held[level]).astype(np.int8)
+        ends = np.bincount(step, minlength=1).cumsum()
+        self.chunks: list[_Chunk] = []
+        start = first = 0
+        while start < len(ends):
+            within = int(np.searchsorted(ends, first + _LABELS, side="right"))
+            stop = min(max(within, start + 1), start + _STEPS)
+            some = slice(first, ends[stop - 1])
+            self.chunks.append(_Chunk(clusters[some], step[some] - start, kind[some], stop - start))
+            start, first = stop, int(ends[stop - 1])
 
 
-def _best_threshold(ranked: _Ranked) -> float:
-    positives = ranked.positive.sum()
-    if not positives:
+class _Chunk:
+    """Some steps of a `_Ranking`: labels with their cluster, step and kind (0 to 2, in the order told there), `[n]`."""
+
+    def __init__(self, clusters: np.ndarray, step: np.ndarray, kind: np.ndarray, steps: int):
+        height = -(-steps // _STRIDE)
+        self.shape = 3, _STRIDE, height
+        place = np.ravel_multi_index((kind, step % _STRIDE, step // _STRIDE), self.shape)
+        order = np.argsort(place, kind="stable")
+        self._pieces: list[tuple[np.ndarray, sparse.csr_array]] = []
+        for start in range(0, len(order), _LABELS):
+            piece = order[start : start + _LABELS]
+            ends = np.bincount(place[piece], minlength=3 * _STRIDE * height).cumsum()
+            adds = (_ONES[: len(piece)], _NUMBERS[: len(piece)], np.append(0, ends).astype(np.int32))
+            self._pieces.append((clusters[piece], sparse.csr_array(adds, shape=(len(ends), len(piece)))))
+
+    def sums(self, weights: np.ndarray) -> np.ndarray:
+        """float64 `[3, _STRIDE, height, R]` of weights `[G, R]`; step k lies at `[k % _STRIDE, k // _STRIDE]`."""
+        # Sums of as few numbers below 256 are exact in float32.
+        kind = np.float32 if weights.dtype == np.uint8 else np.float64
+        total = np.zeros((np.prod(self.shape), weights.shape[1]))
+        for clusters, adds in self._pieces:
+            total += adds @ np.take(weights, clusters, 0).astype(kind)
+        return total.reshape(*self.shape, -1)
+
+
+def _areas(ranking: _Ranking, weights: np.ndarray) -> np.ndarray:
+    """AUROC and AUPRC, float64 `[2, R]`, with the weights `[G, R]` of clusters."""
+    false, hits, wrong, precision = np.zeros((4, weights.shape[1]))
+    for chunk in ranking.chunks:
+        above, beside, gain = chunk.sums(weights)
+        above += beside
+        given, hit = _running(above, false), _running(gain.copy(), hits)
+        false, hits = given[-1, -1].copy(), hit[-1, -1]
+        # A negative beside a positive is half a mistake.
+        beside *= -0.5
+        beside += given
+        wrong += np.einsum("jkr,jkr->r", gain, beside)
+        given += hit
+        precision += np.einsum("jkr,jkr->r", gain, hit / np.maximum(given, np.finfo(float).tiny))
+    pairs = hits * false
+    return np.stack([_ratio(pairs - wrong, pairs), _ratio(precision, hits)])
+
+
+def _running(steps: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Sums over the steps `[_STRIDE, height, R]` up to each, in place, and over what came `before`, `[R]`."""
+    for number in range(1, len(steps)):
+        steps[number] += steps[number - 1]
+    steps += np.concatenate([before[None], before + np.cumsum(steps[-1, :-1], 0)])
+    return steps
+
+
+def _best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
+    if not positive.any():
         return 0.5
-    hits = np.cumsum(ranked.positive)[ranked.ends]
-    values = 2 * hits / (positives + ranked.ends + 1)
+    order = np.argsort(-scores, kind="stable")
+    scores, positive = scores[order], positive[order]
+    ends = np.nonzero(np.append(scores[1:] != scores[:-1], True))[0]  # the last label of each distinct score
+    values = 2 * np.cumsum(positive)[ends] / (positive.sum() + ends + 1)
     best = len(values) - 1 - int(np.argmax(values[::-1]))
-    least = ranked.scores[ranked.ends[best]]
+    least = scores[ends[best]]
     if best == len(values) - 1:
         return float(least / 2 if least > 0 else least)
-    middle = least + (ranked.scores[ranked.ends[best + 1]] - least) / 2
-    return float(middle if middle > ranked.scores[ranked.ends[best + 1]] else least)
-
-
-def _outcomes(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """float64 `[..., 4]`: 1 where a label was hit, falsely given, missed, rightly not given."""
-    each = [predicted & targets, predicted & ~targets, ~predicted & targets, ~predicted & ~targets]
-    return np.stack(each, -1).astype(np.float64)
-
-
-def _f1(outcomes: np.ndarray) -> np.ndarray:
-    """F1 of summed `_outcomes` `[..., 4]`."""
-    hits, false, missed, _ = np.moveaxis(outcomes, -1, 0)
-    return np.where(hits + missed > 0, _ratio(2 * hits, 2 * hits + false + missed), np.nan)
+    below = scores[ends[best + 1]]
+    middle = least + (below - least) / 2
+    return float(middle if middle > below else least)
 
 
 def _bins(probabilities: np.ndarray, bins: int) -> np.ndarray:
@@ -336,18 +422,15 @@ def _bins(probabilities: np.ndarray, bins: int) -> np.ndarray:
     return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], probabilities, side="left")
 
 
-def _gaps(probabilities: np.ndarray, targets: np.ndarray, known: np.ndarray, bins: int) -> np.ndarray:
-    """float64 `[N, bins + 1]`: target minus probability by bin, and the number of labels, of `[N, C]` arrays."""
-    rows = np.zeros((len(known), bins + 1))
-    examples, classes = np.nonzero(known)
-    some = probabilities[examples, classes]
-    np.add.at(rows, (examples, _bins(some, bins)), targets[examples, classes] - some)
-    rows[:, bins] = known.sum(1)
-    return rows
+def _add_gaps(rows: np.ndarray, probabilities: np.ndarray, targets: np.ndarray, known: np.ndarray) -> None:
+    """Adds to rows `[N, bins + 1]` the known labels of a class, `[N]` each: target minus probability by bin, and 1."""
+    examples, bins = np.nonzero(known)[0], rows.shape[1] - 1
+    rows[examples, _bins(probabilities[known], bins)] += targets[known] - probabilities[known]
+    rows[:, bins] += known
 
 
 def _ece(sums: np.ndarray) -> np.ndarray:
-    """The calibration error of summed `_gaps` `[..., bins + 1]`."""
+    """The calibration error of summed rows of `_add_gaps` `[..., bins + 1]`."""
     return _ratio(np.abs(sums[..., :-1]).sum(-1), sums[..., -1])
 
 
@@ -359,8 +442,8 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 def _area(kind: int, scores: np.ndarray, targets: np.ndarray, weights: np.ndarray | None) -> float | np.ndarray:
     weighted = _weights(weights, _length(scores, targets))
     known = np.ones((len(scores), 1), bool)
-    scores, targets, _ = _table(np.asarray(scores)[:, None], np.asarray(targets)[:, None], known)
-    return _one_or_many(_areas(_ranked(scores, targets, known), weighted)[kind], weights)
+    table = _table(np.asarray(scores)[:, None], np.asarray(targets)[:, None], known)
+    return _one_or_many(_areas(_Ranking(*_labels(*table, None)), weighted.T)[kind], weights)
 
 
 def _one_or_many(values: np.ndarray, weights: np.ndarray | None) -> float | np.ndarray:

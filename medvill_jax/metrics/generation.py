@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,12 +20,14 @@ Value = float | list[float]
 class Part:
     """Figures that are made from the same sums over examples.
 
-    `rows` is `[N, C]`, what each example adds; `figure` turns sums `[..., C]` into values `[..., K]`, K names.
+    `rows` is `[N, C]`, what each example adds; `figure` turns sums `[..., C]` into values `[..., K]`, K names. `counts`
+    are what cannot be resampled: how much the figures leave out.
     """
 
     names: tuple[str, ...]
     rows: np.ndarray
     figure: bootstrap.Figure
+    counts: Mapping[str, float] = field(default_factory=dict)
 
     def values(self) -> dict[str, float]:
         """The figures over all examples."""
@@ -45,7 +47,8 @@ def score(
     """All figures of a set of generated reports.
 
     Args:
-      predictions: at least one; ids are not looked at.
+      predictions: at least one; ids are not looked at. Where every one has a `subject`, those of one are resampled
+        together, else each by itself.
       labeler: texts -> int8 `[N, 14]` as `clinical.label_batch`, asked for a side (references, hypotheses) on which
         some example carries no labels. None: never; without labels on both sides clinical figures are left out.
       train_texts: reports of the training split; adds `baseline_*`, the figures of answering every time with the most
@@ -58,9 +61,10 @@ def score(
     Returns:
       `examples`, `empty_hypotheses` and `distinct_hypotheses` (counts); `bleu1` to `bleu4` and `bleu1_upstream` to
       `bleu4_upstream` (protocols in `text`), `rouge_l`, `cider` (0 to 10), `meteor`;
-      `clinical_{micro,macro}_{precision,recall,f1}_{14,5}` and `clinical_empty_{14,5}` as `label_f1.clinical_f1`. NaN
-      where a figure is not defined. Next to each but the counts and `meteor`, `NAME_ci95`: [low, high]. CIDEr's keeps
-      the rarity of n-grams as it is in all references.
+      `clinical_{micro,macro}_{precision,recall,f1}_{14,5}` and the counts `clinical_absent_{14,5}` and
+      `clinical_absent_false_alarms_{14,5}` as `label_f1.clinical_f1`. NaN where a figure is not defined. Next to each
+      but the counts and `meteor`, `NAME_ci95`: [low, high], and what these resample (`bootstrap.resampled`). CIDEr's
+      keeps the rarity of n-grams, and clinical macro means their findings, as they are in all references.
 
     Raises:
       ValueError: no predictions, or empty references, with their ids.
@@ -71,13 +75,14 @@ def score(
         "empty_hypotheses": float(sum(not text.tokens(each.hypothesis) for each in predictions)),
         "distinct_hypotheses": float(len({tuple(text.tokens(each.hypothesis)) for each in predictions})),
     }
+    clusters = subjects(predictions)
+    if resamples:
+        figures |= bootstrap.resampled(clusters, len(predictions))
     for part in parts(predictions, labeler=labeler, uncertain=uncertain):
-        figures |= part.values()
+        figures |= part.values() | part.counts
         if resamples:
-            limits = bootstrap.interval(part.rows, part.figure, resamples=resamples, seed=seed)
-            for name, pair in zip(part.names, limits.T.tolist(), strict=True):
-                if not name.startswith("clinical_empty_"):
-                    figures[f"{name}_ci95"] = pair
+            limits = bootstrap.interval(part.rows, part.figure, clusters=clusters, resamples=resamples, seed=seed)
+            figures |= {f"{name}_ci95": pair for name, pair in zip(part.names, limits.T.tolist(), strict=True)}
     if meteor and text.meteor_missing() is None:
         figures["meteor"] = text.meteor(
             [each.reference for each in predictions], [each.hypothesis for each in predictions]
@@ -86,8 +91,14 @@ def score(
         answer = most_frequent_text(train_texts)
         same = [replace(each, hypothesis=answer, hypothesis_labels=None) for each in predictions]
         for part in parts(same, labeler=labeler, uncertain=uncertain):
-            figures |= {f"baseline_{name}": value for name, value in part.values().items()}
+            figures |= {f"baseline_{name}": value for name, value in (part.values() | part.counts).items()}
     return figures
+
+
+def subjects(predictions: Sequence[Prediction]) -> list[int] | None:
+    """The subject of each prediction; None unless all have one."""
+    known = [each.subject for each in predictions if each.subject is not None]
+    return known if len(known) == len(predictions) else None
 
 
 def parts(
@@ -137,14 +148,25 @@ def _labels(known: list[tuple[int, ...] | None], texts: list[str], labeler: Labe
 
 
 def _clinical(reference: np.ndarray, hypothesis: np.ndarray, uncertain: label_f1.Uncertain) -> Part:
-    counts = label_f1.f1_counts(reference, hypothesis, uncertain=uncertain)  # [N, 14, 3]
-    shape = counts.shape[1:]
+    counts = label_f1.f1_counts(reference, hypothesis, uncertain=uncertain)
+    return clinical_part(counts, label_f1.supported(reference, uncertain))
+
+
+def clinical_part(counts: np.ndarray, supported: np.ndarray) -> Part:
+    """The figures of `label_f1.clinical_f1`, ready to be resampled.
+
+    Args:
+      counts: `[N, 14, 3]` as from `label_f1.f1_counts`.
+      supported: bool `[14]`, the findings of the macro means.
+    """
+    shape, whole = counts.shape[1:], counts.sum(0)
 
     def figure(sums: np.ndarray) -> np.ndarray:
-        return np.stack(list(label_f1.f1_of_counts(sums.reshape(*sums.shape[:-1], *shape)).values()), -1)
+        found = label_f1.f1_of_counts(sums.reshape(*sums.shape[:-1], *shape), supported)
+        return np.stack(list(found.values()), -1)
 
-    names = tuple(label_f1.f1_of_counts(counts.sum(0)))
-    return Part(names, counts.reshape(len(counts), -1), figure)
+    names = tuple(label_f1.f1_of_counts(whole, supported))
+    return Part(names, counts.reshape(len(counts), -1), figure, label_f1.absent_counts(whole, supported))
 
 
 def perplexity(log_prob_sum: float, token_count: int) -> float:

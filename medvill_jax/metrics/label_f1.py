@@ -6,11 +6,13 @@ from typing import Literal
 
 import numpy as np
 
+from medvill_jax.metrics import f1
 from medvill_jax.metrics.clinical import FINDINGS
 from medvill_jax.metrics.clinical_rules import ABSENT, NEGATIVE, POSITIVE, UNCERTAIN
 
 # The findings of the CheXpert competition (Irvin et al. 2019).
 COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+_SIZES = {14: list(range(14)), 5: [FINDINGS.index(name) for name in COMPETITION]}
 # What "uncertain" counts as.
 Uncertain = Literal["positive", "negative", "ignore"]
 
@@ -23,8 +25,7 @@ def clinical_f1(
 ) -> dict[str, float]:
     """Precision, recall and F1 of the positive class, micro- and macro-averaged, over 14 and over 5 findings.
 
-    A finding that is positive on neither side has no precision or recall; it is left out of the macro means, and
-    counted.
+    Macro means are over the findings that some reference has (`f1` tells why); micro figures are over all.
 
     Args:
       reference: int8 `[N, 14]` as from `clinical.label_batch`: 1, 0, -1 uncertain, -2 not mentioned.
@@ -32,14 +33,21 @@ def clinical_f1(
       uncertain: what -1 counts as; "ignore" leaves out each finding of each report that is uncertain on either side.
 
     Returns:
-      `clinical_{micro,macro}_{precision,recall,f1}_{14,5}` in [0, 1], NaN where there is no positive at all, and
-      `clinical_empty_{14,5}`, the number of findings left out of the macro means.
+      `clinical_{micro,macro}_{precision,recall,f1}_{14,5}` in [0, 1], NaN where there is no positive at all (macro: in
+      no reference), and the counts of `absent_counts`.
 
     Raises:
       ValueError: shapes that differ or are not `[N, 14]`, another value in them, or no such `uncertain`.
     """
     counts = f1_counts(reference, hypothesis, uncertain=uncertain).sum(0)
-    return {name: float(value) for name, value in f1_of_counts(counts).items()}
+    there = supported(reference, uncertain)
+    figures = {name: float(value) for name, value in f1_of_counts(counts, there).items()}
+    return figures | absent_counts(counts, there)
+
+
+def supported(reference: np.ndarray, uncertain: Uncertain = "positive") -> np.ndarray:
+    """bool `[14]`: which findings some reference has, of int8 `[N, 14]`; the hypotheses have no say in it."""
+    return _positive(reference, uncertain).any(0)
 
 
 def f1_counts(
@@ -51,7 +59,7 @@ def f1_counts(
     """What each report adds to the counts behind `clinical_f1`; arguments and errors are the same.
 
     Returns:
-      int64 `[N, 14, 3]`: 1 where a finding was hit, falsely given, missed.
+      int8 `[N, 14, 3]`: 1 where a finding was hit, falsely given, missed.
     """
     for name, array in (("reference", reference), ("hypothesis", hypothesis)):
         if array.ndim != 2 or array.shape[1] != len(FINDINGS):
@@ -63,42 +71,47 @@ def f1_counts(
     if uncertain not in ("positive", "negative", "ignore"):
         raise ValueError(f"uncertain={uncertain!r}; there are positive, negative, ignore")
 
-    positive = (POSITIVE, UNCERTAIN) if uncertain == "positive" else (POSITIVE,)
-    true, given = np.isin(reference, positive), np.isin(hypothesis, positive)  # bool [N, 14]
-    counted = np.ones(true.shape, bool)
+    true, given = _positive(reference, uncertain), _positive(hypothesis, uncertain)  # [N, 14]
+    counts = f1.outcomes(given, true).astype(np.int8)
     if uncertain == "ignore":
-        counted = (reference != UNCERTAIN) & (hypothesis != UNCERTAIN)
-    return np.stack([true & given & counted, ~true & given & counted, true & ~given & counted], -1).astype(np.int64)
+        counts[(reference == UNCERTAIN) | (hypothesis == UNCERTAIN)] = 0
+    return counts
 
 
-def f1_of_counts(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """The figures of `clinical_f1` from counts that are already summed over reports.
+def f1_of_counts(counts: np.ndarray, supported: np.ndarray) -> dict[str, np.ndarray]:
+    """The precisions, recalls and F1 of `clinical_f1` from counts that are already summed over reports.
 
     Args:
       counts: `[..., 14, 3]`: how often a finding was hit, falsely given and missed.
+      supported: bool `[14]`, which findings the macro means are over: those of the full reference set, whichever
+        reports the counts are of.
 
     Returns:
       The names of `clinical_f1`, each float64 `[...]`.
     """
     figures: dict[str, np.ndarray] = {}
-    for size, names in ((14, FINDINGS), (5, COMPETITION)):
-        some = counts[..., [FINDINGS.index(name) for name in names], :]
-        there = some.sum(-1) > 0  # [..., size]
-        number = there.sum(-1)
-        micro = _scores(some.sum(-2))
-        macro = [_ratio(np.where(there, each, 0.0).sum(-1), number) for each in _scores(some)]
-        for average, values in (("micro", micro), ("macro", macro)):
+    for size, columns in _SIZES.items():
+        some = counts[..., columns, :]
+        macro = f1.mean_of_defined(f1.scores(some), supported[columns])
+        for average, values in (("micro", f1.scores(some.sum(-2))), ("macro", macro)):
             for kind, value in zip(("precision", "recall", "f1"), values, strict=True):
-                figures[f"clinical_{average}_{kind}_{size}"] = np.where(number > 0, value, np.nan)
-        figures[f"clinical_empty_{size}"] = (size - number).astype(np.float64)
+                figures[f"clinical_{average}_{kind}_{size}"] = value
     return figures
 
 
-def _scores(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Precision, recall, F1 of `[..., 3]`; a ratio without a denominator is 0, as something was missed or false."""
-    hits, false, missed = np.moveaxis(counts, -1, 0)
-    return _ratio(hits, hits + false), _ratio(hits, hits + missed), _ratio(2 * hits, 2 * hits + false + missed)
+def absent_counts(counts: np.ndarray, supported: np.ndarray) -> dict[str, float]:
+    """What the macro means leave out, arguments as in `f1_of_counts` with counts `[14, 3]` of all reports.
+
+    Returns:
+      `clinical_absent_{14,5}`, how many findings no reference has, and `clinical_absent_false_alarms_{14,5}`, how often
+      these were given.
+    """
+    figures: dict[str, float] = {}
+    for size, columns in _SIZES.items():
+        number, alarms = f1.absent(counts[columns], supported[columns])
+        figures |= {f"clinical_absent_{size}": number, f"clinical_absent_false_alarms_{size}": alarms}
+    return figures
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.where(below > 0, above / np.maximum(below, 1), 0.0)
+def _positive(labels: np.ndarray, uncertain: Uncertain) -> np.ndarray:
+    return np.isin(labels, (POSITIVE, UNCERTAIN) if uncertain == "positive" else (POSITIVE,))

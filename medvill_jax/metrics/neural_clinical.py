@@ -16,7 +16,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ import numpy as np
 from medvill_jax.metrics import bootstrap
 from medvill_jax.metrics.clinical import FINDINGS
 from medvill_jax.metrics.command import MissingExtra, Parser
-from medvill_jax.metrics.label_f1 import f1_counts, f1_of_counts
+from medvill_jax.metrics.generation import Part, clinical_part, subjects
+from medvill_jax.metrics.label_f1 import f1_counts, supported
 from medvill_jax.metrics.predictions import Prediction, PredictionError, read
 
 _PROGRAM = "python -m medvill_jax.metrics.neural_clinical"
@@ -138,9 +140,10 @@ def score(
     """Figures of some of the metrics in `NEEDED`, in their order.
 
     Returns:
-      `chexbert_*` as `clinical_*` in `generation.score`; `radgraph_f1_{simple,partial,complete}` (entities; entities
-      and whether they have relations; whole relations), `radcliq_v1`, `bertscore`, `radeval_bertscore`,
-      `srrbert_{precision,recall,f1}`, each a mean over reports; and `*_ci95`.
+      What is resampled (`bootstrap.resampled`); `chexbert_*` as `clinical_*` in `generation.score`;
+      `radgraph_f1_{simple,partial,complete}` (entities; entities and whether they have relations; whole relations),
+      `radcliq_v1`, `bertscore`, `radeval_bertscore`, `srrbert_{precision,recall,f1}`, each a mean over reports; and
+      `*_ci95`.
 
     Raises:
       ValueError: no predictions, no metrics, or a metric that there is not.
@@ -157,40 +160,32 @@ def score(
     if lacking := missing(weights, metrics):
         raise WeightsError(f"{weights}: no {', '.join(lacking)}; {_PROGRAM} --help tells where to get them")
     texts = [each.reference for each in predictions], [each.hypothesis for each in predictions]
-    figures: dict[str, float | list[float]] = {}
+    clusters = subjects(predictions)
+    figures: dict[str, float | list[float]] = {**bootstrap.resampled(clusters, len(predictions))}
     for metric, answer in _run(*texts, weights, metrics).items():
-        figures |= _chexbert(answer, seed) if metric == "chexbert" else _means(answer, len(predictions), seed)
+        part = _chexbert(answer) if metric == "chexbert" else _means(answer, len(predictions))
+        limits = bootstrap.interval(part.rows, part.figure, clusters=clusters, seed=seed).T.tolist()
+        for (name, value), pair in zip(part.values().items(), limits, strict=True):
+            figures |= {name: value, f"{name}_ci95": pair}
+        figures |= part.counts
     return figures
 
 
-def _chexbert(answer: dict[str, Any], seed: int) -> dict[str, float | list[float]]:
+def _chexbert(answer: dict[str, Any]) -> Part:
     columns = [answer["findings"].index(name) for name in FINDINGS]
     labels = [np.array(answer[side], np.int8)[:, columns] for side in ("references", "hypotheses")]
-    counts = f1_counts(*labels)  # [N, 14, 3]
+    part = clinical_part(f1_counts(*labels), supported(labels[0]))
 
-    def f1(sums: np.ndarray) -> np.ndarray:
-        return np.stack(list(f1_of_counts(sums.reshape(*sums.shape[:-1], *counts.shape[1:])).values()), -1)
+    def renamed(name: str) -> str:
+        return name.replace("clinical_", "chexbert_")
 
-    names = [name.replace("clinical_", "chexbert_") for name in f1_of_counts(counts.sum(0))]
-    return _figures(names, counts.reshape(len(counts), -1), f1, seed)
-
-
-def _means(answer: dict[str, list[float]], count: int, seed: int) -> dict[str, float | list[float]]:
-    names = [name.replace("radgraph_", "radgraph_f1_").replace("_weighted", "") for name in answer]
-    rows = np.array([*answer.values(), np.ones(count)], np.float64).T
-    return _figures(names, rows, bootstrap.mean, seed)
+    counts = {renamed(name): value for name, value in part.counts.items()}
+    return replace(part, names=tuple(map(renamed, part.names)), counts=counts)
 
 
-def _figures(
-    names: list[str], rows: np.ndarray, figure: Callable[[np.ndarray], np.ndarray], seed: int
-) -> dict[str, float | list[float]]:
-    figures: dict[str, float | list[float]] = {}
-    limits = bootstrap.interval(rows, figure, seed=seed).T.tolist()
-    for name, value, pair in zip(names, figure(rows.sum(0)).tolist(), limits, strict=True):
-        figures[name] = value
-        if "_empty_" not in name:
-            figures[f"{name}_ci95"] = pair
-    return figures
+def _means(answer: dict[str, list[float]], count: int) -> Part:
+    names = tuple(name.replace("radgraph_", "radgraph_f1_").replace("_weighted", "") for name in answer)
+    return Part(names, np.array([*answer.values(), np.ones(count)], np.float64).T, bootstrap.mean)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from medvill_jax.metrics import bootstrap
+from medvill_jax.metrics import bootstrap, classification
 from medvill_jax.metrics.classification import auprc, auroc, best_thresholds, calibration, f1, reliability, score, slug
 
 NAMES = ("Edema", "Pleural Effusion", "Fracture")
@@ -188,7 +188,7 @@ def test_figures_and_their_names() -> None:
     slugs = [slug(name) for name in NAMES]
     named = [f"{kind}_{mean}" for kind in ("auroc", "auprc", "f1") for mean in ("macro", "micro")] + ["ece"]
     named += [f"{kind}/{each}" for kind in ("auroc", "auprc", "f1") for each in slugs]
-    expected = ["examples", "classes_undefined"]
+    expected = ["examples", "classes_undefined", "classes_absent", "classes_absent_false_alarms", "resampled_rows"]
     expected += [key for name in named for key in (name, f"{name}_ci95")]
     assert list(figures) == expected + [f"positives/{each}" for each in slugs]
     assert (figures["examples"], figures["classes_undefined"]) == (known.any(1).sum(), 0)
@@ -205,7 +205,17 @@ def test_figures_and_their_names() -> None:
     assert figures["ece"] == pytest.approx(calibration(probabilities[known], targets[known]), abs=1e-12)
     assert [figures[f"positives/{each}"] for each in slugs] == (targets & known).sum(0).tolist()
     plain = score(probabilities, targets, known, NAMES, thresholds, resamples=0)
-    assert plain == {name: value for name, value in figures.items() if not name.endswith("_ci95")}
+    assert plain == {name: value for name, value in figures.items() if not name.endswith(("_ci95", "_rows"))}
+
+
+def f1_of_drawn(name: str, probabilities: np.ndarray, targets: np.ndarray, known: np.ndarray) -> float:
+    """F1 at 0.5 of drawn examples where every class has a positive among all of them."""
+    predicted, positive = (probabilities >= 0.5) & known, targets & known
+    above, below = 2 * (predicted & positive).sum(0), predicted.sum(0) + positive.sum(0)
+    if name == "f1_micro":
+        return above.sum() / below.sum()
+    each = [a / b if b else math.nan for a, b in zip(above, below, strict=True)]
+    return float(np.nanmean(each)) if name == "f1_macro" else each[[slug(n) for n in NAMES].index(name[3:])]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -220,12 +230,18 @@ def test_intervals_are_those_of_the_drawn_examples(seed: int, monkeypatch: pytes
     for name in [each for each in figures if f"{each}_ci95" in figures]:
 
         def again(drawn: np.ndarray, name: str = name) -> float:
-            some = (each[drawn] for each in (probabilities, targets, known))
+            some = [each[drawn] for each in (probabilities, targets, known)]
+            if name.startswith("f1"):
+                return f1_of_drawn(name, *some)
             return score(*some, NAMES, thresholds, resamples=0)[name]  # pyright: ignore[reportReturnType]
 
         expected = bootstrap.interval_of(again, 25, resamples=60, seed=7)
         assert figures[f"{name}_ci95"] == pytest.approx(expected, abs=1e-12)
-    monkeypatch.setattr(bootstrap, "_CHUNK", 25 * 12 * 7)
+    for module, bound, value in (
+        (bootstrap, "_CHUNK", 25 * 7),
+        *((classification, bound, 3) for bound in ("_LABELS", "_STEPS", "_TOGETHER", "_STRIDE")),
+    ):
+        monkeypatch.setattr(module, bound, value)
     parts = score(probabilities, targets, known, NAMES, thresholds, resamples=60, seed=7)
     for name, value in figures.items():
         assert parts[name] == pytest.approx(value, abs=1e-12)
@@ -269,15 +285,40 @@ def test_classes_of_one_kind_are_counted_and_left_out_of_macro_means() -> None:
     figures = score(probabilities, targets, known, NAMES, np.full(3, 0.5), resamples=50)
     assert figures["classes_undefined"] == 2
     for kind in ("auroc", "auprc", "f1"):
-        assert figures[f"{kind}_macro"] == figures[f"{kind}/edema"]
-        assert figures[f"{kind}_macro_ci95"] == pytest.approx(figures[f"{kind}/edema_ci95"])
+        if kind != "f1":
+            assert figures[f"{kind}_macro"] == figures[f"{kind}/edema"]
+            assert figures[f"{kind}_macro_ci95"] == pytest.approx(figures[f"{kind}/edema_ci95"])
         assert np.isnan([figures[f"{kind}/pleural_effusion"], *figures[f"{kind}/pleural_effusion_ci95"]]).all()  # pyright: ignore
     assert math.isnan(figures["auroc/fracture"])  # pyright: ignore[reportArgumentType]
     assert figures["auprc/fracture"] == 1
+    # F1 needs no negative.
+    assert figures["f1_macro"] == pytest.approx((figures["f1/edema"] + figures["f1/fracture"]) / 2)  # pyright: ignore
+    alarms = ((probabilities[:, 1] >= 0.5) & known[:, 1]).sum()
+    assert (figures["classes_absent"], figures["classes_absent_false_alarms"]) == (1, alarms)
     alone = score(probabilities, np.zeros((40, 3)), known, NAMES, np.full(3, 0.5), resamples=5)
     assert alone["classes_undefined"] == 3
     assert all(math.isnan(alone[f"{kind}_{mean}"]) for kind in ("auroc", "auprc", "f1") for mean in ("macro", "micro"))  # pyright: ignore
     assert alone["ece"] == pytest.approx(probabilities[known].mean())
+
+
+def test_films_of_a_patient_are_resampled_together() -> None:
+    probabilities, targets, known = table(30, 0)
+    several = [np.repeat(each, 4, axis=0) for each in (probabilities, targets, known)]
+    some = {"resamples": 200, "seed": 2}
+    alone = score(probabilities, targets, known, NAMES, np.full(3, 0.5), **some)
+    assert known.any(1).all()
+    clusters = np.repeat([f"p{k}" for k in range(30)], 4)
+    found = score(*several, NAMES, np.full(3, 0.5), clusters=clusters, **some)
+    assert (found["examples"], found["resampled_subjects"], alone["resampled_rows"]) == (120, 30, 30)
+    for name, value in alone.items():
+        if name.endswith("_ci95"):
+            assert found[name] == pytest.approx(value, nan_ok=True)
+    by_row = score(*several, NAMES, np.full(3, 0.5), **some)
+    assert np.ptp(by_row["auroc_macro_ci95"]) < 0.7 * np.ptp(found["auroc_macro_ci95"])
+    # A patient of whom no label is known is none.
+    known[0] = False
+    found = score(*several[:2], np.repeat(known, 4, axis=0), NAMES, np.full(3, 0.5), clusters=clusters, resamples=5)
+    assert found["resampled_subjects"] == 29
 
 
 def test_a_perfect_and_an_opposite_classifier() -> None:

@@ -82,6 +82,31 @@ def test_intervals_hold_their_figures() -> None:
         assert low < figures[name] < high
 
 
+def test_reports_of_a_patient_are_resampled_together() -> None:
+    several = [replace(row, id=f"{row.id}-{copy}", subject=k) for k, row in enumerate(PREDICTIONS) for copy in range(3)]
+    found, alone = score(several, meteor=False), score(PREDICTIONS, meteor=False)
+    assert (found["resampled_subjects"], alone["resampled_rows"]) == (5, 5)
+    for name in ("rouge_l_ci95", "clinical_micro_f1_14_ci95", "clinical_macro_f1_5_ci95", "bleu1_ci95"):
+        assert found[name] == pytest.approx(alone[name])
+    # One report whose patient is not known, and each stands for itself.
+    assert score([*several[1:], replace(several[0], subject=None)], meteor=False, resamples=9)["resampled_rows"] == 15
+
+
+def test_false_alarms_of_findings_that_no_reference_has_halve_no_perfect_score() -> None:
+    rows = [
+        Prediction("1", "Small pleural effusion.", "small pleural effusion . rib fracture ."),
+        Prediction("2", "Cardiomegaly.", "cardiomegaly . pulmonary edema ."),
+    ]
+    figures = score(rows, meteor=False, resamples=200)
+    assert figures["clinical_macro_f1_14"] == figures["clinical_macro_f1_5"] == 1
+    assert figures["clinical_macro_f1_14_ci95"] == [1, 1]
+    assert (figures["clinical_absent_14"], figures["clinical_absent_false_alarms_14"]) == (12, 2)
+    assert (figures["clinical_absent_5"], figures["clinical_absent_false_alarms_5"]) == (3, 1)
+    assert figures["clinical_micro_precision_14"] == 2 / 4
+    wrong = score([replace(each, hypothesis="rib fracture .") for each in rows], meteor=False, resamples=200)
+    assert (wrong["clinical_macro_f1_14"], wrong["clinical_macro_f1_14_ci95"]) == (0, [0, 0])
+
+
 def test_one_example() -> None:
     figures = score(PREDICTIONS[:1], meteor=False, resamples=20)
     assert figures["rouge_l_ci95"] == [figures["rouge_l"]] * 2
@@ -178,3 +203,4 @@ def test_parts_are_what_score_reports() -> None:
     for part in parts(PREDICTIONS):
         assert part.rows.shape[0] == 5
         assert part.values() == {name: figures[name] for name in part.names}
+        assert part.counts == {name: figures[name] for name in part.counts}

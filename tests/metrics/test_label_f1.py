@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medvill_jax.metrics.clinical import FINDINGS
-from medvill_jax.metrics.label_f1 import COMPETITION, clinical_f1
+from medvill_jax.metrics.label_f1 import COMPETITION, clinical_f1, f1_counts, f1_of_counts, supported
 
 ATE, EFF, FRA = (FINDINGS.index(name) for name in ("Atelectasis", "Pleural Effusion", "Fracture"))
 
@@ -44,7 +44,8 @@ def test_hand_counted(uncertain: str, counts: list[tuple[int, int, int]]) -> Non
         assert figures[f"clinical_macro_recall_{size}"] == pytest.approx(sum(recalls) / len(recalls))
         precisions = [h / (h + f) if h + f else 0 for h, f, _ in rows]
         assert figures[f"clinical_macro_precision_{size}"] == pytest.approx(sum(precisions) / len(precisions))
-        assert figures[f"clinical_empty_{size}"] == size - len(rows)
+        assert figures[f"clinical_absent_{size}"] == size - len(rows)
+        assert figures[f"clinical_absent_false_alarms_{size}"] == 0
 
 
 def test_five_are_those_of_the_competition() -> None:
@@ -53,7 +54,7 @@ def test_five_are_those_of_the_competition() -> None:
     figures = clinical_f1(only, only)
     assert figures["clinical_micro_f1_14"] == figures["clinical_macro_f1_14"] == 1
     assert math.isnan(figures["clinical_micro_f1_5"])
-    assert figures["clinical_empty_5"] == 5
+    assert figures["clinical_absent_5"] == 5
 
 
 def test_the_same_labels_agree_and_opposite_ones_do_not() -> None:
@@ -68,7 +69,37 @@ def test_no_reports_give_no_figures() -> None:
     none = np.zeros((0, 14), np.int8)
     figures = clinical_f1(none, none)
     assert math.isnan(figures["clinical_macro_f1_14"])
-    assert figures["clinical_empty_14"] == 14
+    assert figures["clinical_absent_14"] == 14
+
+
+def test_macro_means_are_over_the_findings_of_the_references() -> None:
+    reference = table(ate=[1, 0, 0], eff=[-2, -2, 0], fra=[0, -2, -2])
+    hypothesis = table(ate=[1, 0, 0], eff=[1, 1, 0], fra=[0, 1, -2])
+    figures = clinical_f1(reference, hypothesis)
+    for kind in ("precision", "recall", "f1"):
+        assert figures[f"clinical_macro_{kind}_14"] == figures[f"clinical_macro_{kind}_5"] == 1
+    assert (figures["clinical_absent_14"], figures["clinical_absent_false_alarms_14"]) == (13, 3)
+    assert (figures["clinical_absent_5"], figures["clinical_absent_false_alarms_5"]) == (4, 2)
+    assert figures["clinical_micro_precision_14"] == 1 / 4
+    # No finding of the references, no macro mean, whatever is given.
+    none = clinical_f1(table(ate=[0]), table(ate=[1]))
+    assert math.isnan(none["clinical_macro_f1_14"])
+    assert none["clinical_absent_false_alarms_14"] == 1
+    # The references alone decide, where the hypothesis' doubt leaves out what they have too.
+    doubt = clinical_f1(table(ate=[1, 1], eff=[1, 0]), table(ate=[1, 1], eff=[-1, 1]), uncertain="ignore")
+    assert doubt["clinical_macro_f1_14"] == 1 / 2
+    assert doubt["clinical_absent_14"] == 12
+
+
+def test_support_is_that_of_the_full_set_in_a_resample() -> None:
+    counts = f1_counts(REFERENCE, HYPOTHESIS)
+    there = supported(REFERENCE)
+    # The third report alone: atelectasis missed, effusion hit; of the fracture there is nothing to count.
+    assert f1_of_counts(counts[2], there)["clinical_macro_f1_14"] == 1 / 2
+    # The fourth: false alarms of atelectasis and of what the first has, a hit of the fracture; both count.
+    assert f1_of_counts(counts[3], there)["clinical_macro_f1_14"] == 1 / 2
+    # The fifth: atelectasis hit, and nothing of the others.
+    assert f1_of_counts(counts[4], there)["clinical_macro_f1_14"] == 1
 
 
 @pytest.mark.parametrize(
