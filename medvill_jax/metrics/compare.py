@@ -1,8 +1,7 @@
-"""Whether one run's reports are better than another's, on the same examples."""
+"""Whether runs' reports are better than those of another, on the same examples."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -10,28 +9,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from medvill_jax.metrics import bootstrap, clinical, text
 from medvill_jax.metrics.command import MissingExtra, Parser
-from medvill_jax.metrics.generation import Labeler, parts
+from medvill_jax.metrics.generation import Labeler, parts, subjects
 from medvill_jax.metrics.label_f1 import Uncertain
 from medvill_jax.metrics.predictions import Prediction, PredictionError, read
 
 _HELP = """\
-Compares two runs' generated reports on the same examples: both figures, their difference, how sure it is.
+Compares generated reports with those of a first run, on the same examples: both figures, their difference, how sure.
 
-  python -m medvill_jax.metrics.compare A/predictions.jsonl B/predictions.jsonl
+  python -m medvill_jax.metrics.compare A/predictions.jsonl B/predictions.jsonl [C/predictions.jsonl ...]
 
-Every line of either file is one example, matched by id, in any order:
+Every line of each file is one example, matched by id, in any order:
 
   {"id": "s1", "reference": "Small left effusion.", "hypothesis": "left pleural effusion ."}
 
 How to read the table:
   A, B         the figures of the two runs; higher is better. 0 to 1, but for cider (0 to 10)
   B - A        the difference
-  95 % of it   interval of the difference from resampled examples (paired bootstrap). Without 0 in it, the runs differ
-               by more than the choice of examples explains
-  p            how often a difference this large arises when the runs' answers are swapped at random (two-sided). Look
-               at the figure that was chosen beforehand: of twenty figures one is below 0.05 by chance
+  95 % of it   interval of the difference from resampled patients, or examples where the files do not say which are of
+               one (paired bootstrap). Without 0 in it, the runs differ by more than that choice explains
+  p            how often a difference this large arises when the runs' answers are swapped at random (two-sided), for
+               all examples of a patient together. Look at the figure that was chosen beforehand: of twenty figures one
+               is below 0.05 by chance
+  p, Holm      with several runs: p corrected for how many are compared with A, figure by figure (Holm 1979). This is
+               the one to judge by
   bleuN_upstream compares cased with lower-cased text, as the released MedViLL code does; even perfect reports stay
   far below 1 in it. meteor has no interval; it needs Java and is left out without it.
 
@@ -44,13 +48,17 @@ Exit status: 0 done, 1 something to correct, said in one line on stderr.
 
 
 class CompareError(Exception):
-    """The two files do not belong together; the message says why, and is shown without a trace."""
+    """The files do not belong together; the message says why, and is shown without a trace."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of two runs; the last three are NaN for a figure that cannot be resampled."""
+    """One figure of the first run and of another, number `run` of those given after it, from 1.
 
+    `p_holm` is `p` corrected for the number of other runs. The last four are NaN for a figure that cannot be resampled.
+    """
+
+    run: int
     name: str
     a: float
     b: float
@@ -58,70 +66,104 @@ class Row:
     low: float
     high: float
     p: float
+    p_holm: float
 
 
 def compare(
     a: Sequence[Prediction],
-    b: Sequence[Prediction],
-    *,
+    *others: Sequence[Prediction],
     labeler: Labeler | None = clinical.label_batch,
     uncertain: Uncertain = "positive",
     meteor: bool = True,
     resamples: int = bootstrap.RESAMPLES,
     seed: int = 0,
 ) -> list[Row]:
-    """Every figure of `generation.score` in both runs; arguments as there.
+    """Every figure of `generation.score` in a first run and in each of the others; arguments as there.
 
     Returns:
-      Rows with b - a, its 95 % interval (paired bootstrap) and p (two-sided approximate randomisation).
+      Rows with b - a, its 95 % interval (paired bootstrap), p (two-sided approximate randomisation) and p corrected for
+      the number of others; one other run after another. Resampled and swapped are `subjects_of` the runs.
 
     Raises:
-      CompareError: other ids, or another reference or reference label for the same id.
+      CompareError: other ids, another reference, reference label or subject for the same id.
       ValueError, MissingExtra: as in `generation.score`.
     """
-    b = _matched(a, b)
-    found: list[Row] = []
-    pairs = [parts(each, labeler=labeler, uncertain=uncertain) for each in (a, b)]
-    for of_a, of_b in zip(*pairs, strict=True):
-        result = bootstrap.paired(of_a.rows, of_b.rows, of_a.figure, resamples=resamples, seed=seed)
-        columns = (result.difference.tolist(), result.low.tolist(), result.high.tolist(), result.p.tolist())
-        values = zip(of_a.names, of_a.values().values(), of_b.values().values(), *columns, strict=True)
-        found += [Row(*each) for each in values if not each[0].startswith("clinical_empty_")]
+    runs = aligned(a, *others)
+    clusters = subjects_of(runs)
+    found: list[list[Row]] = [[] for _ in others]
+    options = {"clusters": clusters, "resamples": resamples, "seed": seed}
+    of_a, *of_others = (parts(each, labeler=labeler, uncertain=uncertain) for each in runs)
+    for number, one in enumerate(of_a):
+        results = [bootstrap.paired(one.rows, other[number].rows, one.figure, **options) for other in of_others]
+        corrected = bootstrap.holm(np.stack([result.p for result in results], -1))  # [K, others]
+        for run, result in enumerate(results):
+            columns = (result.difference, result.low, result.high, result.p, corrected[:, run])
+            values = one.values().values(), of_others[run][number].values().values()
+            rows = zip(one.names, *values, *(column.tolist() for column in columns), strict=True)
+            found[run] += [Row(run + 1, *row) for row in rows]
     if meteor and text.meteor_missing() is None:
         references = [each.reference for each in a]
-        one, other = (text.meteor(references, [each.hypothesis for each in run]) for run in (a, b))
-        found.append(Row("meteor", one, other, other - one, math.nan, math.nan, math.nan))
-    return found
+        first, *rest = (text.meteor(references, [each.hypothesis for each in run]) for run in runs)
+        for run, value in enumerate(rest):
+            found[run].append(Row(run + 1, "meteor", first, value, value - first, *[math.nan] * 4))
+    return [row for rows in found for row in rows]
 
 
-def _matched(a: Sequence[Prediction], b: Sequence[Prediction]) -> list[Prediction]:
+def aligned(a: Sequence[Prediction], *others: Sequence[Prediction]) -> list[Sequence[Prediction]]:
+    """All runs in the order of the first; `CompareError` if they are not of the same examples."""
+    return [a, *(_matched(a, b, _letter(run)) for run, b in enumerate(others, 1))]
+
+
+def subjects_of(runs: Sequence[Sequence[Prediction]]) -> list[int] | None:
+    """The subject of each example, from `aligned` runs of which every row has one; None if there is no such run.
+
+    Raises:
+      CompareError: runs that tell other subjects apart. How they number them does not matter.
+    """
+    known = [found for run in runs if (found := subjects(run)) is not None]
+    if any(not np.array_equal(*(bootstrap.numbered(k, len(k)) for k in (known[0], found))) for found in known[1:]):
+        raise CompareError("the files say differently which examples are of one subject; write them from the same data")
+    return known[0] if known else None
+
+
+def _letter(run: int) -> str:
+    return chr(ord("A") + run)
+
+
+def _matched(a: Sequence[Prediction], b: Sequence[Prediction], letter: str) -> list[Prediction]:
     """The rows of b in the order of a."""
     of_a, of_b = {each.id: each for each in a}, {each.id: each for each in b}
     if of_a.keys() != of_b.keys():
-        missing = [f"{len(only)} only in {run} (such as {min(only)!r})" for only, run in _only(of_a, of_b) if only]
+        sides = ((of_a.keys() - of_b.keys(), "A"), (of_b.keys() - of_a.keys(), letter))
+        missing = [f"{len(only)} only in {run} (such as {min(only)!r})" for only, run in sides if only]
         shared = len(of_a.keys() & of_b.keys())
         raise CompareError(f"the files hold different examples: {shared} ids in both, {', '.join(missing)}")
     for key in ("reference", "reference_labels"):
         other = [name for name, each in of_a.items() if getattr(each, key) != getattr(of_b[name], key)]
         if other:
-            raise CompareError(f"{len(other)} of {len(a)} ids have another {key} in B (such as {other[0]!r})")
+            raise CompareError(f"{len(other)} of {len(a)} ids have another {key} in {letter} (such as {other[0]!r})")
     have = [all(each.hypothesis_labels is not None for each in run) for run in (a, b)]
     if have[0] != have[1]:
-        raise CompareError(f"only {'A' if have[0] else 'B'} carries hypothesis_labels in every row; use one labeler")
+        raise CompareError(f"only {'A' if have[0] else letter} carries hypothesis_labels in every row; use one labeler")
     return [of_b[each.id] for each in a]
 
 
-def _only(a: dict[str, Prediction], b: dict[str, Prediction]) -> list[tuple[set[str], str]]:
-    return [(a.keys() - b.keys(), "A"), (b.keys() - a.keys(), "B")]
-
-
 def table(rows: Sequence[Row]) -> str:
-    """The rows as text, one figure a line."""
-    lines = [("", "A", "B", "B - A", "95 % of it", "p")]
+    """The rows as text, one figure a line, and a block for each run that is compared with the first."""
+    runs = sorted({row.run for row in rows})
+    return "\n\n".join(_block([row for row in rows if row.run == run], several=len(runs) > 1) for run in runs)
+
+
+def _block(rows: Sequence[Row], *, several: bool) -> str:
+    letter = _letter(rows[0].run)
+    lines = [("", "A", letter, f"{letter} - A", "95 % of it", "p", "p, Holm")]
     for row in rows:
         sure = "-" if math.isnan(row.low) else f"[{row.low:+.4f}, {row.high:+.4f}]"
-        lines.append((row.name, _cell(row.a), _cell(row.b), _cell(row.difference, "+.4f"), sure, _cell(row.p)))
-    widths = [max(len(line[k]) for line in lines) for k in range(6)]
+        cells = (_cell(row.a), _cell(row.b), _cell(row.difference, "+.4f"), sure, _cell(row.p), _cell(row.p_holm))
+        lines.append((row.name, *cells))
+    # Corrected for one comparison p stays p.
+    lines = [line if several else line[:-1] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) if k == 0 else cell.rjust(width) for k, (cell, width) in enumerate(each)).rstrip()
         for each in (zip(line, widths, strict=True) for line in lines)
@@ -132,23 +174,30 @@ def _cell(value: float, form: str = ".4f") -> str:
     return "-" if math.isnan(value) else f"{value:{form}}"
 
 
-def _write(target: Path, rows: Sequence[Row], examples: int, args: argparse.Namespace) -> None:
+def _write(target: Path, rows: Sequence[Row], head: dict[str, object], paths: Sequence[Path]) -> None:
     def plain(value: float) -> float | None:
         return None if math.isnan(value) else value
 
-    figures = {
-        row.name: {
-            "a": plain(row.a),
-            "b": plain(row.b),
-            "difference": plain(row.difference),
-            "ci95": None if math.isnan(row.low) else [row.low, row.high],
-            "p": plain(row.p),
+    comparisons = [
+        {
+            "b": str(path),
+            "figures": {
+                row.name: {
+                    "a": plain(row.a),
+                    "b": plain(row.b),
+                    "difference": plain(row.difference),
+                    "ci95": None if math.isnan(row.low) else [row.low, row.high],
+                    "p": plain(row.p),
+                    "p_holm": plain(row.p_holm),
+                }
+                for row in rows
+                if row.run == run
+            },
         }
-        for row in rows
-    }
-    head = {"a": str(args.a), "b": str(args.b), "examples": examples, "resamples": args.resamples, "seed": args.seed}
+        for run, path in enumerate(paths, 1)
+    ]
     try:
-        target.write_text(json.dumps({**head, "uncertain": args.uncertain, "figures": figures}, indent=2) + "\n")
+        target.write_text(json.dumps({**head, "comparisons": comparisons}, indent=2) + "\n")
     except OSError as error:
         raise CompareError(f"{target}: {error.strerror or error}") from error
 
@@ -167,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0 done, 1 something to correct, 130 interrupted."""
     parser = Parser("python -m medvill_jax.metrics.compare", _HELP)
     parser.add_argument("a", metavar="A", type=Path, help="predictions.jsonl of one run")
-    parser.add_argument("b", metavar="B", type=Path, help="predictions.jsonl of the other")
+    parser.add_argument("others", metavar="B", type=Path, nargs="+", help="those of the runs to compare with it")
     parser.add_argument("--json", metavar="OUT", type=Path, help="also write the table here, in full precision")
     parser.add_argument(
         "--uncertain",
@@ -179,24 +228,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--resamples", type=_positive, default=bootstrap.RESAMPLES, help="how many (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the resamples, 0 or more (default: %(default)s)")
-    parser.add_argument("--no-meteor", action="store_true", help="leave METEOR out; it starts Java twice")
+    parser.add_argument("--no-meteor", action="store_true", help="leave METEOR out; it starts Java for each run")
     args = parser.parse_args(argv)
     if args.seed < 0:
         parser.error("--seed must be 0 or more")
     try:
-        a, b = read(args.a), read(args.b)
-        rows = compare(
-            a, b, uncertain=args.uncertain, meteor=not args.no_meteor, resamples=args.resamples, seed=args.seed
-        )
+        runs = aligned(*(read(path) for path in (args.a, *args.others)))
+        options = {"uncertain": args.uncertain, "resamples": args.resamples, "seed": args.seed}
+        rows = compare(*runs, meteor=not args.no_meteor, **options)
+        drawn = bootstrap.resampled(subjects_of(runs), len(runs[0]))
         if args.json:
-            _write(args.json, rows, len(a), args)
+            _write(args.json, rows, {"a": str(args.a), "examples": len(runs[0]), **drawn, **options}, args.others)
     except (CompareError, PredictionError, MissingExtra, RuntimeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted; nothing was written", file=sys.stderr)
         return 130
-    print(f"A: {args.a}\nB: {args.b}\n{len(a)} examples, {args.resamples} resamples, seed {args.seed}\n")
+    print("\n".join(f"{_letter(run)}: {path}" for run, path in enumerate((args.a, *args.others))))
+    print(f"{len(runs[0])} examples, {args.resamples} resamples, seed {args.seed}")
+    print(f"{bootstrap.resampled_words(drawn)}\n")
     print(table(rows))
     if not args.no_meteor and (missing := text.meteor_missing()):
         print(f"\n{missing}")

@@ -70,7 +70,7 @@ def test_figures_are_those_of_the_scores() -> None:
 
 def test_a_run_against_itself() -> None:
     for row in compare(GOOD, GOOD, meteor=False, resamples=50):
-        assert (row.difference, row.low, row.high, row.p) == (0, 0, 0, 1)
+        assert (row.difference, row.low, row.high, row.p, row.p_holm) == (0, 0, 0, 1, 1)
 
 
 def test_one_example_is_compared() -> None:
@@ -91,8 +91,50 @@ def test_runs_that_do_not_belong_together() -> None:
     labels = (1,) * 14
     with pytest.raises(CompareError, match="another reference_labels"):
         compare(BAD, [replace(GOOD[0], reference_labels=labels), *GOOD[1:]])
-    with pytest.raises(CompareError, match="only B carries hypothesis_labels"):
-        compare(BAD, [replace(each, hypothesis_labels=labels) for each in GOOD])
+    with pytest.raises(CompareError, match="only C carries hypothesis_labels"):
+        compare(BAD, GOOD, [replace(each, hypothesis_labels=labels) for each in GOOD])
+
+
+def with_subjects(rows: list[Prediction], of: list[int]) -> list[Prediction]:
+    return [replace(row, subject=subject) for row, subject in zip(rows, of, strict=True)]
+
+
+def test_several_runs_are_corrected_for_their_number() -> None:
+    pairs = [{row.name: row for row in compare(BAD, other, meteor=False)} for other in (GOOD, ALSO_BAD, BAD)]
+    rows = compare(BAD, GOOD, ALSO_BAD, BAD, meteor=False)
+    assert [row.run for row in rows] == sorted(row.run for row in rows)
+    for name in pairs[0]:
+        found = [row for row in rows if row.name == name]
+        expected = [pair[name].p for pair in pairs]
+        assert [row.p for row in found] == expected
+        smallest, middle, _ = sorted(expected)
+        assert min(row.p_holm for row in found) == pytest.approx(min(1, 3 * smallest))
+        corrected = {row.p: row.p_holm for row in found}
+        assert corrected[middle] == pytest.approx(min(1, max(3 * smallest, 2 * middle)))
+    blocks = table(rows).split("\n\n")
+    assert [block.splitlines()[0].split() for block in blocks] == [
+        ["A", letter, letter, "-", "A", "95", "%", "of", "it", "p", "p,", "Holm"] for letter in "BCD"
+    ]
+    assert "Holm" not in table(compare(BAD, GOOD, meteor=False, resamples=5))
+
+
+def test_examples_of_a_subject_are_resampled_and_swapped_together() -> None:
+    subjects = [k // 6 for k in range(60)]
+    plain = {row.name: row for row in compare(BAD, GOOD, meteor=False)}
+    together = {
+        row.name: row for row in compare(with_subjects(BAD, subjects), with_subjects(GOOD, subjects), meteor=False)
+    }
+    assert together["rouge_l"].difference == plain["rouge_l"].difference
+    assert together["rouge_l"].low != plain["rouge_l"].low
+    # Twenty examples of one subject are one observation, which may as well be swapped as not.
+    alone = compare(with_subjects(BAD, [0] * 60), GOOD, meteor=False, resamples=20)
+    assert {row.p for row in alone} == {1}
+    # Only how examples belong together counts; a file without subjects takes the other's.
+    renamed = with_subjects(GOOD[::-1], [100 - k for k in subjects[::-1]])
+    assert compare(with_subjects(BAD, subjects), renamed, meteor=False) == list(together.values())
+    assert compare(BAD, with_subjects(GOOD, subjects), meteor=False) == list(together.values())
+    with pytest.raises(CompareError, match="say differently which examples are of one subject"):
+        compare(with_subjects(BAD, subjects), with_subjects(GOOD, [*subjects[1:], 0]), meteor=False)
 
 
 def test_meteor_has_no_interval(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,20 +151,24 @@ def test_the_command(files: tuple[str, str], tmp_path: Path, capsys: pytest.Capt
     out = tmp_path / "out.json"
     assert main([*files, f"--json={out}", "--no-meteor", "--resamples=200", "--seed=3"]) == 0
     printed = capsys.readouterr().out
-    assert "60 examples, 200 resamples, seed 3" in printed
+    assert "60 examples, 200 resamples, seed 3\n95 % intervals resample 60 rows" in printed
     (line,) = (line for line in printed.splitlines() if line.startswith("bleu4 "))
     saved = json.loads(out.read_text())
-    figure = saved["figures"]["bleu4"]
+    assert saved["a"] == files[0]
+    (against,) = saved["comparisons"]
+    assert against["b"] == files[1]
+    figure = against["figures"]["bleu4"]
     assert f"{figure['difference']:+.4f}" in line
     assert figure["ci95"][0] <= figure["difference"] <= figure["ci95"][1]
     assert (saved["examples"], saved["resamples"], saved["uncertain"]) == (60, 200, "positive")
+    assert saved["resampled_rows"] == 60
 
 
 def test_undefined_figures_are_null_in_the_file(tmp_path: Path) -> None:
     files = [save(tmp_path / name, BAD[:1]) for name in ("a.jsonl", "b.jsonl")]
     assert main([*files, f"--json={tmp_path / 'out.json'}", "--no-meteor", "--resamples=5"]) == 0
     saved = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)
-    assert saved["figures"]["cider"] == {"a": None, "b": None, "difference": None, "ci95": None, "p": None}
+    assert set(saved["comparisons"][0]["figures"]["cider"].values()) == {None}
 
 
 def test_meteor_that_is_missing_is_one_line(files, monkeypatch, capsys) -> None:
@@ -167,5 +213,5 @@ def test_help_as_a_program() -> None:
         [sys.executable, "-m", "medvill_jax.metrics.compare", "--help"], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0
-    for word in ("paired bootstrap", "two-sided", "bleuN_upstream", "--json", "Exit status"):
+    for word in ("paired bootstrap", "two-sided", "Holm", "bleuN_upstream", "--json", "Exit status"):
         assert word in done.stdout
