@@ -30,6 +30,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
             "medvill_jax.training",
             "medvill_jax.metrics",
             "medvill_jax.tasks.base",
+            "medvill_jax.tasks.made_with",
             "medvill_jax.tasks.matching",
             "medvill_jax.tasks.setup",
             "medvill_jax.hub",

@@ -144,10 +144,12 @@ def test_a_flipped_bit_anywhere_in_an_array_file_is_found(tmp_path: Path, caplog
         checkpoints.save(step, state, {"next_example": step})
     checkpoints.close()
     files = [path for path in (tmp_path / "whole" / "00000002" / "state").rglob("d/*") if path.is_file()]
+    # Their names are drawn.
+    files.sort(key=lambda path: path.stat().st_size)
     places = [(path.relative_to(tmp_path / "whole"), bit) for path in files for bit in range(8 * path.stat().st_size)]
     assert len(places) > 8 * bits.nbytes
     harmless = 0
-    for number, (name, bit) in enumerate(random.Random(0).sample(places, 40)):
+    for number, (name, bit) in enumerate(random.Random(0).sample(places, 20)):
         folder = tmp_path / str(number)
         shutil.copytree(tmp_path / "whole", folder)
         content = bytearray((folder / name).read_bytes())
