@@ -6,8 +6,8 @@ say how well it copies, not how well it looks.
 
 The loss is binary cross entropy, averaged over the labels that count: `config.labels` says what uncertain and
 unmentioned ones are, and what its positive term weighs. Held-out figures while training, `eval/...`: `loss`, and AUROC,
-AUPRC, F1 and calibration error (`metrics.classification`), every example exactly once. F1 is at thresholds that maximise
-it on the validation split; they go into the export.
+AUPRC, F1 and calibration error (`metrics.classification`), every example exactly once. F1 is at thresholds that
+maximise it on the validation split; they go into the export.
 
 `--eval_only` scores the best checkpoint on `config.eval.split`, with thresholds from the validation split, and writes
 `metrics.json` (`SPLIT/...`, beside `baseline/prevalence/...`, what answering with each finding's frequency in training
