@@ -33,10 +33,11 @@ TINY_SIZES = {
     "image_size": 64, "text_len": 14, "num_cells": 3, "hidden_size": 16, "num_layers": 1, "num_heads": 2,
     "intermediate_size": 32,
 }  # fmt: skip
-# Tests that ask what programs do, not how they round: XLA compiles for them in a third of the time.
+# Tests that ask what programs compute, not how they round: XLA compiles for them in a third of the time.
 QUICKLY_COMPILED = (
     "decoding/", "end_to_end/", "hub/", "learning/test_generate", "learning/test_vqa", "models/test_decode",
-    "models/test_finetuned", "models/test_properties", "models/test_remat", "tasks/", "training/",
+    "models/test_finetuned", "models/test_parity", "models/test_properties", "models/test_remat",
+    "models/test_training_parity", "tasks/", "training/",
 )  # fmt: skip
 MOST_WORKERS = 8
 
