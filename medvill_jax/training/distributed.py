@@ -1,15 +1,19 @@
 """One run on several processes: found in the environment or told by flags, started, kept in step, and left together.
 
 JAX's own start ends a process from C++ when another one is missing, without a word that Python could say. So the
-processes first meet over plain sockets (see `rendezvous`), and only when all are there does JAX start.
+processes first meet over plain sockets (see `rendezvous`), and only when all are there does JAX start. They prove to
+each other that they belong to one run by what MEDVILL_TOKEN holds in the environment of each, which should be a secret;
+without it, by the number of the job under SLURM and Open MPI, which keeps two runs apart, but nobody out.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import ctypes
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -29,12 +33,17 @@ log = logging.getLogger(__name__)
 
 # How an environment shows that it runs several processes; JAX knows how to read the rest of each.
 ENVIRONMENTS = ("gketpu", "gcetpu", "slurm", "ompi")
+TOKEN = "MEDVILL_TOKEN"
+# What is the same in the processes of one run, and in no other's.
+JOBS = {"slurm": "SLURM_JOB_ID", "ompi": "PMIX_NAMESPACE"}
 # Process 0 may prepare data or write an export while the others wait; that it lives is watched all the time.
 LONG_SECONDS = 6 * 3600.0
 # A network file system may show another host's file this much later.
 SHARED_SECONDS = 60.0
 # An error that hits all processes is better told by each of them: so long has one that hears of another's.
 OWN_WORDS_SECONDS = 1.0
+# A broken collective is noticed at once; so long it may take until somebody has told this process whose death it was.
+TOLD_SECONDS = 2.0
 
 
 class BarrierError(Exception):
@@ -50,16 +59,19 @@ class Cluster:
         processes: how many there are.
         process: which one this is.
         local_devices: the devices of this host that are this process's own; None for all of them.
+        job: the launcher's name for this run, if it has one.
     """
 
     coordinator: str
     processes: int
     process: int
     local_devices: tuple[int, ...] | None = None
+    job: str = ""
 
 
 @dataclass
 class _Session:
+    process: int
     meeting: Meeting
     links: rendezvous.Links
     places: int = 0
@@ -109,7 +121,8 @@ def _from_environment(timeout: float) -> Cluster | None:
             address = kind.get_coordinator_address(timeout_secs=int(timeout), override_coordinator_port=port)
             local = kind.get_local_process_id()
             devices = None if local is None or _has_host_alone(os.environ) else (local,)
-            return Cluster(address, count, kind.get_process_id(), devices)
+            job = os.environ.get(JOBS.get(name, ""), "")
+            return Cluster(address, count, kind.get_process_id(), devices, job)
         except (OSError, RuntimeError, ValueError) as error:  # no metadata server, an unknown host, odd variables
             raise StartupError(
                 f"this looks like a process of a cluster ({name}), but {error}; --coordinator, --num_processes and "
@@ -161,11 +174,15 @@ def start(cluster: Cluster, timeout: float) -> None:
     """
     global _session
     began = time.monotonic()
-    meeting, links = rendezvous.meet(cluster.coordinator, cluster.processes, cluster.process, timeout, _free_port)
+    token = os.environ.get(TOKEN) or cluster.job
+    meeting, links = rendezvous.meet(
+        cluster.coordinator, cluster.processes, cluster.process, timeout, _free_port, token
+    )
     host, _ = rendezvous.split_address(cluster.coordinator)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    _session = _Session(meeting, links)
+    _session = _Session(cluster.process, meeting, links)
     links.watch(_leave_at_once)
+    _delay_abort()
     address = f"[{host}]:{meeting.note}" if ":" in host else f"{host}:{meeting.note}"
     jax.distributed.initialize(
         address,
@@ -190,6 +207,19 @@ def _free_port() -> str:
         return str(probe.getsockname()[1])
 
 
+def _delay_abort() -> None:
+    """Lets Python say who is gone and end this process, before JAX does so from C++ for the same reason.
+
+    JAX offers no way to be told instead. A thread that aborts now first sleeps in C, for as many seconds as SIGABRT's
+    number (6); then it aborts.
+    """
+    library = ctypes.CDLL(None)
+    # The handler goes after one use, where the system has that: a signal from outside would only wake a sleeper.
+    install = getattr(library, "sysv_signal", library.signal)
+    install.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    install(signal.SIGABRT, ctypes.cast(library.sleep, ctypes.c_void_p))
+
+
 def _leave_at_once(message: str, status: int) -> None:
     if status == rendezvous.LOST_STATUS:
         message += "; start all processes again, and the run goes on from its newest checkpoint"
@@ -197,7 +227,14 @@ def _leave_at_once(message: str, status: int) -> None:
         time.sleep(OWN_WORDS_SECONDS)
     sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr, flush=True)
+    _let_others_go()
     os._exit(status)
+
+
+def _let_others_go() -> None:
+    """JAX ends the others from C++ as soon as the service in process 0 is gone."""
+    if _session is not None and _session.process == 0:
+        time.sleep(2 * OWN_WORDS_SECONDS)
 
 
 @contextlib.contextmanager
@@ -221,14 +258,15 @@ def together() -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     if status:
+        # What broke here may be the death of another process, which the watch is about to tell and to end with.
+        time.sleep(TOLD_SECONDS)
         _session.links.fail(status)
-        if jax.process_index() == 0:
-            # JAX ends the others from C++ as soon as the service in this process is gone.
-            time.sleep(2 * OWN_WORDS_SECONDS)
+        _let_others_go()
         # JAX's exit would wait minutes for processes that are ending too.
         os._exit(status)
     _session.links.finish()
     jax.distributed.shutdown()
+    signal.signal(signal.SIGABRT, signal.SIG_DFL)
 
 
 def on_first(what: str, action: Callable[[], object]) -> str:
