@@ -231,8 +231,9 @@ class _Reception:
         line.send(nonce=caller.nonce)
         self._strangers.append(caller)
         self._selector.register(line.socket, selectors.EVENT_READ, caller)
-        if len(self._strangers) > MOST_STRANGERS:
-            self._drop(self._strangers[0], f"more than {MOST_STRANGERS} connections have not said who they are")
+        most = MOST_STRANGERS + self._processes  # which may all come at once
+        if len(self._strangers) > most:
+            self._drop(self._strangers[0], f"more than {most} connections have not said who they are")
 
     def _hear(self, caller: _Caller) -> None:
         if caller not in self._strangers and caller not in self._there.values():
