@@ -226,8 +226,7 @@ class Task(abc.ABC):
         if jax.process_index():
             return
         data = records.place(self.config.data.path)
-        training = self.config.to_dict()
-        training["data"]["path"] = data.name  # where it lay on this machine is nobody's business
+        training = setup.public(self.config)
         sizes = {} if self.fake else records.splits(data)
         write_export(
             self.workdir / EXPORT_DIR,

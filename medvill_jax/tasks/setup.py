@@ -26,6 +26,13 @@ log = logging.getLogger(__name__)
 Config = Any
 
 
+def public(config: Config) -> dict[str, Any]:
+    """The configuration as a model card shows it: without what lay where, and what the run started from."""
+    shown = config.to_dict()
+    del shown["init"], shown["data"]["path"], shown["data"]["tokenizer"]
+    return shown
+
+
 def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -> MedvillConfig:
     """`config.model` with the tokenizer's sizes.
 
