@@ -27,6 +27,8 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
+from medvill_jax import private
+
 CONFIG = config_flags.DEFINE_config_file("config", None, "configuration, e.g. configs/pretrain.py or ...:phantom")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default: runs/CONFIG[-VARIANT]")
 EVAL_ONLY = flags.DEFINE_boolean("eval_only", False, "evaluate the workdir's best checkpoint on config.eval.split")
@@ -38,6 +40,7 @@ SEARCH = flags.DEFINE_boolean("search", False, "with --mode=compile: find the la
 COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; TPU pods, SLURM, Open MPI need none")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "processes of the run, with --coordinator", lower_bound=1)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
+SHARED = flags.DEFINE_boolean("shared", False, private.HELP)
 STARTUP_TIMEOUT = flags.DEFINE_float("startup_timeout", 300.0, "seconds to wait for the other processes", lower_bound=0)
 
 # A run may be taken up again with other values of these: they change no figure of the training.
@@ -82,6 +85,12 @@ def default_workdir() -> str:
 def main(argv: Sequence[str]) -> None:
     """Parsed flags in, one task run."""
     del argv
+    with private.files(SHARED.value):
+        start()
+
+
+def start() -> None:
+    """What `--mode` says, in every process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     # Orbax warns of every checkpoint without figures, JAX tells of every platform that is not there.
     absl.logging.set_verbosity(absl.logging.ERROR)

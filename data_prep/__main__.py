@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_prep import flags
+from medvill_jax import private
 from medvill_jax.data.records import DataError
 
 
@@ -15,7 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0 done, 2 something to correct (said on stderr), 130 interrupted."""
     args = flags.parser().parse_args(argv)
     try:
-        return _COMMANDS[args.command](args)
+        with private.files(args.shared):
+            return _COMMANDS[args.command](args)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

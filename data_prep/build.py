@@ -32,6 +32,7 @@ from data_prep import card, images, shards, spool
 from data_prep.rows import EXPECTED, HINTS, Rejection, Row
 from data_prep.runners import BeamOptions, run_shards
 from data_prep.workspace import Stopped, failed_list, finished, workspace
+from medvill_jax import private
 from medvill_jax.data import records
 from medvill_jax.data import tokenizer as wordpiece
 from medvill_jax.data.records import CHEXPERT_FINDINGS, SPLITS, DataError
@@ -354,6 +355,7 @@ def _link(source: Path, target: Path) -> None:
 
 def _complete(data: Path, work: Path, run: _Run, report: dict[str, Any], totals: card.Totals) -> None:
     """Puts everything that is no record beside the records."""
+    private.folder(data)
     (data / records.TOKENIZER_FILE).parent.mkdir(exist_ok=True)
     shutil.copyfile(work / shards.VOCAB_FILE, data / records.TOKENIZER_FILE)
     for split in report["splits"]:
@@ -393,7 +395,7 @@ def _with_rejections(error: DataError, run: _Run, out: Path) -> DataError:
     rejected = Counter(json.loads(line)["reason"] for line in run.rejections())
     if not rejected:
         return error
-    with open(failed_list(out), "w") as file:
+    with open(failed_list(out), "w", opener=private.opener) as file:
         file.writelines(line + "\n" for line in run.rejections())
     lines = [f"{error}", *card.rejection_lines(rejected)]
     return DataError("\n".join([*lines, f"No data set was written. Every rejected row: {failed_list(out)}"]))

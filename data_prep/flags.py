@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from medvill_jax import private
+
 DESCRIPTION = """\
 Prepares data sets for training. Every command writes one folder, --out, that holds ArrayRecord files, the vocabulary,
 build_report.json (what was found, kept and rejected, label counts, text lengths), DATA.md (the same to read) and
@@ -290,6 +292,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 
 def _quiet(parser: argparse.ArgumentParser) -> None:
+    private.add_flag(parser)
     parser.add_argument("--quiet", dest="progress", action="store_false", help="no progress bar")
 
 

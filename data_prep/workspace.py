@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from medvill_jax import private
 from medvill_jax.data import records
 from medvill_jax.data.records import DataError
 
@@ -36,7 +37,7 @@ def workspace(out: Path, resumable: Callable[[Path], bool] = _never) -> Iterator
     work = out.with_name(f".{out.name}.building")
     with contextlib.ExitStack() as stack:
         try:
-            work.mkdir(parents=True, exist_ok=True)
+            private.folder(work)
             lock = stack.enter_context(open(work / "lock", "w"))
         except OSError as error:
             raise DataError(f"cannot write beside {out}: {error.strerror or error}") from error

@@ -13,17 +13,22 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "configs": ({"configs"}, {"ml_collections"}),
     "medvill_jax.batch": (set(), {"numpy", "jax"}),
     "medvill_jax.paths": (set(), {"etils"}),
+    "medvill_jax.private": (set(), set()),
     "medvill_jax.data": (
         {"medvill_jax.batch", "medvill_jax.paths", "medvill_jax.data"},
         {"numpy", "grain", "tokenizers", "transformers", "tensorflow_datasets", "cv2", "jax", "etils"},
     ),
     "medvill_jax.models": ({"medvill_jax.batch", "medvill_jax.models"}, {"jax", "flax", "numpy"}),
     "medvill_jax.decoding": ({"medvill_jax.batch", "medvill_jax.decoding"}, {"jax", "numpy"}),
-    "medvill_jax.training": ({"medvill_jax.batch", "medvill_jax.paths", "medvill_jax.training"}, None),
-    "medvill_jax.metrics": ({"medvill_jax.metrics"}, None),
+    "medvill_jax.training": (
+        {"medvill_jax.batch", "medvill_jax.paths", "medvill_jax.private", "medvill_jax.training"},
+        None,
+    ),
+    "medvill_jax.metrics": ({"medvill_jax.private", "medvill_jax.metrics"}, None),
     "medvill_jax.tasks": (
         {
             "medvill_jax.batch",
+            "medvill_jax.private",
             "medvill_jax.data",
             "medvill_jax.models",
             "medvill_jax.decoding",
@@ -40,6 +45,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "medvill_jax.hub": (
         {
             "medvill_jax.paths",
+            "medvill_jax.private",
             "medvill_jax.models",
             "medvill_jax.decoding",
             "medvill_jax.training",
@@ -49,7 +55,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         },
         None,
     ),
-    "data_prep": ({"data_prep", "medvill_jax.data", "medvill_jax.metrics"}, None),
+    "data_prep": ({"data_prep", "medvill_jax.private", "medvill_jax.data", "medvill_jax.metrics"}, None),
 }
 FORBIDDEN_OUTSIDE = {
     "medvill_jax.models": {"optax", "orbax", "grain", "ml_collections"},

@@ -29,6 +29,7 @@ from typing import NoReturn
 
 import jax
 
+from medvill_jax import private
 from medvill_jax.hub.errors import Allowed, HubError
 from medvill_jax.hub.export import Export, write_export
 from medvill_jax.hub.importer import import_checkpoint
@@ -70,13 +71,13 @@ def convert(
     if to == "upstream":
         write_upstream(out, export)
     else:
-        _write(out, export, source)
+        _write(out, export)
     arrays = {**flatten(export.params), **flatten(export.heads)}
     count = sum(array.size for array in arrays.values())
     return [*notes, f"{out}: {export.stage}, {count:,} parameters, {', '.join(export.parts)}"]
 
 
-def _write(out: Path, export: Export, source: Path) -> None:
+def _write(out: Path, export: Export) -> None:
     write_export(
         out,
         config=export.config,
@@ -84,7 +85,7 @@ def _write(out: Path, export: Export, source: Path) -> None:
         stats=export.stats,
         tokenizer_path=export.vocab,
         label_names=export.label_names,
-        card={"source": f"Converted from `{source.name}`, a {export.stage} checkpoint."},
+        card={"source": f"Converted from a {export.stage} checkpoint."},
         heads=export.heads,
         stage=export.stage,
         extra=export.extra,
@@ -127,6 +128,7 @@ def _parser() -> _Parser:
         default="clean",
         help="upstream: record the released code's behaviour at the checkpoint's stage",
     )
+    private.add_flag(parser)
     return parser
 
 
@@ -135,17 +137,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = _parser().parse_args(argv)
     choices = Choices(num_heads=flags.num_heads, image_size=flags.image_size, attention=flags.attention)
     try:
-        lines = convert(
-            flags.source,
-            flags.out,
-            family=flags.format,
-            to=flags.to,
-            allow=flags.allow,
-            cast=flags.cast,
-            choices=choices,
-            tokenizer=flags.tokenizer,
-            compat=flags.compat,
-        )
+        with private.files(flags.shared):
+            lines = convert(
+                flags.source,
+                flags.out,
+                family=flags.format,
+                to=flags.to,
+                allow=flags.allow,
+                cast=flags.cast,
+                choices=choices,
+                tokenizer=flags.tokenizer,
+                compat=flags.compat,
+            )
     except (HubError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -27,6 +27,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from medvill_jax import private
 from medvill_jax.hub.card import model_card
 from medvill_jax.hub.errors import HubError, raise_all
 from medvill_jax.hub.files import EXPORT_FORMAT, Tensor, is_export, read_file, read_json
@@ -196,11 +197,10 @@ def read_export(path: Path) -> Export:
 
 def replace_folder(temporary: Path, out: Path) -> None:
     """Renames a finished folder into place; an older one there is removed afterwards."""
-    mask = _umask()
-    temporary.chmod(0o777 & ~mask)  # mkdtemp's folders, and safetensors' files, are their owner's alone
+    temporary.chmod(private.mode(0o777))
     for file in temporary.rglob("*"):
+        file.chmod(private.mode(0o666 if file.is_file() else 0o777))
         if file.is_file():
-            file.chmod(0o666 & ~mask)
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
     if not out.exists():
@@ -215,12 +215,6 @@ def replace_folder(temporary: Path, out: Path) -> None:
         raise
     finally:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _host(array: Any) -> np.ndarray:

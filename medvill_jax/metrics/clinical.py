@@ -25,6 +25,7 @@ from typing import IO, Any, Literal, get_args
 
 import numpy as np
 
+from medvill_jax import private
 from medvill_jax.metrics.clinical_rules import ABSENT, NEGATIVE, OTHER, POSITIVE, UNCERTAIN, read, sentences
 from medvill_jax.metrics.command import Parser
 
@@ -137,7 +138,7 @@ def label_file(source: Path, target: Path, *, style: Style = "chexpert") -> int:
         raise LabelError(f"{target}: is a folder, not a file to write")
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        with source.open("rb") as lines, partial.open("x", encoding="utf-8") as out:
+        with source.open("rb") as lines, open(partial, "x", encoding="utf-8", opener=private.opener) as out:
             count = 0
             for identifier, text in _rows(lines, str(source)):
                 out.write(json.dumps({"id": identifier, "labels": label(text, style=style)}) + "\n")
@@ -194,9 +195,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="chexpert: agree with the CheXpert labeler, its known misreadings included; "
         "plain: leave these out (default: %(default)s)",
     )
+    private.add_flag(parser)
     args = parser.parse_args(argv)
     try:
-        count = label_file(args.input, args.output, style=args.style)
+        with private.files(args.shared):
+            count = label_file(args.input, args.output, style=args.style)
     except LabelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

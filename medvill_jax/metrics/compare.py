@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medvill_jax import private
 from medvill_jax.metrics import bootstrap, clinical, text
 from medvill_jax.metrics.command import MissingExtra, Parser
 from medvill_jax.metrics.generation import Labeler, parts, subjects
@@ -229,6 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the resamples, 0 or more (default: %(default)s)")
     parser.add_argument("--no-meteor", action="store_true", help="leave METEOR out; it starts Java for each run")
+    private.add_flag(parser)
     args = parser.parse_args(argv)
     if args.seed < 0:
         parser.error("--seed must be 0 or more")
@@ -238,7 +240,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = compare(*runs, meteor=not args.no_meteor, **options)
         drawn = bootstrap.resampled(subjects_of(runs), len(runs[0]))
         if args.json:
-            _write(args.json, rows, {"a": str(args.a), "examples": len(runs[0]), **drawn, **options}, args.others)
+            with private.files(args.shared):
+                _write(args.json, rows, {"a": str(args.a), "examples": len(runs[0]), **drawn, **options}, args.others)
     except (CompareError, PredictionError, MissingExtra, RuntimeError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

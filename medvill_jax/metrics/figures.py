@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from medvill_jax import private
+
 
 def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
     """Writes figures as one flat JSON object, in their order; whoever reads sees the old file or the new one.
@@ -32,7 +34,8 @@ def replace_file(path: Path, content: bytes) -> None:
     """Writes a file under another name first, then gives it its own; cut off, it leaves the old file as it was."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(content)
+        with open(part, "wb", opener=private.opener) as file:
+            file.write(content)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medvill_jax import private
 from medvill_jax.metrics.clinical import FINDINGS
 from medvill_jax.metrics.clinical_rules import ABSENT, NEGATIVE, POSITIVE, UNCERTAIN
 
@@ -79,7 +80,7 @@ class Writer:
         self.done: set[str] = {row.id for row in rows}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab")
+            self._file = open(self.path, "ab", opener=private.opener)  # noqa: SIM115
             self._file.truncate(size)
             if rows and self.path.read_bytes()[size - 1 : size] != b"\n":
                 self._file.write(b"\n")

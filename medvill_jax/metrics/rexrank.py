@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medvill_jax import private
 from medvill_jax.metrics.command import Parser
 from medvill_jax.metrics.predictions import Prediction, PredictionError, read
 
@@ -84,7 +85,8 @@ def export(predictions: Path, test: Path, target: Path) -> int:
         raise RexrankError(f"{target}: is a folder, not a file to write")
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(json.dumps(out, indent=2) + "\n", encoding="utf-8")
+        with open(partial, "x", encoding="utf-8", opener=private.opener) as file:
+            file.write(json.dumps(out, indent=2) + "\n")
         partial.replace(target)
     except OSError as error:
         raise RexrankError(f"{target}: {error.strerror or error}") from error
@@ -99,9 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("predictions", type=Path, help="predictions.jsonl of a run")
     parser.add_argument("--test", type=Path, required=True, metavar="JSON", help="ReXrank's description of a test set")
     parser.add_argument("--out", type=Path, required=True, metavar="JSON", help="the file to write")
+    private.add_flag(parser)
     args = parser.parse_args(argv)
     try:
-        count = export(args.predictions, args.test, args.out)
+        with private.files(args.shared):
+            count = export(args.predictions, args.test, args.out)
     except (RexrankError, PredictionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

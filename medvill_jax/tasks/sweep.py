@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from medvill_jax import private
 from medvill_jax.metrics.command import Parser
 from medvill_jax.metrics.figures import replace_file
 from medvill_jax.models.masks import KINDS
@@ -165,6 +166,7 @@ class Sweep:
             f"--workdir={self._workdir(name)}",
             *(f"--config.{field}={value}" for field, value in {**fields, **own}.items()),
             *more,
+            *["--shared"] * self._args.shared,
         ]
         log = self.out / "logs" / f"{name}.log"
         print(f"{name}{' (test)' if more else ''}: {log}", flush=True)
@@ -188,6 +190,7 @@ class Sweep:
         if out.is_dir():
             return out
         prep = [sys.executable, "-m", "data_prep"]
+        shared = ["--shared"] * self._args.shared
         words = f"--tokenizer={self.out / 'data' / 'records' / records.TOKENIZER_FILE}"
         size = f"--image_size={self._args.image_size}"
         made = [*prep, "phantom", f"--out={tree}", f"--studies={self._args.studies}", "--seed=0", size, "--vqa"]
@@ -200,7 +203,7 @@ class Sweep:
             if there.is_dir() or (name == "vqa_records" and not questions):
                 continue
             print(f"data: {there}", flush=True)
-            if self._run(command, self.out / "logs" / "data.log"):
+            if self._run([*command, *shared], self.out / "logs" / "data.log"):
                 raise SweepError(f"the phantom data could not be made; see {self.out / 'logs' / 'data.log'}")
         return out
 
@@ -246,6 +249,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="[TASK:]FIELD=VALUE",
         help="a configuration field of all runs, or of one task's",
     )
+    private.add_flag(out)
     return out
 
 
@@ -254,7 +258,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         sweep = Sweep(args)
-        failed = sweep.execute()
+        with private.files(args.shared):
+            failed = sweep.execute()
     except SweepError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from medvill_jax import private
 from medvill_jax.batch import Batch, BatchSpec, vqa_spec
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, QuestionRecords
@@ -88,7 +89,7 @@ class Task(base.Task):
         """As `base.Task.fit`."""
         if not self.fake and distributed.is_first():
             # What an output means is the run's, whichever rows a later evaluation sets aside.
-            self.workdir.mkdir(parents=True, exist_ok=True)
+            private.folder(self.workdir)
             content = json.dumps(self.answers, indent=0, ensure_ascii=False) + "\n"
             replace_file(self.workdir / ANSWERS_FILE, content.encode())
         return super().fit()

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from medvill_jax import private
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import LabelRecords
 from medvill_jax.data.tokenizer import load_tokenizer
@@ -129,7 +130,7 @@ class Task:
                 seed=config.seed,
             )
             figures |= {f"{split}/{prefix}{name}": value for name, value in found.items() if name.startswith(ranked)}
-        self.workdir.mkdir(parents=True, exist_ok=True)
+        private.folder(self.workdir)
         write_figures(self.workdir / METRICS_FILE, figures)
         return figures
 

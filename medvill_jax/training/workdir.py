@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from etils import epath
 
+from medvill_jax import private
 from medvill_jax.paths import PathError, in_bucket
 from medvill_jax.training import distributed
 from medvill_jax.training.bucket import Mirror
@@ -115,7 +116,7 @@ def claim(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> st
     was at work ends with its next checkpoint. To be called by process 0 alone.
 
     Args:
-        workdir: made if absent.
+        workdir: made if absent; closed to others unless files are shared.
         config: a nested, JSON-like configuration.
         free: prefixes of dotted field names that may differ between the starts of one run.
 
@@ -125,7 +126,7 @@ def claim(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> st
     Raises:
         WorkdirError: another process is at work there, or the workdir holds a run with another configuration.
     """
-    workdir.mkdir(parents=True, exist_ok=True)
+    private.folder(workdir)
     _lock(workdir)
     path = workdir / CONFIG_FILE
     wanted = json.loads(json.dumps(config))

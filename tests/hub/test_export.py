@@ -1,7 +1,6 @@
 """The export folder: complete or absent, checked on reading, self-describing."""
 
 import json
-import os
 import stat
 from dataclasses import asdict
 from pathlib import Path
@@ -64,10 +63,8 @@ def test_round_trip(content: dict[str, Any], tmp_path: Path) -> None:
     assert "encoder/layer/0/attention/query/kernel" in names
     assert "image_encoder/stages/1/0/layer/0/normalization/mean" in names
     assert {path.name for path in out.parent.iterdir()} == {"export"}
-    umask = os.umask(0)
-    os.umask(umask)
-    assert stat.S_IMODE(out.stat().st_mode) == 0o777 & ~umask
-    assert stat.S_IMODE((out / "model.safetensors").stat().st_mode) == 0o666 & ~umask
+    assert stat.S_IMODE(out.stat().st_mode) == 0o700
+    assert stat.S_IMODE((out / "model.safetensors").stat().st_mode) == 0o600
 
 
 def jnp_tree(tree: dict[Any, Any]) -> dict[Any, Any]:
