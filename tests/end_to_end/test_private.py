@@ -14,6 +14,7 @@ from data_prep.__main__ import main as data_prep
 from data_prep.phantom import write_tree
 from medvill_jax.hub.card import model_card
 from medvill_jax.metrics.clinical import main as label_reports
+from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.medvill import MedvillConfig
 from medvill_jax.tasks import setup
 from tests.cli import RunPy
@@ -112,7 +113,7 @@ def test_a_card_shows_no_place_and_no_start(configs: ModuleType) -> None:
     places = ("data.path", "data.tokenizer", "init.bert", "init.resnet", "init.checkpoint")
     config.update_from_flattened_dict({name: f"/hospital/ward/{name}" for name in places})
     shapes = {"arrays": {"a": (1,)}, "label_names": ()}
-    text = model_card(MedvillConfig(), stage="", card={"training": setup.public(config)}, **shapes)
+    text = model_card(MedvillConfig(bert=BertConfig()), stage="", card={"training": setup.public(config)}, **shapes)
     assert '"steps"' in text
     assert "hospital" not in text
     assert "init" not in re.findall(r'"(\w+)":', text)
