@@ -34,8 +34,8 @@ def replace_file(path: Path, content: bytes) -> None:
     """Writes a file under another name first, then gives it its own; cut off, it leaves the old file as it was."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with open(part, "wb", opener=private.opener) as file:
-            file.write(content)
+        part.touch(mode=private.mode(0o666))
+        part.write_bytes(content)
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
