@@ -73,6 +73,7 @@ setup(
         "orbax-checkpoint>=0.12,<1",  # from 1.0 the top level is its v1 API, which has none of the names we use
         "pillow>=11.0",
         "safetensors>=0.5",
+        "scipy>=1.13",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.9",
         "tokenizers>=0.21",
