@@ -5,13 +5,15 @@ The model reads the image alone (`config.inputs=image`), or image and report und
 say how well it copies, not how well it looks.
 
 The loss is binary cross entropy, averaged over the labels that count: `config.labels` says what uncertain and
-unmentioned ones are, and what its positive term weighs. Held-out figures while training, `eval/...`: `loss`, and AUROC,
-AUPRC, F1 and calibration error (`metrics.classification`), every example exactly once. F1 is at thresholds that
-maximise it on the validation split; they go into the export.
+unmentioned ones are, and what its positive term weighs. Held-out figures while training, `eval/...`: `loss`, and
+AUROC, AUPRC, F1 and calibration error (`metrics.classification`), every example exactly once. F1 is at thresholds that
+maximise it on the validation split; they go into the export. Where that is the split that is scored, F1 is in-sample,
+higher than it would be elsewhere, and `f1_in_sample` is 1 (else 0).
 
 `--eval_only` scores the best checkpoint on `config.eval.split`, with thresholds from the validation split, and writes
 `metrics.json` (`SPLIT/...`, beside `baseline/prevalence/...`, what answering with each finding's frequency in training
-achieves), `predictions.jsonl` (a row per example: id, probabilities, labels) and `reliability.png`.
+achieves, at thresholds of its own from the validation split), `predictions.jsonl` (a row per example: id,
+probabilities, labels, and a number that examples of one subject share) and `reliability.png`.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from medvill_jax.batch import Batch, BatchSpec, classify_spec
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, LabelRecords
 from medvill_jax.data.labels import positive_weights
-from medvill_jax.metrics import classification, plots
+from medvill_jax.metrics import bootstrap, classification, plots
 from medvill_jax.metrics.figures import write_figures
 from medvill_jax.models.finetuned import Finetuned, HeadsConfig
 from medvill_jax.tasks import base, setup
@@ -115,11 +117,17 @@ class Task(base.Task):
             interval = f"   [{low:.3f}, {high:.3f}]" if low is not None else ""
             baseline = figures.get(f"baseline/prevalence/{row}")
             beside = f"   prevalence {baseline:.3f}" if baseline is not None else ""
+            if row == "f1_macro" and figures.get(f"{kind}/f1_in_sample"):
+                beside += "   in-sample: thresholds chosen on these examples"
             lines.append(f"  {row:<12}{figures[f'{kind}/{row}']:>7.3f}{interval}{beside}")
+        if absent := figures.get(f"{kind}/classes_absent"):
+            alarms = figures[f"{kind}/classes_absent_false_alarms"]
+            lines.append(f"  {absent:.0f} classes have no positive and are not in f1_macro; {alarms:.0f} false alarms")
         if undefined := figures[f"{kind}/classes_undefined"]:
             lines.append(f"  {undefined:.0f} of {len(self.names)} classes have no AUROC here: one side has no example")
         if kind == "eval":
             return [*lines, "the test split, once: the same command with --eval_only --config.eval.split=test"]
+        lines.append(bootstrap.resampled_words(figures, f"{split}/"))
         return [*lines, f"all figures: {self.workdir / METRICS_FILE}, calibration: {self.workdir / PLOT_FILE}"]
 
     def evaluate(self, state: Tree) -> dict[str, float]:
@@ -127,7 +135,7 @@ class Task(base.Task):
         held_out = self._records(self.config.eval.split)
         logits = self.outputs(self._logits, state, held_out, self.config.eval.max_examples)
         shown = loader.evenly(len(held_out), self.config.eval.max_examples)
-        thresholds = self._thresholds(state) if self.config.eval.split != "validation" else None
+        thresholds = None if self._in_sample else self._thresholds(state)
         figures = self._score(logits, held_out, shown, thresholds, resamples=0)
         return {f"eval/{name}": value for name, value in figures.items() if "/" not in name}
 
@@ -138,24 +146,35 @@ class Task(base.Task):
         split = self.config.eval.split
         log.info("scoring %s with the best checkpoint, of step %d", split, step)
         held_out = self._records(split)
-        everyone = np.arange(len(held_out))
+        everyone, subjects = np.arange(len(held_out)), held_out.subjects()
         logits = self.outputs(self._logits, state, held_out)
-        thresholds = self._thresholds(state)
-        own = self._score(logits, held_out, everyone, thresholds)
-        prior = self._score(np.tile(self._prior_logits, (len(held_out), 1)), held_out, everyone, thresholds, 0)
+        validation = self._records("validation")
+        prior, prior_validation = (np.tile(self._prior_logits, (len(each), 1)) for each in (held_out, validation))
+        own = self._score(logits, held_out, everyone, self._thresholds(state), clusters=subjects)
+        alone = self._score(prior, held_out, everyone, _thresholds(prior_validation, validation), resamples=0)
         figures = {f"{split}/{name}": value for name, value in own.items()}
-        figures |= {f"baseline/prevalence/{name}": value for name, value in prior.items() if "/" not in name}
+        figures |= {f"baseline/prevalence/{name}": value for name, value in alone.items() if "/" not in name}
         made_with = self.made_with(step, state, held_out)
         if jax.process_index() == 0:
-            self._write(figures, logits, held_out, made_with)
+            self._write(figures, logits, held_out, subjects, made_with)
         return figures
 
     def export_extra(self, state: Tree) -> dict[str, Any]:
         thresholds = self._thresholds(state)
         return {"inputs": self.config.inputs, "fusion": self.config.fusion, "thresholds": thresholds.tolist()}
 
+    @property
+    def _in_sample(self) -> bool:
+        """Whether the examples that are scored are those that thresholds are chosen on."""
+        return self.config.eval.split == "validation"
+
     def _write(
-        self, figures: dict[str, Any], logits: np.ndarray, held_out: LabelRecords, made_with: dict[str, Any]
+        self,
+        figures: dict[str, Any],
+        logits: np.ndarray,
+        held_out: LabelRecords,
+        subjects: np.ndarray,
+        made_with: dict[str, Any],
     ) -> None:
         write_figures(self.workdir / METRICS_FILE, figures)
         probabilities = _sigmoid(logits)
@@ -164,6 +183,7 @@ class Task(base.Task):
                 "id": held_out.identifier(record),
                 "probabilities": dict(zip(self.names, row.tolist(), strict=True)),
                 "labels": {n: int(v) for n, v in zip(self.names, labels, strict=True) if v != records.ABSENT},
+                "subject": int(subjects[record]),
             }
             for record, (row, labels) in enumerate(zip(probabilities, held_out.labels, strict=True))
         )
@@ -187,16 +207,17 @@ class Task(base.Task):
         held_out: LabelRecords,
         shown: np.ndarray,
         thresholds: np.ndarray | None,
-        resamples: int | None = None,
+        **resampling: Any,
     ) -> dict[str, Any]:
+        """All figures of some examples, at thresholds that are given, or else chosen on these examples."""
         truth, known = (array[shown] for array in _binary(held_out))
         probabilities = _sigmoid(logits)
         if thresholds is None:
             thresholds = classification.best_thresholds(probabilities, truth, known)
-        some = {} if resamples is None else {"resamples": resamples}
         figures: dict[str, Any] = classification.score(
-            probabilities, truth, known, self.names, thresholds, seed=self.config.seed, **some
+            probabilities, truth, known, self.names, thresholds, seed=self.config.seed, **resampling
         )
+        figures["f1_in_sample"] = float(self._in_sample)
         losses = binary_cross_entropy(logits, held_out.targets[shown])
         weights = held_out.target_weights[shown]
         return figures | {"loss": float((losses * weights).sum() / max(weights.sum(), 1.0))}
@@ -204,8 +225,7 @@ class Task(base.Task):
     def _thresholds(self, state: Tree) -> np.ndarray:
         """float `[C]`, those that maximise F1 on the validation split."""
         validation = self._records("validation")
-        probabilities = _sigmoid(self.outputs(self._logits, state, validation))
-        return classification.best_thresholds(probabilities, *_binary(validation))
+        return _thresholds(self.outputs(self._logits, state, validation), validation)
 
     @functools.cached_property
     def _prior_logits(self) -> np.ndarray:
@@ -254,6 +274,11 @@ def _binary(held_out: LabelRecords) -> tuple[np.ndarray, np.ndarray]:
     """Truth bool `[n, C]`, and which labels are known: all that count but those with a target of one half."""
     known = (held_out.target_weights > 0) & (held_out.targets != 0.5)
     return held_out.targets > 0.5, known
+
+
+def _thresholds(logits: np.ndarray, chosen_on: LabelRecords) -> np.ndarray:
+    """float `[C]`, those that maximise F1 of logits `[n, C]` on their records."""
+    return classification.best_thresholds(_sigmoid(logits), *_binary(chosen_on))
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

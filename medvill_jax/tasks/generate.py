@@ -50,7 +50,7 @@ from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import SPECIAL_TOKENS
 from medvill_jax.data.transforms import MlmConfig
 from medvill_jax.hub import generation
-from medvill_jax.metrics import clinical, predictions, text
+from medvill_jax.metrics import bootstrap, clinical, predictions, text
 from medvill_jax.metrics.generation import perplexity, score
 from medvill_jax.metrics.predictions import Prediction
 from medvill_jax.models import medvill
@@ -163,6 +163,7 @@ class Task(base.Task):
                 f"  {row:<22}" + "".join(f"  {figures[f'{source}/{row}']:>17.3f}" for source in columns.values())
                 for row in TABLE_ROWS
             ),
+            f"{bootstrap.resampled_words(figures, f'{split}/')}, those of {METRICS_FILE}",
             f"predictions: {self.workdir / PREDICTIONS_FILE}, all figures: {self.workdir / METRICS_FILE}; in ReXrank's "
             "form: python -m medvill_jax.metrics.rexrank --help",
         ]
@@ -244,6 +245,7 @@ class Task(base.Task):
         All processes write, each on its own devices, and the first keeps the file; the others get no list.
         """
         held_out, first = self._held_out, distributed.is_first()
+        subjects = held_out.subjects() if first else ()
         with predictions.Writer(path) if first else contextlib.nullcontext() as out:
 
             def missing() -> str:
@@ -253,9 +255,9 @@ class Task(base.Task):
             left = json.loads(distributed.on_first("reports to write", missing))
             reports = self._reports(state, left, own_image=own_image)
             progress = tqdm(reports, total=len(left), unit="report", disable=not (first and sys.stderr.isatty()))
-            for number, report in enumerate(progress, 1):
+            for number, (row, report) in enumerate(zip(left, progress, strict=True), 1):
                 if out:
-                    out.write(report)
+                    out.write(dataclasses.replace(report, subject=int(subjects[row])))
                 if number % PUBLISH_REPORTS == 0:
                     workdirs.publish(self.workdir, patient=True)
         return predictions.read(path) if first else []

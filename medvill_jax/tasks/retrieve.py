@@ -23,8 +23,8 @@ achieves. While training: `eval/...` over `config.eval.rank_examples` fixed exam
 directions.
 
 `--eval_only` ranks `config.eval.candidates` of `config.eval.split` and writes `metrics.json`: `SPLIT/i2r/...`,
-`SPLIT/r2i/...` of the exhaustive ranker, `SPLIT/two_stage/...`, and how many pairs either matched. Interrupted, it goes
-on with the pairs that it has.
+`SPLIT/r2i/...` of the exhaustive ranker, `SPLIT/two_stage/...`, and how many pairs either matched; intervals resample
+all queries of a subject together, from the same candidates. Interrupted, it goes on with the pairs that it has.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ import numpy as np
 from medvill_jax.batch import Batch, BatchSpec, retrieve_spec
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, PairRecords
-from medvill_jax.metrics import ranking
+from medvill_jax.metrics import bootstrap, ranking
 from medvill_jax.metrics.figures import write_figures
 from medvill_jax.models.finetuned import FUSIONS, Finetuned, HeadsConfig
 from medvill_jax.tasks import base, matching, setup
@@ -138,6 +138,7 @@ class Task(base.Task):
                 lines.append(f"  {direction} {row:<14}" + "".join(f"{cell:>12.3f}" for cell in cells))
         pairs = [figures[f"{split}/{name}pair_evaluations"] for name in shown]
         lines.append(f"  {'pairs matched':<18}" + "".join(f"{count:>12,.0f}" for count in pairs))
+        lines.append(bootstrap.resampled_words(figures, f"{split}/{shown[0]}{DIRECTIONS[0]}/"))
         return [*lines, f"all figures: {self.workdir / METRICS_FILE}"]
 
     def evaluate(self, state: Tree) -> dict[str, float]:
@@ -168,12 +169,12 @@ class Task(base.Task):
         made_with = self.made_with(step, state, pool)
         scores, proposed = self._pair_matrix(state, pool, (self.workdir, made_with))
         figures: dict[str, Any] = {f"{split}/candidates": float(len(pool))}
-        seeded = {"seed": config.seed}
+        resampling: dict[str, Any] = {"seed": config.seed, "clusters": pool.subjects()}
         if config.rank.method != "two_stage":
             figures[f"{split}/pair_evaluations"] = float(scores.size)
             for name, per_query, relevant in self._directions(pool, scores):
-                found = ranking.ranking(per_query, relevant, **seeded)
-                found |= ranking.exact_pair(per_query, everything, **seeded)
+                found = ranking.ranking(per_query, relevant, **resampling)
+                found |= ranking.exact_pair(per_query, everything, **resampling)
                 figures |= {f"{split}/{name}/{row}": value for row, value in found.items()}
         if proposed is not None:
             similar, masks = proposed
@@ -185,8 +186,8 @@ class Task(base.Task):
             ):
                 proposal, chosen = (similar.T, mask.T) if flip else (similar, mask)
                 combined = ranking.two_stage(proposal, chosen, np.where(chosen, per_query, 0.0))
-                found = ranking.ranking(combined, relevant, **seeded)
-                found |= ranking.exact_pair(combined, everything, **seeded)
+                found = ranking.ranking(combined, relevant, **resampling)
+                found |= ranking.exact_pair(combined, everything, **resampling)
                 figures |= {f"{split}/two_stage/{name}/{row}": value for row, value in found.items()}
         for name, _, relevant in self._directions(pool, scores):
             chance = ranking.chance(relevant, everything)

@@ -13,6 +13,7 @@ once. `--eval_only` answers all of `config.eval.split` and writes `metrics.json`
 organ and by type of question too, `SPLIT/outside_vocabulary` (the share of questions whose answer could not be given),
 and two baselines, `baseline/majority/...` (the most frequent training answer to questions of that answer type) and
 `baseline/question_only/...` (the same model shown a black image); and `predictions.jsonl`, a row per question.
+Intervals resample subjects: all questions about a film or a patient together, whichever the data's `subject_id` names.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from medvill_jax import private
 from medvill_jax.batch import Batch, BatchSpec, vqa_spec
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, QuestionRecords
-from medvill_jax.metrics import vqa
+from medvill_jax.metrics import bootstrap, vqa
 from medvill_jax.metrics.figures import replace_file, write_figures
 from medvill_jax.models.finetuned import FUSIONS, SUMMARIES, Finetuned, HeadsConfig
 from medvill_jax.tasks import base, setup
@@ -120,7 +121,7 @@ class Task(base.Task):
                 f"  {row:<16}{figures[f'{split}/{row}']:>7.3f}    [{low:.3f}, {high:.3f}]"
                 f"  {figures[f'baseline/majority/{row}']:>15.3f}  {figures[f'baseline/question_only/{row}']:>13.3f}"
             )
-        return [*lines, f"all figures: {self.workdir / METRICS_FILE}"]
+        return [*lines, bootstrap.resampled_words(figures, f"{split}/"), f"all figures: {self.workdir / METRICS_FILE}"]
 
     def evaluate(self, state: Tree) -> dict[str, float]:
         """See the module's docstring."""
@@ -144,6 +145,7 @@ class Task(base.Task):
         columns = self._columns(split, (*GROUPS, "answer"))
         groups = {name: columns[name] for name in GROUPS}
         train = self._columns("train", ("answer", "answer_type"), train=True)
+        subjects = held_out.subjects()
         logits = self.outputs(self._logits, state, held_out)
         blind = self.outputs(self._logits, state, held_out, blank=True)
         majority = np.array(vqa.majority(train["answer"], train["answer_type"], groups["answer_type"]))
@@ -154,7 +156,7 @@ class Task(base.Task):
         }
         figures: dict[str, Any] = {f"{split}/outside_vocabulary": float((held_out.answer_ids < 0).mean())}
         for prefix, right in rows.items():
-            found = vqa.score(right, groups, seed=self.config.seed)
+            found = vqa.score(right, groups, clusters=subjects, seed=self.config.seed)
             figures |= {f"{prefix}/{name}": value for name, value in found.items()}
         made_with = self.made_with(step, state, held_out)
         if jax.process_index() == 0:
@@ -165,6 +167,7 @@ class Task(base.Task):
                     "answer": columns["answer"][record],
                     "predicted": self.answers[best],
                     "answer_type": columns["answer_type"][record],
+                    "subject": int(subjects[record]),
                 }
                 for record, best in enumerate(logits.argmax(1))
             )

@@ -27,7 +27,7 @@ from medvill_jax.data.transforms import text_slots
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import VOCAB_FILE
 from medvill_jax.hub.loaded import load
-from medvill_jax.metrics import classification
+from medvill_jax.metrics import bootstrap, classification
 from medvill_jax.metrics.figures import write_figures
 from medvill_jax.tasks import setup
 from medvill_jax.training import distributed, stopping
@@ -110,8 +110,9 @@ class Task:
         by_sentence = np.concatenate(parts)  # [n, sentences]
         place = {sentence: number for number, sentence in enumerate(sentences)}
         known = held_out.target_weights[chosen] > 0
-        ranked = ("examples", "classes_undefined", "auroc", "auprc", "positives")
+        ranked = ("examples", "classes_undefined", "auroc", "auprc", "positives", "resampled")
         figures: dict[str, Any] = {}
+        subjects = held_out.subjects()[chosen]
         for prefix, prompts in self._prompts.items():
             scores = np.stack(
                 [
@@ -127,6 +128,7 @@ class Task:
                 known,
                 self.names,
                 np.zeros(len(self.names)),
+                clusters=subjects,
                 seed=config.seed,
             )
             figures |= {f"{split}/{prefix}{name}": value for name, value in found.items() if name.startswith(ranked)}
@@ -149,7 +151,8 @@ class Task:
         shown = " and ".join(f"[{low:.3f}, {high:.3f}]" for low, high in intervals)
         return [
             *lines,
-            f"  95 % intervals of macro {shown}, chance 0.500",
+            f"  macro within {shown}, chance 0.500",
+            bootstrap.resampled_words(figures, f"{split}/"),
             f"all figures: {self.workdir / METRICS_FILE}",
         ]
 

@@ -68,6 +68,26 @@ def test_images_without_reports_are_shuffled_too(pairs_index: Callable[[dict[str
         assert not np.array_equal(own, other)
 
 
+def test_records_of_a_subject_share_a_number_that_says_nothing_else(
+    pairs_index: Callable[[dict[str, int]], Path],
+) -> None:
+    index = pairs_index({"train": 6})
+    rows = [json.loads(line) for line in index.read_text().splitlines()]
+    for row, subject in zip(rows, ("p9", "p2", "p9", "p9", "p1"), strict=False):  # the last has none
+        row["subject_id"] = subject
+    index.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs.prepare(index, index.with_name("data"), progress=False)
+    tokenizer = load_tokenizer(records.tokenizer_path(index.with_name("data")))
+    shape = {"tokenizer": tokenizer, "image_size": 32, "text_len": 12, "crop": None, "seed": 0}
+    held = Records(index.with_name("data"), "train", **shape)
+    of = dict(zip([held.identifier(record) for record in range(6)], held.subjects().tolist(), strict=True))
+    assert list(dict.fromkeys(of.values())) == [0, 1, 2, 3]
+    assert of["train0"] == of["train2"] == of["train3"]
+    assert len({of[f"train{number}"] for number in (0, 1, 4, 5)}) == 4
+    some = Records(index.with_name("data"), "train", rows=np.array([3, 5]), **shape).subjects()
+    assert some.tolist() == [0, 1]
+
+
 def same(first: HostBatch, second: HostBatch) -> bool:
     return first.keys() == second.keys() and all(np.array_equal(first[name], second[name]) for name in first)
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 import medvill_jax
 from data_prep import pairs
 from medvill_jax.data import records
+from medvill_jax.data.examples import LabelRecords
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import read_export
 from medvill_jax.metrics.classification import slug
@@ -49,7 +50,40 @@ def test_it_trains_scores_and_exports(tiny_classify_config: ConfigDict, tmp_path
     assert {"step": 4, "split": "test", "dtype": "float32"}.items() <= made_with.items()
     assert {"checkpoint", "records"} <= made_with.keys()
     assert (tmp_path / "reliability.png").read_bytes().startswith(b"\x89PNG")
-    assert any("AUROC" in line or "auroc_macro" in line for line in task.closing_lines(figures))
+    lines = task.closing_lines(figures)
+    assert any("AUROC" in line or "auroc_macro" in line for line in lines)
+    assert "95 % intervals resample 7 rows" in lines
+    assert written["test/resampled_rows"] == 7
+    assert (held_out["eval/f1_in_sample"], written["test/f1_in_sample"]) == (1, 0)
+    assert "in-sample" in "\n".join(task.closing_lines(held_out))
+    assert "in-sample" not in "\n".join(lines)
+
+
+def test_f1_on_validation_is_in_sample_and_its_baseline_has_thresholds_of_its_own(
+    tiny_classify_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(tiny_classify_config, tmp_path)
+    task.fit()
+    # A model whose probabilities, and so its thresholds, are below any prevalence, and pairs of films of one patient.
+    monkeypatch.setattr(task, "outputs", lambda _, state, examples, *most: np.full((len(examples), 14), -9.0))
+    monkeypatch.setattr(LabelRecords, "subjects", lambda self: np.arange(len(self)) // 2)
+    task.config.eval.unlock()
+    figures = {}
+    for split in ("validation", "test"):
+        task.config.eval.split = split
+        figures |= task.evaluate_best()
+        labels = records.read_index(task.config.data.path, split)["labels"] == records.POSITIVE
+        some = labels.sum(0)[labels.any(0)]
+        # Whoever answers the same every time does best to find everything that validation has.
+        expected = np.mean(2 * some / (some + len(labels)))
+        assert figures["baseline/prevalence/f1_macro"] == pytest.approx(expected)
+        assert figures[f"{split}/f1_in_sample"] == figures["baseline/prevalence/f1_in_sample"] == (split != "test")
+        lines = "\n".join(task.closing_lines(figures))
+        assert ("in-sample: thresholds chosen on these examples" in lines) == (split != "test")
+    assert (figures["validation/resampled_subjects"], figures["test/resampled_subjects"]) == (5, 4)
+    assert "95 % intervals resample 4 subjects" in lines
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [row["subject"] for row in rows] == [0, 0, 1, 1, 2, 2, 3]
 
 
 def test_balanced_weights_are_those_of_the_positive_term(

@@ -62,10 +62,14 @@ def test_data_without_a_validation_split(
     assert sorted(ids) == sorted(f"train{number}" for number in range(12))
 
 
-def test_every_report_is_written_once_and_scored(tiny_generate_config: ConfigDict, tmp_path: Path) -> None:
+def test_every_report_is_written_once_and_scored(
+    tiny_generate_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ReportRecords, "subjects", lambda self: np.arange(len(self)) // 4)
     task = Task(tiny_generate_config, tmp_path)
     task.fit()
-    task.evaluate_best()
+    figures = task.evaluate_best()
+    assert "95 % intervals resample 3 subjects" in "\n".join(task.closing_lines(figures))
     written = predictions.read(tmp_path / "predictions.jsonl")
     assert sorted(row.id for row in written) == [f"validation{number}" for number in range(10)]
     scores = json.loads((tmp_path / "metrics.json").read_text())
@@ -79,6 +83,9 @@ def test_every_report_is_written_once_and_scored(tiny_generate_config: ConfigDic
         "baseline/shuffled_images/bleu4",
     } <= scores.keys()
     assert scores["validation/examples"] == 10
+    assert [row.subject for row in written] == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]
+    for prefix in ("validation", "baseline/nearest_neighbour", "baseline/shuffled_images"):
+        assert scores[f"{prefix}/resampled_subjects"] == 3
 
     whole = (tmp_path / "predictions.jsonl").read_bytes()
     lines = whole.splitlines(keepends=True)

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 import medvill_jax
 from medvill_jax.data import loader
+from medvill_jax.data.examples import PairRecords
 from medvill_jax.data.records import DataError
 from medvill_jax.tasks import matching, retrieve
 from medvill_jax.tasks.retrieve import Task
@@ -36,8 +37,9 @@ def run(trained: tuple[ConfigDict, Path], tmp_path: Path) -> tuple[ConfigDict, P
     return trained[0].copy_and_resolve_references(), tmp_path / "run"
 
 
-def test_both_rankers_score_both_directions(run: tuple[ConfigDict, Path]) -> None:
+def test_both_rankers_score_both_directions(run: tuple[ConfigDict, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     config, workdir = run
+    monkeypatch.setattr(PairRecords, "subjects", lambda self: np.arange(len(self)) // 2)
     task = Task(config, workdir)
     figures = task.evaluate_best()
     written = json.loads((workdir / "metrics.json").read_text())
@@ -50,9 +52,14 @@ def test_both_rankers_score_both_directions(run: tuple[ConfigDict, Path]) -> Non
             } <= written.keys()
         low, high = written[f"validation/{direction}/mrr_ci95"]
         assert low <= written[f"validation/{direction}/mrr"] <= high
+        for prefix in ("validation", "validation/two_stage"):
+            assert written[f"{prefix}/{direction}/resampled_subjects"] == 5
+            assert written[f"{prefix}/{direction}/exact/resampled_subjects"] == 5
     # A tenth of 10 x 10 pairs is one proposal a query, at most.
     assert written["validation/two_stage/pair_evaluations"] <= 20
-    assert "two-stage" in "\n".join(task.closing_lines(figures))
+    lines = "\n".join(task.closing_lines(figures))
+    assert "two-stage" in lines
+    assert "95 % intervals resample 5 subjects" in lines
 
 
 def test_a_full_list_of_proposals_is_the_exhaustive_ranking(run: tuple[ConfigDict, Path]) -> None:

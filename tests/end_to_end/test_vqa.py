@@ -50,7 +50,14 @@ def test_it_answers_every_question_once(
     assert written["baseline/majority/accuracy"] == pytest.approx(
         np.mean([majority[row["answer_type"]] == row["answer"] for row in rows])
     )
-    assert "majority answer" in "\n".join(task.closing_lines(figures))
+    lines = "\n".join(task.closing_lines(figures))
+    assert "majority answer" in lines
+    films = records.read_columns(config.data.path, "test", ["subject_id"])["subject_id"]
+    assert len(set(films)) < 10
+    assert [row["subject"] for row in rows] == [list(dict.fromkeys(films)).index(film) for film in films]
+    for prefix in ("test", "baseline/majority", "baseline/question_only"):
+        assert written[f"{prefix}/resampled_subjects"] == len(set(films))
+    assert f"95 % intervals resample {len(set(films))} subjects" in lines
 
 
 def test_validation_is_set_aside_by_image(tiny_vqa_config: ConfigDict, tmp_path: Path) -> None:

@@ -31,6 +31,9 @@ def test_a_pretrained_model_is_asked(phantom_run: Path, tmp_path: Path) -> None:
     found = json.loads((out / "metrics.json").read_text())
     index = records.read_index(data, "test")["labels"]
     assert found["test/examples"] == len(index) > 0
+    patients = len(set(records.read_columns(data, "test", ["subject_id"])["subject_id"]))
+    assert found["test/resampled_subjects"] == patients < len(index)
+    assert f"95 % intervals resample {patients} subjects" in done.stdout
     for asked in ("test", "test/reworded"):
         low, high = found[f"{asked}/auroc_macro_ci95"]
         assert low <= found[f"{asked}/auroc_macro"] <= high
