@@ -18,19 +18,16 @@ from itertools import repeat
 from typing import NamedTuple, overload
 
 import numpy as np
-from scipy import sparse
 
 from medvill_jax.metrics import bootstrap
 from medvill_jax.metrics import f1 as averages
+from medvill_jax.metrics.areas import Ranking, areas, ratio
 
 Value = float | list[float]
 
 BINS = 15
-# Labels and steps of a chunk of a ranking, and resamples scored at once: few MB for each thread.
-_LABELS, _STEPS, _TOGETHER = 1 << 13, 1 << 10, 64
-# Steps that follow each other lie so many apart, so that all of one distance are summed up in one of numpy's loops.
-_STRIDE = 32
-_ONES, _NUMBERS = np.ones(_LABELS, np.float32), np.arange(_LABELS, dtype=np.int32)
+# Resamples whose areas are computed at once; few MB for each thread.
+_TOGETHER = 64
 
 
 def slug(name: str) -> str:
@@ -148,7 +145,7 @@ def reliability(
     numbers = _bins(some, bins)
     count = np.bincount(numbers, minlength=bins)
     confidence, fraction = (
-        _ratio(np.bincount(numbers, each, bins), count) for each in (some, positive.astype(np.float64))
+        ratio(np.bincount(numbers, each, bins), count) for each in (some, positive.astype(np.float64))
     )
     return Reliability(confidence, fraction, count)
 
@@ -266,9 +263,9 @@ class _Scorer:
     ):
         self._classes = len(thresholds)
 
-        def ranking(column: int | None) -> _Ranking:
+        def ranking(column: int | None) -> Ranking:
             examples, chosen, positive = _labels(probabilities, targets, known, column)
-            return _Ranking(clusters[examples], chosen, positive)
+            return Ranking(clusters[examples], chosen, positive)
 
         # All labels first: as many as those of the classes together, and so half of the work.
         with ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -287,15 +284,15 @@ class _Scorer:
         self.supported = self.outcomes[:, 0] + self.outcomes[:, 2] > 0
 
     def __call__(self, drawn: np.ndarray) -> np.ndarray:
+        found = []
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            areas = []
             for start in range(0, len(drawn), _TOGETHER):
                 weights = np.ascontiguousarray(drawn[start : start + _TOGETHER].T)  # [G, some]
-                areas.append(list(threads.map(_areas, self._rankings, repeat(weights))))
-        pooled, *by_class = np.concatenate(areas, -1)  # [2, R] each
+                found.append(list(threads.map(areas, self._rankings, repeat(weights))))
+        pooled, *by_class = np.concatenate(found, -1)  # [2, R] each
         sums = bootstrap.sums(drawn, self._rows)
         outcomes = sums[:, : 3 * self._classes].reshape(len(sums), -1, 3)  # [R, C, 3]
-        aurocs, auprcs = np.moveaxis(by_class, 0, -1)  # [R, C]
+        aurocs, auprcs = np.stack(by_class, -1)  # [R, C]
         both_sides = ~np.isnan(aurocs)
         f1s = np.where(self.supported, averages.scores(outcomes)[2], np.nan)
         f1_pooled = averages.scores(outcomes.sum(1))[2] if self.supported.any() else np.full(len(sums), np.nan)
@@ -316,88 +313,6 @@ def _labels(
     some = slice(None) if column is None else slice(column, column + 1)
     there = known[:, some]
     return np.nonzero(there)[0], scores[:, some][there], targets[:, some][there]
-
-
-class _Ranking:
-    """Labels by descending score, ready to be summed up to any score that a positive has, for many weights at once.
-
-    They lie in steps, one a score that a positive has: what areas need of a step is the weight of the negatives above
-    that score and below the one before, of the negatives with it, and of the positives with it. What is below the last
-    such score is a step without positives. Steps come in chunks that fit the processor's cache.
-
-    Args:
-      clusters: int `[n]`, the place of each label's weight.
-      scores: `[n]`.
-      positive: bool `[n]`.
-    """
-
-    def __init__(self, clusters: np.ndarray, scores: np.ndarray, positive: np.ndarray):
-        order = np.argsort(-scores, kind="stable")
-        scores, positive, clusters = scores[order], positive[order], clusters[order].astype(np.int32)
-        level = np.cumsum(np.append(False, scores[1:] != scores[:-1])[: len(scores)])
-        held = np.bincount(level, positive) > 0  # whether a positive has that score
-        step = (np.cumsum(held) - held)[level]
-        kind = np.where(positive, 2, held[level]).astype(np.int8)
-        ends = np.bincount(step, minlength=1).cumsum()
-        self.chunks: list[_Chunk] = []
-        start = first = 0
-        while start < len(ends):
-            within = int(np.searchsorted(ends, first + _LABELS, side="right"))
-            stop = min(max(within, start + 1), start + _STEPS)
-            some = slice(first, ends[stop - 1])
-            self.chunks.append(_Chunk(clusters[some], step[some] - start, kind[some], stop - start))
-            start, first = stop, int(ends[stop - 1])
-
-
-class _Chunk:
-    """Some steps of a `_Ranking`: labels with their cluster, step and kind (0 to 2, in the order told there), `[n]`."""
-
-    def __init__(self, clusters: np.ndarray, step: np.ndarray, kind: np.ndarray, steps: int):
-        height = -(-steps // _STRIDE)
-        self.shape = 3, _STRIDE, height
-        place = np.ravel_multi_index((kind, step % _STRIDE, step // _STRIDE), self.shape)
-        order = np.argsort(place, kind="stable")
-        self._pieces: list[tuple[np.ndarray, sparse.csr_array]] = []
-        for start in range(0, len(order), _LABELS):
-            piece = order[start : start + _LABELS]
-            ends = np.bincount(place[piece], minlength=3 * _STRIDE * height).cumsum()
-            adds = (_ONES[: len(piece)], _NUMBERS[: len(piece)], np.append(0, ends).astype(np.int32))
-            self._pieces.append((clusters[piece], sparse.csr_array(adds, shape=(len(ends), len(piece)))))
-
-    def sums(self, weights: np.ndarray) -> np.ndarray:
-        """float64 `[3, _STRIDE, height, R]` of weights `[G, R]`; step k lies at `[k % _STRIDE, k // _STRIDE]`."""
-        # Sums of as few numbers below 256 are exact in float32.
-        kind = np.float32 if weights.dtype == np.uint8 else np.float64
-        total = np.zeros((np.prod(self.shape), weights.shape[1]))
-        for clusters, adds in self._pieces:
-            total += adds @ np.take(weights, clusters, 0).astype(kind)
-        return total.reshape(*self.shape, -1)
-
-
-def _areas(ranking: _Ranking, weights: np.ndarray) -> np.ndarray:
-    """AUROC and AUPRC, float64 `[2, R]`, with the weights `[G, R]` of clusters."""
-    false, hits, wrong, precision = np.zeros((4, weights.shape[1]))
-    for chunk in ranking.chunks:
-        above, beside, gain = chunk.sums(weights)
-        above += beside
-        given, hit = _running(above, false), _running(gain.copy(), hits)
-        false, hits = given[-1, -1].copy(), hit[-1, -1]
-        # A negative beside a positive is half a mistake.
-        beside *= -0.5
-        beside += given
-        wrong += np.einsum("jkr,jkr->r", gain, beside)
-        given += hit
-        precision += np.einsum("jkr,jkr->r", gain, hit / np.maximum(given, np.finfo(float).tiny))
-    pairs = hits * false
-    return np.stack([_ratio(pairs - wrong, pairs), _ratio(precision, hits)])
-
-
-def _running(steps: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """Sums over the steps `[_STRIDE, height, R]` up to each, in place, and over what came `before`, `[R]`."""
-    for number in range(1, len(steps)):
-        steps[number] += steps[number - 1]
-    steps += np.concatenate([before[None], before + np.cumsum(steps[-1, :-1], 0)])
-    return steps
 
 
 def _best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -431,19 +346,14 @@ def _add_gaps(rows: np.ndarray, probabilities: np.ndarray, targets: np.ndarray, 
 
 def _ece(sums: np.ndarray) -> np.ndarray:
     """The calibration error of summed rows of `_add_gaps` `[..., bins + 1]`."""
-    return _ratio(np.abs(sums[..., :-1]).sum(-1), sums[..., -1])
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    """A ratio; NaN over 0."""
-    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
+    return ratio(np.abs(sums[..., :-1]).sum(-1), sums[..., -1])
 
 
 def _area(kind: int, scores: np.ndarray, targets: np.ndarray, weights: np.ndarray | None) -> float | np.ndarray:
     weighted = _weights(weights, _length(scores, targets))
     known = np.ones((len(scores), 1), bool)
     table = _table(np.asarray(scores)[:, None], np.asarray(targets)[:, None], known)
-    return _one_or_many(_areas(_Ranking(*_labels(*table, None)), weighted.T)[kind], weights)
+    return _one_or_many(areas(Ranking(*_labels(*table, None)), weighted.T)[kind], weights)
 
 
 def _one_or_many(values: np.ndarray, weights: np.ndarray | None) -> float | np.ndarray:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -90,9 +91,8 @@ def compare(
       ValueError, MissingExtra: as in `generation.score`.
     """
     runs = aligned(a, *others)
-    clusters = subjects_of(runs)
     found: list[list[Row]] = [[] for _ in others]
-    options = {"clusters": clusters, "resamples": resamples, "seed": seed}
+    options: dict[str, Any] = {"clusters": subjects_of(runs), "resamples": resamples, "seed": seed}
     of_a, *of_others = (parts(each, labeler=labeler, uncertain=uncertain) for each in runs)
     for number, one in enumerate(of_a):
         results = [bootstrap.paired(one.rows, other[number].rows, one.figure, **options) for other in of_others]

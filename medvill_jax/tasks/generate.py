@@ -245,7 +245,7 @@ class Task(base.Task):
         All processes write, each on its own devices, and the first keeps the file; the others get no list.
         """
         held_out, first = self._held_out, distributed.is_first()
-        subjects = held_out.subjects() if first else ()
+        subjects = held_out.subjects() if first else np.empty(0, np.int64)
         with predictions.Writer(path) if first else contextlib.nullcontext() as out:
 
             def missing() -> str:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from medvill_jax.metrics import bootstrap, classification
+from medvill_jax.metrics import areas, bootstrap, classification
 from medvill_jax.metrics.classification import auprc, auroc, best_thresholds, calibration, f1, reliability, score, slug
 
 NAMES = ("Edema", "Pleural Effusion", "Fracture")
@@ -239,7 +239,8 @@ def test_intervals_are_those_of_the_drawn_examples(seed: int, monkeypatch: pytes
         assert figures[f"{name}_ci95"] == pytest.approx(expected, abs=1e-12)
     for module, bound, value in (
         (bootstrap, "_CHUNK", 25 * 7),
-        *((classification, bound, 3) for bound in ("_LABELS", "_STEPS", "_TOGETHER", "_STRIDE")),
+        (classification, "_TOGETHER", 3),
+        *((areas, bound, 3) for bound in ("_LABELS", "_STEPS", "_STRIDE")),
     ):
         monkeypatch.setattr(module, bound, value)
     parts = score(probabilities, targets, known, NAMES, thresholds, resamples=60, seed=7)
