@@ -219,7 +219,7 @@ def score(
     rows = known.any(1)
     if not rows.any():
         raise ValueError(f"none of {len(known)} examples has a known label; there is nothing to score")
-    clusters = bootstrap.numbered(bootstrap.numbered(clusters, len(rows))[rows], int(rows.sum()))
+    clusters = bootstrap.numbered(bootstrap.numbered(clusters, len(known))[rows], int(rows.sum()))
     scorer = _Scorer(probabilities[rows], targets[rows], known[rows], thresholds, clusters)
 
     labels = (targets & known).sum(0)

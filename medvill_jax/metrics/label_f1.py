@@ -47,7 +47,7 @@ def clinical_f1(
 
 def supported(reference: np.ndarray, uncertain: Uncertain = "positive") -> np.ndarray:
     """bool `[14]`: which findings some reference has, of int8 `[N, 14]`; the hypotheses have no say in it."""
-    return _positive(reference, uncertain).any(0)
+    return _positive(reference, uncertain).sum(0) > 0
 
 
 def f1_counts(

@@ -64,8 +64,8 @@ def test_f1_on_validation_is_in_sample_and_its_baseline_has_thresholds_of_its_ow
 ) -> None:
     task = Task(tiny_classify_config, tmp_path)
     task.fit()
-    # A model whose probabilities, and so its thresholds, are below any prevalence, and pairs of films of one patient.
-    monkeypatch.setattr(task, "outputs", lambda _, state, examples, *most: np.full((len(examples), 14), -9.0))
+    # A model whose thresholds are above any prevalence, and pairs of films of one patient.
+    monkeypatch.setattr(task, "outputs", lambda _, state, examples, *most: 8.0 + examples.targets)
     monkeypatch.setattr(LabelRecords, "subjects", lambda self: np.arange(len(self)) // 2)
     task.config.eval.unlock()
     figures = {}
