@@ -297,7 +297,7 @@ class Checkpoints:
                 named, restore_args=ocp.checkpoint_utils.construct_restore_args(named), partial_restore=True
             ),
         )
-        return state, ocp.JsonCheckpointHandler().restore(folder / "position")
+        return state, dict(ocp.JsonCheckpointHandler().restore(folder / "position"))
 
     def close(self) -> None:
         """Releases the writer threads."""
