@@ -57,7 +57,7 @@ class _Chunk:
         place = np.ravel_multi_index((kind, step % _STRIDE, step // _STRIDE), self.shape)
         order = np.argsort(place, kind="stable")
         self._pieces: list[tuple[np.ndarray, sparse.csr_array]] = []
-        for start in range(0, len(order), _LABELS):
+        for start in range(0, max(len(order), 1), _LABELS):
             piece = order[start : start + _LABELS]
             ends = np.bincount(place[piece], minlength=3 * _STRIDE * height).cumsum()
             adds = (_ONES[: len(piece)], _NUMBERS[: len(piece)], np.append(0, ends).astype(np.int32))
@@ -67,9 +67,10 @@ class _Chunk:
         """float64 `[3, _STRIDE, height, R]` of weights `[G, R]`; step k lies at `[k % _STRIDE, k // _STRIDE]`."""
         # Sums of as few numbers below 256 are exact in float32.
         kind = np.float32 if weights.dtype == np.uint8 else np.float64
-        total = np.zeros((np.prod(self.shape), weights.shape[1]))
-        for clusters, adds in self._pieces:
-            total += adds @ np.take(weights, clusters, 0).astype(kind)
+        sums = (adds @ np.take(weights, clusters, 0).astype(kind) for clusters, adds in self._pieces)
+        total = next(sums).astype(np.float64)
+        for each in sums:
+            total += each
         return total.reshape(*self.shape, -1)
 
 
@@ -89,7 +90,8 @@ def areas(ranking: Ranking, weights: np.ndarray) -> np.ndarray:
         beside += given
         wrong += np.einsum("jkr,jkr->r", gain, beside)
         given += hit
-        precision += np.einsum("jkr,jkr->r", gain, hit / np.maximum(given, np.finfo(float).tiny))
+        np.maximum(given, np.finfo(float).tiny, out=given)
+        precision += np.einsum("jkr,jkr->r", gain, np.divide(hit, given, out=given))
     pairs = hits * false
     return np.stack([ratio(pairs - wrong, pairs), ratio(precision, hits)])
 
