@@ -22,14 +22,13 @@ ARRAY_FOLDER = "d"
 
 def of_arrays(tree: Any) -> dict[str, int]:
     """The numbers of a tree's arrays, by name; all processes must call it together."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return dict(
-        zip(
-            [path_name(path) for path, _ in leaves],
-            [int(number) for number in jax.device_get([_of_array(leaf) for _, leaf in leaves])],
-            strict=True,
-        )
-    )
+    numbers = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        # One at a time: the devices of a process might run several at once, each process in an order of its own, and
+        # collectives would wait for each other for ever.
+        number = jax.block_until_ready(_of_array(leaf))
+        numbers[path_name(path)] = int(jax.device_get(number))
+    return numbers
 
 
 @jax.jit
