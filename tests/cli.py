@@ -35,6 +35,12 @@ class Ended:
 RunPy = Callable[..., Ended]
 
 
+def release_locks() -> None:
+    """Gives back the workdirs that this process has claimed, as the end of a program would."""
+    while workdirs._locks:
+        workdirs._locks.pop().close()
+
+
 def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunPy:
     """`call(*arguments) -> Ended`, through the entry function that `python run.py` goes through."""
 
@@ -57,8 +63,7 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
             absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
             root.setLevel(level)
             absl.logging.set_verbosity(verbosity)
-            while workdirs._locks:  # a program's last as long as it does
-                workdirs._locks.pop().close()
+            release_locks()
         printed = capsys.readouterr()
         return Ended(int(ended.value.code or 0), printed.out, printed.err)
 

@@ -33,6 +33,7 @@ TINY_SIZES = {
     "image_size": 64, "text_len": 14, "num_cells": 3, "hidden_size": 16, "num_layers": 1, "num_heads": 2,
     "intermediate_size": 32,
 }  # fmt: skip
+TINY_FLAGS = tuple(f"--config.model.{name}={value}" for name, value in TINY_SIZES.items())
 # Tests that ask what programs compute, not how they round: XLA compiles for them in a third of the time.
 QUICKLY_COMPILED = (
     "decoding/", "end_to_end/", "hub/", "learning/test_generate", "learning/test_vqa", "models/test_decode",
@@ -87,7 +88,7 @@ PHANTOM = [
     "--config=configs/pretrain.py:phantom",
     "--config.data.phantom.studies=100",
     "--config.data.phantom.image_size=64",
-    *(f"--config.model.{name}={value}" for name, value in TINY_SIZES.items()),
+    *TINY_FLAGS,
     "--config.mlm.max_predictions=4",
     "--config.batch_size=8",
     "--config.steps=8",

@@ -59,6 +59,7 @@ class Records:
         seed: int,
         rows: np.ndarray | None = None,
     ):
+        self._data_dir, self._split = data_dir, split
         self._source = records.open_split(data_dir, split)
         self._rows = np.arange(len(self._source)) if rows is None else rows
         self._index = {name: column[self._rows] for name, column in records.read_index(data_dir, split).items()}
@@ -103,13 +104,10 @@ class Records:
         return digest.hexdigest()
 
     def subjects(self) -> np.ndarray:
-        """int64 `[n]`: a number for each record, equal where `subject_id` is, that says nothing else about it.
-
-        Reads through the records, but decodes no image.
-        """
-        numbers: dict[bytes, int] = {}
-        each = (self[record]["subject_id"] for record in range(len(self)))
-        return np.array([numbers.setdefault(subject, len(numbers)) for subject in each], np.int64)
+        """int64 `[n]`: a number for each record, equal where `subject_id` is, that says nothing else about it."""
+        hashes = records.read_index(self._data_dir, self._split, ["subject_hash"])["subject_hash"][self._rows]
+        numbers: dict[int, int] = {}
+        return np.array([numbers.setdefault(subject, len(numbers)) for subject in hashes.tolist()], np.int64)
 
     def rng(self, place: int) -> np.random.Generator:
         """The randomness of one place in the global stream."""

@@ -104,9 +104,8 @@ class Task(abc.ABC):
 
         All else is a sum over examples, and the same however the batch is cut.
         """
-        names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(self.model.abstract_params)]
-        train = _frozen_parts(names, frozenset(names)) - self.frozen_parts
-        return ["BatchNorm's statistics are"] if train and not self.model_config.is_vit else []
+        names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(self.model.abstract_stats)]
+        return ["BatchNorm's statistics are"] if _frozen_parts(names, frozenset(names)) - self.frozen_parts else []
 
     def export_extra(self, state: Tree) -> dict[str, Any]:
         """What the export's config.json records of the task, JSON-like."""

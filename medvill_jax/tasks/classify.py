@@ -148,9 +148,10 @@ class Task(base.Task):
         held_out = self._records(split)
         everyone, subjects = np.arange(len(held_out)), held_out.subjects()
         logits = self.outputs(self._logits, state, held_out)
-        validation = self._records("validation")
+        validation = held_out if self._in_sample else self._records("validation")
+        chosen_on = logits if self._in_sample else self.outputs(self._logits, state, validation)
         prior, prior_validation = (np.tile(self._prior_logits, (len(each), 1)) for each in (held_out, validation))
-        own = self._score(logits, held_out, everyone, self._thresholds(state), clusters=subjects)
+        own = self._score(logits, held_out, everyone, _thresholds(chosen_on, validation), clusters=subjects)
         alone = self._score(prior, held_out, everyone, _thresholds(prior_validation, validation), resamples=0)
         figures = {f"{split}/{name}": value for name, value in own.items()}
         figures |= {f"baseline/prevalence/{name}": value for name, value in alone.items() if "/" not in name}

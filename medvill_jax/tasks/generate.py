@@ -245,7 +245,6 @@ class Task(base.Task):
         All processes write, each on its own devices, and the first keeps the file; the others get no list.
         """
         held_out, first = self._held_out, distributed.is_first()
-        subjects = held_out.subjects() if first else np.empty(0, np.int64)
         with predictions.Writer(path) if first else contextlib.nullcontext() as out:
 
             def missing() -> str:
@@ -255,9 +254,9 @@ class Task(base.Task):
             left = json.loads(distributed.on_first("reports to write", missing))
             reports = self._reports(state, left, own_image=own_image)
             progress = tqdm(reports, total=len(left), unit="report", disable=not (first and sys.stderr.isatty()))
-            for number, (row, report) in enumerate(zip(left, progress, strict=True), 1):
+            for number, report in enumerate(progress, 1):
                 if out:
-                    out.write(dataclasses.replace(report, subject=int(subjects[row])))
+                    out.write(report)
                 if number % PUBLISH_REPORTS == 0:
                     workdirs.publish(self.workdir, patient=True)
         return predictions.read(path) if first else []
@@ -294,6 +293,7 @@ class Task(base.Task):
                     written["log_prob"],
                     tuple(labels[row].tolist()),
                     tuple(labels[len(some) + row].tolist()),
+                    int(self._subjects[record]),
                 )
 
     def _written(self, params: Tree, stats: Tree, images: jax.Array, live: jax.Array, seeds: jax.Array) -> Any:
@@ -326,6 +326,10 @@ class Task(base.Task):
     def _held_out(self) -> ReportRecords:
         """The records of `config.eval.split`."""
         return self._records(self.config.eval.split, train=False)
+
+    @functools.cached_property
+    def _subjects(self) -> np.ndarray:
+        return self._held_out.subjects()
 
     def _records(self, split: str, *, train: bool) -> ReportRecords:
         config, tokenizer = self.config, self.tokenizer

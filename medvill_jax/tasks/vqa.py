@@ -18,6 +18,7 @@ Intervals resample subjects: all questions about a film or a patient together, w
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections.abc import Iterator
@@ -47,7 +48,6 @@ log = logging.getLogger(__name__)
 TARGETS = ("soft", "hard")
 PREDICTIONS_FILE = "predictions.jsonl"
 METRICS_FILE = "metrics.json"
-ANSWERS_FILE = "answers.json"
 # The published number of answers of VQA-RAD, for runs on random arrays.
 PUBLISHED_ANSWERS = 458
 # Columns of the records by which accuracies are told apart.
@@ -67,14 +67,18 @@ class Task(base.Task):
         setup.require_meeting(config)
         if config.fusion == "late":
             self.unused = (r"(mlm|itm)/.*",)
-        self.answers = tuple(f"answer {number}" for number in range(PUBLISHED_ANSWERS))
-        if (workdir / ANSWERS_FILE).is_file():
-            self.answers = tuple(json.loads((workdir / ANSWERS_FILE).read_text("utf-8")))
-        elif config.data.path not in ("", base.FAKE):
-            self.config = config
-            self.answers = records.answers(config.data.path, self._rows("train", train=True)[1])
         super().__init__(config, workdir)
         self._logits = self.trainer.jit(self._eval_logits)
+
+    @functools.cached_property
+    def answers(self) -> tuple[str, ...]:
+        """The vocabulary: the run's own, once there is one."""
+        own = self.workdir / records.ANSWERS_FILE
+        if own.is_file():
+            return tuple(json.loads(own.read_text("utf-8")))
+        if self.fake:
+            return tuple(f"answer {number}" for number in range(PUBLISHED_ANSWERS))
+        return records.answers(self.config.data.path, self._rows("train", train=True)[1])
 
     def heads(self) -> HeadsConfig:
         return HeadsConfig(answers=len(self.answers), fusion=self.config.fusion)
@@ -92,7 +96,7 @@ class Task(base.Task):
             # What an output means is the run's, whichever rows a later evaluation sets aside.
             private.folder(self.workdir)
             content = json.dumps(self.answers, indent=0, ensure_ascii=False) + "\n"
-            replace_file(self.workdir / ANSWERS_FILE, content.encode())
+            replace_file(self.workdir / records.ANSWERS_FILE, content.encode())
         return super().fit()
 
     def objective(self) -> Objective:

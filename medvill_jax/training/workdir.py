@@ -130,12 +130,9 @@ def claim(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> st
     _lock(workdir)
     path = workdir / CONFIG_FILE
     wanted = json.loads(json.dumps(config))
-    if path.exists() and (differing := _differing(_read(path), wanted, free)):
-        raise WorkdirError(
-            f"{workdir} holds a run with another configuration:\n"
-            + "\n".join(differing)
-            + "\nName another --workdir, or use the configuration it was started with."
-        )
+    if path.exists():
+        advice = "Name another --workdir, or use the configuration it was started with."
+        _refuse_another(workdir, path, wanted, free, advice)
     _write(path, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
     token = secrets.token_hex(8)
     _write(workdir / TOKEN_FILE, token)
@@ -159,12 +156,8 @@ def check_same_run(workdir: Path, config: Mapping[str, Any], free: tuple[str, ..
     path = home(workdir) / CONFIG_FILE
     if not path.is_file():
         raise WorkdirError(f"no run in {home(workdir)}; train there first, or name another --workdir")
-    if differing := _differing(_read(path), json.loads(json.dumps(config)), free):
-        raise WorkdirError(
-            f"{home(workdir)} holds a run with another configuration:\n"
-            + "\n".join(differing)
-            + "\nEvaluate it with the --config flags that it was trained with, or name another --workdir."
-        )
+    advice = "Evaluate it with the --config flags that it was trained with, or name another --workdir."
+    _refuse_another(home(workdir), path, json.loads(json.dumps(config)), free, advice)
 
 
 def check_shared(
@@ -215,12 +208,17 @@ def _lock(workdir: Path) -> None:
     _locks.append(file)
 
 
-def _read(path: Path | epath.Path) -> Any:
-    """The configuration of a workdir."""
+def _refuse_another(
+    workdir: Path | epath.Path, path: Path | epath.Path, config: Any, free: tuple[str, ...], advice: str
+) -> None:
+    """`WorkdirError` with the fields that differ where the configuration that a workdir holds is not this one."""
     try:
-        return json.loads(path.read_text())
+        there = json.loads(path.read_text())
     except ValueError:
         raise WorkdirError(f"{path} is damaged: restore it, or name another --workdir") from None
+    if differing := _differing(there, config, free):
+        lines = "\n".join(differing)
+        raise WorkdirError(f"{workdir} holds a run with another configuration:\n{lines}\n{advice}")
 
 
 def _write(path: Path, text: str) -> None:

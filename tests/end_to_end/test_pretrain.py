@@ -21,12 +21,12 @@ from medvill_jax.models.masks import KINDS
 from medvill_jax.tasks.pretrain import Task
 from tests import gcs
 from tests.cli import RunPy
-from tests.conftest import PHANTOM, TINY_SIZES
+from tests.conftest import PHANTOM, TINY_FLAGS
 from tests.training.processes import Process
 
 ROOT = Path(__file__).parents[2]
 TINY = [
-    *(f"--config.model.{name}={value}" for name, value in TINY_SIZES.items()),
+    *TINY_FLAGS,
     "--config.batch_size=8",
     "--config.mlm.max_predictions=4",
     "--config.log.every_steps=1",

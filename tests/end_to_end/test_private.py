@@ -18,13 +18,10 @@ from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.medvill import MedvillConfig
 from medvill_jax.tasks import setup
 from tests.cli import RunPy
-from tests.conftest import TINY_SIZES
+from tests.conftest import TINY_FLAGS
 
 SENTENCE = "a quokka waits beside the left hilum"
-TINY = (
-    *(f"--config.model.{name}={value}" for name, value in TINY_SIZES.items()),
-    *("--config.model.image_encoder=vit_patch32", "--config.batch_size=8", "--config.steps=2"),
-)
+TINY = (*TINY_FLAGS, "--config.model.image_encoder=vit_patch32", "--config.batch_size=8", "--config.steps=2")
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from medvill_jax.data.records import DataError
 from medvill_jax.tasks import matching, retrieve
 from medvill_jax.tasks.retrieve import Task
 from tests.cli import RunPy
-from tests.conftest import TINY_SIZES, retrieve_config
+from tests.conftest import TINY_FLAGS, retrieve_config
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +164,7 @@ def test_microbatches_have_their_own_negatives(
 
 
 def test_a_dry_run_needs_no_run(tmp_path: Path, run_py: RunPy) -> None:
-    sizes = [f"--config.model.{name}={value}" for name, value in TINY_SIZES.items()]
-    config = ["--config=configs/retrieve.py:small", "--config.data.path=fake", "--config.batch_size=8", *sizes]
+    config = ["--config=configs/retrieve.py:small", "--config.data.path=fake", "--config.batch_size=8", *TINY_FLAGS]
     dry = [*config, "--eval_only", "--config.eval.dry_run", "--config.eval.candidates=20"]
     ended = run_py(*dry, f"--workdir={tmp_path / 'absent'}")
     assert ended.status == 0, ended.err

@@ -19,6 +19,7 @@ from medvill_jax.data import loader
 from medvill_jax.training import distributed, rendezvous
 from medvill_jax.training import workdir as workdirs
 from medvill_jax.training.rendezvous import StartupError
+from tests.cli import release_locks
 from tests.training import processes
 from tests.training.job import Pictures
 from tests.training.processes import Process, free_address, job, jobs
@@ -311,6 +312,7 @@ def test_a_workdir_that_is_not_process_0s_is_refused(tmp_path: Path) -> None:
         workdirs.check_shared(tmp_path / "elsewhere", token, config, seconds=0.0)
     with pytest.raises(workdirs.WorkdirError, match=r"of process 0:\n  model\.width: 4 there, 5 now"):
         workdirs.check_shared(tmp_path / "run", token, {"seed": 0, "model": {"width": 5}}, seconds=0.0)
+    release_locks()
 
 
 def test_all_who_meet_know_each_other() -> None:

@@ -9,6 +9,7 @@ import pytest
 import run
 from medvill_jax.training import workdir as workdirs
 from medvill_jax.training.workdir import WorkdirError
+from tests.cli import release_locks
 
 CONFIG = {
     "seed": 3,
@@ -25,8 +26,7 @@ def started(tmp_path: Path) -> Iterator[Path]:
     """The workdir of a run with `CONFIG`."""
     workdirs.claim(tmp_path, CONFIG, run.FREE_FIELDS)
     yield tmp_path
-    while workdirs._locks:
-        workdirs._locks.pop().close()
+    release_locks()
 
 
 def test_an_evaluation_with_other_fields_is_refused_and_names_them(started: Path) -> None:
