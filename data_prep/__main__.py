@@ -42,6 +42,7 @@ def _phantom(args: argparse.Namespace) -> int:
         seed=args.seed,
         image_size=args.image_size,
         dicom=args.dicom,
+        difficulty=args.difficulty,
         progress=args.progress,
     )
     questions = vqa.write_questions(args.out, args.out / "vqa") if args.vqa else {}

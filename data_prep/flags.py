@@ -109,6 +109,12 @@ def _phantom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image_size", type=int, default=512, help="pixels along a side (default: 512)")
     parser.add_argument("--dicom", action="store_true", help="write DICOM files too")
     parser.add_argument("--vqa", action="store_true", help="also write questions and answers to OUT/vqa")
+    parser.add_argument(
+        "--difficulty",
+        choices=("standard", "hard"),
+        default="standard",
+        help="hard: small and faint findings, overlapping shadows, uneven exposure, noise (default: standard)",
+    )
     _quiet(parser)
 
 

@@ -8,24 +8,32 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_prep import mimic_cxr, vqa_rad
-from data_prep.phantom import vqa
+from data_prep.phantom import hard, vqa
 from data_prep.phantom.tree import write_tree
 from data_prep.phantom.vqa import write_questions
 
 __all__ = ["prepare", "prepare_vqa", "write_questions", "write_tree"]
 
 
-def prepare(folder: Path, *, studies: int, seed: int, image_size: int, progress: bool = True) -> Path:
+def prepare(
+    folder: Path,
+    *,
+    studies: int,
+    seed: int,
+    image_size: int,
+    difficulty: str = hard.STANDARD,
+    progress: bool = True,
+) -> Path:
     """Makes a phantom tree and prepares it as a user would prepare MIMIC-CXR; what is there already is reused.
 
     Args:
       folder: gets `tree/` and `records/`.
-      studies, seed, image_size: as for `write_tree`.
+      studies, seed, image_size, difficulty: as for `write_tree`.
       progress: show bars if stderr is a terminal.
 
     Returns the prepared data set, `folder/records`. Raises `DataError`.
     """
-    write_tree(folder / "tree", studies=studies, seed=seed, image_size=image_size, progress=progress)
+    _tree(folder, studies, seed, image_size, difficulty, progress)
     mimic_cxr.prepare(folder / "tree", folder / "records", image_size=image_size, progress=progress)
     return folder / "records"
 
@@ -36,6 +44,7 @@ def prepare_vqa(
     studies: int,
     seed: int,
     image_size: int,
+    difficulty: str = hard.STANDARD,
     tokenizer: str | Path | None = None,
     progress: bool = True,
 ) -> Path:
@@ -43,7 +52,7 @@ def prepare_vqa(
 
     Args:
       folder: gets `tree/` (the one that `prepare` makes), `vqa/` and `vqa_records/`.
-      studies, seed, image_size: as for `write_tree`.
+      studies, seed, image_size, difficulty: as for `write_tree`.
       tokenizer: for `load_tokenizer`: the vocabulary that the model to be fine-tuned was pre-trained with; None trains
         one on the questions.
       progress: show bars if stderr is a terminal.
@@ -52,9 +61,15 @@ def prepare_vqa(
     few studies.
     """
     vqa.check(studies, seed)
-    write_tree(folder / "tree", studies=studies, seed=seed, image_size=image_size, progress=progress)
+    _tree(folder, studies, seed, image_size, difficulty, progress)
     write_questions(folder / "tree", folder / "vqa")
     vqa_rad.prepare(
         folder / "vqa", folder / "vqa_records", image_size=image_size, tokenizer=tokenizer, progress=progress
     )
     return folder / "vqa_records"
+
+
+def _tree(folder: Path, studies: int, seed: int, image_size: int, difficulty: str, progress: bool) -> None:
+    write_tree(
+        folder / "tree", studies=studies, seed=seed, image_size=image_size, difficulty=difficulty, progress=progress
+    )

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.phantom import anatomy, frontal, lateral
+from data_prep.phantom import anatomy, frontal, hard, lateral
 from data_prep.phantom.canvas import Canvas, Field
 from data_prep.phantom.findings import Sign
 
@@ -14,19 +14,29 @@ VIEWS = ("AP", "PA", "LATERAL")
 
 
 def render(
-    seed: int | list[int], view: str, signs: tuple[Sign, ...], *, image_size: int, sex: str = "M"
+    seed: int | list[int],
+    view: str,
+    signs: tuple[Sign, ...],
+    *,
+    image_size: int,
+    sex: str = "M",
+    difficulty: str = hard.STANDARD,
 ) -> npt.NDArray[np.float32]:
     """One film, float32 `[rows, columns]` in 0 (air) to 1 (bone, metal); the short side has `image_size` pixels.
 
-    The body, the pose and the noise depend on `seed`, `view` and `sex` only, so two films that differ in `signs` show
-    the same patient with and without a finding.
+    The body, the pose and the noise depend on `seed`, `view`, `sex` and `difficulty` only, so two films that differ in
+    `signs` show the same patient with and without a finding.
     """
     rng = np.random.default_rng(seed)
     body = anatomy.body(rng, view, sex)
     ratio = float(rng.uniform(0.85, 1.2))
     shape = (image_size, round(image_size / ratio)) if ratio < 1 else (round(image_size * ratio), image_size)
     canvas = Canvas(shape, body.pose)
-    field = lateral.draw(canvas, body, signs) if view == "LATERAL" else frontal.draw(canvas, body, signs)
+    draw = lateral.draw if view == "LATERAL" else frontal.draw
+    field = draw(canvas, body, signs)
+    if difficulty == hard.HARD:
+        field = hard.veiled(canvas, body, field, draw(canvas, body, ()))
+        body = hard.exposed(body)
     return _expose(canvas, body, field)
 
 

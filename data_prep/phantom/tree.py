@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data_prep.phantom import film
+from data_prep.phantom import film, hard
 from data_prep.phantom.findings import Study, sample
 from data_prep.phantom.report import report_text
 from data_prep.workspace import workspace
@@ -73,6 +73,7 @@ class Job:
     subject: int
     image_size: int
     dicom: bool
+    difficulty: str
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def write_tree(
     seed: int,
     image_size: int = 512,
     dicom: bool = False,
+    difficulty: str = hard.STANDARD,
     progress: bool = True,
     workers: int | None = None,
 ) -> dict[str, int]:
@@ -126,6 +128,7 @@ def write_tree(
       seed: same seed, same bytes, on any number of workers.
       image_size: pixels of the short side of the images.
       dicom: also write `s.../<dicom_id>.dcm`; needs pydicom.
+      difficulty: one of `hard.DIFFICULTIES`.
       progress: show a bar if stderr is a terminal.
       workers: processes (default: one per core).
 
@@ -138,8 +141,10 @@ def write_tree(
         "seed": seed,
         "image_size": image_size,
         "dicom": dicom,
+        **marked(difficulty),
     }
     check(studies, seed)
+    hard.check(difficulty)
     if image_size < _SMALLEST_IMAGE:
         raise DataError(f"phantom images of {image_size} pixels show nothing: at least {_SMALLEST_IMAGE}")
     there = finished(out, MARKER, options)
@@ -154,7 +159,8 @@ def write_tree(
         root = work / "tree"
         root.mkdir()
         jobs = [
-            Job(str(root), seed, i, subject, image_size, dicom) for i, subject in enumerate(_subjects(studies, seed))
+            Job(str(root), seed, i, subject, image_size, dicom, difficulty)
+            for i, subject in enumerate(_subjects(studies, seed))
         ]
         bar = tqdm(total=studies, unit="study", desc="phantom", disable=None if progress else True)
         made = []
@@ -174,6 +180,11 @@ def write_tree(
         # An empty folder may be there already; renaming replaces it.
         os.replace(root, out)
     return counts
+
+
+def marked(difficulty: str) -> dict[str, str]:
+    """What the marker of a tree says of its difficulty: nothing of that which all trees once had."""
+    return {} if difficulty == hard.STANDARD else {"difficulty": difficulty}
 
 
 def check(studies: int, seed: int) -> None:
@@ -199,7 +210,9 @@ def finished(out: Path, name: str, options: dict[str, Any], what: str = "a phant
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{out} is not empty and not {what}: name another folder") from None
     differing = [
-        f"  {key}: {marker.get(key)} there, {value} now" for key, value in options.items() if marker.get(key) != value
+        f"  {key}: {marker.get(key, 'unset')} there, {options.get(key, 'unset')} now"
+        for key in {**options, **marker}
+        if marker.get(key) != options.get(key)
     ]
     if differing:
         raise DataError(
@@ -278,7 +291,7 @@ def films(studies: int, seed: int) -> Iterator[Film]:
 def make_study(job: Job) -> Made:
     """Writes the images and the report of one study below `job.root`."""
     seed, number = job.seed, job.number
-    study = study_of(seed, number, job.subject)
+    study = study_of(seed, number, job.subject, job.difficulty)
     rng = _rng(seed, "circumstances", number)
     views = _views(rng)
     year, month, day = int(rng.integers(2110, 2200)), int(rng.integers(1, 13)), int(rng.integers(1, 29))
@@ -291,7 +304,14 @@ def make_study(job: Job) -> Made:
     path.mkdir(parents=True)
     images = []
     for index, view in enumerate(views):
-        drawn = film.render(film_seed(seed, number, index), view, study.signs, image_size=job.image_size, sex=study.sex)
+        drawn = film.render(
+            film_seed(seed, number, index),
+            view,
+            study.signs,
+            image_size=job.image_size,
+            sex=study.sex,
+            difficulty=job.difficulty,
+        )
         dicom_id = _dicom_id(seed, number, index)
         Image.fromarray(film.eight_bit(drawn)).save(path / f"{dicom_id}.jpg", "JPEG", quality=_JPEG_QUALITY)
         if job.dicom:
@@ -315,11 +335,12 @@ def make_study(job: Job) -> Made:
     return Made(subject_id, study_id, _split(seed, job.subject), folder, date, time, study.labels(), tuple(images))
 
 
-def study_of(seed: int, number: int, subject: int = 0) -> Study:
-    """The findings of study `number` of a tree with this seed, without drawing it."""
+def study_of(seed: int, number: int, subject: int = 0, difficulty: str = hard.STANDARD) -> Study:
+    """The findings of study `number` of a tree with this seed and difficulty, without drawing it."""
     person = _rng(seed, "person", subject)
     sex, age = ("M" if person.random() < 0.52 else "F"), int(person.integers(20, 90))
-    return sample(_rng(seed, "study", number), age, sex)
+    study = sample(_rng(seed, "study", number), age, sex)
+    return hard.smaller(study, _rng(seed, "smaller", number)) if difficulty == hard.HARD else study
 
 
 def question_rng(seed: int, film: Film) -> np.random.Generator:

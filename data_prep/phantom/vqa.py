@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from data_prep import vqa_rad
-from data_prep.phantom import tree
+from data_prep.phantom import hard, tree
 from data_prep.phantom.questions import ask
 from data_prep.workspace import workspace
 from medvill_jax.data.records import DataError
@@ -45,6 +45,7 @@ def write_questions(source: Path, out: Path) -> dict[str, int]:
     try:
         made = json.loads((source / tree.MARKER).read_text())
         studies, seed = int(made["studies"]), int(made["seed"])
+        difficulty = str(made.get("difficulty", hard.STANDARD))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{source} is no phantom tree: make one with python -m data_prep phantom") from error
     check(studies, seed)
@@ -60,7 +61,7 @@ def write_questions(source: Path, out: Path) -> dict[str, int]:
         for film in films:
             image = images / Path(film.file).name
             _link(source / film.file, image)
-            study = tree.study_of(seed, film.number, film.subject)
+            study = tree.study_of(seed, film.number, film.subject, difficulty)
             for question in ask(study, tree.question_rng(seed, film)):
                 questions.append(
                     {

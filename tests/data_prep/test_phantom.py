@@ -3,6 +3,7 @@
 import csv
 import gzip
 import hashlib
+import json
 import re
 from collections import defaultdict
 from dataclasses import replace
@@ -253,6 +254,56 @@ def test_bigger_is_bigger() -> None:
             for size in ("small", "moderate", "large")
         ]
         assert changes[0] < changes[1] < changes[2], finding
+
+
+def test_hard_films_show_the_same_findings_faintly() -> None:
+    plain, hard = [], []
+    for name, signs in SIGNS.items():
+        healthy, ill = (render(5, "AP", each, image_size=96) for each in ((), signs))
+        veiled_healthy, veiled = (render(5, "AP", each, image_size=96, difficulty="hard") for each in ((), signs))
+        assert np.isfinite(veiled).all()
+        assert 0.0 <= veiled.min() <= veiled.max() <= 1.0
+        if signs:
+            plain.append(np.abs(ill - healthy).mean())
+            hard.append(np.abs(veiled - veiled_healthy).mean())
+            assert hard[-1] > 0, name
+    assert np.mean(hard) < 0.7 * np.mean(plain)
+    assert (
+        max(
+            np.abs(
+                render(seed, "AP", (), image_size=96) - render(seed, "AP", (), image_size=96, difficulty="hard")
+            ).mean()
+            for seed in range(3)
+        )
+        > 0.05
+    )
+
+
+def test_hard_studies_have_the_same_findings_and_smaller_ones() -> None:
+    sizes = {"small": 0, "moderate": 1, "large": 2}
+    smaller = 0
+    for number in range(60):
+        plain, hard = (tree.study_of(3, number, number, difficulty) for difficulty in ("standard", "hard"))
+        assert [(sign.finding, sign.side, sign.zone) for sign in plain.signs] == [
+            (sign.finding, sign.side, sign.zone) for sign in hard.signs
+        ]
+        assert plain.labels() == hard.labels()
+        steps = [sizes[old.severity] - sizes[new.severity] for old, new in zip(plain.signs, hard.signs, strict=True)]
+        assert all(step in (0, 1) for step in steps)
+        smaller += sum(steps)
+    assert smaller > 10
+
+
+def test_difficulty_belongs_to_the_tree(made: Path, tmp_path: Path) -> None:
+    hard = tmp_path / "hard"
+    write_tree(hard, studies=3, seed=3, image_size=48, difficulty="hard", progress=False)
+    assert json.loads((hard / tree.MARKER).read_text())["difficulty"] == "hard"
+    assert "difficulty" not in json.loads((made / tree.MARKER).read_text())
+    write_tree(hard, studies=3, seed=3, image_size=48, difficulty="hard", progress=False)
+    with pytest.raises(DataError, match="difficulty: hard there, unset now"):
+        write_tree(hard, studies=3, seed=3, image_size=48, progress=False)
+    with pytest.raises(DataError, match="there are standard, hard"):
+        write_tree(tmp_path / "other", studies=3, seed=3, difficulty="easy", progress=False)
 
 
 def test_dicom(tmp_path: Path) -> None:
