@@ -180,7 +180,7 @@ def splits(data_dir: Place) -> dict[str, int]:
 
 
 def open_split(data_dir: Place, split: str) -> Any:
-    """A random-access source (`len`, `[i]`) of the records of one split, image decoding skipped.
+    """A random-access source (`len`, `[i]`) of the records of a split, or of several joined by "+", images not decoded.
 
     Each record is a dict with the keys of `features`: `image` encoded `bytes`; `id`, `study_id`, `subject_id`, `text`
     and `view` UTF-8 `bytes`; `labels` int8 `[C]`.
@@ -190,7 +190,7 @@ def open_split(data_dir: Place, split: str) -> Any:
     builder = _builder(data_dir)
     infos = builder.info.splits
     there = {name: int(infos[name].num_examples) for name in infos if infos[name].num_examples}
-    if split not in there:
+    if not set(split.split("+")) <= there.keys():
         listed = ", ".join(f"{name} ({count})" for name, count in there.items()) or "none"
         raise DataError(f"{data_dir} has no split {split!r} with records in it; its splits are: {listed}")
     import tensorflow_datasets as tfds
@@ -373,9 +373,12 @@ def read_index(data_dir: Place, split: str, names: Sequence[str] = ("labels", "t
 
     Args:
         data_dir: a prepared data set.
-        split: "train", "validation" or "test".
+        split: "train", "validation" or "test", or several joined by "+".
         names: "labels" (int8 `[n, C]`), or of `hashed` (uint64 `[n]`).
     """
+    if "+" in split:
+        parts = [read_index(data_dir, part, names) for part in split.split("+")]
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
     path = place(data_dir) / INDEX_DIR / f"{split}.npz"
     count = splits(data_dir).get(split, 0)
     try:

@@ -65,6 +65,8 @@ class Task(base.Task):
             if config[name] not in known:
                 raise ValueError(f"{name}={config[name]!r}; there are {', '.join(known)}")
         setup.require_meeting(config)
+        if config.data.folds:
+            raise ValueError("data.folds: the answers of a VQA data set are those of its own training questions")
         if config.fusion == "late":
             self.unused = (r"(mlm|itm)/.*",)
         super().__init__(config, workdir)

@@ -1,5 +1,6 @@
 """Training subjects that are set aside where data have no validation split."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -97,3 +98,53 @@ def test_an_older_index_is_completed_by_reading(
         assert all((index[name] == whole[name]).all() for name in names)
     assert not reads
     assert b"train0" not in path.read_bytes()
+
+
+@pytest.fixture
+def every_split(pairs_index: Callable[[dict[str, int]], Path], tmp_path: Path) -> Path:
+    pairs.prepare(pairs_index({"train": 40, "validation": 6, "test": 9}), tmp_path / "data", progress=False)
+    return tmp_path / "data"
+
+
+def test_folds_test_every_record_once_and_share_no_subject(
+    every_split: Path, tiny_classify_config: ConfigDict, tmp_path: Path
+) -> None:
+    config = tiny_classify_config
+    config.data.path, config.data.folds, config.data.holdout = str(every_split), 3, 0.3
+    names = ("train", "validation", "test")
+    columns = [records.read_columns(every_split, name, ["id", "subject_id"]) for name in names]
+    subject_of = {i: s for c in columns for i, s in zip(c["id"], c["subject_id"], strict=True)}
+    tested: list[str] = []
+    for fold in range(3):
+        config.data.fold = fold
+        task = classify.Task(config, tmp_path / f"run{fold}")
+        found = {name: task._records(name) for name in names}
+        ids = {name: [part.identifier(record) for record in range(len(part))] for name, part in found.items()}
+        assert sorted(itertools.chain.from_iterable(ids.values())) == sorted(subject_of)
+        subjects = [{subject_of[i] for i in ids[name]} for name in names]
+        assert not subjects[0] & subjects[1]
+        assert not (subjects[0] | subjects[1]) & subjects[2]
+        for part in found.values():
+            np.testing.assert_array_equal(part.labels, [part[record]["labels"] for record in range(len(part))])
+        tested += ids["test"]
+    assert sorted(tested) == sorted(subject_of)
+
+
+@pytest.mark.parametrize(("folds", "fold"), [(1, 0), (3, 3), (3, -1)])
+def test_folds_that_do_not_exist(
+    every_split: Path, tiny_classify_config: ConfigDict, tmp_path: Path, folds: int, fold: int
+) -> None:
+    data = tiny_classify_config.data
+    data.path, data.folds, data.fold = str(every_split), folds, fold
+    with pytest.raises(ValueError, match="two folds or more, counted from 0"):
+        classify.Task(tiny_classify_config, tmp_path / "run")
+
+
+def test_a_fold_without_subjects_is_one_line(
+    every_split: Path, tiny_classify_config: ConfigDict, tmp_path: Path
+) -> None:
+    data = tiny_classify_config.data
+    data.path, data.folds = str(every_split), 10_000
+    task = classify.Task(tiny_classify_config, tmp_path / "run")
+    with pytest.raises(records.DataError, match="leaves nothing for 'test' in fold 0"):
+        task._records("test")
