@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,40 @@ def reliability_plot(
         place, beside = figure.subfigures(1, 2, squeeze=False, width_ratios=(5.0, 2.0 * columns))[0]
         _small(beside, classes, rows, columns)
     _large(place, overall, ece)
+    _save(path, figure)
+
+
+def share_plot(path: Path, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]]) -> None:
+    """Writes a PNG: figures over the share of the training labels, a curve with its band for every start.
+
+    Args:
+      path: the file, in a folder that exists; replaced at once.
+      panels: title -> start -> (share, mean, standard deviation), by ascending share.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    rows = math.ceil(len(panels) / 2)
+    figure = Figure(figsize=(9.6, 3.4 * max(rows, 1)), dpi=120, layout="constrained")
+    every = figure.subplots(max(rows, 1), 2, squeeze=False).ravel()
+    starts = list(dict.fromkeys(start for panel in panels.values() for start in panel))
+    for axes, (title, panel) in zip(every, panels.items(), strict=False):
+        for start, points in panel.items():
+            share, mean, spread = np.array(points).T
+            colour = f"C{starts.index(start)}"
+            axes.plot(100 * share, mean, color=colour, marker="o", markersize=4, linewidth=1.5, label=start)
+            axes.fill_between(100 * share, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+        axes.set_xscale("log")
+        axes.set_title(title, fontsize=9.5, color=_INK)
+        axes.set_xlabel("training labels, %", fontsize=9, color=_INK)
+        axes.legend(fontsize=8, frameon=False, loc="lower right")
+        _plain(axes, 8)
+    for axes in every[len(panels) :]:
+        axes.set_axis_off()
+    _save(path, figure)
+
+
+def _save(path: Path, figure: Figure) -> None:
     FigureCanvasAgg(figure)
     content = io.BytesIO()
     # The library's version is not part of the picture.

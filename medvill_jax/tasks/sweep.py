@@ -1,10 +1,16 @@
-"""The paper's ablations as one command: a grid of runs, each of them resumable, and one table of their test figures.
+"""The paper's ablations, and the proof that pre-training pays, as one command: a grid of resumable runs and one table.
 
     python -m medvill_jax.tasks.sweep --out=DIR --masks=bar,s2s --tasks=classify,retrieve --seeds=0,1,2 --data=DATA
 
-A cell of the grid is a start, a task and a seed. Starts are the attention masks of pre-training (`--masks`), and with
-`--scratch` fine-tuning without pre-training, with `--late` the CNN + BERT baseline without it, with
-`--pretrained=EXPORT` a model that is there already, and with `--image_encoder` that part of it under a fresh BERT.
+A row of the table is a start, a task and a share of the training labels (`--shares`). Starts are the attention masks of
+pre-training (`--masks`), and with `--scratch` fine-tuning without pre-training, with `--late` the CNN + BERT baseline
+without it, with `--pretrained=EXPORT` a model that is there already, and with `--image_encoder` that part of it under a
+fresh BERT. A row's runs are all fine-tuning seeds with all pre-trained models (`--pretrain_seeds`, or several exports)
+in all folds (`--folds`), whose held-out predictions are pooled.
+
+With `--rates` every row gets the same tuning: each learning rate once, with the first seed, model and fold, and the
+one that is best on validation for all of the row's runs.
+
 Every run is a process of its own under DIR/runs, a `run.py` as one would type it, so the sweep can be stopped at any
 time and the same command goes on.
 """
@@ -12,19 +18,19 @@ time and the same command goes on.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
+import functools
 import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from medvill_jax import private
+from medvill_jax.metrics import grids
 from medvill_jax.metrics.command import Parser
-from medvill_jax.metrics.figures import replace_file
+from medvill_jax.metrics.figures import write_figures
 from medvill_jax.models.masks import KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -36,17 +42,18 @@ FIGURES = {
     "generate": ("test/clinical_micro_f1_14", "test/bleu4"),
 }
 SCRATCH, LATE, GIVEN, ENCODER = "scratch", "late fusion", "pretrained", "image encoder"
-TABLE = "table"
+RATE = "optimizer.learning_rate"
 
 _HELP = """\
-Runs a grid of pre-training and fine-tuning runs and writes one table with means and standard deviations over seeds.
+Runs a grid of pre-training and fine-tuning runs and writes one table with means and standard deviations over them.
 
   python -m medvill_jax.tasks.sweep --out=DIR --masks=bar,s2s --tasks=classify,retrieve --seeds=0,1 --data=DATA
   python -m medvill_jax.tasks.sweep --out=DIR --variant=phantom --masks=bar --scratch --tasks=classify --seeds=0,1,2 \\
-      --set=classify:data.fraction=0.1
-  transfer:  --data=A --finetune_data=B pre-trains on A, fine-tunes and tests on B
+      --pretrain_seeds=0,1 --shares=0.01,0.1,1 --rates=2e-4,5e-4,1e-3
+  transfer:  --data=A --finetune_data=B pre-trains on A, fine-tunes and tests on B; --folds=5 cross-validates on B
 
-Stop it with Ctrl-C; the same command goes on. DIR/table.md and DIR/table.csv are written anew after every run.
+Stop it with Ctrl-C; the same command goes on. DIR/table.md, table.csv, table.json (all runs and the chosen rates) and,
+with several shares, curves.png are written anew after every run.
 Exit status: 0 done, 1 something to correct or a run failed (each is named, with its log), 130 interrupted.
 """
 
@@ -57,16 +64,44 @@ class SweepError(Exception):
 
 @dataclass(frozen=True)
 class Cell:
-    """One fine-tuning run: what it starts from, its task and its seed."""
+    """One fine-tuning run.
+
+    Attributes:
+        start: what it starts from.
+        task: its task.
+        seed: of the fine-tuning.
+        model: which of several pre-trained models; None where there is one, or none.
+        share: of the training labels.
+        fold: of a cross-validation; None for the data's own splits.
+        rate: peak learning rate; None for the configuration's.
+    """
 
     start: str
     task: str
     seed: int
+    model: int | None = None
+    share: float = 1.0
+    fold: int | None = None
+    rate: float | None = None
 
     @property
     def name(self) -> str:
         """Of its folder."""
-        return f"{self.task}-{self.start.replace(' ', '_')}-seed{self.seed}"
+        parts = [self.task, self.start.replace(" ", "_"), f"seed{self.seed}"]
+        parts += [f"share{self.share:g}"] if self.share != 1 else []
+        parts += [f"model{self.model}"] if self.model is not None else []
+        parts += [f"rate{self.rate:g}"] if self.rate is not None else []
+        parts += [f"fold{self.fold}"] if self.fold is not None else []
+        return "-".join(parts)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: a task, a start and a share of the labels."""
+
+    task: str
+    start: str
+    share: float
 
 
 class Sweep:
@@ -90,11 +125,15 @@ class Sweep:
         starts += [ENCODER] if args.image_encoder else []
         if args.image_encoder and not args.pretrained:
             raise SweepError("--image_encoder is a part of a model: give --pretrained=EXPORT too")
-        self.cells = [Cell(start, task, seed) for task in args.tasks for start in starts for seed in args.seeds]
         # Late fusion reads nothing but image and report, and writes none.
-        self.cells = [cell for cell in self.cells if not (cell.start == LATE and cell.task == "generate")]
-        if not self.cells:
+        pairs = [(task, start) for task in args.tasks for start in starts if (start, task) != (LATE, "generate")]
+        self.rows = [Row(task, start, share) for task, start in pairs for share in args.shares]
+        if not self.rows:
             raise SweepError("nothing to run: give --masks, --scratch, --late or --pretrained")
+        if args.folds == 1 or args.folds < 0:
+            raise SweepError(f"--folds={args.folds}: two folds or more")
+        if args.folds and set(args.tasks) != {"classify"}:
+            raise SweepError("--folds pools the predictions of classify; leave other tasks out")
         if args.variant != "phantom" and not (args.data or (args.finetune_data and not args.masks)):
             raise SweepError("no data: give --data=DATA, or --variant=phantom")
         if "vqa" in args.tasks and not args.vqa_data and args.variant != "phantom":
@@ -103,58 +142,139 @@ class Sweep:
     def execute(self) -> list[str]:
         """Runs what is missing, and writes the table after every run; returns the names of the runs that failed."""
         failed: list[str] = []
-        for cell in self.cells:
-            if self.figures(cell) is None and (name := self._finish(cell)):
-                failed.append(name)
-            self.write_tables()
-        return failed
+        for row in self.rows:
+            for cell in self._tuning(row):
+                if not self._trained(cell) and (name := self._train(cell)):
+                    failed.append(name)
+            for cell in self._cells(row):
+                if self._tested(cell) is None and (name := self._finish(cell)):
+                    failed.append(name)
+                self.write_tables()
+        return list(dict.fromkeys(failed))
 
-    def figures(self, cell: Cell) -> dict[str, float | None] | None:
-        """The test figures of a cell that is done, else None."""
+    def write_tables(self) -> None:
+        """DIR/table.md, table.csv, table.json and curves.png, of the rows that are done."""
+        found = []
+        for row in self.rows:
+            cells = self._cells(row)
+            runs = [figures for runs in self._repeats(cells) if (figures := self._figures(runs)) is not None]
+            chosen = {"task": row.task, "start": row.start, "share": row.share, "rate": cells[0].rate}
+            found.append(grids.Row(**chosen, runs=runs, planned=len(list(self._repeats(cells)))))
+        self.out.mkdir(parents=True, exist_ok=True)
+        grids.write(self.out, found, FIGURES)
+
+    def _cells(self, row: Row) -> list[Cell]:
+        """All runs of a row, at its rate."""
+        args, rate = self._args, self._rate(row)
+        return [
+            Cell(row.start, row.task, seed, model, row.share, fold, rate)
+            for model in self._models(row.start)
+            for seed in args.seeds
+            for fold in (range(args.folds) if args.folds else (None,))
+        ]
+
+    def _repeats(self, cells: list[Cell]) -> Iterator[list[Cell]]:
+        """The folds of each run."""
+        folds = self._args.folds or 1
+        return (cells[start : start + folds] for start in range(0, len(cells), folds))
+
+    def _models(self, start: str) -> Sequence[int | None]:
+        if start in (GIVEN, ENCODER):
+            return range(len(self._args.pretrained)) if len(self._args.pretrained) > 1 else (None,)
+        if start in (SCRATCH, LATE):
+            return (None,)
+        return self._args.pretrain_seeds or (None,)
+
+    def _tuning(self, row: Row) -> list[Cell]:
+        """The runs that choose a row's rate."""
+        if not self._args.rates:
+            return []
+        first = replace(self._first(row), rate=None)
+        return [replace(first, rate=rate) for rate in self._args.rates]
+
+    def _first(self, row: Row) -> Cell:
+        args = self._args
+        model, fold = self._models(row.start)[0], 0 if args.folds else None
+        return Cell(row.start, row.task, args.seeds[0], model, row.share, fold)
+
+    def _rate(self, row: Row) -> float | None:
+        """The learning rate that is best on validation; the first where none has been tried."""
+        if not self._args.rates:
+            return None
+        tried = {cell.rate: value for cell in self._tuning(row) if (value := self._validation(cell)) is not None}
+        return max(tried, key=tried.__getitem__) if tried else self._args.rates[0]
+
+    def _validation(self, cell: Cell) -> float | None:
+        """The best figure on validation, the higher the better; None if the run is not done."""
+        workdir = self._workdir(cell.name)
+        if not self._trained(cell):
+            return None
+        checkpoint = json.loads((workdir / "config.json").read_text())["checkpoint"]
+        sign = 1.0 if checkpoint["higher_is_better"] else -1.0
+        rows = (json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines())
+        values = [sign * value for row in rows if (value := row.get(checkpoint["metric"])) is not None]
+        return max(values, default=None)
+
+    def _trained(self, cell: Cell) -> bool:
+        return (self._workdir(cell.name) / "export").is_dir()
+
+    def _tested(self, cell: Cell) -> dict[str, Any] | None:
+        """The test figures of a run that is done, else None."""
         path = self._workdir(cell.name) / "metrics.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
-    def write_tables(self) -> None:
-        """DIR/table.md and DIR/table.csv, of the cells that are done."""
-        rows = list(self._rows())
-        lines = ["| task | start | figure | mean | sd | seeds |", "|---|---|---|---|---|---|"]
-        lines += [f"| {' | '.join(map(_shown, row))} |" for row in rows]
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([("task", "start", "figure", "mean", "sd", "seeds"), *rows])
-        self.out.mkdir(parents=True, exist_ok=True)
-        replace_file(self.out / f"{TABLE}.md", ("\n".join(lines) + "\n").encode())
-        replace_file(self.out / f"{TABLE}.csv", text.getvalue().encode())
-
-    def _rows(self) -> Iterator[tuple[str, str, str, float | None, float | None, int]]:
-        for task, start in dict.fromkeys((cell.task, cell.start) for cell in self.cells):
-            seeds = [self.figures(cell) for cell in self.cells if (cell.task, cell.start) == (task, start)]
-            for figure in FIGURES[task]:
-                values = [value for found in seeds if found and (value := found.get(figure)) is not None]
-                mean = statistics.fmean(values) if values else None
-                yield task, start, figure, mean, statistics.stdev(values) if len(values) > 1 else None, len(values)
+    def _figures(self, folds: list[Cell]) -> dict[str, Any] | None:
+        """The test figures of a run, over all of its folds; None if one is missing."""
+        found = [self._tested(cell) for cell in folds]
+        if any(figures is None for figures in found):
+            return None
+        if not self._args.folds:
+            return found[0]
+        path = self._workdir(replace(folds[0], fold=None).name) / "metrics.json"
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files = [self._workdir(cell.name) / "predictions.jsonl" for cell in folds]
+            write_figures(path, {f"test/{name}": value for name, value in grids.pooled(files).items()})
+        return json.loads(path.read_text())
 
     def _finish(self, cell: Cell) -> str | None:
-        """Runs a cell, and the pre-training that it starts from; the name of the run that failed, or None."""
-        fields = {"seed": cell.seed, "data.path": self._data(cell.task)}
-        if cell.start == LATE:
-            fields |= {"fusion": "late"} | ({"inputs": "image+report"} if cell.task == "classify" else {})
-        elif cell.start == GIVEN:
-            fields["init.checkpoint"] = self._args.pretrained.absolute()
-        elif cell.start == ENCODER:
-            fields["init.resnet"] = self._args.pretrained.absolute()
-        elif cell.start != SCRATCH:
-            name = f"pretrain-{cell.start}-seed{cell.seed}"
-            export = self._workdir(name) / "export"
-            if not export.is_dir():
-                pretraining = {"seed": cell.seed, "model.attention": cell.start, "data.path": self._data("pretrain")}
-                if self._start("pretrain", name, pretraining):
-                    return name
-            fields["init.checkpoint"] = export
-        if self._start(cell.task, cell.name, fields):
-            return cell.name
-        if self._start(cell.task, cell.name, fields, "--eval_only", "--config.eval.split=test"):
+        """Trains and tests a cell; the name of the run that failed, or None."""
+        if not self._trained(cell) and (failed := self._train(cell)):
+            return failed
+        if self._start(cell.task, cell.name, self._fields(cell), "--eval_only", "--config.eval.split=test"):
             return cell.name
         return None
+
+    def _train(self, cell: Cell) -> str | None:
+        """Runs a cell, and the pre-training that it starts from; the name of the run that failed, or None."""
+        if cell.start in KINDS:
+            name, seed = self._pretraining(cell)
+            if not (self._workdir(name) / "export").is_dir():
+                fields = {"seed": seed, "model.attention": cell.start, "data.path": self._data("pretrain")}
+                if self._start("pretrain", name, fields):
+                    return name
+        return cell.name if self._start(cell.task, cell.name, self._fields(cell)) else None
+
+    def _pretraining(self, cell: Cell) -> tuple[str, int]:
+        seed = cell.seed if cell.model is None else cell.model
+        return f"pretrain-{cell.start}-seed{seed}", seed
+
+    def _fields(self, cell: Cell) -> dict[str, object]:
+        fields: dict[str, object] = {"seed": cell.seed, "data.path": self._data(cell.task)}
+        if cell.share != 1:
+            fields["data.fraction"] = cell.share
+        if cell.rate is not None:
+            fields[RATE] = cell.rate
+        if cell.fold is not None:
+            fields |= {"data.folds": self._args.folds, "data.fold": cell.fold}
+        if cell.start == LATE:
+            return fields | {"fusion": "late"} | ({"inputs": "image+report"} if cell.task == "classify" else {})
+        if cell.start == SCRATCH:
+            return fields
+        if cell.start in KINDS:
+            return fields | {"init.checkpoint": self._workdir(self._pretraining(cell)[0]) / "export"}
+        part = "init.checkpoint" if cell.start == GIVEN else "init.resnet"
+        return fields | {part: self._args.pretrained[cell.model or 0].absolute()}
 
     def _start(self, task: str, name: str, fields: dict[str, object], *more: str) -> int:
         variant = f":{self._args.variant}" if self._args.variant else ""
@@ -194,6 +314,7 @@ class Sweep:
         words = f"--tokenizer={self.out / 'data' / 'records' / records.TOKENIZER_FILE}"
         size = f"--image_size={self._args.image_size}"
         made = [*prep, "phantom", f"--out={tree}", f"--studies={self._args.studies}", "--seed=0", size, "--vqa"]
+        made.append(f"--difficulty={self._args.difficulty}")
         commands = {
             "records": [*prep, "mimic_cxr", f"--source={tree}", f"--out={self.out / 'data' / 'records'}", size],
             "vqa_records": [*prep, "vqa_rad", f"--source={tree / 'vqa'}", f"--out={out}", size, words],
@@ -231,16 +352,38 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets runs, logs and the table")
     out.add_argument("--masks", type=words(KINDS), default=[], help=f"pre-training masks, of {','.join(KINDS)}")
     out.add_argument("--tasks", type=words(tuple(FIGURES)), required=True, help=f"of {','.join(FIGURES)}")
-    out.add_argument("--seeds", type=_numbers, default=[0], help="e.g. 0,1,2")
+    out.add_argument("--seeds", type=functools.partial(_numbers, int), default=[0], help="e.g. 0,1,2")
+    out.add_argument(
+        "--pretrain_seeds",
+        type=functools.partial(_numbers, int),
+        default=[],
+        help="of --masks; each model is fine-tuned with all --seeds",
+    )
+    out.add_argument(
+        "--shares",
+        type=functools.partial(_numbers, float),
+        default=[1.0],
+        help="of the training labels, e.g. 0.01,0.1,1 (default 1)",
+    )
+    out.add_argument(
+        "--rates",
+        type=functools.partial(_numbers, float),
+        default=[],
+        help="learning rates to choose from on validation, for every row",
+    )
+    out.add_argument("--folds", type=int, default=0, help="cross-validation by subject, predictions pooled")
     out.add_argument("--scratch", action="store_true", help="also fine-tune without pre-training")
     out.add_argument("--late", action="store_true", help="also the CNN + BERT baseline, without pre-training")
-    out.add_argument("--pretrained", type=Path, metavar="EXPORT", help="also fine-tune this model")
+    out.add_argument(
+        "--pretrained", type=_folders, default=[], metavar="EXPORT[,EXPORT]", help="also fine-tune these models"
+    )
     out.add_argument("--image_encoder", action="store_true", help="also its image encoder alone, under a fresh BERT")
     out.add_argument("--variant", choices=("", "small", "phantom"), default="", help="of all configurations")
     out.add_argument("--data", type=Path, metavar="DATA", help="prepared data; the phantom variant makes its own")
     out.add_argument("--finetune_data", type=Path, metavar="DATA", help="fine-tune and test on these instead")
     out.add_argument("--vqa_data", type=Path, metavar="DATA", help="prepared questions, for vqa")
     out.add_argument("--studies", type=int, default=9000, help="phantom studies to make (default 9000)")
+    out.add_argument("--difficulty", choices=("standard", "hard"), default="standard", help="of the phantom films")
     out.add_argument("--image_size", type=int, default=128, help="of the phantom films, pixels (default 128)")
     out.add_argument(
         "--set",
@@ -266,14 +409,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    print((sweep.out / f"{TABLE}.md").read_text(), end="")
+    print((sweep.out / grids.TABLE).read_text(), end="")
     for name in failed:
         print(f"error: {name} failed; see {sweep.out / 'logs' / name}.log", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _numbers(text: str) -> list[int]:
-    return [int(each) for each in text.split(",")]
+def _numbers(kind: Callable[[str], Any], text: str) -> list[Any]:
+    return [kind(each) for each in text.split(",")]
+
+
+def _folders(text: str) -> list[Path]:
+    return [Path(each) for each in text.split(",")]
 
 
 def _setting(text: str) -> tuple[str, str, str]:
@@ -283,10 +430,6 @@ def _setting(text: str) -> tuple[str, str, str]:
     if not equals or (colon and task not in (*FIGURES, "pretrain")):
         raise SweepError(f"--set={text}: expected FIELD=VALUE, or TASK:FIELD=VALUE with a task of {', '.join(FIGURES)}")
     return (task, rest, value) if colon else ("", field, value)
-
-
-def _shown(value: object) -> str:
-    return "" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,131 @@
+"""The table of a grid of runs: means over runs, curves over the share of labels, predictions pooled over folds."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medvill_jax.data.records import POSITIVE, UNCERTAIN
+from medvill_jax.metrics import classification, plots
+from medvill_jax.metrics.figures import replace_file
+
+TABLE, CSV, JSON, CURVES = "table.md", "table.csv", "table.json", "curves.png"
+COLUMNS = ("task", "start", "labels", "figure", "mean", "sd", "runs", "interval of the first run", "rate")
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a grid found for one start.
+
+    Attributes:
+        task, start: of the runs.
+        share: of the training labels.
+        rate: their learning rate; None is the configuration's.
+        runs: the figures of every run that is done.
+        planned: how many runs there will be.
+    """
+
+    task: str
+    start: str
+    share: float
+    rate: float | None
+    runs: Sequence[Mapping[str, Any]]
+    planned: int
+
+    def values(self, figure: str) -> list[float]:
+        """A figure of every run for which it is defined."""
+        return [value for run in self.runs if (value := run.get(figure)) is not None]
+
+
+def write(folder: Path, rows: Sequence[Row], figures: Mapping[str, Sequence[str]]) -> None:
+    """Writes `table.md`, `table.csv` and `table.json`, and with several shares of labels `curves.png`.
+
+    Args:
+        folder: exists.
+        rows: in the order of the table.
+        figures: task -> names of the figures that are shown.
+    """
+    lines = [_line(row, figure) for row in rows for figure in figures[row.task]]
+    markdown = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    markdown += [f"| {' | '.join(line)} |" for line in lines]
+    replace_file(folder / TABLE, ("\n".join(markdown) + "\n").encode())
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([COLUMNS, *lines])
+    replace_file(folder / CSV, text.getvalue().encode())
+    everything = [
+        {"task": row.task, "start": row.start, "share": row.share, "rate": row.rate, "runs": list(row.runs)}
+        for row in rows
+    ]
+    replace_file(folder / JSON, (json.dumps(everything, indent=1) + "\n").encode())
+    if len({row.share for row in rows}) > 1:
+        plots.share_plot(folder / CURVES, _curves(rows, figures))
+
+
+def _line(row: Row, figure: str) -> tuple[str, ...]:
+    values = row.values(figure)
+    spread = f"{statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    interval = row.runs[0].get(f"{figure}_ci95") if row.runs else None
+    return (
+        row.task,
+        row.start,
+        f"{100 * row.share:g} %",
+        figure,
+        f"{statistics.fmean(values):.3f}" if values else "" if row.runs else "not run",
+        spread,
+        f"{len(values)}/{row.planned}",
+        f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else "",
+        "" if row.rate is None else f"{row.rate:g}",
+    )
+
+
+def _curves(
+    rows: Sequence[Row], figures: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
+    """Task and figure -> start -> (share, mean, standard deviation), by share."""
+    curves: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
+    for row in sorted(rows, key=lambda row: row.share):
+        for figure in figures[row.task]:
+            if values := row.values(figure):
+                spread = statistics.stdev(values) if len(values) > 1 else 0.0
+                panel = curves.setdefault(f"{row.task}: {figure}", {})
+                panel.setdefault(row.start, []).append((row.share, statistics.fmean(values), spread))
+    return curves
+
+
+def pooled(files: Sequence[Path], *, seed: int = 0) -> dict[str, Any]:
+    """The figures of a cross-validated classification: the predictions of all folds are scored once, as one set.
+
+    Thresholds are 0.5, so F1 is not comparable with that of a single split. Intervals resample subjects, which no two
+    folds share.
+
+    Args:
+        files: the predictions of each fold, as `classify` writes them.
+        seed: of the intervals.
+    """
+    probabilities: list[list[float]] = []
+    labels: list[list[int | None]] = []
+    subjects: list[tuple[int, int]] = []
+    names: list[str] = []
+    for fold, file in enumerate(files):
+        for line in file.read_text("utf-8").splitlines():
+            row = json.loads(line)
+            if "probabilities" not in row:
+                continue
+            names = names or list(row["probabilities"])
+            probabilities.append([row["probabilities"][name] for name in names])
+            labels.append([row["labels"].get(name) for name in names])
+            subjects.append((fold, row["subject"]))
+    truth = np.array([[label == POSITIVE for label in row] for row in labels])
+    known = np.array([[label != UNCERTAIN for label in row] for row in labels])
+    numbers: dict[tuple[int, int], int] = {}
+    clusters = np.array([numbers.setdefault(subject, len(numbers)) for subject in subjects])
+    halves = np.full(len(names), 0.5)
+    return classification.score(np.array(probabilities), truth, known, names, halves, clusters=clusters, seed=seed)
