@@ -30,6 +30,9 @@ def base() -> ConfigDict:
     config.data.tokenizer = ""  # vocab.txt, tokenizer folder or Hugging Face name; "": the one stored with the data
     config.data.fraction = 1.0  # share of the training records that are used, drawn by the seed
     config.data.holdout = 0.1  # share of the training subjects set aside where the data have no validation split
+    # Cross-validation over all records of the data set, whatever its splits, dealt by subject; 0: its own splits.
+    config.data.folds = 0
+    config.data.fold = 0  # which fold is the test split, from 0; holdout of the others is validation
     config.data.augment = True  # random crops in training
     config.data.crop_scale = (0.8, 1.1)  # area of the crop, relative to the padded square film
     config.data.crop_ratio = (3 / 4, 4 / 3)  # width / height of the crop
@@ -59,6 +62,7 @@ def base() -> ConfigDict:
     config.init.resnet = ""  # ResNet in torchvision's or Hugging Face's naming
     config.init.checkpoint = ""  # an export, or a MedViLL checkpoint of the original code; instead of the two above
     config.init.allow = ()
+    config.init.fresh = ()  # regexes over names that start afresh although a checkpoint has them
 
     # Regexes over parameter names. With a pre-trained ResNet the paper's code meant to keep stem and first stage fixed:
     # (r"image_encoder/(embedder|stages/0)/.*",)
@@ -73,6 +77,8 @@ def base() -> ConfigDict:
     config.optimizer.eps = 1e-6
     config.optimizer.weight_decay = 0.0  # not on biases and normalisation
     config.optimizer.clip_norm = 0.0  # global gradient norm; 0: no clipping
+    # Factors of the learning rate, in order: the first rule whose regex matches a parameter's name counts.
+    config.optimizer.rate_policy = ((r".*", 1.0),)
 
     config.mesh = ConfigDict()
     config.mesh.fsdp = 1  # devices that share one copy of the parameters; the rest of the devices is data-parallel
@@ -121,7 +127,7 @@ def small(config: Any) -> None:
 
 def phantom(config: Any) -> None:
     """On top of `small`: data that the run makes itself, and a network for them."""
-    config.data.phantom = ConfigDict({"studies": 9000, "seed": 0, "image_size": 128})
+    config.data.phantom = ConfigDict({"studies": 9000, "seed": 0, "image_size": 128, "difficulty": "standard"})
     config.data.crop_ratio = (0.9, 1.1)
     config.model.num_layers = 3
     config.model.text_len = 54

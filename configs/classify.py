@@ -29,6 +29,7 @@ def get_config(variant: str = "") -> ConfigDict:
     # "image+report" as published; but the labels were read from that very report, so it is close to a copying exercise.
     config.inputs = "image"
     config.fusion = "joint"  # "late": the CNN + BERT baseline, which needs inputs=image+report
+    config.cells = False  # the head also reads the largest value of each visual channel over the film's cells
     config.labels = ConfigDict()
     config.labels.uncertain = "ignore"  # an uncertain label is masked out; positive, negative, soft (a target of 0.5)
     config.labels.absent = "negative"  # a finding that is not mentioned; ignore masks it out

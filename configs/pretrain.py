@@ -22,6 +22,15 @@ def get_config(variant: str = "") -> ConfigDict:
     config.mlm.probability = 0.15
     config.mlm.max_predictions = 64
     config.mlm.on_mismatched = True  # also predict words of a report that faces another study's image
+    config.mlm.all_words = 0.0  # share of the reports whose words are all hidden, and have to come from the film
+    config.itm = ConfigDict()
+    # one: a film faces its own report or another's, words hidden in either, as published; both: encoded once, it faces
+    # its own with words hidden, and its own and another's as they are.
+    config.itm.pairs = "one"
+    config.itm.negatives = "drawn"  # of pairs=both: from the split; in_batch: what the contrast confuses most
+    config.contrast = ConfigDict()  # of films alone with reports alone, over the batch; needs itm.pairs=both
+    config.contrast.width = 0  # of the space that both are projected to; 0: no contrast
+    config.contrast.weight = 1.0  # of its loss
     if variant:
         small(config)
         config.steps = 600

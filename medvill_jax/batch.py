@@ -19,7 +19,9 @@ BatchSpec = dict[str, jax.ShapeDtypeStruct]
 PAD_ID = 0  # of every BERT vocabulary
 
 
-def pretrain_spec(batch_size: int, *, image_size: int, text_len: int, max_predictions: int) -> BatchSpec:
+def pretrain_spec(
+    batch_size: int, *, image_size: int, text_len: int, max_predictions: int, paired: bool = False
+) -> BatchSpec:
     """MLM + ITM batch (SPEC section 4).
 
     * `image` uint8 `[B, S, S]`: one channel, bone white; normalised on the device.
@@ -30,12 +32,17 @@ def pretrain_spec(batch_size: int, *, image_size: int, text_len: int, max_predic
     * `mlm_weights` float32 `[B, P]`: 1 for a used entry, else 0.
     * `itm_labels` int32 `[B]`: 1 if image and text belong together, 0 if the text is another study's.
     * `weights` float32 `[B]`: 1 for a real example, 0 for padding at the end of an evaluation split.
+
+    `paired` adds what a film needs to face more than one report, which are those of `retrieve_spec`:
+
+    * `plain_ids` int32 `[B, T+1]`: the report of `text_ids` with nothing masked.
+    * `negative_ids`, `negative_lens`, `label_groups`, `text_groups`.
     """
 
     def array(shape: tuple[int, ...], dtype: type) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((batch_size, *shape), dtype)
 
-    return {
+    spec = {
         "image": array((image_size, image_size), np.uint8),
         "text_ids": array((text_len + 1,), np.int32),
         "text_lens": array((), np.int32),
@@ -45,6 +52,7 @@ def pretrain_spec(batch_size: int, *, image_size: int, text_len: int, max_predic
         "itm_labels": array((), np.int32),
         "weights": array((), np.float32),
     }
+    return spec | ({"plain_ids": spec["text_ids"], **_others(spec)} if paired else {})
 
 
 def report_spec(batch_size: int, *, image_size: int, text_len: int, max_predictions: int) -> BatchSpec:
@@ -99,9 +107,13 @@ def retrieve_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSp
       without a positive finding shares its label set with no other.
     """
     spec = _plain_spec(batch_size, image_size=image_size, text_len=text_len)
-    numbers = jax.ShapeDtypeStruct((batch_size,), np.int32)
+    return spec | _others(spec)
+
+
+def _others(spec: BatchSpec) -> BatchSpec:
+    numbers = spec["text_lens"]
     negative = {"negative_ids": spec["text_ids"], "negative_lens": spec["text_lens"]}
-    return spec | negative | {"label_groups": numbers, "text_groups": numbers}
+    return negative | {"label_groups": numbers, "text_groups": numbers}
 
 
 def _plain_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
@@ -137,6 +149,7 @@ def fake_batch(spec: BatchSpec, seed: int, *, vocab_size: int, sep_id: int) -> d
         "image": lambda: rng.integers(0, 256, shape["image"]),
         "text_ids": lambda: ids,
         "text_lens": lambda: lens,
+        "plain_ids": lambda: ids,
         "text_cut": lambda: rng.integers(0, 2, batch_size) * (lens == slots),
         "negative_ids": lambda: negative_ids,
         "negative_lens": lambda: negative_lens,

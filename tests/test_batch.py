@@ -1,14 +1,17 @@
 import numpy as np
+import pytest
 
-from medvill_jax.batch import fake_batch, pretrain_spec, report_spec
+from medvill_jax.batch import BatchSpec, fake_batch, pretrain_spec, report_spec
 
 SPEC = pretrain_spec(8, image_size=32, text_len=11, max_predictions=4)
+PAIRED = pretrain_spec(8, image_size=32, text_len=11, max_predictions=4, paired=True)
 
 
-def test_fake_batch_fits_its_spec() -> None:
-    batch = fake_batch(SPEC, 0, vocab_size=50, sep_id=3)
+@pytest.mark.parametrize("spec", [SPEC, PAIRED], ids=["one", "paired"])
+def test_fake_batch_fits_its_spec(spec: BatchSpec) -> None:
+    batch = fake_batch(spec, 0, vocab_size=50, sep_id=3)
     assert {name: (a.shape, a.dtype) for name, a in batch.items()} == {
-        name: (s.shape, s.dtype) for name, s in SPEC.items()
+        name: (s.shape, s.dtype) for name, s in spec.items()
     }
 
 

@@ -144,22 +144,51 @@ def _require_reports(text_hash: np.ndarray, data_dir: Place, split: str) -> None
         )
 
 
-class PretrainRecords(Records):
-    """MLM + ITM examples (see `batch.pretrain_spec`).
+class ReportGroups(Records):
+    """Records with reports, of which it is known which may stand for each other.
 
-    Args:
-        mlm: how tokens are masked.
-        others: as for `Records`.
+    Attributes:
+        positive: bool `[n, C]`, the findings that are there for certain.
+        label_groups, text_groups: int32 `[n]`, equal exactly where the label sets, or the texts, are equal. A record
+            without a positive finding says nothing of what it shares with others, so its label set is its own.
 
     Raises:
         DataError: as `Records`, or a split in which nothing can be a negative.
     """
 
-    def __init__(self, data_dir: Place, split: str, *, mlm: MlmConfig, **others: Any):
+    def __init__(self, data_dir: Place, split: str, **others: Any):
         super().__init__(data_dir, split, **others)
         _require_reports(self._index["text_hash"], data_dir, split)
+        groups = label_groups(self._index["labels"])
+        self.positive = self._index["labels"] == records.POSITIVE
+        unknown = ~self.positive.any(axis=1)
+        self.label_groups = np.where(unknown, len(groups) + np.arange(len(groups)), groups).astype(np.int32)
+        self.text_groups = np.unique(self._index["text_hash"], return_inverse=True)[1].reshape(-1).astype(np.int32)
         self._negatives = Negatives(self._index["labels"], self._index["text_hash"])
-        self._mlm = mlm
+
+    def others(self, record: int, rng: np.random.Generator) -> HostBatch:
+        """The batch keys of what is not this record's report: a negative, and what it shares with others."""
+        negative = self.text_arrays(self._negatives.draw(record, rng))
+        return {
+            "negative_ids": negative["text_ids"],
+            "negative_lens": negative["text_lens"],
+            "label_groups": self.label_groups[record],
+            "text_groups": self.text_groups[record],
+        }
+
+
+class PretrainRecords(ReportGroups):
+    """MLM + ITM examples (see `batch.pretrain_spec`).
+
+    Args:
+        mlm: how tokens are masked.
+        paired: whether an example also holds what lets its film face more than one report.
+        others: as for `Records`.
+    """
+
+    def __init__(self, data_dir: Place, split: str, *, mlm: MlmConfig, paired: bool = False, **others: Any):
+        super().__init__(data_dir, split, **others)
+        self._mlm, self._paired = mlm, paired
 
     def example(self, record: int, place: int, *, matched: bool | None = None, own_image: bool = True) -> HostBatch:
         """One example.
@@ -167,12 +196,13 @@ class PretrainRecords(Records):
         Args:
             record: index in the split.
             place: index in the global stream; seeds the draws.
-            matched: image and text of one study (True), the text of another (False), or one of the two at random.
+            matched: image and text of one study (True), the text of another (False), or one of the two at random; where
+                examples are paired, None is True.
             own_image: False gives the image of another report, for the shuffled-images figure.
         """
         rng = self.rng(place)
         if matched is None:
-            matched = bool(rng.random() < 0.5)
+            matched = self._paired or bool(rng.random() < 0.5)
         slots, length = self.slots(record if matched else self._negatives.draw(record, rng))
         masked = mask_tokens(slots, length, self._mlm, rng)
         return {
@@ -181,6 +211,7 @@ class PretrainRecords(Records):
             "itm_labels": np.asarray(matched, np.int32),
             "weights": np.ones((), np.float32),
             **masked,
+            **({"plain_ids": slots, **self.others(record, rng)} if self._paired else {}),
         }
 
 
@@ -244,34 +275,17 @@ class LabelRecords(Records):
         }
 
 
-class PairRecords(Records):
-    """Retrieval examples (see `batch.retrieve_spec`).
-
-    Attributes:
-        label_groups, text_groups: int32 `[n]`, equal exactly where the label sets, or the texts, are equal. A record
-            without a positive finding says nothing of what it shares with others, so its label set is its own.
-    """
-
-    def __init__(self, data_dir: Place, split: str, **others: Any):
-        super().__init__(data_dir, split, **others)
-        _require_reports(self._index["text_hash"], data_dir, split)
-        groups = label_groups(self._index["labels"])
-        unknown = ~(self._index["labels"] == records.POSITIVE).any(axis=1)
-        self.label_groups = np.where(unknown, len(groups) + np.arange(len(groups)), groups).astype(np.int32)
-        self.text_groups = np.unique(self._index["text_hash"], return_inverse=True)[1].reshape(-1).astype(np.int32)
-        self._negatives = Negatives(self._index["labels"], self._index["text_hash"])
+class PairRecords(ReportGroups):
+    """Retrieval examples (see `batch.retrieve_spec`)."""
 
     def example(self, record: int, place: int) -> HostBatch:
         """One example; `place` is its index in the global stream, which seeds crop and negative."""
         rng = self.rng(place)
-        negative = self.text_arrays(self._negatives.draw(record, rng))
+        others = self.others(record, rng)
         return {
             "image": self.image(record, rng, own_image=True),
-            "negative_ids": negative["text_ids"],
-            "negative_lens": negative["text_lens"],
-            "label_groups": self.label_groups[record],
-            "text_groups": self.text_groups[record],
             "weights": np.ones((), np.float32),
+            **others,
             **self.text_arrays(record),
         }
 

@@ -39,6 +39,7 @@ class MlmConfig:
 
     Attributes:
         probability: chance of each word piece to be predicted; at least one always is.
+        all_words: share of the reports of which every word piece is predicted, all of them behind [MASK].
         max_predictions: room in the batch; surplus draws are dropped at random.
         vocab_size, mask_id: of the tokenizer.
         special_ids: ids that are never drawn as random replacements.
@@ -49,6 +50,7 @@ class MlmConfig:
     vocab_size: int
     mask_id: int
     special_ids: tuple[int, ...]
+    all_words: float = 0.0
 
 
 def decode_image(encoded: bytes) -> np.ndarray:
@@ -132,7 +134,9 @@ def mask_tokens(slots: np.ndarray, length: int, config: MlmConfig, rng: np.rando
         The batch keys `text_ids`, `mlm_positions`, `mlm_ids`, `mlm_weights` of one example (see `batch.py`).
     """
     words = length - 1
-    chosen = np.flatnonzero(rng.random(words) < config.probability)
+    # Drawn only where it is asked for, so that the stream of the published masking stays as it was.
+    everything = bool(config.all_words) and rng.random() < config.all_words
+    chosen = np.flatnonzero(rng.random(words) < (1.0 if everything else config.probability))
     if len(chosen) == 0:
         chosen = rng.integers(0, words, 1)
     if len(chosen) > config.max_predictions:
@@ -144,6 +148,9 @@ def mask_tokens(slots: np.ndarray, length: int, config: MlmConfig, rng: np.rando
     replacement = np.where(fate < 0.8, config.mask_id, candidates[rng.integers(0, len(candidates), count)])
     masked = slots.copy()
     masked[chosen] = np.where(fate < 0.9, replacement, slots[chosen])
+    if everything:
+        # What did not fit into the predictions would tell of the rest.
+        masked[:words] = config.mask_id
 
     return {"text_ids": masked, **_predictions(slots, chosen, config.max_predictions)}
 

@@ -56,6 +56,7 @@ def load_init(
     resnet: str | Path | None = None,
     checkpoint: str | Path | None = None,
     allow: Sequence[str] = (),
+    fresh: Sequence[str] = (),
     config: MedvillConfig | None = None,
 ) -> tuple[Tree, Tree, Report]:
     """Fresh parameters and statistics with what the checkpoints hold.
@@ -68,6 +69,7 @@ def load_init(
         checkpoint: an export or a MedViLL checkpoint of any stage; fills everything, so it stands alone.
         allow: regexes over names, ours or the source's, that may be missing, extra, misshaped or untied; those
             parameters keep their random values.
+        fresh: regexes over names of ours that keep their random values although a checkpoint has them.
         config: of the model; checks what no array shows, the number of attention heads.
 
     Returns:
@@ -94,6 +96,13 @@ def load_init(
         loaded, remarks = _whole(here(checkpoint), shapes, allowed, config)
         notes += remarks
         origin = dict.fromkeys(loaded, str(checkpoint))
+    if fresh:
+        for pattern in fresh:
+            if not any(map(Allowed([pattern]), loaded)):
+                raise HubError(f"init.fresh: {pattern!r} matches nothing that a checkpoint brings")
+        again = Allowed(fresh)
+        loaded = {name: array for name, array in loaded.items() if not again(name)}
+        origin = {name: path for name, path in origin.items() if name in loaded}
     merged = {name: loaded.get(name, array) for name, array in targets.items()}
     report = Report(origin, tuple(name for name in targets if name not in loaded), tuple(notes))
     names = {"params": flatten(params), "stats": flatten(stats)}

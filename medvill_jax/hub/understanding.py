@@ -30,6 +30,7 @@ def heads_of(export: Export) -> HeadsConfig:
             contrast=heads["contrast"]["image"]["kernel"].shape[1] if "contrast" in heads else 0,
             matches="match" in heads,
             fusion=fusion,
+            cells="cells" in heads,
         )
     except (KeyError, IndexError, AttributeError, ValueError) as error:
         raise HubError(f"the export's heads cannot be used: {error}") from None

@@ -8,7 +8,9 @@ All of it lies under `heads/`, so an export tells network and heads apart. A hea
     joint    question        h_[CLS] * h_[SEP], states of the image block (SPEC 10), or h_[CLS]   H
     late     image + text    mean visual feature beside pooled [CLS] of the text (SPEC 12)        C + H
 
-`late` is the CNN + BERT baseline, in which image and text never meet in attention.
+`late` is the CNN + BERT baseline, in which image and text never meet in attention. With `cells` a joint summary has
+the largest value of each visual channel over the film's cells beside it, width C more: a few cells hold most findings,
+and what an encoder shows plainly need not pass through [CLS].
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from medvill_jax.models.bert import BertConfig, fold, linear
+from medvill_jax.models.bert import BertConfig, fold, layer_norm, linear
 from medvill_jax.models.medvill import Medvill, MedvillConfig
 
 FUSIONS = ("joint", "late")
@@ -38,6 +40,7 @@ class HeadsConfig:
         contrast: width of the space that images and texts are projected to; 0: none.
         matches: whether late fusion has a matching head of its own; joint fusion matches with the network's.
         fusion: one of `FUSIONS`.
+        cells: whether joint summaries hold the largest values over the film's cells too.
 
     Raises:
         ValueError: unknown fusion.
@@ -48,6 +51,7 @@ class HeadsConfig:
     contrast: int = 0
     matches: bool = False
     fusion: str = "joint"
+    cells: bool = False
 
     def __post_init__(self) -> None:
         if self.fusion not in FUSIONS:
@@ -86,7 +90,9 @@ class Heads(nnx.Module):
         self, heads: HeadsConfig, config: MedvillConfig, image_width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
     ):
         bert = config.transformer
-        size = bert.hidden_size + (image_width if heads.fusion == "late" else 0)
+        size = bert.hidden_size + (image_width if heads.fusion == "late" or heads.cells else 0)
+        if heads.cells:
+            self.cells = layer_norm(image_width, bert.layer_norm_eps, dtype=dtype, rngs=rngs)
         if heads.classes:
             self.classifier = linear(size, heads.classes, bert, dtype=dtype, rngs=rngs)
         if heads.answers:
@@ -102,7 +108,7 @@ class Finetuned(Medvill):
 
     def __init__(self, config: MedvillConfig, heads: HeadsConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs, remat: str = ""):
         super().__init__(config, dtype=dtype, rngs=rngs, remat=remat)
-        self.fusion = heads.fusion
+        self.fusion, self.reads_cells = heads.fusion, heads.cells
         self.heads = Heads(heads, config, self.image_encoder.width, dtype=dtype, rngs=rngs)
 
     def match_side(
@@ -152,6 +158,20 @@ class Finetuned(Medvill):
             if text_ids is None or text_lens is None:
                 raise ValueError("late fusion joins an image with a text, and there is no text")
             return self._fused(features.mean(axis=1), text_ids, text_lens, key)
+        summary = self._joint(features, text_ids, text_lens, cells, product, key)
+        if not self.reads_cells:
+            return summary
+        return jnp.concatenate([summary, self.heads.cells(features.max(axis=1))], axis=-1)
+
+    def _joint(
+        self,
+        features: jax.Array,
+        text_ids: jax.Array | None,
+        text_lens: jax.Array | None,
+        cells: jax.Array | None,
+        product: bool | None,
+        key: jax.Array | None,
+    ) -> jax.Array:
         block = self.embed_image(features, cells, fold(key, 0))
         if text_ids is None or text_lens is None:
             return self.encode_image(block, key)

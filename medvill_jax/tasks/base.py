@@ -324,7 +324,15 @@ class Task(abc.ABC):
         """Which split of the data is read, and which rows of it."""
         there = records.splits(self.config.data.path)
         rows = None
-        if "validation" not in there and "train" in there and split in ("train", "validation"):
+        if self.config.data.folds:
+            rows = np.flatnonzero(self._dealt == split)
+            if not len(rows):
+                raise records.DataError(
+                    f"data.folds={self.config.data.folds} leaves nothing for {split!r} in fold {self.config.data.fold} "
+                    f"of {self.config.data.path}: it has too few subjects, or there is no such split"
+                )
+            split = "+".join(there)
+        elif "validation" not in there and "train" in there and split in ("train", "validation"):
             rows = np.flatnonzero(self._set_aside == (split == "validation"))
             if not len(rows):
                 raise records.DataError(
@@ -335,7 +343,7 @@ class Task(abc.ABC):
         if train and self.config.data.fraction < 1:
             if self.config.data.fraction <= 0:
                 raise ValueError(f"data.fraction={self.config.data.fraction} is not in (0, 1]")
-            rows = np.arange(there["train"]) if rows is None else rows
+            rows = np.arange(there[split]) if rows is None else rows
             drawn = np.random.default_rng(self.config.seed).permutation(len(rows))
             rows = rows[np.sort(drawn[: max(1, round(self.config.data.fraction * len(rows)))])]
         return split, rows
@@ -350,6 +358,18 @@ class Task(abc.ABC):
             100 * cut / len(measured),
             room,
         )
+
+    @functools.cached_property
+    def _dealt(self) -> np.ndarray:
+        """str `[n]` over all records of the data set: the split of each in this fold of a cross-validation."""
+        folds, fold, path = self.config.data.folds, self.config.data.fold, self.config.data.path
+        if folds < 2 or not 0 <= fold < folds:
+            raise ValueError(f"data.folds={folds} and data.fold={fold}: two folds or more, counted from 0")
+        subjects = records.read_index(path, "+".join(records.splits(path)), ["subject_hash"])["subject_hash"]
+        # The last digits of a subject's hash say which fold tests it, the first ones whether it is set aside.
+        held_out = subjects / 2.0**64 < self.config.data.holdout
+        log.info("fold %d of %d, dealt by subject over all splits of the data", fold, folds)
+        return np.where(subjects % np.uint64(folds) == fold, "test", np.where(held_out, "validation", "train"))
 
     @functools.cached_property
     def _set_aside(self) -> np.ndarray:

@@ -73,7 +73,7 @@ class Task(base.Task):
         self._logits = self.trainer.jit(self._eval_logits)
 
     def heads(self) -> HeadsConfig:
-        return HeadsConfig(classes=len(self.names), fusion=self.config.fusion)
+        return HeadsConfig(classes=len(self.names), fusion=self.config.fusion, cells=self.config.cells)
 
     def batch_spec(self) -> BatchSpec:
         config = self.config

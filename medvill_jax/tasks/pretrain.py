@@ -29,12 +29,20 @@ from medvill_jax.batch import Batch, BatchSpec, pretrain_spec
 from medvill_jax.data import loader
 from medvill_jax.data.examples import HostBatch, PretrainRecords
 from medvill_jax.data.transforms import MlmConfig
+from medvill_jax.metrics import probe
 from medvill_jax.models import medvill
+from medvill_jax.models.finetuned import HeadsConfig
 from medvill_jax.tasks import base, setup
+from medvill_jax.training import contrast
 from medvill_jax.training.losses import correct_sum, cross_entropy_sum
 from medvill_jax.training.policy import Tree
 from medvill_jax.training.step import Objective
 
+# "one": a film faces its own report or another's, as published; "both": its own and another's.
+PAIRS = ("one", "both")
+NEGATIVES = ("drawn", "in_batch")
+# Training films that the linear probe learns from: few labels, and a few seconds.
+PROBE_FILMS = 512
 # Enough training reports for stable word frequencies, few enough to read at start-up.
 UNIGRAM_REPORTS = 10_000
 
@@ -45,6 +53,20 @@ class Task(base.Task):
     stage = "pretraining"
 
     def __init__(self, config: setup.Config, workdir: Path):
+        for name, value, known in (
+            ("itm.pairs", config.itm.pairs, PAIRS),
+            ("itm.negatives", config.itm.negatives, NEGATIVES),
+        ):
+            if value not in known:
+                raise ValueError(f"{name}={value!r}; there are {', '.join(known)}")
+        if config.contrast.width and config.itm.pairs != "both":
+            raise ValueError(
+                f"contrast.width={config.contrast.width} needs itm.pairs=both: reports with nothing masked"
+            )
+        if config.itm.negatives == "in_batch" and not config.contrast.width:
+            raise ValueError("itm.negatives=in_batch finds them by the contrast: set contrast.width")
+        if not 0 <= config.mlm.all_words <= 1:
+            raise ValueError(f"mlm.all_words={config.mlm.all_words} is not in 0..1")
         super().__init__(config, workdir)
         own, s2s_prob = self.model_config.attention, self.model_config.s2s_prob
         # Which masks words are predicted under, and the share of each.
@@ -52,6 +74,11 @@ class Task(base.Task):
         self._eval_steps = {
             kind: self.trainer.jit(functools.partial(self._eval_sums, attention=kind)) for kind in self._shares
         }
+        self._encode = self.trainer.jit(self._encoded)
+
+    def heads(self) -> HeadsConfig | None:
+        width = self.config.contrast.width
+        return HeadsConfig(contrast=width) if width else None
 
     def batch_spec(self) -> BatchSpec:
         config = self.config
@@ -60,13 +87,18 @@ class Task(base.Task):
             image_size=config.model.image_size,
             text_len=config.model.text_len,
             max_predictions=config.mlm.max_predictions,
+            paired=self._paired,
         )
 
     def open_data(self) -> None:
         self.train_records = self._records("train", train=True)
 
     def objective(self) -> Objective:
-        return Objective(self._train_sums, self._train_weights, {"mlm_loss": 1.0, "itm_loss": 1.0})
+        coefficients = {"mlm_loss": 1.0, "itm_loss": 1.0}
+        if self._contrasts:
+            coefficients["contrast_loss"] = self.config.contrast.weight
+        sums = self._paired_sums if self._paired else self._train_sums
+        return Objective(sums, self._train_weights, coefficients)
 
     def closing_lines(self, figures: dict[str, float]) -> list[str]:
         value = {name.removeprefix("eval/"): figure for name, figure in figures.items()}
@@ -78,6 +110,8 @@ class Task(base.Task):
             f"  MLM accuracy  {value['mlm_accuracy']:.3f}   unigram {value['mlm_accuracy_unigram']:.3f}",
             f"  MLM loss      {value['mlm_loss']:.3f}   shuffled images {value['mlm_loss_shuffled_images']:.3f}, "
             f"unigram {value['mlm_loss_unigram']:.3f}",
+            f"  film alone    probe AUROC {value['probe_auroc']:.3f} (its cells {value['probe_auroc_cells']:.3f}), "
+            f"in {value['image_rank']:.1f} directions (its cells in {value['image_rank_cells']:.1f})",
         ]
 
     def host_batches(self, start_step: int) -> Iterator[HostBatch]:
@@ -110,6 +144,7 @@ class Task(base.Task):
             both = matched[itm_kind], run(itm_kind, matched=False)
             itm_loss = sum(found["itm_loss"] for found in both) / (2 * examples)
             itm_accuracy = sum(found["itm_correct"] for found in both) / (2 * examples)
+        figures |= self._probe(state, held_out)
         return {
             "eval/loss": figures["eval/mlm_loss"] + (0.0 if math.isnan(itm_loss) else itm_loss),
             "eval/itm_loss": itm_loss,
@@ -117,6 +152,18 @@ class Task(base.Task):
             **figures,
             "eval/examples": examples,
         }
+
+    @property
+    def _paired(self) -> bool:
+        return self.config.itm.pairs == "both"
+
+    @property
+    def _contrasts(self) -> bool:
+        return self.config.contrast.width > 0
+
+    def shared_in_batch(self) -> list[str]:
+        others = ["the pairs that do not match are"] if self._contrasts else []
+        return [*super().shared_in_batch(), *others]
 
     def _records(self, split: str, *, train: bool = False) -> PretrainRecords:
         config, tokenizer = self.config, self.tokenizer
@@ -126,24 +173,23 @@ class Task(base.Task):
             vocab_size=tokenizer.vocab_size,
             mask_id=tokenizer.mask_id,
             special_ids=tuple(tokenizer.special_ids),
+            all_words=config.mlm.all_words if train else 0.0,
         )
-        return PretrainRecords(mlm=mlm, **self.records_options(split, train=train))
+        return PretrainRecords(mlm=mlm, paired=self._paired, **self.records_options(split, train=train))
 
     def _train_weights(self, batch: Batch) -> dict[str, jax.Array]:
-        return {"mlm_loss": jnp.sum(self._mlm_weights(batch)), "itm_loss": jnp.sum(batch["weights"])}
+        examples = jnp.sum(batch["weights"])
+        weights = {"mlm_loss": jnp.sum(self._mlm_weights(batch)), "itm_loss": (1 + self._paired) * examples}
+        return weights | ({"contrast_loss": examples} if self._contrasts else {})
 
     def _mlm_weights(self, batch: Batch) -> jax.Array:
         weights = batch["mlm_weights"]
         return weights if self.config.mlm.on_mismatched else weights * batch["itm_labels"][:, None]
 
     def _train_sums(self, params: Tree, stats: Tree, batch: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
-        config = self.model_config
         rows = batch["text_ids"].shape[0]
         cells_key, mixed_key, dropout_key = jax.random.split(key, 3)
-        cells = None
-        if config.num_cells is not None:
-            shared = config.compat.shared_cells
-            cells = medvill.sample_cells(cells_key, rows, config.grid_cells, config.num_cells, shared=shared)
+        cells = self._cells(cells_key, rows)
         module = self.model.bind(params, stats)
         hidden = module.encode(
             batch["image"],
@@ -162,6 +208,53 @@ class Task(base.Task):
         }
         return sums, self.model.stats_of(module)
 
+    def _paired_sums(
+        self, params: Tree, stats: Tree, batch: Batch, key: jax.Array
+    ) -> tuple[dict[str, jax.Array], Tree]:
+        """Each film, encoded once, beside its own report with words hidden, and beside whole reports to match."""
+        config = self.config
+        rows, weights = batch["text_ids"].shape[0], batch["weights"]
+        cells_key, mixed_key, words_key, pair_key, contrast_key, hard_key = jax.random.split(key, 6)
+        module = self.model.bind(params, stats)
+        features = module.image_features(batch["image"], train=True, frozen=self.frozen_parts)
+        block = module.embed_image(features, self._cells(cells_key, rows), words_key)
+        ids, lens = batch["plain_ids"], batch["text_lens"]
+        words = module.encode_block(
+            block, batch["text_ids"], lens, use_s2s=self._use_s2s(mixed_key, rows), key=words_key
+        )
+        mlm_logits = module.mlm_logits(words.text, batch["mlm_positions"])
+        sums = {"mlm_loss": cross_entropy_sum(mlm_logits, batch["mlm_ids"], batch["mlm_weights"])}
+        other_ids, other_lens = batch["negative_ids"], batch["negative_lens"]
+        if self._contrasts:
+            image = module.project_image(block, contrast_key) * module.heads.contrast.temperature()
+            text = module.project_text(ids, lens, contrast_key)
+            cosines, negative = image @ text.T, contrast.negative_pairs(batch)
+            sums["contrast_loss"] = contrast.info_nce_sum(cosines, negative, weights)
+            if config.itm.negatives == "in_batch":
+                text_of, _ = contrast.draw_confusing(hard_key, cosines, negative)
+                there = negative.any(axis=1)
+                other_ids = jnp.where(there[:, None], ids[text_of], other_ids)
+                other_lens = jnp.where(there, lens[text_of], other_lens)
+        logits = module.match(
+            jnp.concatenate([block, block]),
+            jnp.concatenate([ids, other_ids]),
+            jnp.concatenate([lens, other_lens]),
+            # One mask for all pairs; under half of the others the image would not see its text.
+            attention="bidirectional" if self.model_config.attention == "mixed" else None,
+            key=pair_key,
+        )
+        labels = jnp.repeat(jnp.array([1, 0]), rows)
+        sums["itm_loss"] = cross_entropy_sum(logits, labels, jnp.concatenate([weights, weights]))
+        return sums, self.model.stats_of(module)
+
+    def _cells(self, key: jax.Array, rows: int) -> jax.Array | None:
+        """Visual tokens that are kept of each film, or None for all."""
+        config = self.model_config
+        if config.num_cells is None:
+            return None
+        shared = config.compat.shared_cells
+        return medvill.sample_cells(key, rows, config.grid_cells, config.num_cells, shared=shared)
+
     def _use_s2s(self, key: jax.Array, rows: int) -> jax.Array | None:
         if self.model_config.attention != "mixed":
             return None
@@ -171,9 +264,14 @@ class Task(base.Task):
         self, params: Tree, stats: Tree, batch: Batch, unigram: jax.Array, *, attention: str
     ) -> dict[str, jax.Array]:
         module = self.model.bind(params, stats)
-        hidden = module.encode(batch["image"], batch["text_ids"], batch["text_lens"], attention=attention)
+        features = module.image_features(batch["image"])
+        block = module.embed_image(features, None, None)
+        hidden = module.encode_block(block, batch["text_ids"], batch["text_lens"], attention=attention)
         mlm = module.mlm_logits(hidden.text, batch["mlm_positions"])
-        itm = module.itm_logits(hidden.summary)
+        if self._paired:
+            itm = module.match(block, batch["plain_ids"], batch["text_lens"], attention=attention)
+        else:
+            itm = module.itm_logits(hidden.summary)
         ids, words = batch["mlm_ids"], batch["mlm_weights"]
         labels, examples = batch["itm_labels"], batch["weights"]
         guess = jnp.broadcast_to(unigram, mlm.shape)
@@ -187,6 +285,28 @@ class Task(base.Task):
             "itm_loss": cross_entropy_sum(itm, labels, examples),
             "itm_correct": correct_sum(itm, labels, examples),
         }
+
+    def _probe(self, state: Tree, held_out: PretrainRecords) -> dict[str, float]:
+        """What features of films alone say of findings, learnt from a few training films."""
+        train, most = self._records("train"), self.config.eval.max_examples
+        shown = loader.evenly(len(train), PROBE_FILMS), loader.evenly(len(held_out), most)
+        few = self.outputs(self._encode, state, train, PROBE_FILMS)
+        new = self.outputs(self._encode, state, held_out, most)
+        labels = train.positive[shown[0]], held_out.positive[shown[1]]
+        figures = {
+            name: probe.linear_auroc(few[kind], labels[0], new[kind], labels[1])
+            for name, kind in (("eval/probe_auroc", "summary"), ("eval/probe_auroc_cells", "cells"))
+        }
+        return figures | {
+            "eval/image_rank": probe.effective_rank(new["summary"]),
+            "eval/image_rank_cells": probe.effective_rank(new["cells"]),
+        }
+
+    def _encoded(self, params: Tree, stats: Tree, batch: Batch) -> dict[str, jax.Array]:
+        module = self.model.bind(params, stats)
+        features = module.image_features(batch["image"])
+        summary = module.encode_image(module.embed_image(features, None, None))
+        return {"summary": summary.astype(jnp.float32), "cells": features.mean(axis=1, dtype=jnp.float32)}
 
     def _evaluate_pass(
         self,

@@ -47,7 +47,7 @@ from medvill_jax.metrics import bootstrap, ranking
 from medvill_jax.metrics.figures import write_figures
 from medvill_jax.models.finetuned import FUSIONS, Finetuned, HeadsConfig
 from medvill_jax.tasks import base, matching, setup
-from medvill_jax.training import distributed
+from medvill_jax.training import contrast, distributed
 from medvill_jax.training.losses import cross_entropy_sum
 from medvill_jax.training.policy import Tree
 from medvill_jax.training.step import Objective
@@ -353,15 +353,12 @@ class Task(base.Task):
             image = image * module.heads.contrast.temperature()
             cosines = image @ text.T  # [images, texts], scaled
             own = jnp.diagonal(cosines)
-            negative = _negative_pairs(batch)
-            sums["contrast_loss"] = _info_nce_sum(cosines, negative, weights)
+            negative = contrast.negative_pairs(batch)
+            sums["contrast_loss"] = contrast.info_nce_sum(cosines, negative, weights)
             if self._drawn:
                 drawn = jnp.sum(image * module.project_text(*negative_text, project_key), axis=1)
             if self._in_batch:
-                confusing = jnp.where(negative, jax.lax.stop_gradient(cosines), -jnp.inf)
-                text_key, image_key = jax.random.split(hard_key)
-                text_of = jax.random.categorical(text_key, _safe(confusing), axis=1)  # [B], for each film
-                image_of = jax.random.categorical(image_key, _safe(confusing.T), axis=1)  # [B], for each report
+                text_of, image_of = contrast.draw_confusing(hard_key, cosines, negative)
                 each = jnp.arange(rows)
                 pairs += [
                     (side, ids[text_of], lens[text_of], cosines[each, text_of], zeros, weights * negative.any(axis=1)),
@@ -402,25 +399,6 @@ def best_of(similar: np.ndarray, count: int) -> np.ndarray:
 def default_proposals(count: int) -> int:
     """So many proposals a query, in both directions, that at most a tenth of all pairs is matched."""
     return max(1, math.floor(count * TWO_STAGE_SHARE / 2))
-
-
-def _negative_pairs(batch: Batch) -> jax.Array:
-    """bool `[B, B]`: pairs of different label sets and different texts, both real."""
-    labels, texts, real = batch["label_groups"], batch["text_groups"], batch["weights"] > 0
-    differ = (labels[:, None] != labels) & (texts[:, None] != texts)
-    return differ & real[:, None] & real
-
-
-def _info_nce_sum(cosines: jax.Array, negative: jax.Array, weights: jax.Array) -> jax.Array:
-    """Symmetric InfoNCE (Radford et al., ICML 2021), summed over examples; own pairs on the diagonal."""
-    logits = jnp.where(negative | jnp.eye(len(cosines), dtype=bool), cosines, -1e30)
-    own = jnp.arange(len(cosines))
-    return 0.5 * (cross_entropy_sum(logits, own, weights) + cross_entropy_sum(logits.T, own, weights))
-
-
-def _safe(logits: jax.Array) -> jax.Array:
-    """Rows without any choice choose anything; their weight is 0."""
-    return jnp.where(jnp.isneginf(logits).all(axis=1, keepdims=True), 0.0, logits)
 
 
 def _duration(seconds: float) -> str:

@@ -130,7 +130,9 @@ def warm_start(config: Config, model: MedvillConfig, unused: Sequence[str] = ())
         return None
 
     def load(params: Tree, stats: Tree) -> tuple[Tree, Tree]:
-        params, stats, report = load_init(params, stats, **paths, allow=(*config.allow, *unused), config=model)
+        params, stats, report = load_init(
+            params, stats, **paths, allow=(*config.allow, *unused), fresh=config.fresh, config=model
+        )
         for line in report.lines():
             log.info("init: %s", line)
         return params, stats

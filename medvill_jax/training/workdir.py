@@ -25,17 +25,28 @@ log = logging.getLogger(__name__)
 CONFIG_FILE = "config.json"
 # Fields that came later than the first runs, and what those did.
 BEFORE = {
+    "cells": False,
+    "contrast.weight": 1.0,
+    "contrast.width": 0,
+    "data.fold": 0,
+    "data.folds": 0,
     "data.fraction": 1.0,
     "data.holdout": 0.1,
+    "data.phantom.difficulty": "standard",
     "eval.every_epochs": 0.0,
     "eval.short_runs": False,
     "init.allow": [],
     "init.bert": "",
     "init.checkpoint": "",
+    "init.fresh": [],
     "init.resnet": "",
+    "itm.negatives": "drawn",
+    "itm.pairs": "one",
     "mesh.topology": "",
+    "mlm.all_words": 0.0,
     "model.compat": "",
     "model.initializer_range": 0.02,
+    "optimizer.rate_policy": [[".*", 1.0]],
     "remat": "",
 }
 CHECKPOINT_DIR = "checkpoints"

@@ -24,7 +24,9 @@ from medvill_jax.data.tokenizer import load_tokenizer
 from medvill_jax.data.transforms import Crop, MlmConfig
 
 
-def open_records(data: Path, split: str = "train", seed: int = 0, augment: bool = True) -> PretrainRecords:
+def open_records(
+    data: Path, split: str = "train", seed: int = 0, augment: bool = True, paired: bool = False
+) -> PretrainRecords:
     tokenizer = load_tokenizer(records.tokenizer_path(data))
     return PretrainRecords(
         data,
@@ -35,6 +37,7 @@ def open_records(data: Path, split: str = "train", seed: int = 0, augment: bool 
         mlm=MlmConfig(0.15, 5, tokenizer.vocab_size, tokenizer.mask_id, tokenizer.special_ids),
         crop=Crop((0.8, 1.1), (0.75, 1.33)) if augment else None,
         seed=seed,
+        paired=paired,
     )
 
 
@@ -103,6 +106,27 @@ def test_batches_fit_the_contract(tiny_data: Path) -> None:
     spec = pretrain_spec(8, image_size=32, text_len=12, max_predictions=5)
     batch = stream(tiny_data, stop=1)[0]
     assert {n: (a.shape, a.dtype) for n, a in batch.items()} == {n: (s.shape, s.dtype) for n, s in spec.items()}
+
+
+def test_paired_examples_have_their_report_whole_and_another(tiny_data: Path) -> None:
+    held = open_records(tiny_data, augment=False, paired=True)
+    batch = next(train_batches(held, batch_size=8, seed=0, start_step=0, stop_step=1))
+    spec = pretrain_spec(8, image_size=32, text_len=12, max_predictions=5, paired=True)
+    assert {n: (a.shape, a.dtype) for n, a in batch.items()} == {n: (s.shape, s.dtype) for n, s in spec.items()}
+    for record in range(len(held)):
+        example = held.example(record, record)
+        slots, length = held.slots(record)
+        assert example["itm_labels"] == 1
+        assert (example["plain_ids"] == slots).all()
+        assert example["text_lens"] == length
+        used = example["mlm_weights"] > 0
+        assert (example["plain_ids"][example["mlm_positions"]] == example["mlm_ids"])[used].all()
+        others = [other for other in range(len(held)) if (held.slots(other)[0] == example["negative_ids"]).all()]
+        assert others
+        assert all(held.text_groups[other] != held.text_groups[record] for other in others)
+        other = held.example(record, record, matched=False)
+        assert other["itm_labels"] == 0
+        assert (other["plain_ids"] != slots).any()
 
 
 def test_the_stream_is_a_function_of_seed_and_step(tiny_data: Path) -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
@@ -48,6 +50,28 @@ def test_masking_rates_are_those_of_bert() -> None:
     assert chosen / total == pytest.approx(0.15, abs=0.005)
     assert hidden / chosen == pytest.approx(0.8, abs=0.015)
     assert kept / chosen == pytest.approx(0.1, abs=0.015)
+
+
+@pytest.mark.parametrize("room", [60, 8])
+def test_all_words_are_hidden_in_a_share_of_the_reports(room: int) -> None:
+    config = dataclasses.replace(MLM, all_words=0.3, max_predictions=room)
+    whole = 0
+    for seed in range(400):
+        slots, out = masked(30, seed, config)
+        if (out["text_ids"][:30] == MLM.mask_id).all():
+            whole += 1
+            used = out["mlm_weights"] > 0
+            assert used.sum() == min(room, 30)
+            assert (out["mlm_ids"][used] == slots[out["mlm_positions"][used]]).all()
+            assert out["text_ids"][30] == slots[30]
+        else:
+            assert (out["text_ids"][:30] == slots[:30]).sum() > 15
+    assert whole / 400 == pytest.approx(0.3, abs=0.06)
+
+
+def test_masking_draws_as_before_where_no_report_is_hidden_whole() -> None:
+    # As drawn before whole reports could be hidden.
+    assert masked(30, 0)[1]["mlm_positions"].tolist() == [2, 3, 11, 13, 20, 21, 0, 0]
 
 
 def test_long_reports_lose_their_tail() -> None:

@@ -97,6 +97,19 @@ def test_a_whole_checkpoint_and_its_export(upstream: Path, reference: TorchMedvi
     assert {name.partition("/")[0] for name in filled(params, stats)} == {*PREFIXES, "mlm", "image_encoder"}
 
 
+def test_parts_may_start_afresh_although_a_checkpoint_has_them(upstream: Path) -> None:
+    params, stats = fresh()
+    whole, _, _ = load_init(params, stats, checkpoint=upstream)
+    again, _, report = load_init(params, stats, checkpoint=upstream, fresh=[r"pooler/.*", r"encoder/layer/1/.*"])
+    assert {name for name in report.fresh if not name.startswith(("pooler/", "encoder/layer/1/"))} == set()
+    assert len(report.fresh) == 2 + 16
+    np.testing.assert_array_equal(again["pooler"]["dense"]["kernel"], params["pooler"]["dense"]["kernel"])
+    assert (whole["pooler"]["dense"]["kernel"] != params["pooler"]["dense"]["kernel"]).any()
+    np.testing.assert_array_equal(again["itm"]["linear"]["kernel"], whole["itm"]["linear"]["kernel"])
+    with pytest.raises(HubError, match=r"init.fresh: 'poller/\.\*' matches nothing that a checkpoint brings"):
+        load_init(params, stats, checkpoint=upstream, fresh=[r"poller/.*"])
+
+
 def test_the_callers_arrays_stay(bert: Path) -> None:
     params, stats = fresh()
     load_init(params, stats, bert=bert)

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -36,18 +35,3 @@ def test_projection(phantom: Phantom, tmp_path: Path, rolled: bool) -> None:
     asked = phantom.films(names), *words(tmp_path, [phantom.report(name) for name in names])
     judge(found_first(phantom, names, model.similarity(*asked)), reached=0.7, missed=0.35, rolled=rolled)
     judge(found_first(phantom, names, model.match(*asked)), reached=0.7, missed=0.35, rolled=rolled)
-
-
-def test_the_contrastive_loss_by_hand() -> None:
-    rng = np.random.default_rng(0)
-    cosines = rng.normal(size=(4, 4)).astype(np.float32)
-    # Films 0 and 1 are of one label set, 1 and 2 of one text; the last row fills up the batch.
-    groups = {"label_groups": [0, 0, 1, 2], "text_groups": [0, 1, 1, 2], "weights": [1.0, 1.0, 1.0, 0.0]}
-    rivals = {0: (0, 2), 1: (1,), 2: (0, 2)}
-    negative = task._negative_pairs({name: jnp.asarray(value) for name, value in groups.items()})
-    expected = 0.0
-    for own, known in rivals.items():
-        for line in (cosines[own], cosines[:, own]):
-            expected += 0.5 * (np.log(np.exp(line[list(known)]).sum()) - line[own])
-    found = task._info_nce_sum(jnp.asarray(cosines), negative, jnp.asarray(groups["weights"]))
-    assert float(found) == pytest.approx(expected, rel=1e-5)

@@ -60,6 +60,21 @@ def test_the_image_alone_reads_no_text_and_projections_do_not_meet() -> None:
     np.testing.assert_allclose(module.project_text(other, lens), text, atol=1e-6)
 
 
+def test_the_classifier_may_read_the_strongest_cells_too() -> None:
+    module = bound(HeadsConfig(classes=5, cells=True))
+    images, ids, lens = inputs(1)
+    features = features_of(module, images)
+    strongest = np.asarray(features).max(axis=1)
+    normal = (strongest - strongest.mean(1, keepdims=True)) / np.sqrt(strongest.var(1, keepdims=True) + 1e-12)
+    normal = normal * np.asarray(module.heads.cells.scale[...]) + np.asarray(module.heads.cells.bias[...])
+    for text in ((), (ids, lens)):
+        plain = bound(HeadsConfig(classes=5)).summary(features, *text)
+        summary = module.summary(features, *text)
+        np.testing.assert_allclose(summary[:, : plain.shape[1]], plain, atol=1e-6)
+        np.testing.assert_allclose(summary[:, plain.shape[1] :], normal, atol=1e-4)
+        assert module.class_logits(summary).shape == (3, 5)
+
+
 def test_the_answer_head_reads_the_product_or_cls() -> None:
     module = bound(ALL)
     images, ids, lens = inputs(2)

@@ -1,0 +1,48 @@
+"""Images against texts that they have not met: the contrastive loss, and the pairs of a batch that confuse it most."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from medvill_jax.batch import Batch
+from medvill_jax.training.losses import cross_entropy_sum
+
+
+def negative_pairs(batch: Batch) -> jax.Array:
+    """bool `[B, B]`: images (rows) and texts of different label sets and different texts, both real.
+
+    `batch` holds `label_groups`, `text_groups` and `weights` of `batch.retrieve_spec`.
+    """
+    labels, texts, real = batch["label_groups"], batch["text_groups"], batch["weights"] > 0
+    differ = (labels[:, None] != labels) & (texts[:, None] != texts)
+    return differ & real[:, None] & real
+
+
+def info_nce_sum(cosines: jax.Array, negative: jax.Array, weights: jax.Array) -> jax.Array:
+    """Symmetric InfoNCE (Radford et al., ICML 2021), summed over examples.
+
+    Args:
+        cosines: float32 `[B, B]`, scaled; images are rows, texts columns, own pairs on the diagonal.
+        negative: bool `[B, B]` of `negative_pairs`; all other pairs but the own are left out.
+        weights: float32 `[B]`.
+    """
+    logits = jnp.where(negative | jnp.eye(len(cosines), dtype=bool), cosines, -1e30)
+    own = jnp.arange(len(cosines))
+    return 0.5 * (cross_entropy_sum(logits, own, weights) + cross_entropy_sum(logits.T, own, weights))
+
+
+def draw_confusing(key: jax.Array, cosines: jax.Array, negative: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A text of the batch for each image, and an image for each text, int32 `[B]`, drawn by how much they confuse.
+
+    The chance of a negative pair is proportional to exp(cosine) (Li et al., NeurIPS 2021). Where an example has no
+    negative pair, anything is drawn.
+    """
+    confusing = jnp.where(negative, jax.lax.stop_gradient(cosines), -jnp.inf)
+    text_key, image_key = jax.random.split(key)
+    text_of = jax.random.categorical(text_key, _safe(confusing), axis=1)
+    return text_of, jax.random.categorical(image_key, _safe(confusing.T), axis=1)
+
+
+def _safe(logits: jax.Array) -> jax.Array:
+    return jnp.where(jnp.isneginf(logits).all(axis=1, keepdims=True), 0.0, logits)
