@@ -233,8 +233,8 @@ class Loaded:
     ) -> np.ndarray:
         """How well every image matches every text, float32 `[images, texts]`.
 
-        The log-odds of the matching head; with a contrastive projection in the export, on top of its scaled cosines, as
-        they were trained.
+        The log-odds of the matching head; after fine-tuning for retrieval with a contrastive projection, on top of its
+        scaled cosines, as they were trained. Pre-training trains the two apart.
 
         Args:
             images: as for `logits`; each is encoded once.
@@ -269,7 +269,7 @@ class Loaded:
                     return asking.match(sides[image], ids[text], lens[text], kind)
 
                 scores[start : start + batch_size] = in_batches(rows, batch_size, *pairs).reshape(len(sides), -1)
-        if asking.heads.contrast:
+        if asking.heads.contrast and self.export.stage == "retrieval":
             scores += asking.scale() * self.similarity(images, ids, lens, batch_size=batch_size)
         return scores
 

@@ -7,6 +7,14 @@ Held-out figures (`eval/...`), each over every example of the split exactly once
   reports and masks with each report facing another study's image.
 * `itm_accuracy`, `itm_loss`: every image once with its own report and once with one of another label set; chance 0.5.
 * `loss`: `mlm_loss + itm_loss`, by which the best checkpoint is chosen.
+* `probe_auroc`, `probe_auroc_cells`: what a linear probe, learnt from `PROBE_FILMS` training films, says of the
+  findings of films without a text, from the pooled [CLS] or from the mean of the image encoder's cells (not defined
+  without labels); `image_rank`, `image_rank_cells`: in how many directions these vary. A rank near 1 is a collapse: the
+  network tells films apart by little more than one number.
+
+With `config.itm.pairs=both` a film is encoded once, and faces its own report with words hidden (MLM) and, with nothing
+hidden, its own and another's (ITM). `config.contrast` adds a symmetric InfoNCE of films alone with reports alone
+(`encode_image`, `encode_text`), from which `itm.negatives=in_batch` draws the reports that confuse it most.
 
 Under `s2s` the image never sees the report, so there is nothing that could tell whether they match: `itm_accuracy` and
 `itm_loss` are not defined, and `loss` is `mlm_loss`. Under `mixed`, words are evaluated under either half, `NAME_s2s`
@@ -110,8 +118,11 @@ class Task(base.Task):
             f"  MLM accuracy  {value['mlm_accuracy']:.3f}   unigram {value['mlm_accuracy_unigram']:.3f}",
             f"  MLM loss      {value['mlm_loss']:.3f}   shuffled images {value['mlm_loss_shuffled_images']:.3f}, "
             f"unigram {value['mlm_loss_unigram']:.3f}",
-            f"  film alone    probe AUROC {value['probe_auroc']:.3f} (its cells {value['probe_auroc_cells']:.3f}), "
-            f"in {value['image_rank']:.1f} directions (its cells in {value['image_rank_cells']:.1f})",
+            "  film alone    no labels to probe it with"
+            if math.isnan(value["probe_auroc"])
+            else f"  film alone    probe AUROC {value['probe_auroc']:.3f}, its cells {value['probe_auroc_cells']:.3f}",
+            f"                varies in {value['image_rank']:.1f} directions, its cells in "
+            f"{value['image_rank_cells']:.1f}",
         ]
 
     def host_batches(self, start_step: int) -> Iterator[HostBatch]:

@@ -190,6 +190,13 @@ def questions(workdir: Path, asked: Sequence[Question]) -> tuple[np.ndarray, np.
     return words(workdir, [clean_question(question.text) for question in asked])
 
 
+def found_first(phantom: Phantom, names: Sequence[str], scores: np.ndarray) -> float:
+    """How often films and reports, scored `[films, reports]`, put a partner of their label set first."""
+    right, each = phantom.same_labels(names), np.arange(len(names))
+    assert right.mean() < 0.25
+    return float((right[each, scores.argmax(1)].mean() + right[scores.argmax(0), each].mean()) / 2)
+
+
 def judge(figure: float, *, reached: float, missed: float, rolled: bool) -> None:
     """A figure must be reached with every film in its place, and clearly missed with its neighbour's film."""
     assert figure <= missed if rolled else figure >= reached, f"{figure:.3f}, {rolled=}"

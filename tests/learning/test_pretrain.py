@@ -9,7 +9,7 @@ from configs import pretrain
 from medvill_jax.data.tokenizer import load_tokenizer
 from medvill_jax.hub.export import VOCAB_FILE
 from medvill_jax.tasks import pretrain as task
-from tests.learning.overfit import TEXT_LEN, Phantom, blind, judge, learn, shrink, words
+from tests.learning.overfit import TEXT_LEN, Phantom, blind, found_first, judge, learn, shrink, words
 
 MLM = {"mlm.max_predictions": TEXT_LEN, "mlm.on_mismatched": False}
 
@@ -41,3 +41,14 @@ def test_its_own_report_is_told_from_others(phantom: Phantom, tmp_path: Path, ro
     matching = model.match(phantom.films(names), *words(tmp_path, [phantom.report(name) for name in names]))
     own, others = np.diagonal(matching) > 0, matching[~phantom.same_labels(names)] < 0
     judge((own.mean() + others.mean()) / 2, reached=0.75, missed=0.6, rolled=rolled)
+
+
+@pytest.mark.slow
+def test_contrast_finds_the_report_of_a_film(phantom: Phantom, tmp_path: Path, rolled: bool) -> None:
+    both = {"itm.pairs": "both", "itm.negatives": "in_batch", "contrast.width": 32, "mlm.all_words": 0.5}
+    fast = {"optimizer.clip_norm": 0.0}
+    config = shrink(pretrain.get_config("small"), phantom.reports, steps=130, **MLM, **both, **fast)
+    model, names = learn(task, config, tmp_path)
+    assert len(names) >= 16
+    asked = phantom.films(names), *words(tmp_path, [phantom.report(name) for name in names])
+    judge(found_first(phantom, names, model.similarity(*asked)), reached=0.7, missed=0.35, rolled=rolled)

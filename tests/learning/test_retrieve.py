@@ -2,19 +2,11 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from configs import retrieve
 from medvill_jax.tasks import retrieve as task
-from tests.learning.overfit import Phantom, judge, learn, shrink, words
-
-
-def found_first(phantom: Phantom, names: list[str], scores: np.ndarray) -> float:
-    """How often films and reports, scored `[films, reports]`, put a partner of their label set first."""
-    right, each = phantom.same_labels(names), np.arange(len(names))
-    assert right.mean() < 0.25
-    return float((right[each, scores.argmax(1)].mean() + right[scores.argmax(0), each].mean()) / 2)
+from tests.learning.overfit import Phantom, found_first, judge, learn, shrink, words
 
 
 @pytest.mark.slow
