@@ -78,13 +78,12 @@ def _sweep(data: str, name: str, folder: str, options: str, minutes: int, predic
 
 # The objective that is asked about; docs/results.md says what each field does.
 MODERN = (
-    "--config.itm.pairs=both --config.contrast.width=64 --config.contrast.cells=True --config.itm.negatives=in_batch "
+    "--config.itm.pairs=both --config.contrast.width=64 --config.itm.negatives=in_batch "
     "--config.mlm.all_words=0.5 --config.mlm.max_predictions=54"
 )
 # Parts of it, each taken away: fields -> what should be lost with it.
 PARTS = {
     "no-contrast": ("--config.contrast.width=0 --config.itm.negatives=drawn", "the largest loss of all"),
-    "no-cells": ("--config.contrast.cells=False", "the image encoder learns more slowly"),
     "no-hidden-reports": ("--config.mlm.all_words=0", "a smaller loss, in the image encoder"),
     "drawn-negatives": ("--config.itm.negatives=drawn", "within noise for classification"),
 }

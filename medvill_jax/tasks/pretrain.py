@@ -176,7 +176,8 @@ class Task(base.Task):
         others = ["the pairs that do not match are"] if self._contrasts else []
         return [*super().shared_in_batch(), *others]
 
-    def _records(self, split: str, *, train: bool = False) -> PretrainRecords:
+    def _records(self, split: str, *, train: bool = False, whole: bool = False) -> PretrainRecords:
+        """A split; `train` takes what trains of it and crops films, `whole` leaves them whole all the same."""
         config, tokenizer = self.config, self.tokenizer
         mlm = MlmConfig(
             probability=config.mlm.probability,
@@ -186,7 +187,8 @@ class Task(base.Task):
             special_ids=tuple(tokenizer.special_ids),
             all_words=config.mlm.all_words if train else 0.0,
         )
-        return PretrainRecords(mlm=mlm, paired=self._paired, **self.records_options(split, train=train))
+        options = self.records_options(split, train=train) | ({"crop": None} if whole else {})
+        return PretrainRecords(mlm=mlm, paired=self._paired, **options)
 
     def _train_weights(self, batch: Batch) -> dict[str, jax.Array]:
         examples = jnp.sum(batch["weights"])
@@ -299,7 +301,7 @@ class Task(base.Task):
 
     def _probe(self, state: Tree, held_out: PretrainRecords) -> dict[str, float]:
         """What features of films alone say of findings, learnt from a few training films."""
-        train, most = self._records("train"), self.config.eval.max_examples
+        train, most = self._records("train", train=True, whole=True), self.config.eval.max_examples
         shown = loader.evenly(len(train), PROBE_FILMS), loader.evenly(len(held_out), most)
         few = self.outputs(self._encode, state, train, PROBE_FILMS)
         new = self.outputs(self._encode, state, held_out, most)
