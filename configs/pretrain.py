@@ -31,7 +31,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.contrast = ConfigDict()  # of films alone with reports alone, over the batch; needs itm.pairs=both
     config.contrast.width = 0  # of the space that both are projected to; 0: no contrast
     config.contrast.weight = 1.0  # of its loss
-    config.contrast.cells = False  # it also reads the largest value of each visual channel over the film's cells
     if variant:
         small(config)
         config.steps = 600

@@ -89,8 +89,7 @@ class Understanding:
         module = self._model.bind(params, stats)
         if texts:
             return module.project_text(*inputs)
-        features = module.image_features(*inputs)
-        return module.project_image(features, module.embed_image(features, None, None))
+        return module.project_image(module.embed_image(module.image_features(*inputs), None, None))
 
     def _head_logits(
         self, params: Tree, stats: Tree, images: jax.Array, *text: jax.Array, head: str, product: bool | None

@@ -40,7 +40,7 @@ class HeadsConfig:
         contrast: width of the space that images and texts are projected to; 0: none.
         matches: whether late fusion has a matching head of its own; joint fusion matches with the network's.
         fusion: one of `FUSIONS`.
-        cells: whether joint summaries, and what is projected of images, hold the largest values over the cells too.
+        cells: whether joint summaries hold the largest values over the film's cells too.
 
     Raises:
         ValueError: unknown fusion.
@@ -73,8 +73,8 @@ class AnswerHead(nnx.Module):
 class ContrastHead(nnx.Module):
     """Projections of image and text to one space, and the scale of their cosines."""
 
-    def __init__(self, image_size: int, width: int, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.image = linear(image_size, width, config, dtype=dtype, rngs=rngs)
+    def __init__(self, width: int, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.image = linear(config.hidden_size, width, config, dtype=dtype, rngs=rngs)
         self.text = linear(config.hidden_size, width, config, dtype=dtype, rngs=rngs)
         self.scale = nnx.Param(jnp.full((), FIRST_SCALE, jnp.float32))
 
@@ -98,8 +98,7 @@ class Heads(nnx.Module):
         if heads.answers:
             self.answer = AnswerHead(size, heads.answers, bert, dtype=dtype, rngs=rngs)
         if heads.contrast:
-            image_size = bert.hidden_size + (image_width if heads.cells else 0)
-            self.contrast = ContrastHead(image_size, heads.contrast, bert, dtype=dtype, rngs=rngs)
+            self.contrast = ContrastHead(heads.contrast, bert, dtype=dtype, rngs=rngs)
         if heads.matches and heads.fusion == "late":
             self.match = linear(size, 2, bert, dtype=dtype, rngs=rngs)
 
@@ -159,9 +158,7 @@ class Finetuned(Medvill):
             if text_ids is None or text_lens is None:
                 raise ValueError("late fusion joins an image with a text, and there is no text")
             return self._fused(features.mean(axis=1), text_ids, text_lens, key)
-        return self._with_cells(self._joint(features, text_ids, text_lens, cells, product, key), features)
-
-    def _with_cells(self, summary: jax.Array, features: jax.Array) -> jax.Array:
+        summary = self._joint(features, text_ids, text_lens, cells, product, key)
         if not self.reads_cells:
             return summary
         return jnp.concatenate([summary, self.heads.cells(features.max(axis=1))], axis=-1)
@@ -191,9 +188,9 @@ class Finetuned(Medvill):
         """float32 `[B, answers]`."""
         return self.heads.answer(summary)
 
-    def project_image(self, features: jax.Array, block: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Unit vectors float32 `[B, D]` of images: features `[B, G, C]`, and their block `[B, N+2, H]`."""
-        return _unit(self.heads.contrast.image(self._with_cells(self.encode_image(block, key), features)))
+    def project_image(self, block: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """Unit vectors float32 `[B, D]` of image blocks `[B, N+2, H]`."""
+        return _unit(self.heads.contrast.image(self.encode_image(block, key)))
 
     def project_text(self, text_ids: jax.Array, text_lens: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Unit vectors float32 `[B, D]` of texts, as for `encode_text`."""

@@ -86,7 +86,7 @@ class Task(base.Task):
 
     def heads(self) -> HeadsConfig | None:
         width = self.config.contrast.width
-        return HeadsConfig(contrast=width, cells=self.config.contrast.cells) if width else None
+        return HeadsConfig(contrast=width) if width else None
 
     def batch_spec(self) -> BatchSpec:
         config = self.config
@@ -239,7 +239,7 @@ class Task(base.Task):
         sums = {"mlm_loss": cross_entropy_sum(mlm_logits, batch["mlm_ids"], batch["mlm_weights"])}
         other_ids, other_lens = batch["negative_ids"], batch["negative_lens"]
         if self._contrasts:
-            image = module.project_image(features, block, contrast_key) * module.heads.contrast.temperature()
+            image = module.project_image(block, contrast_key) * module.heads.contrast.temperature()
             text = module.project_text(ids, lens, contrast_key)
             cosines, negative = image @ text.T, contrast.negative_pairs(batch)
             sums["contrast_loss"] = contrast.info_nce_sum(cosines, negative, weights)

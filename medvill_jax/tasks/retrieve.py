@@ -322,7 +322,7 @@ class Task(base.Task):
         found = {name: batch[name] for name in ("text_ids", "text_lens")}
         found["side"] = module.match_side(features)
         if self._contrasts:
-            image = module.project_image(features, module.embed_image(features, None, None))
+            image = module.project_image(module.embed_image(features, None, None))
             found["image"] = image * module.heads.contrast.temperature()
             found["text"] = module.project_text(batch["text_ids"], batch["text_lens"])
         return found
@@ -349,10 +349,7 @@ class Task(base.Task):
         pairs = []
         if self._contrasts:
             block = side if self.config.fusion == "joint" else module.embed_image(features, cells, side_key)
-            image, text = (
-                module.project_image(features, block, project_key),
-                module.project_text(ids, lens, project_key),
-            )
+            image, text = module.project_image(block, project_key), module.project_text(ids, lens, project_key)
             image = image * module.heads.contrast.temperature()
             cosines = image @ text.T  # [images, texts], scaled
             own = jnp.diagonal(cosines)

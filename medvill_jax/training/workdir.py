@@ -26,7 +26,6 @@ CONFIG_FILE = "config.json"
 # Fields that came later than the first runs, and what those did.
 BEFORE = {
     "cells": False,
-    "contrast.cells": False,
     "contrast.weight": 1.0,
     "contrast.width": 0,
     "data.fold": 0,

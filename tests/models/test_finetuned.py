@@ -52,7 +52,7 @@ def test_the_image_alone_reads_no_text_and_projections_do_not_meet() -> None:
     s2s = module.encode_block(block, ids, lens, attention="s2s")
     np.testing.assert_allclose(module.encode_image(block), s2s.summary, atol=1e-6)
 
-    image, text = module.project_image(features, block), module.project_text(ids, lens)
+    image, text = module.project_image(block), module.project_text(ids, lens)
     np.testing.assert_allclose(np.linalg.norm(image, axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(text, axis=1), 1, atol=1e-5)
     other = ids.copy()

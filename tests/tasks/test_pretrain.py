@@ -49,7 +49,7 @@ def test_a_film_faces_its_own_report_and_another(paired_config: ConfigDict, tmp_
         (cross_entropy_sum(logits, labels, batch["weights"]) for logits, labels in ((own, ones), (other, 0 * ones))),
         start=jnp.zeros(()),
     )
-    image = module.project_image(features, block) * module.heads.contrast.temperature()
+    image = module.project_image(block) * module.heads.contrast.temperature()
     text = module.project_text(batch["plain_ids"], batch["text_lens"])
     expected["contrast_loss"] = contrast.info_nce_sum(image @ text.T, contrast.negative_pairs(batch), batch["weights"])
     for name, value in expected.items():
