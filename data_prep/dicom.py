@@ -1,23 +1,22 @@
-"""DICOM radiographs -> 8-bit gray pixels, bone white.
+"""DICOM radiographs -> 8-bit gray pixels, bone white; and which view they are.
 
-    stored values -> modality LUT or rescale -> one of NORMALIZATIONS -> MONOCHROME1 inverted
+    stored values -> modality LUT or rescale -> one of NORMALIZATIONS -> MONOCHROME1 inverted -> padding black
 
-Compressed transfer syntaxes are decoded by pydicom with the pylibjpeg plugins (JPEG, JPEG-LS, JPEG 2000, RLE).
+Compressed transfer syntaxes are decoded by pydicom with the pylibjpeg plugins (JPEG, JPEG-LS, JPEG 2000, RLE). What is
+read, what is refused and why: docs/dicom.md.
 """
 
 from __future__ import annotations
 
-import io
-import logging
-import struct
-import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import cv2
 import numpy as np
 
-from data_prep.images import MAX_PIXELS, ImageError, check_size
+from data_prep import views
+from data_prep.images import ImageError, check_size
 from medvill_jax.data.records import DataError
 
 # How values become 8 bits.
@@ -26,228 +25,281 @@ NORMALIZATIONS = {
     "range": "smallest to largest value",
     "equalize": "as MIMIC-CXR-JPG was made: range, then histogram equalisation (no window)",
 }
-_ENCAPSULATED_JPEG = "1.2.840.10008.1.2.4."
-_MAX_SAMPLES = 3
-# Bytes of anything once it is no longer compressed: the largest image, four bytes a pixel.
-_MAX_EXPANDED = 4 * MAX_PIXELS
-_STEP = 1 << 20
-_JPEG_2000 = b"\xff\x4f\xff\x51"
-_JP2_BOXES = b"\0\0\0\x0cjP  \r\n\x87\n"
-# Segments that may stand before the frame header of a JPEG or JPEG-LS stream: tables, comments, application data.
-_BEFORE_FRAME = frozenset({0xC4, 0xCC, 0xDB, 0xDD, 0xF8, 0xFE, *range(0xE0, 0xF0)})
-_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
-# It logs the content of odd tags, which may name a patient; what matters is in the rejection.
-logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+# VOILUTFunction -> (offset from the centre, width) -> 0..1; part 3 of the standard, C.11.2.1. None: no such window.
+VOI_FUNCTIONS: dict[str, Callable[[np.ndarray, float], np.ndarray | None]] = {
+    "LINEAR": lambda x, width: _ramp(x + np.float32(0.5), width - 1) if width >= 1 else None,
+    "LINEAR_EXACT": lambda x, width: _ramp(x, width) if width > 0 else None,
+    "SIGMOID": lambda x, width: 1 / (1 + np.exp(np.clip(-4 * x / width, -60, 60))) if width > 0 else None,
+}
+# Elements that say how high and wide a pixel is, in this order.
+ASPECTS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+# Pixels this near to square are square: digitisers are no more exact.
+_SQUARE = 0.01
+_LONGEST_PIXEL = 4
+# Samples of a gray image may differ by this much once compressed as colours.
+_GRAY = 4
+_MOST_LEVELS = 1 << 16
+_BINARY_VRS = frozenset({"FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"})
 
 
 def to_gray(data: bytes, normalization: str = "window") -> np.ndarray:
     """A DICOM file -> uint8 `[H, W]`, air black. Raises `ImageError`; `DataError` if pydicom is not installed."""
     try:
-        from pydicom.pixels.processing import apply_rescale
+        from data_prep.dicom_file import read_image
     except ImportError as error:
         raise DataError("DICOM files need pydicom: pip install 'medvill_jax[prep]'") from error
     try:
-        dataset = _read(io.BytesIO(data))
-        _check(dataset)
-        values = dataset.pixel_array
-        if values.ndim == 3:
-            values = cv2.cvtColor(_eight_bit_colour(values), cv2.COLOR_RGB2GRAY)
-        if values.ndim != 2:
-            raise ImageError("unreadable_image", f"pixels of shape {values.shape} are no single image")
-        check_size(values.shape[1], values.shape[0])
-        values = _stored_bits(values, dataset)
-        shown = np.asarray(apply_rescale(values, dataset), np.float32)
-        gray = _normalized(shown, dataset, normalization)
+        dataset = read_image(data)
+        shown = _monochrome if dataset.SamplesPerPixel == 1 else _colour
+        gray = shown(dataset, normalization)
+        if normalization == "equalize":
+            gray = cv2.equalizeHist(gray)
+        return _square_pixels(gray, dataset)
     except ImageError:
         raise
     except Exception as error:  # bad bytes make pydicom and its decoders raise nearly anything
-        raise ImageError("unreadable_image", f"DICOM, {type(error).__name__}: {_first_line(error)}") from error
-    if str(dataset.get("PhotometricInterpretation", "")).strip().upper() == "MONOCHROME1":
-        gray = 255 - gray
-    return cv2.equalizeHist(gray) if normalization == "equalize" else gray
+        said = " ".join(str(error).split())[:200]
+        raise ImageError("unreadable_image", f"DICOM, {type(error).__name__}: {said}") from error
 
 
 def view_position(path: Path) -> str | None:
-    """The ViewPosition of a DICOM file, "" where it has none; None where the file cannot be read."""
+    """The view of a DICOM file (see `views.find`), "" where it does not tell; None where the file cannot be read."""
+    fields = view_fields(path)
+    return None if fields is None else views.find(fields).name
+
+
+def view_fields(path: Path) -> dict[str, list[str]] | None:
+    """What `views.FIELDS` say in a DICOM file; None where the file cannot be read."""
     if not path.is_file():
         return None
     try:
+        from data_prep.dicom_file import read
+
         with open(path, "rb") as file:
-            header = _read(file, stop_before_pixels=True, specific_tags=["ViewPosition"])
-        return str(header.get("ViewPosition", "") or "").strip().upper()
+            header = read(file, views.FIELDS)
     except Exception:  # bad bytes make pydicom raise nearly anything
         return None
+    return {name: _texts(header, name) for name in views.FIELDS}
 
 
-def _read(file: BinaryIO, **options: Any) -> Any:
-    """`pydicom.dcmread`, which inflates a deflated data set in one go: whether it would end is found out before."""
-    import pydicom
-    from pydicom.filereader import read_dataset, read_preamble
-    from pydicom.uid import DeflatedExplicitVRLittleEndian
-
-    read_preamble(file, force=False)
-    meta = read_dataset(file, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
-    if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-        inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        while not inflater.eof and (deflated := inflater.unconsumed_tail or file.read(_STEP)):
-            size += len(inflater.decompress(deflated, _STEP))
-            _check_expanded(size, "the deflated data set")
-    file.seek(0)
-    return pydicom.dcmread(file, **options)
+def _texts(header: Any, name: str) -> list[str]:
+    """The values of an element as text; of a sequence, every code and its meaning."""
+    try:
+        value = header.get(name)
+        if header[name].VR == "SQ":
+            codes = ("CodeValue", "LongCodeValue", "CodeMeaning")
+            return [str(item[code].value) for item in value for code in codes if code in item]
+        return [value] if isinstance(value, str) else [str(part) for part in value]
+    except Exception:  # absent, empty, or bad bytes: it says nothing
+        return []
 
 
-def _check_expanded(size: int, what: str) -> None:
-    if size > _MAX_EXPANDED:
-        raise ImageError("oversized_image", f"{what} expands to more than {_MAX_EXPANDED} bytes")
+def _monochrome(dataset: Any, normalization: str) -> np.ndarray:
+    """uint8 `[H, W]` of a data set with one sample a pixel."""
+    dataset.pixel_array_options(correct_unused_bits=False)
+    words = dataset.pixel_array
+    if words.shape != (dataset.Rows, dataset.Columns):
+        raise ImageError("unreadable_image", f"pixels of shape {words.shape} are no single image")
+    # Older files keep overlays in the bits above the stored ones, and a sign may end at the stored ones.
+    unused = 8 * words.itemsize - dataset.BitsStored
+    values = (words << unused) >> unused
+    padding = _padding(words, values, dataset)
+    if padding is None:
+        return _mapped(values, lambda levels: _grays(levels, dataset, normalization))
+    gray = np.zeros(values.shape, np.uint8)
+    gray[~padding] = _mapped(values[~padding], lambda levels: _grays(levels, dataset, normalization))
+    return gray
 
 
-def _check(dataset: Any) -> None:
-    """Refuses what is no single radiograph, before any pixel is decoded."""
-    missing = [name for name in ("Rows", "Columns", "BitsStored", "PixelData") if name not in dataset]
-    if missing:
-        raise ImageError("unreadable_image", f"DICOM without {', '.join(missing)}")
-    rows, columns = int(dataset.Rows), int(dataset.Columns)
-    check_size(columns, rows)
-    frames, samples = int(dataset.get("NumberOfFrames", 1) or 1), int(dataset.get("SamplesPerPixel", 1) or 1)
-    if frames != 1 or not 1 <= samples <= _MAX_SAMPLES:
-        raise ImageError("unreadable_image", f"{frames} frames of {samples} samples a pixel are no radiograph")
-    _check_expanded(rows * columns * samples * int(dataset.get("BitsAllocated", 8) or 8) // 8, "the image")
-    syntax = dataset.file_meta.TransferSyntaxUID
-    if str(syntax).startswith(_ENCAPSULATED_JPEG):
-        frame = _frame(dataset)
-        if b"\xff\xd9" not in frame[-64:]:
-            raise ImageError("unreadable_image", "the compressed image is cut off: it has no end-of-image mark")
-        inside = _codestream_size(frame)
-        if inside is None:
-            raise ImageError("unreadable_image", "the compressed image has no header that says how large it is")
-        if inside != (columns, rows, samples):
-            raise ImageError(
-                "unreadable_image",
-                f"the header says {columns} x {rows} pixels of {samples} samples, the compressed image "
-                f"{inside[0]} x {inside[1]} of {inside[2]}",
-            )
-    elif syntax.is_encapsulated:
-        _check_rle(_frame(dataset))
+def _mapped(values: np.ndarray, grays: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """`grays` of integers, called once with those that occur, ascending."""
+    low, high = int(values.min()), int(values.max())
+    if high - low >= _MOST_LEVELS:
+        levels, place = np.unique(values, return_inverse=True)
+        return grays(levels)[place.reshape(values.shape)]
+    place = np.subtract(values, low, dtype=np.int64)
+    occurs = np.zeros(high - low + 1, bool)
+    occurs[place] = True
+    table = np.zeros(occurs.size, np.uint8)
+    table[occurs] = grays(np.flatnonzero(occurs) + low)
+    return table[place]
 
 
-def _frame(dataset: Any) -> bytes:
-    """The one compressed image of a data set."""
-    from pydicom.encaps import get_frame
-
-    return get_frame(dataset.PixelData, 0, number_of_frames=1)
-
-
-def _codestream_size(frame: bytes) -> tuple[int, int, int] | None:
-    """`(width, height, samples)` as a JPEG, JPEG-LS or JPEG 2000 stream has them; None if a decoder may see another."""
-    if frame.startswith(_JP2_BOXES):
-        frame = _in_boxes(frame)
-    if frame.startswith(_JPEG_2000):
-        width, height, left, top = struct.unpack(">IIII", frame[8:24])
-        return width - left, height - top, int.from_bytes(frame[40:42], "big")
-    place = 2
-    while frame[:2] == b"\xff\xd8" and place + 10 <= len(frame) and frame[place] == 0xFF:
-        mark = frame[place + 1]
-        if mark == 0xFF:
-            place += 1
-        elif mark in _FRAME:
-            height, width, samples = struct.unpack(">HHB", frame[place + 5 : place + 10])
-            return width, height, samples
-        elif mark in _BEFORE_FRAME:
-            place += 2 + int.from_bytes(frame[place + 2 : place + 4], "big")
-        else:
-            return None
-    return None
-
-
-def _in_boxes(frame: bytes) -> bytes:
-    """The JPEG 2000 stream in the boxes of a JP2 file, which some put into DICOM; nothing if a palette widens it."""
-    place = 0
-    while place + 8 <= len(frame):
-        length, kind = int.from_bytes(frame[place : place + 4], "big"), frame[place + 4 : place + 8]
-        if kind == b"jp2c":
-            return frame[place + (16 if length == 1 else 8) :]
-        if length < 8 or b"pclr" in frame[place : place + length]:
-            break
-        place += length
-    return b""
-
-
-def _check_rle(frame: bytes) -> None:
-    """pydicom decodes a segment to its end, which may be far behind that of the image."""
-    if 64 * len(frame) <= _MAX_EXPANDED:  # two bytes make at most 128
-        return
-    count, *starts = struct.unpack("<16I", frame[:64])
-    ends = [*starts[1:count], len(frame)]
-    for start, end in zip(starts[:count], ends, strict=True):
-        size = 0
-        while start < min(end, len(frame)):
-            head = frame[start]
-            size += head + 1 if head < 128 else (257 - head) % 129
-            start += head + 2 if head < 128 else 1 + (head > 128)
-            _check_expanded(size, "a run-length segment")
-
-
-def _eight_bit_colour(values: np.ndarray) -> np.ndarray:
-    if values.shape[-1] != _MAX_SAMPLES or values.dtype != np.uint8:
-        raise ImageError("unreadable_image", f"pixels of shape {values.shape} and type {values.dtype} are no colours")
-    return values
-
-
-def _stored_bits(values: np.ndarray, dataset: Any) -> np.ndarray:
-    """Without what older files keep above the stored bits (overlays)."""
-    bits = int(dataset.BitsStored)
-    if values.dtype.kind == "u" and 0 < bits < 8 * values.itemsize:
-        return values & values.dtype.type(2**bits - 1)
-    return values
-
-
-def _normalized(values: np.ndarray, dataset: Any, normalization: str) -> np.ndarray:
-    """float32 `[H, W]` -> uint8 `[H, W]`, the stored order of bright and dark."""
-    if not np.isfinite(values).all():
+def _grays(levels: np.ndarray, dataset: Any, normalization: str) -> np.ndarray:
+    """Stored values -> uint8, the smallest and largest of `levels` being those of the image."""
+    output = _modality(levels.astype(np.float64), dataset)
+    if not np.isfinite(output).all():
         raise ImageError("unreadable_image", "a pixel is not a finite number")
-    shown = _windowed(values, dataset) if normalization == "window" else None
-    if shown is None or (shown.min() == shown.max() and values.min() < values.max()):
-        # Padding outside of the collimator would stretch the range.
-        padding = dataset.get("PixelPaddingValue")
-        inside = values if padding is None else values[values != np.float32(padding)]
-        inside = inside if inside.size else values
-        low, high = float(inside.min()), float(inside.max())
-        shown = (values - low) / max(high - low, 1e-6)
+    grays = np.zeros(levels.shape, np.uint8)
+    for contrast in (_voi_lut, _window, _range) if normalization == "window" else (_range,):
+        shown = contrast(output, dataset)
+        if shown is not None:
+            grays = _eight_bits(shown)
+            # A window far from all values leaves nothing to see.
+            if grays.min() < grays.max() or output.min() == output.max():
+                break
+    return 255 - grays if dataset.PhotometricInterpretation == "MONOCHROME1" else grays
+
+
+def _eight_bits(shown: np.ndarray) -> np.ndarray:
     return np.round(np.clip(shown, 0, 1) * 255).astype(np.uint8)
 
 
-def _windowed(values: np.ndarray, dataset: Any) -> np.ndarray | None:
-    """Values in 0..1 by the first VOI LUT or window of the file; None if it has none that makes sense."""
-    if dataset.get("VOILUTSequence"):
-        from pydicom.pixels.processing import apply_voi
+def _modality(values: np.ndarray, dataset: Any) -> np.ndarray:
+    found = _lut(dataset, "ModalityLUTSequence", values)
+    if found is not None:
+        return found[0]
+    slope, intercept = (_number(dataset, name, default) for name, default in (("Slope", 1), ("Intercept", 0)))
+    if slope == 0:
+        raise ImageError("unreadable_image", "RescaleSlope 0 leaves no image")
+    return values * slope + intercept
 
-        bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        looked_up = apply_voi(values.astype(np.int64), dataset).astype(np.float32)
-        bits = max(bits, int(looked_up.max()).bit_length())
-        return looked_up / np.float32(2**bits - 1)
-    centre, width = _first(dataset.get("WindowCenter")), _first(dataset.get("WindowWidth"))
-    if centre is None or width is None:
+
+def _number(dataset: Any, name: str, default: float) -> float:
+    """A rescale element, `default` where it is absent or empty."""
+    found = _numbers(dataset, f"Rescale{name}") or [default]
+    if not np.isfinite(found[0]):
+        raise ImageError("unreadable_image", f"Rescale{name} is no number")
+    return found[0]
+
+
+# Contrasts: float64 -> float32 or float64 in 0..1, None where the file does not ask for it. Differences are taken
+# before anything is rounded, so values far from zero lose nothing.
+
+
+def _voi_lut(values: np.ndarray, dataset: Any) -> np.ndarray | None:
+    found = _lut(dataset, "VOILUTSequence", values)
+    if found is None:
         return None
-    function = str(dataset.get("VOILUTFunction", "") or "LINEAR").strip().upper()
-    if function == "SIGMOID" and width > 0:
-        return 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -60, 60)))
-    if function == "LINEAR_EXACT" and width > 0:
-        return np.clip((values - centre) / width + 0.5, 0, 1)
-    if width > 1:
-        return np.clip((values - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)
+    # Some files declare the bits that entries are stored in, rather than those that they use: those of viewers that
+    # show them right go by the largest entry.
+    shown, largest, declared = found
+    return shown.astype(np.float32) / np.float32(declared if declared // 2 < largest <= declared else max(largest, 1))
+
+
+def _window(values: np.ndarray, dataset: Any) -> np.ndarray | None:
+    """By the first window that is one."""
+    windows = zip(_numbers(dataset, "WindowCenter"), _numbers(dataset, "WindowWidth"), strict=False)
+    for centre, width in windows:
+        if np.isfinite(centre) and np.isfinite(width):
+            name = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
+            if name not in VOI_FUNCTIONS:
+                raise ImageError(
+                    "unreadable_image", f"VOILUTFunction {name[:16]} is none of {', '.join(VOI_FUNCTIONS)}"
+                )
+            shown = VOI_FUNCTIONS[name]((values - centre).astype(np.float32), width)
+            if shown is not None:
+                return shown
     return None
 
 
-def _first(value: Any) -> float | None:
-    """The first of one or several numbers; None if there is none, or it is not finite."""
-    if value is None or value == "":
+def _ramp(offset: np.ndarray, width: float) -> np.ndarray:
+    return np.clip(offset / width + 0.5, 0, 1) if width else (offset > 0).astype(np.float32)
+
+
+def _range(values: np.ndarray, _dataset: Any) -> np.ndarray:
+    low, high = float(values.min()), float(values.max())
+    return (values - low).astype(np.float32) / max(high - low, 1e-6)
+
+
+def _lut(dataset: Any, name: str, values: np.ndarray) -> tuple[np.ndarray, int, int] | None:
+    """`(entries for the values, largest entry, largest entry declared)` of the first table of a sequence, if any."""
+    tables = dataset.get(name)
+    if not tables or not tables[0].get("LUTData"):
         return None
+    count, first, bits = _integers(tables[0], "LUTDescriptor", dataset)
+    count = count & 0xFFFF or 1 << 16
+    data, order = tables[0].LUTData, "<" if dataset.original_encoding[1] else ">"
+    if not isinstance(data, bytes):
+        data, order = np.array(_integers(tables[0], "LUTData", dataset)).astype("<u2").tobytes(), "<"
+    # Entries of 8 bits may be stored two in a word.
+    kind = np.dtype(np.uint8 if bits <= 8 and count <= len(data) < 2 * count else f"{order}u2")
+    entries = np.frombuffer(data[: len(data) // kind.itemsize * kind.itemsize], kind)[:count]
+    if bits < 1 or entries.size < count:
+        detail = f"the table in {name} has {entries.size} of its {count} entries of {bits} bits"
+        raise ImageError("unreadable_image", detail)
+    # The first value may have been written with the wrong sign: of its readings, the one that the image lies in.
+    low, high = values.min(), values.max()
+    readings = (first, first - (1 << 16), first + (1 << 16))
+    first = max(readings, key=lambda start: min(high, start + count - 1) - max(low, start))
+    place = np.clip(values - first, 0, count - 1).astype(np.int64)
+    return entries[place].astype(np.float64), int(entries.max()), (1 << bits) - 1
+
+
+def _padding(words: np.ndarray, values: np.ndarray, dataset: Any) -> np.ndarray | None:
+    """bool `[H, W]`: what is no image; None if that is nothing, or everything. Stored values have it, not output."""
+    if dataset.get("PixelPaddingValue") in (None, "", b""):
+        return None
+    names = ("PixelPaddingValue", "PixelPaddingRangeLimit")
+    signed, bits = words.dtype.kind == "i", min(16, 8 * words.itemsize)
+    ends = [_integers(dataset, name, dataset)[0] % (1 << bits) for name in names if dataset.get(name) not in (None, "")]
+    # Files mix up US and SS: which of them it is follows from the pixels.
+    ends = [end - (1 << bits) if signed and end >= 1 << (bits - 1) else end for end in ends]
+    half = 1 << (dataset.BitsStored - 1)
+    stored = all((-half <= end < half) if signed else end < 2 * half for end in ends)
+    inside = values if stored else words
+    padding = (inside >= min(ends)) & (inside <= max(ends))
+    return padding if padding.any() and not padding.all() else None
+
+
+def _integers(item: Any, name: str, dataset: Any) -> list[int]:
+    """The 16-bit numbers of an element of any VR."""
+    value = item.get(name)
+    if isinstance(value, bytes):
+        value = np.frombuffer(value, "<u2" if dataset.original_encoding[1] else ">u2")
+    return [int(number) for number in np.atleast_1d(value)]
+
+
+def _colour(dataset: Any, normalization: str) -> np.ndarray:
+    """uint8 `[H, W]` of a gray image that was stored as colours."""
+    values = dataset.pixel_array
+    if values.shape != (dataset.Rows, dataset.Columns, 3) or values.dtype != np.uint8:
+        raise ImageError("unreadable_image", f"pixels of shape {values.shape} and type {values.dtype} are no colours")
+    if (values.max(-1) - values.min(-1)).max() > _GRAY:
+        raise ImageError("unreadable_image", f"a colour image ({dataset.PhotometricInterpretation}) is no radiograph")
+    gray = cv2.cvtColor(values, cv2.COLOR_RGB2GRAY)
+    if normalization == "window":  # colours are what a viewer shows
+        return gray
+    return _eight_bits(_range(gray.astype(np.float64), dataset))
+
+
+def _square_pixels(gray: np.ndarray, dataset: Any) -> np.ndarray:
+    """The image as it looks: the coarser direction is enlarged where pixels are not square."""
+    for name in ASPECTS:
+        size = _numbers(dataset, name)
+        if len(size) == 2 and np.isfinite(size).all() and min(size) > 0:
+            break
+    else:
+        return gray
+    ratio = size[0] / size[1]
+    if abs(ratio - 1) <= _SQUARE:
+        return gray
+    if not 1 / _LONGEST_PIXEL <= ratio <= _LONGEST_PIXEL:
+        raise ImageError("unreadable_image", f"{name} makes pixels {ratio:.3g} times as high as wide")
+    height, width = gray.shape
+    shape = (width, round(height * ratio)) if ratio > 1 else (round(width / ratio), height)
+    check_size(*shape)
+    return cv2.resize(gray, shape, interpolation=cv2.INTER_LINEAR)
+
+
+def _numbers(dataset: Any, name: str) -> list[float]:
+    """The numbers of an element, NaN for what is none; none if it is absent or empty.
+
+    A comma is the decimal point of programs that write their user's language.
+    """
+    if name not in dataset:
+        return []
+    element = dataset.get_item(name)
+    value = element.value
+    if isinstance(value, bytes) and element.VR in _BINARY_VRS:
+        value = dataset[name].value
+    if isinstance(value, bytes):
+        value = value.decode("latin-1").replace(",", ".").strip(" \0").split("\\")
+    return [] if value in (None, "", [""]) else [_float(number) for number in np.atleast_1d(value)]
+
+
+def _float(number: Any) -> float:
     try:
-        number = float(value)
-    except TypeError:
-        number = float(value[0]) if len(value) else float("nan")
-    return number if np.isfinite(number) else None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:120]
+        return float(number)
+    except (TypeError, ValueError):
+        return float("nan")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +28,11 @@ JPEG_QUALITY = 95
 # The largest radiographs have some 30 million pixels; more is a bomb, or would be one on sixteen threads.
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 512 << 20
+# What `dicom_start` needs of a file.
+DICOM_HEAD = 140
+# DICOM files without a header start with an element of one of these groups, which is short.
+_FIRST_GROUPS = (0x0002, 0x0008, 0x0010)
+_FIRST_LENGTH = 256
 _EXIF_ORIENTATION = 0x0112
 _END_OF_JPEG = b"\xff\xd9"
 
@@ -105,7 +112,7 @@ def encode(data: bytes, options: ImageOptions) -> Encoded:
     """
     if not data:
         raise ImageError("unreadable_image", "the file is empty")
-    if data[128:132] == b"DICM":
+    if dicom_start(data[:DICOM_HEAD]) is not None:
         from data_prep import dicom
 
         pixels = dicom.to_gray(data, options.dicom)
@@ -118,6 +125,23 @@ def encode(data: bytes, options: ImageOptions) -> Encoded:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return Encoded(buffer.getvalue(), pixels.shape[1], pixels.shape[0])
+
+
+def dicom_start(head: bytes) -> int | None:
+    """Where the elements of a DICOM file start, by its first `DICOM_HEAD` bytes; None if it is none.
+
+    Behind preamble and prefix, behind the prefix alone, or at once: then the first element is one that files begin by.
+    """
+    for place in (132, 4):
+        if head[place - 4 : place] == b"DICM":
+            return place
+    if len(head) < 8:
+        return None
+    for order in ("<", ">"):
+        group, _, length = struct.unpack(f"{order}HHI", head[:8])
+        if group in _FIRST_GROUPS and (length <= _FIRST_LENGTH or re.fullmatch(rb"[A-Z]{2}", head[4:6])):
+            return 0
+    return None
 
 
 def check_size(width: int, height: int) -> None:

@@ -30,7 +30,7 @@ from pydicom.uid import (  # noqa: E402
     generate_uid,
 )
 
-from data_prep import dicom  # noqa: E402
+from data_prep import dicom, dicom_file  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "dicom"
@@ -242,7 +242,7 @@ def test_a_compressed_image_may_not_be_larger_than_its_header_says():
         except images.ImageError as error:
             return str(error)
 
-    signature = dicom._JP2_BOXES + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
+    signature = dicom_file.JP2_BOXES + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
     header = box(b"ihdr", struct.pack(">IIHBBBB", 48, 64, 1, 11, 7, 0, 0)) + box(b"colr", b"\1\0\0\0\0\0\x11")
     boxed = signature + box(b"jp2h", header)
     assert outcome(stream) == "right"
