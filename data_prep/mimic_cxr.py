@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep import labeling, reports
+from data_prep import labeling, reports, views
 from data_prep.build import Rejection, Row, build, file_fingerprint
 from data_prep.mimic_layout import Source, locate, usable
 from data_prep.report_files import ReportError
@@ -20,6 +20,8 @@ from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, DataError
 LABELERS = ("chexpert", "negbio", "report")
 SPLIT_RULES = ("official", "subject")
 IMAGE_KINDS = ("auto", "jpg", "dicom")
+# Column of the metadata table -> the field of `views.FIELDS` that it is made from.
+VIEW_COLUMNS = {"ViewPosition": "ViewPosition", "ViewCodeSequence_CodeMeaning": "ViewCodeSequence"}
 SPLIT_NAMES = {"train": "train", "validate": "validation", "test": "test"}
 
 
@@ -28,7 +30,7 @@ class Choice:
     """What to take of MIMIC-CXR.
 
     Attributes:
-      views: ViewPosition values, () for all.
+      views: names as `views.find` gives them, () for all.
       sections: choices of sections, each a tuple of names; the first that a report has is its text.
       labels: one of `LABELERS`.
       uncertain: a key of `UNCERTAIN_AS`.
@@ -77,7 +79,8 @@ def prepare(
 
     Args:
       source: the folder of the copy, or one above it (see `mimic_layout.locate`).
-      views: ViewPosition values to take, () for all; other views are not rows (the report counts them).
+      views: views to take (ViewPosition, or what other fields say where it is empty, see `views.find`), () for all;
+        other views are not rows (the report counts them), unknown ones are rejected.
       sections: report sections that make up the text, in this order (see `reports.HEADERS`), or "full".
       fallback: choices for reports without these, in order, each a section, "a+b" or "full".
       labels: the labeler, "chexpert", "negbio", or "report" for our own on the text of the record.
@@ -213,12 +216,12 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
         image, subject, study = row["dicom_id"], row["subject_id"], row["study_id"]
         safe = usable(subject, study, image)
         if views_in_table:
-            view = row["ViewPosition"].upper()
+            view = views.find({name: (row.get(column, ""),) for column, name in VIEW_COLUMNS.items()})
         else:
-            view = _view_in_file(source, subject, study, image) if safe else None
-        # A file that is damaged or not there is a row all the same: one that is rejected.
-        if choice.views and view is not None and view not in choice.views:
-            notes.views_not_selected[view or "(none)"] += 1
+            view = _view_in_file(source, subject, study, image) if safe else views.View("")
+        # A file whose view is not known, that is damaged or not there is a row all the same: one that is rejected.
+        if choice.views and view.name and view.name not in choice.views:
+            notes.views_not_selected[view.name] += 1
             continue
         if study in taken:
             notes.further_images_of_studies += 1
@@ -233,6 +236,9 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
             yield Rejection(
                 image, "unsafe_path", f"subject {subject!r}, study {study!r}: the ids do not make a file name"
             )
+            continue
+        if choice.views and view.unknown:
+            yield Rejection(image, "unknown_view", view.unknown)
             continue
         split = splits.of(image, study) if splits else split_of(subject, choice.seed)
         values: Any = labels.of(study, subject) if labels else (ABSENT,) * len(CHEXPERT_FINDINGS)
@@ -251,14 +257,15 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
                 taken.add(study)
             if text[1]:
                 notes.texts_from_fallback["+".join(choice.sections[text[1]])] += 1
-            yield Row(image, study, subject, split, path, text[0], values, view or "")
+            yield Row(image, study, subject, split, path, text[0], values, view.name)
 
 
-def _view_in_file(source: Source, subject: str, study: str, image: str) -> str | None:
-    """The record list of the DICOM distribution has no views: the files have."""
+def _view_in_file(source: Source, subject: str, study: str, image: str) -> views.View:
+    """The record list of the DICOM distribution has no views: the files have. Unreadable ones are found later."""
     from data_prep import dicom
 
-    return dicom.view_position(source.images.path(subject, study, image))
+    fields = dicom.view_fields(source.images.path(subject, study, image))
+    return views.View("") if fields is None else views.find(fields)
 
 
 def _text(

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from data_prep import reports
+from data_prep import dicom, reports
 from data_prep.build import Rejection, Row, build, file_fingerprint
+from data_prep.mimic_layout import SUFFIXES
 from data_prep.splits import split_of
 from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN, DataError
 
@@ -48,8 +49,8 @@ def prepare(
 
     Every line is a JSON object with `id`, `image` (a path relative to the index) and `text`; optional are `split`,
     `labels` (a list of positive findings, or an object finding -> 1 / 0 / -1 / null), `subject_id` (or `patientid`),
-    `study_id` and `view`. Where there are `labels`, `text` may be missing, null or "": the record serves
-    classification.
+    `study_id` and `view` (without it, that of a DICOM image). Where there are `labels`, `text` may be missing, null or
+    "": the record serves classification.
 
     Args:
       source: the index, or a folder with an `index.jsonl`.
@@ -183,9 +184,11 @@ def _row(line: bytes, where: str, root: Path, names: tuple[str, ...], rule: str,
             expected = "train, validation (valid, validate, val, dev) or test"
             return Rejection(identifier, "unknown_split", f"{where}: split {_shown(split)}; expected {expected}")
         split = known
-    view = fields.get("view")
+    view, path = fields.get("view"), root / fields["image"]
     view = view.strip().upper() if isinstance(view, str) else ""
-    return Row(identifier, study, subject, split, root / fields["image"], text, labels, view)
+    if not view and path.suffix.lower() in SUFFIXES["dicom"]:
+        view = dicom.view_position(path) or ""
+    return Row(identifier, study, subject, split, path, text, labels, view)
 
 
 def escapes(path: str) -> bool:

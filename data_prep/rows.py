@@ -10,11 +10,11 @@ from typing import Any
 from medvill_jax.data.records import SPLITS
 
 # Reasons that are choices of the user rather than faults of the data: counted, listed, never held against max_rejected.
-EXPECTED = frozenset({"no_wanted_section", "no_frontal_image"})
+EXPECTED = frozenset({"no_wanted_section", "no_frontal_image", "unknown_view"})
 # Every reason of rejected.jsonl, with what to do about it.
 HINTS = {
     "missing_image": "the image file is not there: is the copy complete?",
-    "unreadable_image": "the image file is damaged or no image: copy it again",
+    "unreadable_image": "the image file is damaged or no image (copy it again), or of a form that the detail names",
     "oversized_image": "more pixels or bytes than a radiograph has: a decompression bomb, or no radiograph",
     "inaccessible_file": "the system could not read the file; the detail says why: permissions, the disk, the network",
     "missing_report": "the report file is not there: is the copy complete?",
@@ -22,6 +22,7 @@ HINTS = {
     "oversized_report": "more bytes than any report has",
     "no_wanted_section": "the report has none of the chosen --sections",
     "no_frontal_image": "the study has no frontal image",
+    "unknown_view": "no field says which view the image is, or they contradict each other; --views=all takes it",
     "empty_text": "no text once cleaned",
     "unknown_label": "a label that is not one of the label names",
     "bad_label_value": "a label value must be 1 positive, 0 negative, -1 uncertain, or empty",

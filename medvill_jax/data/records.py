@@ -91,7 +91,7 @@ def features(label_names: tuple[str, ...] = CHEXPERT_FINDINGS, kind: str = "repo
     * `image`: encoded 8-bit grayscale JPEG or PNG, uint8 `[H, W, 1]` once decoded, bone white, air black.
     * `text`: the report text the model reads (cleaned, original case); "" for an image that has labels only.
     * `labels`: int8 `[len(label_names)]`, 1 positive, 0 negative, -1 uncertain, -2 not mentioned.
-    * `view`: ViewPosition as in the source ("AP", "PA", "LATERAL", ...), "" if unknown.
+    * `view`: as the source names it ("AP", "PA", "LATERAL", ...), "" if unknown.
 
     "vqa" has further text features; there `text` is the question, and all `labels` are -2:
 
