@@ -1,8 +1,8 @@
 """Which view a radiograph is, from whatever a file or a table says of it.
 
-ViewPosition decides where it is filled in. Where it is not, codes and words of other fields are looked for; what they
-say must agree, and a field that names several views only excludes the others. Nothing is guessed: a view that is not
-certain is unknown.
+ViewPosition decides where it is filled in, spelt as usual if it names one view. Where it is not, codes and words of
+other fields are looked for; what they say must agree, and a field that names several views only excludes the others.
+Nothing is guessed: a view that is not certain is unknown.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ IMAGE_FIELDS = (
     "AcquisitionDeviceProcessingDescription",
     "AcquisitionDeviceProcessingCode",
     "AcquisitionProtocolName",
+    "ProjectionEponymousNameCodeSequence",
 )
 STUDY_FIELDS = (
     "PerformedProcedureStepDescription",
@@ -34,7 +35,7 @@ FIELDS = ("ViewPosition", *IMAGE_FIELDS, *STUDY_FIELDS, ORIENTATION)
 # ViewPositions that say nothing.
 UNSAID = frozenset({"", "-", "NONE", "NULL", "NAN", "N/A", "NA", "UNK", "UNKNOWN", "UNDEFINED", "UNSPECIFIED"})
 # View -> the view that it is a kind of.
-KINDS = {"AP": "FRONTAL", "PA": "FRONTAL", "LL": "LATERAL", "RL": "LATERAL"}
+KINDS = {"AP": "FRONTAL", "PA": "FRONTAL", **dict.fromkeys(("LL", "RL", "XTABLE LATERAL"), "LATERAL")}
 # View -> words for it, in capitals and with single spaces between letters; the longest words of a text count.
 WORDS = {
     "AP": (
@@ -52,6 +53,7 @@ WORDS = {
     ),
     "LL": ("LL", "L L", "LLAT", "L LAT", "L LATERAL", "LT LAT", "LT LATERAL", "LEFT LAT", "LEFT LATERAL"),
     "RL": ("RL", "R L", "RLAT", "R LAT", "R LATERAL", "RT LAT", "RT LATERAL", "RIGHT LAT", "RIGHT LATERAL"),
+    "XTABLE LATERAL": ("XTABLE LATERAL", "X TABLE LATERAL", "CROSS TABLE LATERAL", "CROSSTABLE LATERAL", "XTABLE LAT"),
     "LLD": (
         *("LLD", "LEFT LATERAL DECUBITUS", "LT LATERAL DECUBITUS", "L LATERAL DECUBITUS", "LEFT LAT DECUB"),
         *("LT LAT DECUB", "L LAT DECUB", "LEFT DECUBITUS", "LT DECUB", "L DECUB"),
@@ -80,9 +82,9 @@ WORDS = {
     "AXIAL": ("AXIAL",),
     "LORDOTIC": ("LORDOTIC", "APICAL LORDOTIC", "AP LORDOTIC", "LORDOTIC AP"),
     "SWIMMERS": ("SWIMMERS", "SWIMMER S"),
-    # What holds the words of a view and is none.
-    "": ("PA CATHETER", "PA LINE"),
 }
+# What holds the words of a view and names none.
+NO_VIEW = ("PA CATHETER", "PA LINE")
 # View -> its codes in DICOM's context group 4010 (SNOMED RT, as in older files, and SNOMED CT) and RadLex.
 CODES = {
     "AP": ("R-10206", "399348003", "RID43583"),
@@ -103,7 +105,7 @@ ORIENTATIONS = {
     **dict.fromkeys(("LF", "RF", "LH", "RH"), "FRONTAL"),
     **dict.fromkeys(("AF", "PF", "AH", "PH"), "LATERAL"),
 }
-_OF_WORDS = {words: view for view, choices in WORDS.items() for words in choices}
+_OF_WORDS = {words: view for view, choices in WORDS.items() for words in choices} | dict.fromkeys(NO_VIEW, "")
 _OF_CODES = {code: view for view, codes in CODES.items() for code in codes}
 _ANY_WORDS = re.compile(rf"\b(?:{'|'.join(sorted(_OF_WORDS, key=len, reverse=True))})\b")
 
@@ -120,7 +122,8 @@ def find(fields: Mapping[str, Sequence[str]]) -> View:
     """The view by what `FIELDS` say, each a list of texts or codes."""
     position = " ".join(fields.get("ViewPosition", ())).strip().upper()
     if position not in UNSAID:
-        return View(position)
+        named = views_in(position)
+        return View(next(iter(named)) if len(named) == 1 else position)
     said = _said(fields, IMAGE_FIELDS)
     if not said:
         # What was ordered for a study with films of several views is about none of them.
