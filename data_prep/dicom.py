@@ -207,23 +207,24 @@ def _lut(dataset: Any, name: str, values: np.ndarray) -> tuple[np.ndarray, int, 
     tables = dataset.get(name)
     if not tables or not tables[0].get("LUTData"):
         return None
-    count, first, bits = _integers(tables[0], "LUTDescriptor", dataset)
-    count = count & 0xFFFF or 1 << 16
+    descriptor = _integers(tables[0], "LUTDescriptor", dataset)
+    if len(descriptor) != 3:
+        raise ImageError("unreadable_image", f"the table in {name} has no LUTDescriptor of three numbers")
+    count, first, bits = descriptor[0] & 0xFFFF or 1 << 16, *descriptor[1:]
     data, order = tables[0].LUTData, "<" if dataset.original_encoding[1] else ">"
     if not isinstance(data, bytes):
         data, order = np.array(_integers(tables[0], "LUTData", dataset)).astype("<u2").tobytes(), "<"
     # Entries of 8 bits may be stored two in a word.
     kind = np.dtype(np.uint8 if bits <= 8 and count <= len(data) < 2 * count else f"{order}u2")
     entries = np.frombuffer(data[: len(data) // kind.itemsize * kind.itemsize], kind)[:count]
-    if bits < 1 or entries.size < count:
-        detail = f"the table in {name} has {entries.size} of its {count} entries of {bits} bits"
-        raise ImageError("unreadable_image", detail)
+    if entries.size < count:
+        raise ImageError("unreadable_image", f"the table in {name} has {entries.size} of its {count} entries")
     # The first value may have been written with the wrong sign: of its readings, the one that the image lies in.
     low, high = values.min(), values.max()
     readings = (first, first - (1 << 16), first + (1 << 16))
     first = max(readings, key=lambda start: min(high, start + count - 1) - max(low, start))
     place = np.clip(values - first, 0, count - 1).astype(np.int64)
-    return entries[place].astype(np.float64), int(entries.max()), (1 << bits) - 1
+    return entries[place].astype(np.float64), int(entries.max()), (1 << max(bits, 0)) - 1
 
 
 def _padding(words: np.ndarray, values: np.ndarray, dataset: Any) -> np.ndarray | None:
@@ -244,7 +245,7 @@ def _padding(words: np.ndarray, values: np.ndarray, dataset: Any) -> np.ndarray 
 
 def _integers(item: Any, name: str, dataset: Any) -> list[int]:
     """The 16-bit numbers of an element of any VR."""
-    value = item.get(name)
+    value = item.get(name, [])
     if isinstance(value, bytes):
         value = np.frombuffer(value, "<u2" if dataset.original_encoding[1] else ">u2")
     return [int(number) for number in np.atleast_1d(value)]

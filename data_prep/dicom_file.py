@@ -83,6 +83,11 @@ REFUSED: tuple[tuple[Callable[[Dataset], Any], str], ...] = (
 )
 
 
+# Where enhanced images keep, for their frame, what others have beside the pixels: rescale, window, spacing.
+FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+FUNCTIONS = ("PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence")
+
+
 class _Stream(NamedTuple):
     """A way of compressing, seen in the first bytes of a frame; the first of `syntaxes` stands for any of them."""
 
@@ -167,6 +172,10 @@ def read_image(data: bytes) -> Dataset:
     missing = [name for name in ("Rows", "Columns", "PhotometricInterpretation") if _empty(dataset, name)]
     if missing:
         raise ImageError("unreadable_image", f"DICOM without {', '.join(missing)}")
+    for groups in FUNCTIONAL_GROUPS:
+        for name in FUNCTIONS:
+            for group in (dataset.get(groups) or [])[:1]:
+                dataset.update((group.get(name) or [{}])[0])
     dataset.PhotometricInterpretation = _text(dataset, "PhotometricInterpretation")
     check_size(_whole(dataset, "Columns"), _whole(dataset, "Rows"))
     for name, reading in GAPS:

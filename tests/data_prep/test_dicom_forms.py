@@ -3,6 +3,7 @@
 import io
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -45,7 +46,8 @@ def shown(data: Dataset | bytes, normalization: str = "window") -> np.ndarray:
 
 
 def without(data: Dataset, *names: str) -> Dataset:
-    data["PixelData"].VR = "OW"
+    if "PixelData" in data:
+        data["PixelData"].VR = "OW"
     for name in names:
         del data[name]
     return data
@@ -63,8 +65,9 @@ def parts(data: Dataset, syntax: str = ExplicitVRLittleEndian) -> tuple[bytes, b
     """File header behind the preamble, and data set, of a film in a transfer syntax."""
     data.file_meta.TransferSyntaxUID = syntax
     if syntax == ExplicitVRBigEndian:
-        data.PixelData = np.frombuffer(data.PixelData, f"<u{data.BitsAllocated // 8}").byteswap().tobytes()
-        data["PixelData"].VR = "OB" if data.BitsAllocated == 8 else "OW"
+        size = 4 if data.BitsAllocated == 32 else 2
+        data.PixelData = np.frombuffer(data.PixelData, f"<u{size}").byteswap().tobytes()
+        data["PixelData"].VR = "OW"
     whole = written(data)
     end = 132 + 12 + int.from_bytes(whole[140:144], "little")
     return whole[132:end], whole[end:]
@@ -84,6 +87,13 @@ def table(first: int, entries, *, bits: int = 16, count: int | None = None, kind
     return [item]
 
 
+def enhanced(centre: int, width: int) -> list[Dataset]:
+    groups, window = Dataset(), Dataset()
+    window.WindowCenter, window.WindowWidth = centre, width
+    groups.FrameVOILUTSequence = [window]
+    return [groups]
+
+
 def padded(pixels: np.ndarray, value: int) -> np.ndarray:
     pixels = pixels.copy()
     pixels[:, :8] = value
@@ -99,6 +109,14 @@ def seen(pixels: np.ndarray, inverted: bool = False) -> np.ndarray:
 
 def linear(centre: float, width: float) -> np.ndarray:
     return np.clip((BIG - (centre - 0.5)) / (width - 1) + 0.5, 0, 1) * 255
+
+
+def jpeg_of_gray() -> Dataset:
+    smooth = cv2.imencode(".jpg", COLOURS, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+    data = film(COLOURS, bits=8, SamplesPerPixel=3, PlanarConfiguration=0, PhotometricInterpretation="YBR_FULL_422")
+    data.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    data.PixelData = encapsulate([smooth])
+    return data
 
 
 PAD = {"PixelPaddingValue": 65000}
@@ -200,6 +218,7 @@ READ = {
         film(VOILUTSequence=table(1000, np.arange(2001), bits=11)),
         np.clip(BIG - 1000, 0, 2000) / 2047 * 255,
     ),
+    "VOI LUT of 0 bits": (film(VOILUTSequence=table(0, BIG.ravel(), bits=0)), PLAIN),
     "VOI LUT beside a window": (film(VOILUTSequence=table(0, BIG.ravel()), WindowCenter=9, WindowWidth=9), PLAIN),
     "VOI LUT without data": (film(VOILUTSequence=[Dataset()], WindowCenter=2000, WindowWidth=999), linear(2000, 999)),
     # windows
@@ -242,6 +261,7 @@ READ = {
         film(WindowCenter=16_002_048, WindowWidth=11, RescaleIntercept=16_000_000, RescaleSlope=1),
         linear(2048, 11),
     ),
+    "window of an enhanced image": (film(SharedFunctionalGroupsSequence=enhanced(2000, 1001)), linear(2000, 1001)),
     # presentation
     "MONOCHROME1, INVERSE": (film(inverted=True, PresentationLUTShape="INVERSE"), 255 - PLAIN),
     "MONOCHROME2, IDENTITY": (film(PresentationLUTShape="IDENTITY"), PLAIN),
@@ -270,9 +290,11 @@ READ = {
         ),
         BYTES,
     ),
+    "gray as compressed YBR": (jpeg_of_gray(), BYTES),
     # how it is written
     "implicit": (b"\0" * 128 + b"DICM" + b"".join(parts(film(), ImplicitVRLittleEndian)), PLAIN),
     "big endian": (b"\0" * 128 + b"DICM" + b"".join(parts(film(), ExplicitVRBigEndian)), PLAIN),
+    "big endian, 8 bits in words": (b"".join(parts(film(BYTES, bits=8), ExplicitVRBigEndian)), BYTES),
     "no preamble": (b"".join(parts(film())), PLAIN),
     "no preamble, implicit": (b"".join(parts(film(), ImplicitVRLittleEndian)), PLAIN),
     "DICM without preamble": (b"DICM" + b"".join(parts(film())), PLAIN),
@@ -337,6 +359,10 @@ REFUSED = {
     "rescale that is none": (patched(film(RescaleSlope="1111"), b"1111", b"abcd"), "RescaleSlope is no number"),
     "unknown function": (film(WindowCenter=1, WindowWidth=9, VOILUTFunction="CUBIC"), "VOILUTFunction CUBIC"),
     "VOI LUT cut off": (film(VOILUTSequence=table(0, range(9), count=4096)), "VOILUTSequence has 9 of its 4096"),
+    "VOI LUT without descriptor": (
+        film(VOILUTSequence=[without(table(0, range(9))[0], "LUTDescriptor")]),
+        "no LUTDescriptor of three",
+    ),
     "modality LUT cut off": (film(ModalityLUTSequence=table(0, range(9), count=10)), "ModalityLUTSequence has 9 of"),
     "presentation LUT": (film(PresentationLUTSequence=table(0, range(4096))), "PresentationLUTSequence"),
     "pixels cut off": (film(PixelData=RAMP.tobytes()[:-2]), "less than expected"),
