@@ -8,10 +8,11 @@ default style it follows the CheXpert labeler closely enough to stand in for it:
 
     python -m medvill_jax.metrics.clinical --input=reports.jsonl --output=labels.jsonl
 
-How: sections that do not describe the image are left out; the rest is cut into sentences; phrases name findings
-(`clinical_phrases`); words around them state, doubt or deny them (`clinical_rules`); a finding stated anywhere is
-positive, else doubted anywhere uncertain, else negative. "No Finding" is positive if a report says something and states
-or doubts nothing but devices, outside of the 14 too (a granuloma is a finding), and is never negative or uncertain.
+How: sections that do not describe the image are left out; the rest is cut into sentences and items, whatever form
+these have (`clinical_text`); words around a finding state, doubt or deny it (`clinical_rules`); all words, headings and
+forms are data (`clinical_phrases`); a finding stated anywhere is positive, else doubted anywhere uncertain, else
+negative. "No Finding" is positive if a report says something and states or doubts nothing but devices, outside of the
+14 too (a granuloma is a finding), and is never negative or uncertain.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from typing import IO, Any, Literal, get_args
 import numpy as np
 
 from medvill_jax import private
-from medvill_jax.metrics.clinical_rules import ABSENT, NEGATIVE, OTHER, POSITIVE, UNCERTAIN, read, sentences
+from medvill_jax.metrics.clinical_rules import ABSENT, NEGATIVE, OTHER, POSITIVE, UNCERTAIN, read
+from medvill_jax.metrics.clinical_text import sentences
 from medvill_jax.metrics.command import Parser
 
 # Names and order of the columns of CheXpert's and MIMIC-CXR-JPG's label files.
@@ -59,7 +61,8 @@ labeler, not the CheXpert labeler and not CheXbert.
 
   python -m medvill_jax.metrics.clinical --input=reports.jsonl --output=labels.jsonl
 
-Every line of the input is one report; of a whole report, sections such as HISTORY or TECHNIQUE are left out:
+Every line of the input is one report; of a whole report, sections such as HISTORY or TECHNIQUE are left out, on lines
+of their own or not:
 
   {"id": "s1", "text": "Small left effusion. Possible pneumonia. No pneumothorax."}
 

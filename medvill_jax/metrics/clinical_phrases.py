@@ -1,8 +1,9 @@
-"""The words of the labeler: what findings are called, and what denies or doubts them. A new wording is one more line.
+"""The words of the labeler: what findings are called, what denies or doubts them, which headings open what, how items
+are written. A new wording or form is one more line.
 
 Entries are regular expressions on one sentence in lower case, and match whole words unless said otherwise. Repetition
-is bounded throughout, so that no text makes a match slow. What the CheXpert labeler (Irvin et al. 2019) counts as a
-mention was learnt from labels that it gave to public reports; its phrase files are not used.
+is bounded where a text is long, so that none makes a match slow. What the CheXpert labeler (Irvin et al. 2019) counts
+as a mention was learnt from labels that it gave to public reports; its phrase files are not used.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ MENTIONS: Table = {
     "Enlarged Cardiomediastinum": (
         r"widening of (?:the )?(?:upper |superior )?(?:cardio)?mediastinum",
         r"mediastinal (?:widening|enlargement)",
+        r"enlarged cardiomediastinum",
     ),
     "Fracture": (r"fractur(?:e|es|ed|ing)",),
     "Lung Lesion": (
@@ -54,58 +56,25 @@ MENTIONS: Table = {
     ),
     "Pleural Effusion": (r"effusions?", r"pleural fluid", r"hydrothora(?:x|ces)", r"ha?emothora(?:x|ces)"),
     # Fibrosis belongs to the lung; the CheXpert labeler has it here, as long as it is not called pulmonary.
-    "Pleural Other": (r"pleural[ -](?:thickening|scar(?:ring)?|plaques?|calcifications?)", r"fibro(?:sis|thorax)"),
-    "Pneumonia": (r"(?:broncho)?pneumonias?", r"infect(?:ions?|ious (?:process|etiology|infiltrates?))"),
-    "Pneumothorax": (r"(?:hydro)?pneumothora(?:x|ces|xes)",),
+    "Pleural Other": (
+        r"pleural[ -](?:thickening|scar(?:ring)?|plaques?|calcifications?)",
+        r"fibro(?:sis|thorax)",
+        r"pleural other",
+    ),
+    "Pneumonia": (r"(?:broncho)?pneumonias?", r"pna", r"infect(?:ions?|ious (?:process|etiology|infiltrates?))"),
+    "Pneumothorax": (r"(?:hydro)?pneumothora(?:x|ces|xes)", r"ptx"),
     "Support Devices": (
-        r"catheters?",
-        r"tubes?",
-        r"tubing",
-        r"pace ?-?makers?",
-        r"(?:central|venous|picc|subclavian|jugular|ij|arterial|access|tunneled|suture|midline) lines?",
-        r"lines",
-        r"picc",
-        r"(?:medi|chemo)-?ports?",
-        r"port(?:-?a-?| )?cath\w{0,5}",
-        r"ports?(?! of)",
-        r"valves?",
-        r"devices?",
-        r"(?:aicd|icd|defibrillator)s?",
-        r"(?:monitoring|pacer|pacing|pacemaker|icd) leads?",
-        r"intubated",
-        r"ett|ngt|ogt",
-        r"swan-?ganz",
-        r"balloon pump",
-        r"(?:chest|pleural|pigtail) drains?",
-        r"screws?",
-        r"coils?",
+        r"catheters?|tubes?|tubing|pace ?-?makers?",
+        r"(?:central|venous|picc|subclavian|jugular|ij|arterial|access|tunneled|suture|midline) lines?|lines|picc",
+        r"(?:medi|chemo)-?ports?|port(?:-?a-?| )?cath\w{0,5}|ports?(?! of)|valves?|devices?",
+        r"(?:aicd|icd|defibrillator)s?|(?:monitoring|pacer|pacing|pacemaker|icd) leads?|intubated|ett|ngt|ogt",
+        r"swan-?ganz|balloon pump|(?:chest|pleural|pigtail) drains?|screws?|coils?",
     ),
     OTHER: (
-        r"degenerat\w{1,5}",
-        r"calcifi\w{1,7}",
-        r"granulom\w{1,8}",
-        r"atheroscl\w{1,8}",
-        r"hernias?",
-        r"(?:levo|dextro)?scoliosis",
-        r"emphysem\w{1,6}",
-        r"copd",
-        r"eventration",
-        r"lymph(?:adenopathy)?",
-        r"blunt(?:ing|ed)",
-        r"prominen(?:ce|t)",
-        r"deformity",
-        r"hyper(?:expansion|inflation|aeration)",
-        r"flattening",
-        r"elevation",
-        r"volume loss",
-        r"bullae?",
-        r"bullous",
-        r"(?:vascular|venous|pulmonary) congestion",
-        r"densit(?:y|ies)",
-        r"lesions?",
-        r"ectasia",
-        r"bronchiectasis",
-        r"tracheostomy",
+        r"degenerat\w{1,5}|calcifi\w{1,7}|granulom\w{1,8}|atheroscl\w{1,8}|hernias?|(?:levo|dextro)?scoliosis",
+        r"emphysem\w{1,6}|copd|eventration|lymph(?:adenopathy)?|blunt(?:ing|ed)|prominen(?:ce|t)|deformity",
+        r"hyper(?:expansion|inflation|aeration)|flattening|elevation|volume loss|bullae?|bullous",
+        r"(?:vascular|venous|pulmonary) congestion|densit(?:y|ies)|lesions?|ectasia|bronchiectasis|tracheostomy",
         r"bullets?",
     ),
 }
@@ -121,7 +90,7 @@ NOT_MENTIONS: Table = {
 # Finding -> parts of words, one of which is in whatever any wording of it matches.
 HINTS: dict[str, str] = {
     "Atelectasis": "atelec collaps",
-    "Cardiomegaly": "cardi heart",
+    "Cardiomegaly": "cardi heart silhouette",
     "Consolidation": "consolid",
     "Edema": "dema failure chf",
     "Enlarged Cardiomediastinum": "mediast contour",
@@ -130,8 +99,8 @@ HINTS: dict[str, str] = {
     "Lung Opacity": "opaci space infiltr interst reticul densit scar bronch",
     "Pleural Effusion": "effus fluid thora",
     "Pleural Other": "pleural fibro",
-    "Pneumonia": "pneumon infect",
-    "Pneumothorax": "pneumothora",
+    "Pneumonia": "pneumon pna infect",
+    "Pneumothorax": "pneumothora ptx",
     "Support Devices": "cath tub pace line picc port valve device icd defib lead intub swan pump drain marker screw "
     "coil plate ett ngt ogt",
     OTHER: "degen calcif granulo athero hernia scolio emphys copd eventr lymph blunt promin deform hyper flatten "
@@ -145,6 +114,7 @@ SUBJECTS: Table = {
         r"(?: (?:size|silhouette|shadow|contours?))?",
         r"cardiac (?:size|silhouettes?|contours?|shadow)",
         r"cardiac(?=(?:,| and) (?:mediastinal|hilar))",
+        r"^(?:the )?silhouettes?",
     ),
     "Enlarged Cardiomediastinum": (
         r"(?:upper |superior )?mediastinum",
@@ -174,93 +144,134 @@ ENLARGED = (
     r"dilated",
     r"borderline",
 )
+# A person takes this for a doubt about an organ.
+BORDERLINE = r"borderline(?! in size| (?:\w{1,14} ){0,2}enlarge)"
 # The organ could not be judged.
 UNREAD = (r"(?:cannot|not|difficult|limited) (?:\w{1,14} ){0,3}(?:assess|evaluat|identif)\w{0,5}",)
 SAME = (r"stable", r"unchanged", r"unaltered", r"similar", r"maintained", r"no (?:\w{1,14} ){0,2}change")
 
-# Before a finding, these deny it ...
-DENIES_AHEAD = (
-    r"no(?! (?:interval |significant |other |real |further |appreciable ){0,2}"
-    r"(?:change|increase|decrease|improvement|longer|doubt))",
-    r"not(?! (?:only|changed|significantly changed))",
-    r"without(?! (?:significant |interval |any ){0,2}change)",
-    r"negative (?:for|of)",
-    r"(?:clear|free) of",
-    r"clear(?= air ?space)",
-    r"absen(?:ce|t)(?: of)?",
-    r"(?:removal|resolution|clearing|disappearance) of",
-    r"(?:rules|ruled|ruling) out",
-    r"den(?:ies|y|ied)",
-    r"no longer",
-    r"unlikely(?: to be| to represent| to reflect)?",
-    r"nor",
-    r"neither",
-    r"never",
+# Where a cue stands, and what it says of a finding: "before" and "after" it in a sentence, as the "value" of an item
+# ("Pneumothorax: none"), from the value's beginning. "person": read so by a person, but not by the CheXpert labeler.
+_SEEN = (
+    r"(?:seen|identified|present|visuali[sz]ed|evident|demonstrated|detected|appreciated|noted|visible|apparent|found|"
+    r"observed|shown|suspected)"
 )
-# ... and so do these after it.
-DENIES_BACK = (
-    r"(?:is|are|was|were|has been|have been|has|have) (?:now |also |completely |fully |since |previously ){0,2}"
-    r"(?:resolved|cleared|disappeared|absent|excluded|ruled out|negative|removed)",
-    r"(?:is|are|was|were) (?:not|no longer) (?:\w{1,14} ){0,2}"
-    r"(?:seen|identified|present|visuali[sz]ed|evident|demonstrated|detected|appreciated|noted|visible|apparent|found)",
-    r"(?:completely|fully) (?:resolved|cleared)",
-    r"(?:is|are|seems?|appears?|felt|thought) (?:\w{1,14} ){0,2}(?:unlikely|not likely|less likely)",
-    r"unlikely",
-)
-# Denies to a person, but not to the CheXpert labeler.
-DENIES_AHEAD_PLAIN = (r"resolved",)
+_IS = r"(?:is|are|was|were)"
 _CANNOT = r"(?:cannot|can not|can't|could not|not) (?:be )?(?:\w{1,14} )?"
-# Likewise for doubts.
-DOUBTS_AHEAD = (
-    r"possib(?:le|ly|ility)(?: of)?",
-    r"probabl[ey]",
-    r"likely",
-    r"may",
-    r"might",
-    r"could",
-    r"perhaps",
-    r"question(?:able|ed)?(?: of)?",
-    r"suspect(?:ed)?",
-    r"suspicio(?:n|us) (?:for|of)",
-    r"concern(?:ing)? (?:for|of)",
-    r"worrisome for",
-    r"suggestion of",
-    r"differential(?: diagnosis)?(?: includes?| considerations?(?: includes?)?)?",
-    r"either",
-    _CANNOT + r"(?:excluded?|rule out)",
-    r"(?:difficult|hard|impossible) to exclude",
-    r"(?:to )?(?:rule out|exclude|evaluate for|assess for)",
-    r"r/o",
+_CHANGE = (
+    r"(?! (?:(?:evidence|sign) of |interval |significant |other |real |further |appreciable |definite ){0,3}"
+    r"(?:changes?|increase|decrease|improvement|longer|doubt|(?:worsening|progression) (?:of|in))(?!\w))"
 )
-DOUBTS_BACK = (
-    _CANNOT + r"(?:excluded?|ruled out)",
-    r"(?:is|are|was|were|remains?) (?:\w{1,14} )?"
-    r"(?:likely|probable|possible|suspected|questioned|questionable|not excluded|in question|considered|"
-    r"a consideration)",
-    r"difficult to exclude",
-    r"(?:should|must) be (?:considered|excluded)",
-)
+# What has only been said of the past: "not seen on the prior film".
+_BEFORE = r"(?! (?:(?:(?:on|in) )?(?:the )?(?:prior|previous)|previously|before|earlier))"
+_END = r"(?=$|[,;)])"
+CUES: dict[tuple[str, int], tuple[str, ...]] = {
+    ("before", NEGATIVE): (
+        rf"no{_CHANGE}",
+        r"not(?! (?:only|changed|significantly changed))",
+        r"without(?! (?:significant |interval |any ){0,2}change)",
+        r"neg(?:ative)? (?:for|of)",
+        r"-ve for",
+        r"(?:clear|free|devoid) of",
+        r"free from",
+        r"clear(?= air ?space)",
+        r"absence(?: of)?",
+        r"absent(?!$|[,;)]| and)",
+        r"lack of",
+        r"fail(?:s|ed)? to (?:show|reveal|demonstrate)",
+        r"(?:removal|(?<!partial )(?<!incomplete )(?<!near )(?<!nearly )(?<!near complete )(?<!near-complete )"
+        r"resolution|(?<!partial )(?<!incomplete )clearing|disappearance) of",
+        r"^removed",
+        r"(?:rules|ruled|ruling) out",
+        r"den(?:ies|y|ied)",
+        r"no longer",
+        r"unlikely(?: to be| to represent| to reflect)?",
+        r"(?:rather than|instead of|as opposed to)",
+        r"nor",
+        r"neither",
+        r"never",
+    ),
+    ("before, person", NEGATIVE): (r"resolved",),
+    ("after", NEGATIVE): (
+        rf"(?:{_IS}|has been|have been|has|have) (?:now |also |both |all |completely |fully |since |previously |"
+        r"entirely ){0,2}(?:resolved|cleared|disappeared|absent|excluded|ruled out|negative|removed|gone)",
+        rf"{_IS} (?:not|no longer) (?:\w{{1,14}} ){{0,2}}{_SEEN}{_BEFORE}",
+        rf"(?:not|no longer|never) (?:now |currently |definitely |clearly )?{_SEEN}{_BEFORE}",
+        rf"(?:absent|negative|(?:completely |fully |now )?(?:resolved|cleared|removed)){_END}",
+        rf"none(?: {_SEEN})?{_END}",
+        r"(?:completely|fully) (?:resolved|cleared)",
+        rf"(?:{_IS}|seems?|appears?|felt|thought) (?:\w{{1,14}} ){{0,2}}(?:unlikely|not likely|less likely)",
+        r"unlikely",
+    ),
+    ("value", NEGATIVE): (
+        rf"no(?![\w.]){_CHANGE}",
+        r"(?:none|nil|n|never|false|0|-|neg|negative|-ve)(?![\w./])",
+        r"(?:absent|absence|free|clear|normal|unremarkable|intact|resolved|removed|gone|excluded|ruled out)(?!\w)",
+        r"(?:not|no longer) (?:\w{1,14} ){0,2}" + _SEEN,
+        r"(?:with)?in (?:the )?(?:\w{1,10} )?limits",
+    ),
+    ("long value", NEGATIVE): (
+        r"(?:[\w/-]{1,20} ){1,3}(?:is|are|appears?|looks?) (?:clear|normal|unremarkable|intact|free)",
+    ),
+    ("before", UNCERTAIN): (
+        r"possib(?:le|ly|ility)(?: of)?",
+        r"probabl[ey]",
+        r"likely",
+        r"may",
+        r"maybe",
+        r"might",
+        r"could",
+        r"perhaps",
+        # A device of a presumed kind is there.
+        r"presum(?:ed|ably)(?! (?:\w{1,14} ){0,2}(?:device|tube|line|catheter|drain|lead|port)s?)",
+        r"potential(?:ly)?",
+        r"equivocal(?: for)?",
+        r"query",
+        r"uncertain",
+        r"question(?:able|ed)?(?: of)?",
+        r"suspect(?:ed)?",
+        r"suspicio(?:n|us) (?:for|of)",
+        r"concern(?:ing)? (?:for|of)",
+        r"worrisome for",
+        r"suggestion of",
+        r"differential(?: diagnosis)?(?: includes?| considerations?(?: includes?)?)?",
+        r"either",
+        _CANNOT + r"(?:excluded?|rule(?:d)? out)",
+        r"(?:can't|cannot) r/o",
+        r"(?:difficult|hard|impossible) to (?:exclude|rule out)",
+        r"(?:to )?(?:rule out|exclude|evaluate for|assess for)",
+        r"r/o",
+    ),
+    ("after", UNCERTAIN): (
+        _CANNOT + r"(?:excluded?|ruled out)",
+        rf"(?:{_IS}|remains?) (?:\w{{1,14}} )?"
+        r"(?:likely|probable|possible|suspected|questioned|questionable|not excluded|in question|considered|equivocal|"
+        r"uncertain|indeterminate|a consideration|a possibility)",
+        r"(?:may|might|could) (?:also )?be (?:present|there)",
+        r"(?:difficult|hard|impossible) to (?:exclude|rule out)",
+        r"(?:should|must) be (?:considered|excluded)",
+        rf"(?:possible|probable|suspected|questionable|likely|uncertain|equivocal){_END}",
+    ),
+    ("value", UNCERTAIN): (
+        r"(?:possibl[ey]|probabl[ey]|questionable|suspected|likely|uncertain|equivocal|indeterminate|maybe|perhaps|"
+        r"(?:may|might|could) be|borderline|suspicious|\?)(?!\w)",
+        _CANNOT + r"(?:excluded?|ruled? out)",
+    ),
+    # Nothing has been said about it.
+    ("value", ABSENT): (
+        r"n/?a(?!\w)",
+        r"(?:not|cannot be|could not be|unable to be|incompletely|suboptimally) (?:\w{1,14} )?"
+        r"(?:evaluated|assess(?:ed|able)|applicable|included|imaged|mentioned|reported|addressed|stated)",
+        r"(?:unable to|limited|cannot) (?:evaluat|assess)\w{1,4}",
+        r"(?:see|as) (?:above|below|described|findings|impression)",
+    ),
+}
 # After a doubt about something else, these state what follows.
 AFFIRMS = (r"suggestive of", r"consistent with", r"compatible with")
 # Where the reach of denials and doubts ends, in either direction.
 BREAKS = (
-    r"but",
-    r"however",
-    r"although",
-    r"though",
-    r"except",
-    r"apart from",
-    r"aside from",
-    r"other than",
-    r"otherwise",
-    r"nevertheless",
-    r"yet",
-    r"while",
-    r"whereas",
-    r"which",
-    r"because",
-    r"(?<!be )(?:secondary|due) to",
-    r"there (?:is|are|has|was|were)",
+    r"but|however|although|though|except|apart from|aside from|other than|otherwise|nevertheless|yet|while|whereas",
+    r"which|because|(?<!be )(?:secondary|due) to|there (?:is|are|has|was|were)",
     r"(?<!consistent )(?<!compatible )(?<!associated )with",
     r"and (?:the|there|a|an|small|mild|moderate|large|stable|unchanged|persistent|new|left|right|bilateral)",
 )
@@ -268,18 +279,121 @@ BREAKS = (
 FRESH = (
     r"stable|persistent|unchanged|chronic|mild|mildly|minimal|small|moderate|severe|large|old|new",
     r"there|the|a|an|left|right|bilateral|bibasilar",
-    r"heart|cardiac|lungs?",
+    r"heart|cardiac|lungs?(?! (?:$|opaci|lesion|nodul|mass|infiltr|collapse))",
     r"possible|possibly|probable|probably|suspected|questionable|likely",
 )
 VERBS = (r"is|are|was|were|has|have", r"seen|identified|noted|present")
 
-# Sections that tell about the patient or the examination, by words in their headers.
-ASIDES = (
-    r"indications?|history|reason|clinical|information",
-    r"techniques?|procedure|views?|examinations?|exams?",
-    r"comparisons?",
-    r"notifications?|communication|dictated|signed|attending",
+# What a heading opens: a section that tells about the patient or the examination, "left out", or one that describes
+# the image, "read". The first that matches decides. It is the "end" of the words before the colon (a line may hold
+# several sections), "all" of them, or stands "within" them. What is in no line here may be an item: "Heart: normal."
+_FILM = (
+    r"(?:pa|ap|frontal|lateral|portable|upright|supine|erect|single|one|two|three|\d|chest|view|views|radiographs?|x-?ray|"
+    r"film|digital|of|the|and|with)"
 )
+_AND = r"(?: ?/ ?| and | & |, )"
+HEADINGS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("left out", "all"): (
+        r"(?:type of )?(?:exam(?:ination)?s?|stud(?:y|ies)|views?|modality|protocol)(?: (?:type|date|performed))?",
+        r"(?:\w{1,14} ){0,2}(?:dates?|times?|patient|physician|department|mrn|accession|age|sex)",
+    ),
+    ("left out", "end"): (
+        r"(?:(?:clinical|brief|patient|medical|past|surgical|social|relevant) )*(?:indications?|history|hx)"
+        rf"(?:{_AND}(?:indications?|history|reason))?",
+        r"(?:indications?|reasons?|history) (?:for|of) (?:this |the )?(?:study|exam(?:ination)?|test|present illness)",
+        r"clinical (?:information|details|data|statement|question|concern|context|background)",
+        r"comparisons?(?: (?:stud(?:y|ies)|exam(?:ination)?s?|films?|dates?))?",
+        rf"techniques?(?:{_AND}(?:views?|comparisons?))?",
+        r"recommendations?(?:\(s\))?",
+    ),
+    ("read", "end"): (
+        rf"(?:(?:final|chest|radiographic|pertinent|other|additional) )*"
+        rf"(?:(?:findings?|impressions?|conclusions?){_AND})?(?:findings?|impressions?|conclusions?)(?:\(s\))?",
+        r"interpretations?|opinion|report|summary|assessment|description",
+        # Titles of films.
+        rf"(?:{_FILM}[ ,&/-]{{1,3}})*(?:views?|radiographs?|x-? ?rays?|cxr|films?|chest)(?: of (?:the )?chest)?",
+    ),
+    ("left out", "within"): (
+        r"indications?|history|reason|clinical|information|questions?",
+        r"techniques?|procedure",
+        r"comparisons?|compared|prior (?:stud|exam|film|radiograph|imag)\w{0,8}",
+    ),
+    ("left out to its end", "within"): (r"notifications?|communication|dictated|signed|attending",),
+    ("read", "within"): (
+        r"views?|radiographs?|x-? ?rays?|cxrs?|films?|exam(?:ination)?|study",
+        r"portable|pa|ap|upright|supine|semi-?(?:erect|upright)",
+    ),
+    ("read", "all"): (r"(?:wet read|preliminary|final)(?: report)?",),
+}
+# Sentences that go on with an indication.
+INDICATIONS = (
+    r"(?:please |to |for )?(?:evaluat|assess|rule out|r/o|exclu|quer|question|\?|concern|check)",
+    r"(?:history|h/o|status post|s/p|known|presents?|presenting|with) ",
+    r"(?:concern|suspicion) for",
+)
+# Sentences about the patient, in any section.
+PATIENT = (r"year[ -]olds?", r"y/o", r"yo [mf]")
+# What stands for words that were taken out to hide a name or a date.
+DEIDENTIFIED = (
+    r"\[\*\*.{0,80}?\*\*\]",
+    r"_{2,}",
+    r"(?<![A-Za-z])[Xx]{3,}(?:[/-][Xx]{2,})*(?![A-Za-z])",
+    r"[\[<](?:REDACTED|NAME|DATE|TIME|AGE|ID|PERSON|PATIENT|DOCTOR|HOSPITAL|LOCATION|PHONE)[\]>]",
+)
+# Short forms, in any case.
+SHORT: tuple[tuple[str, str], ...] = (
+    (r"(?<!\w)(vs|dr|approx|incl)\.", r"\1"),
+    (r"(?:(?<!\S)\?|(?:^|(?<=[,;(.:] ))\? )(?=[a-z])", "possible "),
+    (r"(?<!\w)poss\.", "possible"),
+    (r"(?<!\w)prob\.", "probable"),
+    (r"(?<!\w)neg\.(?= (?:for|of))", "negative"),
+    (r"(?<!\w)w/o(?!\w)", "without"),
+    (r"(?<!\w)w/ ?(?=[a-z])", "with "),
+    (r"(?<!\w)c/w(?!\w)", "consistent with"),
+    (r"(?<!\w)s/p(?!\w)", "status post"),
+    (r"(?<!\w)h/o(?!\w)", "history of"),
+)
+_YES = r"(?:\[ ?[x+v✓✔] ?\]|\( ?[x✓✔] ?\)|[☑☒✓✔✅])"
+_NO = r"(?:\[ ?[-_o]? ?\]|\( ?\)|[☐❌✗✘])"
+_TICKED = r" ?([^\[\]()☑☒✓✔✅☐❌✗✘:;]{2,80})"
+# Ways to write an item -> "finding: value". On a sentence in lower case, over and over.
+ITEMS: tuple[tuple[str, str], ...] = (
+    # A tick list; a box left empty denies.
+    (rf"^((?:[^:;]+: (?:yes|no);)*) ?{_YES}{_TICKED}", r"\1\2: yes;"),
+    (rf"^((?:[^:;]+: (?:yes|no);)*) ?{_NO}{_TICKED}", r"\1\2: no;"),
+    (rf"(?<=\w) ?{_YES}", ": yes;"),
+    (rf"(?<=\w) ?{_NO}", ": no;"),
+    (r" ?\((?:-|neg(?:ative)?|no|none|absent|nil|not seen)\)(?! \w)", ": no;"),
+    (r" ?\((?:\+|pos(?:itive)?|yes|present)\)", ": yes;"),
+    (r" ?\((?:\?|possible|questionable|uncertain)\)", ": possible;"),
+    (r"^\((?:-|neg|negative)\) ?", "no "),
+    (r"^\((?:\+|pos|positive)\) ?", ""),
+    (r"^(?:is|are) there (?:an? |any )?(?:evidence of )?([^?:]{3,80})\? ?", r"\1: "),
+    # The verdict is the heading.
+    (r"^(?:no|none|not seen|(?:pertinent )?negatives?|absent|negative for)(?: findings?)? ?[:=] ?", "no "),
+    (r"^(?:yes|(?:pertinent )?positives?|present|seen)(?: findings?)? ?[:=] ?", ""),
+    (r"^(?:possible|probable|suspected|uncertain|questionable)(?: findings?)? ?[:=] ?", "possible "),
+)
+# What stands between a finding and its value, besides a colon, where the value is one of `CUES` and all there is.
+SEPARATORS = r" [-=|>]+ | ?\.{2,} ?| ?-+> ?|= ?|\? |, | "
+# What else items are about: these end the item before them.
+ORGANS = (
+    r"lungs?(?: (?:fields?|volumes?|parenchyma))?|pleurae?|pleural (?:spaces?|surfaces?)|airways?|trachea",
+    r"hil(?:a|um)|bon(?:es?|y)(?: (?:thorax|structures))?|osseous structures?|ribs?|spine|chest wall|soft tissues?",
+    r"diaphragms?|(?:upper )?abdomen|aorta|vessels|(?:pulmonary )?vasculature|vascularity|free air|other|findings",
+)
+# Words that may stand about the name of an item.
+QUALIFIERS = (
+    r"left|right|bilateral|acute|new|any|focal|pulmonary|pleural|lung|rib|pericardial|apical|basilar|displaced|other|"
+    r"presence of|evidence of|size|status|positions?|placement|seen|present|identified|noted"
+)
+# Words before the colon that make a sentence of them, not the name of a finding.
+STATING = (
+    r"is|are|was|were|has|have|there|this|these|may|might|could|no|not|without|shows?|demonstrates?|consistent|"
+    r"with|possibl[ey]|probabl[ey]|likely",
+)
+# After "none on the right," or the like, these bring the finding back.
+SIZES = (r"trace|tiny|small|minimal|mild|moderate|large|severe|present|yes|positive",)
 
 # Where the CheXpert labeler reads otherwise than a person: finding -> (pattern anywhere in a sentence, verdict).
 # No whole reports are remembered here: every entry is a manner of misreading that many reports share.
@@ -292,7 +406,8 @@ HABITS: dict[str, tuple[tuple[str, int], ...]] = {
             r"(?:heart size|the heart is|cardiac silhouette) [^,]{0,20}(?<!at the )upper limits? (?:of )?normal",
             POSITIVE,
         ),
-        (r"enlarged (?:but )?(?:stable|unchanged)|stable enlarged|borderline heart size", UNCERTAIN),
+        (r"enlarged (?:but )?(?:stable|unchanged)|stable enlarged(?! cardiomediastinum)", UNCERTAIN),
+        (r"borderline heart size|heart size (?:is |remains )?borderline(?! enlarge)", UNCERTAIN),
     ),
     # Scopes come from a parser of syntax: a sentence without a verb loses its "no" where the last plural could be one,
     # or where "air space" falls apart.
@@ -326,6 +441,6 @@ HABITS: dict[str, tuple[tuple[str, int], ...]] = {
             r"(?<!\w)(?:(?<!pleural )(?<!fracture )line|markers?)(?!\w)",
             POSITIVE,
         ),
-        (r"^(?!.{0,200}no \w{1,12} of).{0,200}tubercul", POSITIVE),
+        (r"^(?!.{0,200}no (?:\w{1,12} )?of).{0,200}tubercul", POSITIVE),
     ),
 }

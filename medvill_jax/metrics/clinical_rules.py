@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 
 from medvill_jax.metrics import clinical_phrases as phrases
-from medvill_jax.metrics.clinical_phrases import ABSENT, NEGATIVE, OTHER, POSITIVE, UNCERTAIN
+from medvill_jax.metrics.clinical_phrases import ABSENT, CUES, NEGATIVE, OTHER, POSITIVE, UNCERTAIN
+from medvill_jax.metrics.clinical_text import COLON, is_name
 
 Span = tuple[int, int]
 
-# Anything longer is no sentence. The cut bounds the work of all that follows, whatever the text.
-_LONGEST = 400
 # Characters that a cue reaches over, at most.
-_AHEAD, _BACK, _ABOUT = 160, 90, 160
+_AHEAD, _BACK, _ABOUT = 240, 160, 160
 
 
 def _words(patterns: Iterable[str]) -> re.Pattern[str]:
@@ -23,17 +21,26 @@ def _words(patterns: Iterable[str]) -> re.Pattern[str]:
 
 
 _MENTIONS = {name: _words(patterns) for name, patterns in phrases.MENTIONS.items()}
+_ANY = _words(pattern for patterns in phrases.MENTIONS.values() for pattern in patterns)
 _NOT_MENTIONS = {name: _words(patterns) for name, patterns in phrases.NOT_MENTIONS.items()}
 _SUBJECTS = {name: _words(patterns) for name, patterns in phrases.SUBJECTS.items()}
 _HABITS = {name: [(re.compile(pattern), value) for pattern, value in rows] for name, rows in phrases.HABITS.items()}
 _HINTS = {name: tuple(hints.split()) for name, hints in phrases.HINTS.items()}
-_HISTORY = re.compile(r"(?<!\w)history of (?:[\w'-]{1,20} ){0,5}$")
+_HISTORY = re.compile(r"(?<!\w)history of (?:(?!with|now|there|which|but)[\w',/-]{1,20} ){0,6}$")
 
-_DENIES_AHEAD = _words(phrases.DENIES_AHEAD)
-_DENIES_AHEAD_PLAIN = _words(phrases.DENIES_AHEAD + phrases.DENIES_AHEAD_PLAIN)
-_DENIES_BACK = _words(phrases.DENIES_BACK)
-_DOUBTS_AHEAD = _words(phrases.DOUBTS_AHEAD)
-_DOUBTS_BACK = _words(phrases.DOUBTS_BACK)
+_DENIES_AHEAD = _words(CUES["before", NEGATIVE])
+_DENIES_AHEAD_PLAIN = _words(CUES["before", NEGATIVE] + CUES["before, person", NEGATIVE])
+_DENIES_BACK = _words(CUES["after", NEGATIVE])
+_DOUBTS_AHEAD = _words(CUES["before", UNCERTAIN])
+_DOUBTS_BACK = _words(CUES["after", UNCERTAIN])
+_VALUES = [(re.compile("|".join(rows)), says) for (where, says), rows in CUES.items() if where.endswith("value")] + [
+    (_DENIES_AHEAD_PLAIN, NEGATIVE),
+    (_DOUBTS_AHEAD, UNCERTAIN),
+]
+_SIZES = _words(phrases.SIZES)
+# What may stand before a value, and between its parts.
+_FILLER = re.compile(r"[\[( ]*(?:(?:there|this|it) (?:is|are) )?")
+_PARTS = re.compile(r"[,;]\s*(?:and |but )?|(?<!\w)(?:but|however) ")
 _DOUBLE = re.compile(r" (?:\w{1,14} )?(?:without|absen|negative|clear|free)")
 _BREAK = _words(phrases.BREAKS)
 _AFFIRMS = _words(phrases.AFFIRMS)
@@ -41,9 +48,11 @@ _FRESH = re.compile(rf", (?:and )?(?:{'|'.join(phrases.FRESH)})(?!\w)")
 _VERB = re.compile(rf"(?<!\w)(?:{'|'.join(phrases.VERBS)})(?!\w)")
 # "No effusion is seen, ..." or "... is seen and ...": the denial has been spent.
 _CLOSED = re.compile(rf"(?<!\w)(?:{'|'.join(phrases.VERBS)})(?!\w)[^,]{{0,40}}?(?:,|(?<!\w)(?:and|with)(?!\w))")
+_LISTED = re.compile(r"(?<!\w)(?:and|or|nor)(?!\w)")
+_ONE = re.compile(r"(?:is|was|has)(?!\w)")
 _OR = r"(?:and/or|or|versus|vs)"
 _OR_BEFORE = re.compile(rf"(?:(?<!\w){_OR}|/) ?(?:[\w-]{{1,20}} ){{0,2}}$")
-_OR_AFTER = re.compile(rf"^(?: [\w-]{{1,20}})?(?: {_OR}(?!\w)| ?/)")
+_OR_AFTER = re.compile(rf"^(?: ([\w-]{{1,20}}))?(?: {_OR}(?!\w)| ?/)")
 
 _UNREAD = _words(phrases.UNREAD)
 _HEALTHY = _words(phrases.HEALTHY)
@@ -52,6 +61,7 @@ _VERDICTS = (
     rf"(?P<same>{'|'.join(phrases.SAME)}))(?!\w)"
 )
 _VERDICT = re.compile(_VERDICTS)
+_BORDERLINE = re.compile(phrases.BORDERLINE)
 # "Normal size and contour of the HEART", "unchanged HEART".
 _VERDICT_BEFORE = re.compile(
     _VERDICTS + r" (?:(?:in )?(?:the )?(?:size|contour|configuration|appearance|shape|width|caliber)"
@@ -64,62 +74,21 @@ _VERDICT_SHARED = re.compile(
     r"{1,6}$"
 )
 
-_PLAIN_MARKS = str.maketrans({"’": "'", "‘": "'", "–": "-", "—": "-", "‐": "-", "‑": "-"})
-_SENTENCE_END = re.compile(
-    r"(?<=[.!?])\s+|(?<=[a-z\d)])\.(?=[A-Z])|;|\n[^\S\n]*\n|(?<![^\s.:])\(?\d{1,2}[.)]\s|\n[^\S\n]*[-*•]\s"
-)
-_HEADER = re.compile(r"^[^\S\n]*([A-Za-z][A-Za-z /&]{2,40}):", re.MULTILINE)
-_ASIDE = re.compile(rf"(?<![a-z])(?:{'|'.join(phrases.ASIDES)})(?![a-z])")
-_ASIDE_END = re.compile(r"\S[^\S\n]*\n[^\S\n]*\n")
-
-
-def sentences(text: str) -> Iterator[str]:
-    """The sentences that describe the image, in lower case, with single blanks and without numbering.
-
-    Sections under a header such as INDICATION or TECHNIQUE at the start of a line are left out, up to the next header
-    or blank line; where neither follows, one sentence is.
-    """
-    text = unicodedata.normalize("NFKC", text).translate(_PLAIN_MARKS)
-    for piece in _SENTENCE_END.split(_described(text)):
-        words = " ".join(piece.lower().split()).strip(" .")
-        while len(words) > _LONGEST:
-            cut = words.rfind(" ", 1, _LONGEST)
-            cut = cut if cut > 0 else _LONGEST
-            yield words[:cut]
-            words = words[cut:].lstrip()
-        if words:
-            yield words
-
-
-def _described(text: str) -> str:
-    headers = list(_HEADER.finditer(text))
-    if not headers:
-        return text
-    kept = [text[: headers[0].start()]]
-    ends = [header.start() for header in headers[1:]] + [len(text)]
-    for header, end in zip(headers, ends, strict=True):
-        start = header.end()
-        if _ASIDE.search(header[1].lower()):
-            blank = _ASIDE_END.search(text, start, end)
-            if blank is None and end == len(text):
-                blank = re.compile(r"[.!?]\s").search(text, start)
-            start = blank.end() if blank else end
-        # The line break keeps sections apart.
-        kept.append("\n\n" + text[start:end])
-    return "".join(kept)
-
 
 @lru_cache(maxsize=10_000)
 def read(sentence: str, habits: bool) -> tuple[tuple[str, int], ...]:
     """What a sentence says of each finding that it names.
 
     Args:
-      sentence: one of `sentences`.
+      sentence: one of `clinical_text.sentences`.
       habits: misread what the CheXpert labeler is known to misread.
 
     Returns:
       Pairs of a finding, or `OTHER`, and `POSITIVE`, `NEGATIVE` or `UNCERTAIN`, one per mention.
     """
+    colon = COLON.search(sentence)
+    if colon and is_name(sentence[: colon.start()]):
+        return tuple(_item(sentence[: colon.start()], sentence[colon.end() :].strip(), habits))
     found: list[tuple[str, int]] = []
     cues: _Cues | None = None
     for name, hints in _HINTS.items():
@@ -136,6 +105,49 @@ def read(sentence: str, habits: bool) -> tuple[tuple[str, int], ...]:
             if not _touches(span, named):
                 found += [(name, value) for value in _about(cues, span, habits)]
     return tuple(found)
+
+
+def _item(name: str, value: str, habits: bool) -> list[tuple[str, int]]:
+    """What "name: value" says: the value of each finding in the name that the value does not name itself."""
+    if not value:
+        return []
+    found = list(read(value, habits))
+    said = {finding for finding, _ in found}
+    verdict = _value(value, habits)
+    for finding, hints in _HINTS.items():
+        if finding in said or not any(hint in name for hint in hints):
+            continue
+        if _named(finding, name):
+            found += [(finding, verdict)]
+        else:
+            for organ in _spans(_SUBJECTS.get(finding), name):
+                found += [(finding, each) for each in _organ(name, organ, value, verdict, habits)]
+    return [(finding, each) for finding, each in found if each != ABSENT]
+
+
+def _value(value: str, habits: bool) -> int:
+    """What the value of an item says about its finding; `ABSENT` for nothing."""
+    first, *others = [_FILLER.sub("", part, count=1) for part in _PARTS.split(value)]
+    names = bool(read(first, habits))
+    says = next((says for pattern, says in _VALUES if pattern.match(first)), None)
+    if says is None or (says == UNCERTAIN and names):
+        # "is not seen", "has resolved"
+        says = _Cues(f"it {first}", habits).status(0, 2)
+        if names and _VERB.search(first):
+            says = ABSENT
+    # "None on the right, small on the left."
+    if any(_SIZES.match(part) and not read(part, habits) for part in others):
+        return POSITIVE
+    return says
+
+
+def _organ(name: str, organ: Span, value: str, verdict: int, habits: bool) -> list[int]:
+    around = _VERDICT.search(name)
+    if around and around["large"]:
+        return [verdict]
+    if _VERDICT.search(value):
+        return _about(_Cues(f"{name} {value}", habits), organ, habits)
+    return [NEGATIVE] if verdict == NEGATIVE and not read(value, habits) else []
 
 
 def _habit(name: str, sentence: str) -> int | None:
@@ -169,6 +181,8 @@ def _about(cues: _Cues, organ: Span, habits: bool) -> list[int]:
     if verdict["healthy"]:
         return [NEGATIVE]
     if verdict["large"]:
+        if not habits and _BORDERLINE.match(text, verdict.start()):
+            return [UNCERTAIN]
         return [cues.status(*where)]
     if _HEALTHY.search(text):
         return [NEGATIVE]
@@ -199,14 +213,17 @@ class _Cues:
         # "Not without", "not entirely clear of": two denials make a statement.
         if len(denials) > 1 and _DOUBLE.match(text[denials[-2][1] : start]):
             denials = denials[:-2]
-        if denials or any(not _VERB.search(text[end:a]) for a, _ in self._back(self.denies_back, end, right)):
+        if denials or any(self._reaches_back(end, a) for a, _ in self._back(self.denies_back, end, right)):
             return NEGATIVE
 
         if any(not self._affirmed(b, start) for _, b in self._ahead(self.doubts_ahead, left, start)):
             return UNCERTAIN
         if self._back(self.doubts_back, end, right):
             return UNCERTAIN
-        if _OR_BEFORE.search(text[max(0, start - 60) : start]) or _OR_AFTER.search(text[end : end + 40]):
+        if _OR_BEFORE.search(text[max(0, start - 60) : start]):
+            return UNCERTAIN
+        # "Opacities, atelectasis or infiltrate": the opacities are there.
+        if (choice := _OR_AFTER.search(text[end : end + 40])) and not _ANY.fullmatch(choice[1] or ""):
             return UNCERTAIN
         return UNCERTAIN if text.endswith("?") else POSITIVE
 
@@ -215,6 +232,13 @@ class _Cues:
 
     def _back(self, cues: list[Span], end: int, right: int) -> list[Span]:
         return [cue for cue in cues if end <= cue[0] <= end + _BACK and cue[1] <= right]
+
+    def _reaches_back(self, end: int, cue_start: int) -> bool:
+        """Whether a denial behind is of this mention too: "A, B and C are absent", but not "A, B is absent"."""
+        between = self.text[end:cue_start]
+        if _VERB.search(between):
+            return False
+        return "," not in between or _LISTED.search(between) is not None or not _ONE.match(self.text, cue_start)
 
     def _reaches(self, cue_end: int, start: int) -> bool:
         """Whether what stands between a cue and a later mention lets the cue reach it."""
@@ -244,4 +268,4 @@ def _touches(span: Span, others: list[Span]) -> bool:
     return any(span[0] < end and start < span[1] for start, end in others)
 
 
-__all__ = ["ABSENT", "NEGATIVE", "OTHER", "POSITIVE", "UNCERTAIN", "read", "sentences"]
+__all__ = ["ABSENT", "NEGATIVE", "OTHER", "POSITIVE", "UNCERTAIN", "read"]

@@ -1,0 +1,215 @@
+"""From the text of a report to the sentences and items that describe its image, in lower case."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+from medvill_jax.metrics import clinical_phrases as phrases
+from medvill_jax.metrics.clinical_phrases import ABSENT, NEGATIVE, UNCERTAIN
+
+# Anything longer is no sentence. The cut bounds the work of all that follows, whatever the text.
+_LONGEST = 400
+# Characters before a colon in which a heading is looked for.
+_HEADING_LENGTH = 80
+# Words that the name of an item has at most.
+_NAME_WORDS = 9
+
+
+class _Rewriting:
+    """A table of patterns and what they are replaced by, one row after the other."""
+
+    def __init__(self, rows: tuple[tuple[str, str], ...], flags: int = 0) -> None:
+        self.rows = [(re.compile(pattern, flags), words) for pattern, words in rows]
+        # Most texts have none of it.
+        self.any = re.compile("|".join(pattern for pattern, _ in rows), flags)
+
+    def __call__(self, text: str, count: int = 0) -> str:
+        if self.any.search(text):
+            for pattern, words in self.rows:
+                text = pattern.sub(words, text, count=count)
+        return text
+
+
+_PLAIN_MARKS = str.maketrans({"’": "'", "‘": "'", "–": "-", "—": "-", "‐": "-", "‑": "-", "−": "-"})
+_DEIDENTIFIED = re.compile("|".join(phrases.DEIDENTIFIED))
+_BLANKS = re.compile(r"[^\S\n]+")
+_BOLD = re.compile(r"\*{2,}")
+_ANSWER = r"(?i:no|none|nil|not seen|absent|negative|yes|present|possible)(?!\w)"
+_SENTENCE_END = re.compile(
+    rf"(?<=[.!])(?<!\.\.\.)\s+|(?<=\?)\s+(?!\s|{_ANSWER})|(?<=[a-z\d)])\.(?=[A-Z])|;|\n ?\n|"
+    r"(?<![^\s.:])(?<!: )(?:\(?\d{1,2}[.)]|\([a-h]\))\s|"
+    r"\n ?(?:[-*•·>|├└│─]+|(?=[\[☐☑☒✓✔✅❌✗✘]))\s?|(?<![,:\s]) ?\n(?= ?[A-Z][a-z])"
+)
+_LIST_MARK = re.compile(r"^(?:[-*•·>|├└│─]+|\(?\d{1,2}[.)]) ")
+_SHORT = _Rewriting(phrases.SHORT, re.IGNORECASE)
+_PATIENT = re.compile(rf"(?<!\w)(?:{'|'.join(phrases.PATIENT)})(?!\w)")
+
+# What may end a heading: a colon, or, where the heading is all that stands before it, a dash or the line.
+_HEADING_END = re.compile(r"(?<!\d):+|:+(?!\d)| - |(?<=\S) ?\n|(?<=[A-Z]{3}) (?=[A-Z\d][a-z\s])")
+_BOUNDARY = re.compile(r"[.;!?:]\s|\n")
+_INDENT = re.compile(r"[\s>#*•\-_|\d.)(]*")
+_ASIDE_END = re.compile(r"\S ?\n ?\n")
+_FULL_STOP = re.compile(r"[.!?]\s")
+_GOES_ON = re.compile(rf"\s*(?:{'|'.join(phrases.INDICATIONS)})", re.IGNORECASE)
+_STATING = re.compile(rf"(?<!\w)(?:{'|'.join(phrases.STATING)})(?!\w)")
+
+
+def _heading_pattern(where: str, patterns: tuple[str, ...]) -> re.Pattern[str]:
+    words = f"(?:{'|'.join(patterns)})"
+    return re.compile({"end": rf"(?<![a-z]){words}$", "all": rf"^{words}$"}.get(where, rf"(?<![a-z]){words}(?![a-z])"))
+
+
+_HEADINGS = [(what, where, _heading_pattern(where, rows)) for (what, where), rows in phrases.HEADINGS.items()]
+_ITEMS = _Rewriting(phrases.ITEMS)
+_NAMES = "|".join(
+    pattern
+    for table in (phrases.MENTIONS, phrases.SUBJECTS, {"": phrases.ORGANS})
+    for rows in table.values()
+    for pattern in rows
+)
+_NAME = rf"(?:(?:{phrases.QUALIFIERS}) ){{0,3}}(?:{_NAMES})(?: (?:{phrases.QUALIFIERS}))?"
+_NAMED = rf"(?<![\w-]){_NAME}(?:(?: ?[/&,] ?| and | or |, and |, or ){_NAME}){{0,4}}"
+# No colon of a time of day.
+COLON = re.compile(r" ?(?:(?<!\d):|:(?!\d))")
+_ITEM = re.compile(rf"{_NAMED}{COLON.pattern}")
+_VALUE = "|".join(
+    pattern
+    for (where, says), rows in phrases.CUES.items()
+    for pattern in rows
+    if where == "value" and says in (NEGATIVE, UNCERTAIN, ABSENT)
+)
+_SEPARATED = re.compile(
+    rf"^((?:[a-z]{{3,16}} ){{0,2}}{_NAMED})(?:{phrases.SEPARATORS})(?=(?:{_VALUE})(?: ?$| ?[,;(]| {_NAMED} ?[-=|:]))"
+)
+
+
+class _Heading(NamedTuple):
+    start: int
+    end: int
+    # What `HEADINGS` says of it; "" for one that is no section's, at the start of a line.
+    opens: str
+    starts_line: bool
+
+
+def sentences(text: str) -> Iterator[str]:
+    """The sentences that describe the image, in lower case, with single blanks and without numbering.
+
+    An item is a sentence of its own, whatever its form: "pneumothorax: none". Sections under a heading such as
+    INDICATION or TECHNIQUE are left out, up to the next heading of a section or a blank line; where neither follows,
+    one sentence is, with those after it that still ask. De-identification marks are gone.
+    """
+    text = unicodedata.normalize("NFKC", text).translate(_PLAIN_MARKS)
+    text = _BLANKS.sub(" ", _BOLD.sub("", _DEIDENTIFIED.sub(" ", text)))
+    text = _SHORT(text)
+    heading = ""
+    for piece in _SENTENCE_END.split(_described(text)):
+        words = _LIST_MARK.sub("", " ".join(piece.lower().split())).strip(" .|")
+        if not words or _PATIENT.search(words):
+            continue
+        words = f"{heading} {words}" if heading else words
+        # Its value stands on the next line.
+        heading = words if words.endswith(":") and len(words) < _HEADING_LENGTH else ""
+        if heading:
+            continue
+        while len(words) > _LONGEST:
+            cut = words.rfind(" ", 1, _LONGEST)
+            cut = cut if cut > 0 else _LONGEST
+            yield from _items(words[:cut])
+            words = words[cut:].lstrip()
+        if words:
+            yield from _items(words)
+    if heading:
+        yield heading
+
+
+def is_name(words: str) -> bool:
+    """Whether words before a colon can be the name of an item; those of a sentence cannot."""
+    return len(words.split()) <= _NAME_WORDS and not _STATING.search(words)
+
+
+@lru_cache(maxsize=10_000)
+def _items(sentence: str) -> tuple[str, ...]:
+    """The items of a sentence as "name: value", or the sentence where it holds none."""
+    while (rewritten := _ITEMS(sentence, count=1)) != sentence:
+        sentence = rewritten
+    while separated := _SEPARATED.search(sentence):
+        sentence = f"{separated[1]}: {sentence[separated.end() :]}"
+    starts = [match.start() for match in _ITEM.finditer(sentence)] if ":" in sentence else []
+    if not starts or not is_name(sentence[: starts[0]]):
+        return (sentence,)
+    pieces = (sentence[start:end] for start, end in zip([0, *starts[1:]], [*starts[1:], len(sentence)], strict=True))
+    return tuple(re.sub(r"(?<=\w) -$", "", piece.strip(" ;,|")) for piece in pieces)
+
+
+def _described(text: str) -> str:
+    """The text without the sections that are left out, and without the headings of the others."""
+    headings = _headings(text)
+    read_later = max((heading.start for heading in headings if heading.opens == "read"), default=-1)
+    kept = [text[: headings[0].start] if headings else text]
+    for i, heading in enumerate(headings):
+        last = i + 1 == len(headings)
+        start, end = heading.end, len(text) if last else headings[i + 1].start
+        if heading.opens == "left out to its end":
+            start = end
+        elif heading.opens == "left out":
+            if blank := _ASIDE_END.search(text, start, end):
+                start = blank.end()
+            elif not last and (headings[i + 1].starts_line or read_later > heading.start):
+                start = end
+            else:
+                start = _after_indication(text, start, end)
+        # The line break keeps sections apart.
+        kept.append("\n\n" + text[heading.start if not heading.opens else start : end])
+    return "".join(kept)
+
+
+def _after_indication(text: str, start: int, end: int) -> int:
+    while stop := _FULL_STOP.search(text, start, end):
+        start = stop.end()
+        if not _GOES_ON.match(text, start, end):
+            return start
+    return end
+
+
+def _headings(text: str) -> list[_Heading]:
+    found: list[_Heading] = []
+    boundary = 0
+    for mark in _HEADING_END.finditer(text):
+        begin = max(boundary, mark.start() - _HEADING_LENGTH)
+        whole = begin == boundary
+        for edge in _BOUNDARY.finditer(text, begin, mark.start()):
+            begin, whole = edge.end(), True
+        start = begin + len(_INDENT.match(text[begin : mark.start()])[0])  # pyright: ignore[reportOptionalSubscript]
+        words = text[start : mark.start()].rstrip()
+        colon = ":" in mark[0]
+        if not words or (not colon and not words[0].isupper()):
+            continue
+        opens, offset = _opens(words.lower(), whole, colon)
+        # Within a line, headings are not in small letters, except for what ends a section that is left out; without a
+        # colon they stand alone, or are in capitals.
+        inside = bool(found) and found[-1].opens == "left out" and opens == "read"
+        if (offset and words[offset].islower() and not inside) or (offset and mark[0] != " " and not colon):
+            opens = ""
+        if mark[0] == " " and not words[offset:].isupper():
+            opens = ""
+        starts_line = whole and (begin == 0 or text[begin - 1] == "\n")
+        if opens or (colon and starts_line):
+            found.append(_Heading(start + offset if opens else start, mark.end(), opens, starts_line))
+            boundary = mark.end()
+    return found
+
+
+@lru_cache(maxsize=10_000)
+def _opens(words: str, whole: bool, colon: bool) -> tuple[str, int]:
+    """What a heading of these words opens, "" if it is none of a section, and where in them it begins."""
+    name = whole and is_name(words)
+    for what, where, pattern in _HEADINGS:
+        if where == "end" or (name and colon):
+            match = pattern.search(words)
+            if match:
+                return what, match.start() if where == "end" else 0
+    return "", 0
