@@ -1,16 +1,20 @@
 """How well our report labeler agrees with the CheXpert labeler, how fast it is, and how slow it can be made.
 
     python benchmarks/labeler.py --reports=../shared/data/openi_reports/reports.jsonl
+    python benchmarks/labeler.py --reports=../shared/data/openi_reports/reports.jsonl --to_read=50
 
 Every line of the file is a report with `id`, `text` and `chexpert_labels`, the list of its positive findings. Figures
 are of the positive class. The rules were written with the reports of `DEVELOPMENT` in view and without reading those of
-the rest, "held out". A labeler by rules has nothing to fit, so the folds show the spread, not a cross-fitted figure.
+the rest, "held out", but for three of them. A labeler by rules has nothing to fit, so the folds show the spread, not a cross-fitted figure.
+The second command names disagreements of the development part to read, evenly over the findings; docs/labeler.md says
+who was right in them.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import sys
 import time
@@ -30,7 +34,11 @@ AVERAGES = ("clinical_micro_precision_14", "clinical_micro_recall_14", "clinical
 
 def tenth(identifier: str) -> int:
     """Which tenth a report lies in: the same on every machine and for every order of the file."""
-    return hashlib.sha256(f"labeler:{identifier}".encode()).digest()[0] % 10
+    return _hash(f"labeler:{identifier}")[0] % 10
+
+
+def _hash(words: str) -> bytes:
+    return hashlib.sha256(words.encode()).digest()
 
 
 def averages(name: str, reference: np.ndarray, hypothesis: np.ndarray) -> str:
@@ -39,7 +47,9 @@ def averages(name: str, reference: np.ndarray, hypothesis: np.ndarray) -> str:
 
 
 def per_finding(reference: np.ndarray, hypothesis: np.ndarray) -> list[str]:
-    lines = [f"{'finding':<28}{'there':>7}{'precision':>11}{'recall':>11}{'F1':>11}"]
+    """A row per finding; "ours only" and "theirs only" count reports, "there" those in which they see it."""
+    names = ("precision", "recall", "F1", "ours only", "theirs only")
+    lines = [f"{'finding':<28}{'there':>7}" + "".join(f"{name:>12}" for name in names)]
     for column, name in enumerate(FINDINGS):
         true, given = reference[:, column] == 1, hypothesis[:, column] == 1
         hits = int((true & given).sum())
@@ -48,8 +58,22 @@ def per_finding(reference: np.ndarray, hypothesis: np.ndarray) -> list[str]:
             hits / max(1, true.sum()),
             2 * hits / max(1, true.sum() + given.sum()),
         )
-        lines.append(f"{name:<28}{true.sum():>7}" + "".join(f"{score:>11.4f}" for score in scores))
+        only = (given & ~true).sum(), (true & ~given).sum()
+        line = f"{name:<28}{true.sum():>7}" + "".join(f"{score:>12.4f}" for score in scores)
+        lines.append(line + "".join(f"{count:>12}" for count in only))
     return lines
+
+
+def to_read(identifiers: list[str], reference: np.ndarray, hypothesis: np.ndarray, count: int) -> list[str]:
+    """Up to `count` disagreements as finding, identifier and who sees it, by turns over the findings."""
+    rows: list[list[str]] = []
+    for column, name in enumerate(FINDINGS):
+        true, given = reference[:, column] == 1, hypothesis[:, column] == 1
+        # In an order of their own, so that one disagreement more or less changes no other choice.
+        differ = sorted(np.flatnonzero(true != given), key=lambda i: _hash(f"{name}:{identifiers[i]}"))
+        rows.append([f"{name:<28}{identifiers[i]:>8}  {'ours' if given[i] else 'theirs'} only" for i in differ])
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*rows))
+    return sorted(itertools.islice(filter(None, turns), count))
 
 
 def speed(texts: list[str]) -> tuple[float, float]:
@@ -88,12 +112,17 @@ def slowest() -> tuple[float, str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reports", type=Path, required=True, help=".jsonl with id, text, chexpert_labels")
+    parser.add_argument("--to_read", type=int, default=0, help="name this many disagreements instead of measuring")
     args = parser.parse_args()
     rows = [json.loads(line) for line in args.reports.read_text("utf-8").splitlines() if line.strip()]
     texts = [row["text"] for row in rows]
     reference = np.array([[name in row["chexpert_labels"] for name in FINDINGS] for row in rows], np.int8)  # [N, 14]
     tenths = np.array([tenth(row["id"]) for row in rows])
     held_out = ~np.isin(tenths, DEVELOPMENT)
+    if args.to_read:
+        hypothesis = np.where(held_out[:, None], reference, label_batch(texts))
+        print("\n".join(to_read([row["id"] for row in rows], reference, hypothesis, args.to_read)))
+        return 0
 
     for style in STYLES:
         hypothesis = label_batch(texts, style=style)

@@ -20,6 +20,7 @@ MENTIONS: Table = {
         r"atelecta\w{1,6}",
         r"(?:lung|lobe|lobar|segmental|volume) collapse",
         r"collapsed? (?:of )?(?:the )?(?:(?:right|left|middle|upper|lower) ){0,2}(?:lung|lobe)",
+        r"collapse of (?:\w{1,14} ){1,6}(?:lung|lobe)",
     ),
     "Cardiomegaly": (
         r"cardiomegaly",
@@ -35,7 +36,7 @@ MENTIONS: Table = {
     ),
     "Fracture": (r"fractur(?:e|es|ed|ing)",),
     "Lung Lesion": (
-        r"nodul(?:e|es|ar (?:density|densities|opacity|opacities|lesions?|mass(?:es)?))",
+        r"(?:reticul\w{1,3}-)?nodul(?:e|es|ar (?:density|densities|opacity|opacities|lesions?|mass(?:es)?))",
         r"mass(?:es)?",
         r"mass-?like",
         r"tumou?rs?",
@@ -277,7 +278,7 @@ BREAKS = (
 )
 # After a comma these begin something new, out of reach of a denial before it: "no effusion, stable cardiomegaly".
 FRESH = (
-    r"stable|persistent|unchanged|chronic|mild|mildly|minimal|small|moderate|severe|large|old|new",
+    r"stable|persistent|unchanged|chronic|healed|healing|known|mild|mildly|minimal|small|moderate|severe|large|old|new",
     r"there|the|a|an|left|right|bilateral|bibasilar",
     r"heart|cardiac|lungs?(?! (?:$|opaci|lesion|nodul|mass|infiltr|collapse))",
     r"possible|possibly|probable|probably|suspected|questionable|likely",

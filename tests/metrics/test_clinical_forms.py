@@ -159,6 +159,9 @@ FORMS: dict[str, dict[str, dict[str, int]]] = {
         "Opacity c/w atelectasis": {OPA: 1, ATE: 1},
         "The silhouette is enlarged": {CAR: 1},
         "Heart is borderline enlarged": {CAR: 1},
+        "Collapse of nearly all of the right upper lobe.": {ATE: 1},
+        "Reticular-nodular opacities.": {LES: 1, OPA: 1},
+        "Calcification not seen before, healed rib fracture.": {FRA: 1},
         "Persistent opacities, atelectasis or infection.": {OPA: 1, ATE: -1, PNA: -1},
     },
     "doubts": {
@@ -169,7 +172,7 @@ FORMS: dict[str, dict[str, dict[str, int]]] = {
         "Effusion may be present": {EFF: -1},
         "Effusion likely": {EFF: -1},
         "Presumed pneumonia": {PNA: -1},
-        "Presumed closure device": {DEV: 1},
+        "Presumed dialysis catheter": {DEV: 1},
         "Heart size is borderline.": {CAR: -1},
         "Borderline heart size.": {CAR: -1},
     },
@@ -184,7 +187,7 @@ FORMS: dict[str, dict[str, dict[str, int]]] = {
     "hidden words": {
         "no ___ pneumothorax": {PTX: 0},
         "XXXX effusion": {EFF: 1},
-        "There is no XXXX of a pleural effusion.": {EFF: 0},
+        "There is no XXXX of an effusion.": {EFF: 0},
         "No [**Location**] effusion": {EFF: 0},
         "Pneumothorax has ___ resolved": {PTX: 0},
         "Widening of the XXXX mediastinum": {ECM: 1},
