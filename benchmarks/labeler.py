@@ -5,9 +5,9 @@
 
 Every line of the file is a report with `id`, `text` and `chexpert_labels`, the list of its positive findings. Figures
 are of the positive class. The rules were written with the reports of `DEVELOPMENT` in view and without reading those of
-the rest, "held out", but for three of them. A labeler by rules has nothing to fit, so the folds show the spread, not a cross-fitted figure.
-The second command names disagreements of the development part to read, evenly over the findings; docs/labeler.md says
-who was right in them.
+the rest, "held out", but for three of them. A labeler by rules has nothing to fit, so the folds show the spread, not a
+cross-fitted figure. The second command names disagreements of the development part to read, evenly over the findings;
+docs/labeler.md says who was right in them.
 """
 
 from __future__ import annotations
