@@ -116,9 +116,10 @@ SUBJECTS: Table = {
         r"cardiac (?:size|silhouettes?|contours?|shadow)",
         r"cardiac(?=(?:,| and) (?:mediastinal|hilar))",
         r"^(?:the )?silhouettes?",
+        r"^cardiac$",
     ),
     "Enlarged Cardiomediastinum": (
-        r"(?:upper |superior )?mediastinum",
+        r"(?:upper |superior )?(?:cardio)?mediastinum",
         r"(?:upper |superior |senescent )?mediastinal (?:and (?:hilar|cardiac) )?"
         r"(?:silhouettes?|contours?|size|width|borders?)",
         r"cardio-? ?mediastinal (?:and hilar )?(?:silhouettes?|contours?|size|border)",
@@ -127,7 +128,7 @@ SUBJECTS: Table = {
 HEALTHY = (
     r"(?:top[ -])?normal",
     r"unremarkable",
-    r"within (?:the )?(?:\w{1,10} )?limits",
+    r"within (?:the )?(?:\w{1,10} )?limits|wnl",
     r"limits? of normal",
     r"not (?:\w{1,14} ){0,2}(?:enlarged|widened)",
     r"nonenlarged",
@@ -160,15 +161,16 @@ _SEEN = (
 _IS = r"(?:is|are|was|were)"
 _CANNOT = r"(?:cannot|can not|can't|could not|not) (?:be )?(?:\w{1,14} )?"
 _CHANGE = (
-    r"(?! (?:(?:evidence|sign) of |interval |significant |other |real |further |appreciable |definite ){0,3}"
-    r"(?:changes?|increase|decrease|improvement|longer|doubt|(?:worsening|progression) (?:of|in))(?!\w))"
+    r"(?! (?:(?:evidence|sign) of |interval |significant |substantial |notable |marked |relevant |major |new |other |"
+    r"real |further |appreciable |definite |obvious ){0,3}(?:changes?|increase|decrease|improvement|longer|doubt|"
+    r"(?:worsening|progression) (?:of|in))(?!\w))"
 )
 # What has only been said of the past: "not seen on the prior film".
 _BEFORE = r"(?! (?:(?:(?:on|in) )?(?:the )?(?:prior|previous)|previously|before|earlier))"
 _END = r"(?=$|[,;)])"
 CUES: dict[tuple[str, int], tuple[str, ...]] = {
     ("before", NEGATIVE): (
-        rf"no{_CHANGE}",
+        rf"no(?!$|[,;)]){_CHANGE}",
         r"not(?! (?:only|changed|significantly changed))",
         r"without(?! (?:significant |interval |any ){0,2}change)",
         r"neg(?:ative)? (?:for|of)",
@@ -188,9 +190,7 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
         r"no longer",
         r"unlikely(?: to be| to represent| to reflect)?",
         r"(?:rather than|instead of|as opposed to)",
-        r"nor",
-        r"neither",
-        r"never",
+        r"nor|neither|never",
     ),
     ("before, person", NEGATIVE): (r"resolved",),
     ("after", NEGATIVE): (
@@ -198,18 +198,18 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
         r"entirely ){0,2}(?:resolved|cleared|disappeared|absent|excluded|ruled out|negative|removed|gone)",
         rf"{_IS} (?:not|no longer) (?:\w{{1,14}} ){{0,2}}{_SEEN}{_BEFORE}",
         rf"(?:not|no longer|never) (?:now |currently |definitely |clearly )?{_SEEN}{_BEFORE}",
-        rf"(?:absent|negative|(?:completely |fully |now )?(?:resolved|cleared|removed)){_END}",
-        rf"none(?: {_SEEN})?{_END}",
+        rf"(?:absent|neg|negative|-ve|(?:completely |fully |now )?(?:resolved|cleared|removed)){_END}",
+        rf"(?:no|none(?: {_SEEN})?){_END}",
         r"(?:completely|fully) (?:resolved|cleared)",
         rf"(?:{_IS}|seems?|appears?|felt|thought) (?:\w{{1,14}} ){{0,2}}(?:unlikely|not likely|less likely)",
         r"unlikely",
     ),
     ("value", NEGATIVE): (
         rf"no(?![\w.]){_CHANGE}",
-        r"(?:none|nil|n|never|false|0|-|neg|negative|-ve)(?![\w./])",
+        r"(?:none|nil|nothing|nope|n|never|false|0|-|neg|negative|-ve)(?![\w./])",
         r"(?:absent|absence|free|clear|normal|unremarkable|intact|resolved|removed|gone|excluded|ruled out)(?!\w)",
         r"(?:not|no longer) (?:\w{1,14} ){0,2}" + _SEEN,
-        r"(?:with)?in (?:the )?(?:\w{1,10} )?limits",
+        r"(?:with)?in (?:the )?(?:\w{1,10} )?limits|wnl",
     ),
     ("long value", NEGATIVE): (
         r"(?:[\w/-]{1,20} ){1,3}(?:is|are|appears?|looks?) (?:clear|normal|unremarkable|intact|free)",
@@ -217,18 +217,11 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
     ("before", UNCERTAIN): (
         r"possib(?:le|ly|ility)(?: of)?",
         r"probabl[ey]",
-        r"likely",
-        r"may",
-        r"maybe",
-        r"might",
-        r"could",
-        r"perhaps",
+        r"likely|may|maybe|might|could|perhaps|query|uncertain|either",
         # A device of a presumed kind is there.
         r"presum(?:ed|ably)(?! (?:\w{1,14} ){0,2}(?:device|tube|line|catheter|drain|lead|port)s?)",
         r"potential(?:ly)?",
         r"equivocal(?: for)?",
-        r"query",
-        r"uncertain",
         r"question(?:able|ed)?(?: of)?",
         r"suspect(?:ed)?",
         r"suspicio(?:n|us) (?:for|of)",
@@ -236,7 +229,6 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
         r"worrisome for",
         r"suggestion of",
         r"differential(?: diagnosis)?(?: includes?| considerations?(?: includes?)?)?",
-        r"either",
         _CANNOT + r"(?:excluded?|rule(?:d)? out)",
         r"(?:can't|cannot) r/o",
         r"(?:difficult|hard|impossible) to (?:exclude|rule out)",
@@ -258,9 +250,13 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
         r"(?:may|might|could) be|borderline|suspicious|\?)(?!\w)",
         _CANNOT + r"(?:excluded?|ruled? out)",
     ),
+    # Later in a value too: "none on the right, small on the left".
+    ("value", POSITIVE): (
+        r"(?:yes|y|present|positive|pos|true|1|\+{1,3}|trace|tiny|small|minimal|mild|moderate|large|severe)(?![\w./])",
+    ),
     # Nothing has been said about it.
     ("value", ABSENT): (
-        r"n/?a(?!\w)",
+        r"(?:n/?a|unknown|undetermined|pending|deferred)(?!\w)",
         r"(?:not|cannot be|could not be|unable to be|incompletely|suboptimally) (?:\w{1,14} )?"
         r"(?:evaluated|assess(?:ed|able)|applicable|included|imaged|mentioned|reported|addressed|stated)",
         r"(?:unable to|limited|cannot) (?:evaluat|assess)\w{1,4}",
@@ -283,7 +279,7 @@ FRESH = (
     r"heart|cardiac|lungs?(?! (?:$|opaci|lesion|nodul|mass|infiltr|collapse))",
     r"possible|possibly|probable|probably|suspected|questionable|likely",
 )
-VERBS = (r"is|are|was|were|has|have", r"seen|identified|noted|present")
+VERBS = (r"is|are|was|were|has|have", r"(?<!previously )(?:seen|identified|noted|present)")
 
 # What a heading opens: a section that tells about the patient or the examination, "left out", or one that describes
 # the image, "read". The first that matches decides. It is the "end" of the words before the colon (a line may hold
@@ -297,6 +293,9 @@ HEADINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("left out", "all"): (
         r"(?:type of )?(?:exam(?:ination)?s?|stud(?:y|ies)|views?|modality|protocol)(?: (?:type|date|performed))?",
         r"(?:\w{1,14} ){0,2}(?:dates?|times?|patient|physician|department|mrn|accession|age|sex)",
+        r"priors?|pmhx?|psh|hpi|cc|dx|rfe|requests?|requested|referral|concerns?|medications|(?:\w{1,14} )?complaints?",
+        r"(?:signs?|symptoms?)(?: ?/ ?| and )?(?:symptoms)?",
+        r"(?:admitting|admission|working|provisional|clinical|referring|pre-?operative) diagnos[ie]s",
     ),
     ("left out", "end"): (
         r"(?:(?:clinical|brief|patient|medical|past|surgical|social|relevant) )*(?:indications?|history|hx)"
@@ -364,10 +363,10 @@ ITEMS: tuple[tuple[str, str], ...] = (
     (rf"^((?:[^:;]+: (?:yes|no);)*) ?{_NO}{_TICKED}", r"\1\2: no;"),
     (rf"(?<=\w) ?{_YES}", ": yes;"),
     (rf"(?<=\w) ?{_NO}", ": no;"),
-    (r" ?\((?:-|neg(?:ative)?|no|none|absent|nil|not seen)\)(?! \w)", ": no;"),
-    (r" ?\((?:\+|pos(?:itive)?|yes|present)\)", ": yes;"),
-    (r" ?\((?:\?|possible|questionable|uncertain)\)", ": possible;"),
-    (r"^\((?:-|neg|negative)\) ?", "no "),
+    (r"(?<=\w) ?\((?:-|neg(?:ative)?|no|none|absent|nil|not seen)\)(?! \w)", ": no;"),
+    (r"(?<=\w) ?\((?:\+|pos(?:itive)?|yes|present)\)", ": yes;"),
+    (r"(?<=\w) ?\((?:\?|possible|questionable|uncertain)\)", ": possible;"),
+    (r"^\((?:-|neg|negative)\) ?|(?<=[,;] )-(?=[a-z]{3})", "no "),
     (r"^\((?:\+|pos|positive)\) ?", ""),
     (r"^(?:is|are) there (?:an? |any )?(?:evidence of )?([^?:]{3,80})\? ?", r"\1: "),
     # The verdict is the heading.
@@ -376,7 +375,7 @@ ITEMS: tuple[tuple[str, str], ...] = (
     (r"^(?:possible|probable|suspected|uncertain|questionable)(?: findings?)? ?[:=] ?", "possible "),
 )
 # What stands between a finding and its value, besides a colon, where the value is one of `CUES` and all there is.
-SEPARATORS = r" [-=|>]+ | ?\.{2,} ?| ?-+> ?|= ?|\? |, | "
+SEPARATORS = r" ?[-=|>]+ ?| ?\.{2,} ?|\? "
 # What else items are about: these end the item before them.
 ORGANS = (
     r"lungs?(?: (?:fields?|volumes?|parenchyma))?|pleurae?|pleural (?:spaces?|surfaces?)|airways?|trachea",
@@ -386,15 +385,14 @@ ORGANS = (
 # Words that may stand about the name of an item.
 QUALIFIERS = (
     r"left|right|bilateral|acute|new|any|focal|pulmonary|pleural|lung|rib|pericardial|apical|basilar|displaced|other|"
+    r"airspace|interstitial|suspicious|support|visible|tension|compression|upper|lower|middle|lobe|hilar|osseous|"
     r"presence of|evidence of|size|status|positions?|placement|seen|present|identified|noted"
 )
 # Words before the colon that make a sentence of them, not the name of a finding.
 STATING = (
     r"is|are|was|were|has|have|there|this|these|may|might|could|no|not|without|shows?|demonstrates?|consistent|"
-    r"with|possibl[ey]|probabl[ey]|likely",
+    r"with|possibl[ey]|probabl[ey]|likely|suspected|questionable",
 )
-# After "none on the right," or the like, these bring the finding back.
-SIZES = (r"trace|tiny|small|minimal|mild|moderate|large|severe|present|yes|positive",)
 
 # Where the CheXpert labeler reads otherwise than a person: finding -> (pattern anywhere in a sentence, verdict).
 # No whole reports are remembered here: every entry is a manner of misreading that many reports share.

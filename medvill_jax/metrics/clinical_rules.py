@@ -37,9 +37,10 @@ _VALUES = [(re.compile("|".join(rows)), says) for (where, says), rows in CUES.it
     (_DENIES_AHEAD_PLAIN, NEGATIVE),
     (_DOUBTS_AHEAD, UNCERTAIN),
 ]
-_SIZES = _words(phrases.SIZES)
+_BARE = re.compile("|".join(row for (where, _), rows in CUES.items() if where == "value" for row in rows))
+_AMOUNT = re.compile("|".join(CUES["value", POSITIVE]))
 # What may stand before a value, and between its parts.
-_FILLER = re.compile(r"[\[( ]*(?:(?:there|this|it) (?:is|are) )?")
+_FILLER = re.compile(r"[\[(\"' ]*(?:- ?(?=[a-z])(?!ve))?(?:(?:there|this|it) (?:is|are) )?")
 _PARTS = re.compile(r"[,;]\s*(?:and |but )?|(?<!\w)(?:but|however) ")
 _DOUBLE = re.compile(r" (?:\w{1,14} )?(?:without|absen|negative|clear|free)")
 _BREAK = _words(phrases.BREAKS)
@@ -111,7 +112,9 @@ def _item(name: str, value: str, habits: bool) -> list[tuple[str, int]]:
     """What "name: value" says: the value of each finding in the name that the value does not name itself."""
     if not value:
         return []
-    found = list(read(value, habits))
+    first, *rest = _PARTS.split(value, maxsplit=1)
+    bare = _BARE.fullmatch(first)
+    found = list(read("".join(rest) if bare else value, habits))
     said = {finding for finding, _ in found}
     verdict = _value(value, habits)
     for finding, hints in _HINTS.items():
@@ -136,7 +139,7 @@ def _value(value: str, habits: bool) -> int:
         if names and _VERB.search(first):
             says = ABSENT
     # "None on the right, small on the left."
-    if any(_SIZES.match(part) and not read(part, habits) for part in others):
+    if any(_AMOUNT.match(part) and not read(part, habits) for part in others):
         return POSITIVE
     return says
 
@@ -145,7 +148,11 @@ def _organ(name: str, organ: Span, value: str, verdict: int, habits: bool) -> li
     around = _VERDICT.search(name)
     if around and around["large"]:
         return [verdict]
-    if _VERDICT.search(value):
+    said = _VERDICT.search(value)
+    # "Mediastinum: heart size is normal" says nothing of the mediastinum.
+    if said and not read(value[: said.end()], False):
+        if _BORDERLINE.match(value, said.start()):
+            return [UNCERTAIN]
         return _about(_Cues(f"{name} {value}", habits), organ, habits)
     return [NEGATIVE] if verdict == NEGATIVE and not read(value, habits) else []
 

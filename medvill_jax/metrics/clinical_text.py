@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from medvill_jax.metrics import clinical_phrases as phrases
-from medvill_jax.metrics.clinical_phrases import ABSENT, NEGATIVE, UNCERTAIN
 
 # Anything longer is no sentence. The cut bounds the work of all that follows, whatever the text.
 _LONGEST = 400
@@ -40,7 +39,8 @@ _BLANKS = re.compile(r"[^\S\n]+")
 _BOLD = re.compile(r"\*{2,}")
 _ANSWER = r"(?i:no|none|nil|not seen|absent|negative|yes|present|possible)(?!\w)"
 _SENTENCE_END = re.compile(
-    rf"(?<=[.!])(?<!\.\.\.)\s+|(?<=\?)\s+(?!\s|{_ANSWER})|(?<=[a-z\d)])\.(?=[A-Z])|;|\n ?\n|"
+    rf"(?<=[.!])(?<!\.\.\.)\s+|(?<=\?)\s+(?!\s|{_ANSWER})|(?<=[a-z\d)])\.(?=[A-Z])|\n ?\n|"
+    rf";(?!\s*{_ANSWER}\s*(?:[.,;]|$))|"
     r"(?<![^\s.:])(?<!: )(?:\(?\d{1,2}[.)]|\([a-h]\))\s|"
     r"\n ?(?:[-*•·>|├└│─]+|(?=[\[☐☑☒✓✔✅❌✗✘]))\s?|(?<![,:\s]) ?\n(?= ?[A-Z][a-z])"
 )
@@ -76,14 +76,9 @@ _NAMED = rf"(?<![\w-]){_NAME}(?:(?: ?[/&,] ?| and | or |, and |, or ){_NAME}){{0
 # No colon of a time of day.
 COLON = re.compile(r" ?(?:(?<!\d):|:(?!\d))")
 _ITEM = re.compile(rf"{_NAMED}{COLON.pattern}")
-_VALUE = "|".join(
-    pattern
-    for (where, says), rows in phrases.CUES.items()
-    for pattern in rows
-    if where == "value" and says in (NEGATIVE, UNCERTAIN, ABSENT)
-)
+_VALUE = "|".join(pattern for (where, _), rows in phrases.CUES.items() for pattern in rows if where == "value")
 _SEPARATED = re.compile(
-    rf"^((?:[a-z]{{3,16}} ){{0,2}}{_NAMED})(?:{phrases.SEPARATORS})(?=(?:{_VALUE})(?: ?$| ?[,;(]| {_NAMED} ?[-=|:]))"
+    rf"(^|[,;] )({_NAMED})(?:{phrases.SEPARATORS})(?=(?:{_VALUE})(?: ?$| ?[,;(]| {_NAMED} ?[-=|:]))"
 )
 
 
@@ -137,12 +132,12 @@ def _items(sentence: str) -> tuple[str, ...]:
     while (rewritten := _ITEMS(sentence, count=1)) != sentence:
         sentence = rewritten
     while separated := _SEPARATED.search(sentence):
-        sentence = f"{separated[1]}: {sentence[separated.end() :]}"
+        sentence = f"{sentence[: separated.end(2)]}: {sentence[separated.end() :]}"
     starts = [match.start() for match in _ITEM.finditer(sentence)] if ":" in sentence else []
     if not starts or not is_name(sentence[: starts[0]]):
         return (sentence,)
     pieces = (sentence[start:end] for start, end in zip([0, *starts[1:]], [*starts[1:], len(sentence)], strict=True))
-    return tuple(re.sub(r"(?<=\w) -$", "", piece.strip(" ;,|")) for piece in pieces)
+    return tuple(re.sub(r"(?<=\w) -$", "", piece.strip(" ;,|.")) for piece in pieces)
 
 
 def _described(text: str) -> str:
