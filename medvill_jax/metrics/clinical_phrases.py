@@ -114,7 +114,7 @@ SUBJECTS: Table = {
         r"(?<!left )(?<!right )heart(?! (?:failure|rate|enlargement|disease|valve))"
         r"(?: (?:size|silhouette|shadow|contours?))?",
         r"cardiac (?:size|silhouettes?|contours?|shadow)",
-        r"cardiac(?=(?:,| and) (?:mediastinal|hilar))",
+        r"cardiac(?=(?:, | and | ?/ ?)(?:mediastinal|hilar))",
         r"^(?:the )?silhouettes?",
         r"^cardiac$",
     ),
@@ -131,21 +131,11 @@ HEALTHY = (
     r"within (?:the )?(?:\w{1,10} )?limits|wnl",
     r"limits? of normal",
     r"not (?:\w{1,14} ){0,2}(?:enlarged|widened)",
-    r"nonenlarged",
+    r"non-?enlarged|nl",
     r"clear",
     r"intact",
 )
-ENLARGED = (
-    r"enlarge(?:d|ment)",
-    r"widen(?:ed|ing)",
-    r"wide",
-    r"prominent",
-    r"larger?",
-    r"big",
-    r"increased?",
-    r"dilated",
-    r"borderline",
-)
+ENLARGED = (r"enlarge(?:d|ment)|widen(?:ed|ing)|wide|prominent|larger?|big|increased?|dilated|borderline",)
 # A person takes this for a doubt about an organ.
 BORDERLINE = r"borderline(?! in size| (?:\w{1,14} ){0,2}enlarge)"
 # The organ could not be judged.
@@ -196,8 +186,8 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
     ("after", NEGATIVE): (
         rf"(?:{_IS}|has been|have been|has|have) (?:now |also |both |all |completely |fully |since |previously |"
         r"entirely ){0,2}(?:resolved|cleared|disappeared|absent|excluded|ruled out|negative|removed|gone)",
-        rf"{_IS} (?:not|no longer) (?:\w{{1,14}} ){{0,2}}{_SEEN}{_BEFORE}",
-        rf"(?:not|no longer|never) (?:now |currently |definitely |clearly )?{_SEEN}{_BEFORE}",
+        rf"{_IS} (?:not|no longer|no more) (?:\w{{1,14}} ){{0,2}}{_SEEN}{_BEFORE}",
+        rf"(?:not|no longer|no more|never) (?:now |currently |definitely |clearly )?{_SEEN}{_BEFORE}",
         rf"(?:absent|neg|negative|-ve|(?:completely |fully |now )?(?:resolved|cleared|removed)){_END}",
         rf"(?:no|none(?: {_SEEN})?){_END}",
         r"(?:completely|fully) (?:resolved|cleared)",
@@ -247,7 +237,7 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
     ),
     ("value", UNCERTAIN): (
         r"(?:possibl[ey]|probabl[ey]|questionable|suspected|likely|uncertain|equivocal|indeterminate|maybe|perhaps|"
-        r"(?:may|might|could) be|borderline|suspicious|\?)(?!\w)",
+        r"(?:may|might|could) be|borderline|suspicious|\+ ?/ ?-|\?)(?!\w)",
         _CANNOT + r"(?:excluded?|ruled? out)",
     ),
     # Later in a value too: "none on the right, small on the left".
@@ -273,12 +263,12 @@ BREAKS = (
     r"and (?:the|there|a|an|small|mild|moderate|large|stable|unchanged|persistent|new|left|right|bilateral)",
 )
 # After a comma these begin something new, out of reach of a denial before it: "no effusion, stable cardiomegaly".
-FRESH = (
+NEW = (
     r"stable|persistent|unchanged|chronic|healed|healing|known|mild|mildly|minimal|small|moderate|severe|large|old|new",
     r"there|the|a|an|left|right|bilateral|bibasilar",
     r"heart|cardiac|lungs?(?! (?:$|opaci|lesion|nodul|mass|infiltr|collapse))",
-    r"possible|possibly|probable|probably|suspected|questionable|likely",
 )
+FRESH = (*NEW, r"possible|possibly|probable|probably|suspected|questionable|likely")
 VERBS = (r"is|are|was|were|has|have", r"(?<!previously )(?:seen|identified|noted|present)")
 
 # What a heading opens: a section that tells about the patient or the examination, "left out", or one that describes
@@ -331,8 +321,11 @@ INDICATIONS = (
     r"(?:history|h/o|status post|s/p|known|presents?|presenting|with) ",
     r"(?:concern|suspicion) for",
 )
-# Sentences about the patient, in any section.
-PATIENT = (r"year[ -]olds?", r"y/o", r"yo [mf]")
+# Sentences about the patient or an earlier film, in any section.
+PATIENT = (
+    r"year[ -]olds?|y/o|yo [mf]",
+    r"^comparison (?:is|was) (?:made )?(?:to|with)(?!.{0,300}(?<!\w)(?:there|now|new|has|have|shows?)(?!\w))",
+)
 # What stands for words that were taken out to hide a name or a date.
 DEIDENTIFIED = (
     r"\[\*\*.{0,80}?\*\*\]",
@@ -352,20 +345,28 @@ SHORT: tuple[tuple[str, str], ...] = (
     (r"(?<!\w)c/w(?!\w)", "consistent with"),
     (r"(?<!\w)s/p(?!\w)", "status post"),
     (r"(?<!\w)h/o(?!\w)", "history of"),
+    (r"[<\[]([a-z ]{0,20}(?:indication|history|comparison|technique|findings|impression))[>\]]:?", r"\1:"),
 )
 _YES = r"(?:\[ ?[x+v✓✔] ?\]|\( ?[x✓✔] ?\)|[☑☒✓✔✅])"
 _NO = r"(?:\[ ?[-_o]? ?\]|\( ?\)|[☐❌✗✘])"
+_TICKED_YES, _UNTICKED_YES = (rf"(?:yes ?{box}|{box} ?yes)" for box in (_YES, _NO))
+_TICKED_NO, _UNTICKED_NO = (rf"(?:no ?{box}|{box} ?no)" for box in (_YES, _NO))
 _TICKED = r" ?([^\[\]()☑☒✓✔✅☐❌✗✘:;]{2,80})"
 # Ways to write an item -> "finding: value". On a sentence in lower case, over and over.
 ITEMS: tuple[tuple[str, str], ...] = (
+    # Boxes for both answers.
+    (rf"{_UNTICKED_YES},? {_TICKED_NO}|{_TICKED_NO},? {_UNTICKED_YES}", "no"),
+    (rf"{_TICKED_YES},? {_UNTICKED_NO}|{_UNTICKED_NO},? {_TICKED_YES}", "yes"),
+    (rf": ?{_YES}(?! ?\w)", ": yes;"),
+    (rf": ?{_NO}(?! ?\w)", ": no;"),
     # A tick list; a box left empty denies.
     (rf"^((?:[^:;]+: (?:yes|no);)*) ?{_YES}{_TICKED}", r"\1\2: yes;"),
     (rf"^((?:[^:;]+: (?:yes|no);)*) ?{_NO}{_TICKED}", r"\1\2: no;"),
     (rf"(?<=\w) ?{_YES}", ": yes;"),
     (rf"(?<=\w) ?{_NO}", ": no;"),
-    (r"(?<=\w) ?\((?:-|neg(?:ative)?|no|none|absent|nil|not seen)\)(?! \w)", ": no;"),
-    (r"(?<=\w) ?\((?:\+|pos(?:itive)?|yes|present)\)", ": yes;"),
-    (r"(?<=\w) ?\((?:\?|possible|questionable|uncertain)\)", ": possible;"),
+    (r"(?<=\w) ?[(\[](?:-|neg(?:ative)?|no|none|absent|nil|not seen)[)\]](?! \w)", ": no;"),
+    (r"(?<=\w) ?[(\[](?:\+|pos(?:itive)?|yes|present)[)\]]", ": yes;"),
+    (r"(?<=\w) ?[(\[](?:\?|possible|questionable|uncertain)[)\]]", ": possible;"),
     (r"^\((?:-|neg|negative)\) ?|(?<=[,;] )-(?=[a-z]{3})", "no "),
     (r"^\((?:\+|pos|positive)\) ?", ""),
     (r"^(?:is|are) there (?:an? |any )?(?:evidence of )?([^?:]{3,80})\? ?", r"\1: "),

@@ -139,9 +139,8 @@ def _value(value: str, habits: bool) -> int:
         if names and _VERB.search(first):
             says = ABSENT
     # "None on the right, small on the left."
-    if any(_AMOUNT.match(part) and not read(part, habits) for part in others):
-        return POSITIVE
-    return says
+    amounts = [part for part in others if _AMOUNT.match(part) and not read(part, habits)]
+    return _Cues(f"it {amounts[0]}", habits).status(0, 2) if amounts else says
 
 
 def _organ(name: str, organ: Span, value: str, verdict: int, habits: bool) -> list[int]:
@@ -251,7 +250,7 @@ class _Cues:
         """Whether what stands between a cue and a later mention lets the cue reach it."""
         if start - cue_end > _AHEAD:
             return False
-        between = self.text[cue_end:start]
+        between = self.text[cue_end:start].replace(" - ", ", ")
         if "," not in between:
             return not _CLOSED.search(between)
         if _CLOSED.search(between):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -41,10 +42,10 @@ _ANSWER = r"(?i:no|none|nil|not seen|absent|negative|yes|present|possible)(?!\w)
 _SENTENCE_END = re.compile(
     rf"(?<=[.!])(?<!\.\.\.)\s+|(?<=\?)\s+(?!\s|{_ANSWER})|(?<=[a-z\d)])\.(?=[A-Z])|\n ?\n|"
     rf";(?!\s*{_ANSWER}\s*(?:[.,;]|$))|"
-    r"(?<![^\s.:])(?<!: )(?:\(?\d{1,2}[.)]|\([a-h]\))\s|"
+    r"(?<![^\s.:])(?<!: )(?:\(?\d{1,2}[.)]|\(?[a-h]\))\s|(?<!\S)#?\d{1,2}[:-]? (?=[A-Z][a-z])|[•·]|"
     r"\n ?(?:[-*•·>|├└│─]+|(?=[\[☐☑☒✓✔✅❌✗✘]))\s?|(?<![,:\s]) ?\n(?= ?[A-Z][a-z])"
 )
-_LIST_MARK = re.compile(r"^(?:[-*•·>|├└│─]+|\(?\d{1,2}[.)]) ")
+_LIST_MARK = re.compile(r"^(?:[-*•·>|├└│─]+(?!ve ) ?|\(?\d{1,2}[.)] )")
 _SHORT = _Rewriting(phrases.SHORT, re.IGNORECASE)
 _PATIENT = re.compile(rf"(?<!\w)(?:{'|'.join(phrases.PATIENT)})(?!\w)")
 
@@ -82,6 +83,11 @@ _SEPARATED = re.compile(
 )
 
 
+# A line that ends in a finding, and a next one that begins with something new.
+_NAMED_LAST = re.compile(rf"(?<![\w-])(?:{_NAMES}) ?$", re.IGNORECASE)
+_NEW_LINE = re.compile(rf" ?(?:no|without|{'|'.join(phrases.NEW)})(?!\w)", re.IGNORECASE)
+
+
 class _Heading(NamedTuple):
     start: int
     end: int
@@ -99,7 +105,7 @@ def sentences(text: str) -> Iterator[str]:
     """
     text = unicodedata.normalize("NFKC", text).translate(_PLAIN_MARKS)
     text = _BLANKS.sub(" ", _BOLD.sub("", _DEIDENTIFIED.sub(" ", text)))
-    text = _SHORT(text)
+    text = _own_lines(_SHORT(text))
     heading = ""
     for piece in _SENTENCE_END.split(_described(text)):
         words = _LIST_MARK.sub("", " ".join(piece.lower().split())).strip(" .|")
@@ -119,6 +125,15 @@ def sentences(text: str) -> Iterator[str]:
             yield from _items(words)
     if heading:
         yield heading
+
+
+def _own_lines(text: str) -> str:
+    """The text with a blank line where a list has no marks but its lines: "No effusion\nSmall pneumothorax"."""
+    lines = text.split("\n")
+    for i, (line, following) in enumerate(itertools.pairwise(lines)):
+        if line and _NEW_LINE.match(following) and _NAMED_LAST.search(line[-40:]):
+            lines[i] = line + "\n"
+    return "\n".join(lines)
 
 
 def is_name(words: str) -> bool:
