@@ -126,14 +126,8 @@ SUBJECTS: Table = {
     ),
 }
 HEALTHY = (
-    r"(?:top[ -])?normal",
-    r"unremarkable",
-    r"within (?:the )?(?:\w{1,10} )?limits|wnl",
-    r"limits? of normal",
-    r"not (?:\w{1,14} ){0,2}(?:enlarged|widened)",
-    r"non-?enlarged|nl",
-    r"clear",
-    r"intact",
+    r"(?:top[ -])?normal|unremarkable|within (?:the )?(?:\w{1,10} )?limits|wnl|limits? of normal",
+    r"not (?:\w{1,14} ){0,2}(?:enlarged|widened)|non-?enlarged|nl|clear|intact",
 )
 ENLARGED = (r"enlarge(?:d|ment)|widen(?:ed|ing)|wide|prominent|larger?|big|increased?|dilated|borderline",)
 # A person takes this for a doubt about an organ.
@@ -170,7 +164,7 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
         r"clear(?= air ?space)",
         r"absence(?: of)?",
         r"absent(?!$|[,;)]| and)",
-        r"lack of",
+        r"lack of|nil|nothing|excludes",
         r"fail(?:s|ed)? to (?:show|reveal|demonstrate)",
         r"(?:removal|(?<!partial )(?<!incomplete )(?<!near )(?<!nearly )(?<!near complete )(?<!near-complete )"
         r"resolution|(?<!partial )(?<!incomplete )clearing|disappearance) of",
@@ -188,6 +182,7 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
         r"entirely ){0,2}(?:resolved|cleared|disappeared|absent|excluded|ruled out|negative|removed|gone)",
         rf"{_IS} (?:not|no longer|no more) (?:\w{{1,14}} ){{0,2}}{_SEEN}{_BEFORE}",
         rf"(?:not|no longer|no more|never) (?:now |currently |definitely |clearly )?{_SEEN}{_BEFORE}",
+        rf"(?:cannot|can not|can't|could not|(?:can|could) no longer) be {_SEEN}|can be (?:excluded|ruled out)",
         rf"(?:absent|neg|negative|-ve|(?:completely |fully |now )?(?:resolved|cleared|removed)){_END}",
         rf"(?:no|none(?: {_SEEN})?){_END}",
         r"(?:completely|fully) (?:resolved|cleared)",
@@ -207,7 +202,7 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
     ("before", UNCERTAIN): (
         r"possib(?:le|ly|ility)(?: of)?",
         r"probabl[ey]",
-        r"likely|may|maybe|might|could|perhaps|query|uncertain|either",
+        r"likely|may|maybe|might|could(?! not)|perhaps|query|uncertain|either|doubtful|consider",
         # A device of a presumed kind is there.
         r"presum(?:ed|ably)(?! (?:\w{1,14} ){0,2}(?:device|tube|line|catheter|drain|lead|port)s?)",
         r"potential(?:ly)?",
@@ -219,10 +214,10 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
         r"worrisome for",
         r"suggestion of",
         r"differential(?: diagnosis)?(?: includes?| considerations?(?: includes?)?)?",
-        _CANNOT + r"(?:excluded?|rule(?:d)? out)",
+        _CANNOT + r"(?:excluded?|ruled?[ -]out)",
         r"(?:can't|cannot) r/o",
         r"(?:difficult|hard|impossible) to (?:exclude|rule out)",
-        r"(?:to )?(?:rule out|exclude|evaluate for|assess for)",
+        r"(?:to )?(?:rule[ -]out|exclude|evaluate for|assess for)",
         r"r/o",
     ),
     ("after", UNCERTAIN): (
@@ -340,6 +335,7 @@ SHORT: tuple[tuple[str, str], ...] = (
     (r"(?<!\w)poss\.", "possible"),
     (r"(?<!\w)prob\.", "probable"),
     (r"(?<!\w)neg\.(?= (?:for|of))", "negative"),
+    (r"(?<!\w)(is|are|was|were|does|do|did|has|have|could)n't", r"\1 not"),
     (r"(?<!\w)w/o(?!\w)", "without"),
     (r"(?<!\w)w/ ?(?=[a-z])", "with "),
     (r"(?<!\w)c/w(?!\w)", "consistent with"),
@@ -371,9 +367,17 @@ ITEMS: tuple[tuple[str, str], ...] = (
     (r"^\((?:\+|pos|positive)\) ?", ""),
     (r"^(?:is|are) there (?:an? |any )?(?:evidence of )?([^?:]{3,80})\? ?", r"\1: "),
     # The verdict is the heading.
-    (r"^(?:no|none|not seen|(?:pertinent )?negatives?|absent|negative for)(?: findings?)? ?[:=] ?", "no "),
+    (
+        rf"^(?:no|none(?: of the following)?|not {_SEEN}|(?:pertinent )?negatives?|absent|negative for|resolved|"
+        r"removed)(?: findings?)? ?[:=] ?",
+        "no ",
+    ),
     (r"^(?:yes|(?:pertinent )?positives?|present|seen)(?: findings?)? ?[:=] ?", ""),
-    (r"^(?:possible|probable|suspected|uncertain|questionable)(?: findings?)? ?[:=] ?", "possible "),
+    (
+        r"^(?:possible|probable|likely|suspected|suspicious for|concern for|uncertain|questionable|equivocal|rule out|"
+        r"r/o|cannot (?:exclude|be excluded)|differential(?: diagnosis)?|ddx|consider)(?: findings?)? ?[:=] ?",
+        "possible ",
+    ),
 )
 # What stands between a finding and its value, besides a colon, where the value is one of `CUES` and all there is.
 SEPARATORS = r" ?[-=|>]+ ?| ?\.{2,} ?|\? "
