@@ -39,12 +39,23 @@ _DEIDENTIFIED = re.compile("|".join(phrases.DEIDENTIFIED))
 _BLANKS = re.compile(r"[^\S\n]+")
 _BOLD = re.compile(r"\*{2,}")
 _ANSWER = r"(?i:no|none|nil|not seen|absent|negative|yes|present|possible)(?!\w)"
-_SENTENCE_END = re.compile(
-    rf"(?<=[.!])(?<!\.\.\.)\s+|(?<=\?)\s+(?!\s|{_ANSWER})|(?<=[a-z\d)])\.(?=[A-Z])|\n ?\n|"
-    rf";(?!\s*{_ANSWER}\s*(?:[.,;]|$))|"
-    r"(?<![^\s.:])(?<!: )(?:\(?\d{1,2}[.)]|\(?[a-h]\))\s|(?<!\S)#?\d{1,2}[:-]? (?=[A-Z][a-z])|[•·]|"
-    r"\n ?(?:[-*•·>|├└│─]+|(?=[\[☐☑☒✓✔✅❌✗✘]))\s?|(?<![,:\s]) ?\n(?= ?[A-Z][a-z])"
+# Where a sentence ends, or another begins.
+_SENTENCE_ENDS = (
+    # Full stops, but not the dots between a finding and its value; "effusion.No"; a question without its answer.
+    r"(?<=[.!])(?<!\.\.\.)\s+",
+    r"(?<=[a-z\d)])\.(?=[A-Z])",
+    rf"(?<=\?)\s+(?!\s|{_ANSWER})",
+    rf";(?!\s*{_ANSWER}\s*(?:[.,;]|$))",
+    # "1." "(2)" "a)", and "1" or "#1:" before a capital.
+    r"(?<![^\s.:])(?<!: )(?:\(?\d{1,2}[.)]|\(?[a-h]\))\s",
+    r"(?<!\S)#?\d{1,2}[:-]? (?=[A-Z][a-z])",
+    # Bullets, boxes, blank lines, and lines that begin with a capital.
+    r"[•·]",
+    r"\n ?(?:[-*•·>|├└│─]+|(?=[\[☐☑☒✓✔✅❌✗✘]))\s?",
+    r"\n ?\n",
+    r"(?<![,:\s]) ?\n(?= ?[A-Z][a-z])",
 )
+_SENTENCE_END = re.compile("|".join(_SENTENCE_ENDS))
 _LIST_MARK = re.compile(r"^(?:[-*•·>|├└│─]+(?!ve ) ?|\(?\d{1,2}[.)] )")
 _SHORT = _Rewriting(phrases.SHORT, re.IGNORECASE)
 _PATIENT = re.compile(rf"(?<!\w)(?:{'|'.join(phrases.PATIENT)})(?!\w)")
