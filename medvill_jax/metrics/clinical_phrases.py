@@ -166,7 +166,7 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
         r"absent(?!$|[,;)]| and)",
         r"lack of|nil|nothing|excludes",
         r"fail(?:s|ed)? to (?:show|reveal|demonstrate)",
-        r"(?:removal|(?<!partial )(?<!incomplete )(?<!near )(?<!nearly )(?<!near complete )(?<!near-complete )"
+        r"(?:removal|(?<!partial )(?<!incomplete )(?<!near )(?<!nearly )(?<!near[ -]complete )(?<!nearly complete )"
         r"resolution|(?<!partial )(?<!incomplete )clearing|disappearance) of",
         r"^removed",
         r"(?:rules|ruled|ruling) out",
@@ -340,7 +340,7 @@ SHORT: tuple[tuple[str, str], ...] = (
     (r"(?<!\w)w/ ?(?=[a-z])", "with "),
     (r"(?<!\w)c/w(?!\w)", "consistent with"),
     (r"(?<!\w)s/p(?!\w)", "status post"),
-    (r"(?<!\w)h/o(?!\w)", "history of"),
+    (r"(?<!\w)(?:h/o|hx of)(?!\w)", "history of"),
     (r"[<\[]([a-z ]{0,20}(?:indication|history|comparison|technique|findings|impression))[>\]]:?", r"\1:"),
 )
 _YES = r"(?:\[ ?[x+v✓✔] ?\]|\( ?[x✓✔] ?\)|[☑☒✓✔✅])"

@@ -42,7 +42,7 @@ _AMOUNT = re.compile("|".join(CUES["value", POSITIVE]))
 # What may stand before a value, and between its parts.
 _FILLER = re.compile(r"[\[(\"' ]*(?:- ?(?=[a-z])(?!ve))?(?:(?:there|this|it) (?:is|are) )?")
 _PARTS = re.compile(r"[,;]\s*(?:and |but )?|(?<!\w)(?:but|however) ")
-_DOUBLE = re.compile(r" (?:\w{1,14} )?(?:without|absen|negative|clear|free)")
+_DOUBLE = re.compile(r" (?:\w{1,14} )?(?:without|absen|negative|clear|free|resol)")
 _BREAK = _words(phrases.BREAKS)
 _AFFIRMS = _words(phrases.AFFIRMS)
 _FRESH = re.compile(rf", (?:and )?(?:{'|'.join(phrases.FRESH)})(?!\w)")

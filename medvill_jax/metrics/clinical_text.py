@@ -61,9 +61,9 @@ _SHORT = _Rewriting(phrases.SHORT, re.IGNORECASE)
 _PATIENT = re.compile(rf"(?<!\w)(?:{'|'.join(phrases.PATIENT)})(?!\w)")
 
 # What may end a heading: a colon, or, where the heading is all that stands before it, a dash or the line.
-_HEADING_END = re.compile(r"(?<!\d):+|:+(?!\d)| - |(?<=\S) ?\n|(?<=[A-Z]{3}) (?=[A-Z\d][a-z\s])")
+_HEADING_END = re.compile(r"(?<!\d):+|:+(?!\d)| - |(?<=\S) ?\n|(?<=[A-Z]{3}) (?=[A-Z][a-z\s]|\d[.)])")
 _BOUNDARY = re.compile(r"[.;!?:]\s|\n")
-_INDENT = re.compile(r"[\s>#*•\-_|\d.)(]*")
+_INDENT = re.compile(r"[\s>#*•\-_|(]*(?:\d{1,2}[.)]\s*)?")
 _ASIDE_END = re.compile(r"\S ?\n ?\n")
 _FULL_STOP = re.compile(r"[.!?]\s")
 _GOES_ON = re.compile(rf"\s*(?:{'|'.join(phrases.INDICATIONS)})", re.IGNORECASE)

@@ -193,6 +193,8 @@ FORMS: dict[str, dict[str, dict[str, int]]] = {
         "Unchanged effusion": {EFF: 1},
         "Partial resolution of the pneumothorax": {PTX: 1},
         "The effusion has nearly resolved": {EFF: 1},
+        "Nearly complete resolution of the effusion": {EFF: 1},
+        "No resolution of the pneumothorax": {PTX: 1},
         "Opacity not seen on the prior study": {OPA: 1},
         "Prior rib fracture": {FRA: 1},
         "Opacity c/w atelectasis": {OPA: 1, ATE: 1},
@@ -221,6 +223,8 @@ FORMS: dict[str, dict[str, dict[str, int]]] = {
         "CHEST, TWO VIEWS: No pneumothorax": {PTX: 0},
         "Portable AP upright chest radiograph for line placement: Small effusion": {EFF: 1},
         "CHEST: Edema.": {EDE: 1},
+        "XR CHEST 2 VIEWS: Edema.": {EDE: 1},
+        "2 VIEWS: Edema.": {EDE: 1},
         "Chest tube: in place": {DEV: 1},
     },
     "hidden words": {
@@ -255,6 +259,7 @@ FORMS: dict[str, dict[str, dict[str, int]]] = {
         "Comparison is made with ___, when a pneumothorax was seen. Small effusion.": {EFF: 1},
         "67-year-old man with pneumonia. Small effusion.": {EFF: 1},
         "History of pneumonia, effusion.": {},
+        "Hx of pneumonia.": {},
         "History of CHF, now with effusion": {EFF: 1},
     },
 }
