@@ -152,7 +152,7 @@ def run_task() -> None:
         if "phantom" in config.data and not config.data.path:
             prepare = phantom.prepare_vqa if config.task == "vqa" else phantom.prepare
             config.data.path = distributed.on_first(
-                "phantom data", lambda: prepare(workdir / "data", **config.data.phantom)
+                "phantom data", lambda: prepare(workdir / workdirs.DATA_DIR, **config.data.phantom)
             )
         config.lock()
         task = task_type(config, workdir)

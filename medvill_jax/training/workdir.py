@@ -53,6 +53,7 @@ CHECKPOINT_DIR = "checkpoints"
 LOCK_FILE = ".lock"
 # Beside the lock, which ends when its own process closes the file that it is on, even after only reading it.
 TOKEN_FILE = ".token"
+DATA_DIR = "data"
 
 # Open files, whose locks last as long as this process.
 _locks: list[IO[str]] = []
@@ -135,13 +136,14 @@ def claim(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> st
         A token that now stands in the workdir, for `check_shared`.
 
     Raises:
-        WorkdirError: another process is at work there, or the workdir holds a run with another configuration.
+        WorkdirError: another process is at work there, or the workdir holds a run with another configuration. One that
+            ended before it began, at a wrong value say, is no run.
     """
     private.folder(workdir)
     _lock(workdir)
     path = workdir / CONFIG_FILE
     wanted = json.loads(json.dumps(config))
-    if path.exists():
+    if path.exists() and _begun(workdir):
         advice = "Name another --workdir, or use the configuration it was started with."
         _refuse_another(workdir, path, wanted, free, advice)
     _write(path, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
@@ -230,6 +232,13 @@ def _refuse_another(
     if differing := _differing(there, config, free):
         lines = "\n".join(differing)
         raise WorkdirError(f"{workdir} holds a run with another configuration:\n{lines}\n{advice}")
+
+
+def _begun(workdir: Path) -> bool:
+    """Whether a workdir holds more than its claim and the data that a demo made for itself."""
+    idle = {CONFIG_FILE, LOCK_FILE, TOKEN_FILE, DATA_DIR}
+    places = {epath.Path(workdir), home(workdir)}
+    return any(path.name not in idle for place in places if place.exists() for path in place.iterdir())
 
 
 def _write(path: Path, text: str) -> None:

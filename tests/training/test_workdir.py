@@ -25,6 +25,7 @@ CONFIG = {
 def started(tmp_path: Path) -> Iterator[Path]:
     """The workdir of a run with `CONFIG`."""
     workdirs.claim(tmp_path, CONFIG, run.FREE_FIELDS)
+    (tmp_path / "metrics.jsonl").touch()
     yield tmp_path
     release_locks()
 
@@ -36,6 +37,18 @@ def test_an_evaluation_with_other_fields_is_refused_and_names_them(started: Path
         workdirs.check_same_run(started, other, run.EVALUATION_FIELDS)
     assert "model.attention: 'bar' there, 's2s' now" in str(error.value)
     assert "seed: 3 there, 5 now" in str(error.value)
+
+
+def test_a_wrong_value_can_be_corrected_in_the_same_workdir(tmp_path: Path) -> None:
+    workdirs.claim(tmp_path, CONFIG, run.FREE_FIELDS)
+    (tmp_path / "data").mkdir()
+    corrected = CONFIG | {"seed": 4}
+    workdirs.claim(tmp_path, corrected, run.FREE_FIELDS)
+    assert json.loads((tmp_path / "config.json").read_text()) == corrected
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(WorkdirError, match="seed: 4 there, 3 now"):
+        workdirs.claim(tmp_path, CONFIG, run.FREE_FIELDS)
+    release_locks()
 
 
 def test_what_is_evaluated_on_and_how_is_free(started: Path) -> None:
