@@ -7,22 +7,31 @@ import unicodedata
 
 # "1." or "2)" at the start of a line, or after the end of a sentence and before a capital.
 _ENUMERATOR = re.compile(
-    r"^[^\S\n]*(?P<line>\d{1,2})[.)][^\S\n]+(?=\S)|(?<=[.;!?])\s+(?P<within>\d{1,2})[.)][^\S\n]+(?=[A-Z_\[])",
+    r"^[^\S\n]*(?P<line>\d{1,2})[.)][^\S\n]+(?=\S)|(?<=[.;!?])[^\S\n]+(?P<within>\d{1,2})[.)][^\S\n]+(?=[A-Z_\[])",
     re.MULTILINE,
 )
-_MASK = re.compile(r"\[\*\*.*?\*\*\]|_{2,}", re.DOTALL)
-_PUNCTUATED_MASK = re.compile(rf"(?<=[.,;:])\s*(?:{_MASK.pattern})\s*[.,;:]", re.DOTALL)
-_EMPTY_BRACKETS = re.compile(r"\(\s*[,;:.\s]*\)|\[\s*\]")
-_SPACE_BEFORE = re.compile(r"\s+([,;:.!?)\]](?:\s|$))")
+# What stands for a word that was taken out of a report, one form a line: MIMIC-CXR's, MIMIC-III's, Open-I's. The last
+# is often part of a word (x-XXXX, XXXX-year-old, XXXX's, 60XXXX), of which nothing is left then.
+MARKS = (
+    r"_{2,}",
+    r"\[\*\*[^\]]{0,200}\*\*\]",
+    r"/?(?<![\w'’-])(?:[\w'’]+-+)*\w*?[Xx]{4,}\w*(?:['’-]+\w+)*-*/?",
+)
+# Whole or not at all: no part of one is tried on its own.
+MARK = re.compile(rf"(?>{'|'.join(MARKS)})")
+_PUNCTUATED_MARK = re.compile(rf"(?:(?<=[.,;:])|\A)\s*{MARK.pattern}\s*[.,;:]")
+_EMPTY_BRACKETS = re.compile(r"\(\s*[,;:.\s]*\)|\[\s*\]|<\s*>")
+_SPACE_BEFORE = re.compile(r"\s+([,;:.!?)\]]\.?(?:\s|$))")
+MARK_RULES = ("drop", "keep")
 
 
-def clean_text(text: str) -> str:
+def clean_text(text: str, marks: str = "drop") -> str:
     """One line of plain text in its original case.
 
     * List numbers (`1.`, `2)`) at line starts and between sentences go, as long as they count up from 1; other numbers
       stay.
-    * De-identification marks (`___`, `[** ... **]`) go, and with them brackets left empty and stray spaces before
-      punctuation.
+    * De-identification marks (`MARKS`: `___`, `[** ... **]`, `XXXX`) go, and with them brackets left empty and stray
+      spaces before punctuation. With `marks="keep"` they stay, unless there is nothing else.
     * Control characters go; every run of white space becomes one space; a text without any letter or digit becomes "".
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -32,8 +41,12 @@ def clean_text(text: str) -> str:
         if int(match["line"] or match["within"]) == expected and (match["line"] or expected > 1):
             pieces += [text[end : match.start()], " " if match["within"] else ""]
             end, expected = match.end(), expected + 1
-    text = "".join(pieces) + text[end:]
-    text = _MASK.sub(" ", _PUNCTUATED_MASK.sub("", text))
+    kept = _tidy("".join(pieces) + text[end:])
+    without = _tidy(MARK.sub(" ", _PUNCTUATED_MARK.sub("", kept)))
+    return kept if without and marks == "keep" else without
+
+
+def _tidy(text: str) -> str:
     if not text.replace("\n", " ").replace("\t", " ").isprintable():
         text = "".join(c if c.isspace() or unicodedata.category(c)[0] != "C" else "" for c in text)
     text = _EMPTY_BRACKETS.sub(" ", text)
