@@ -68,7 +68,7 @@ def _mimic_cxr(args: argparse.Namespace) -> int:
 def _open_i(args: argparse.Namespace) -> int:
     from data_prep import open_i
 
-    own = ("views", "sections", "fallback", "labels", "uncertain", "seed")
+    own = ("views", "sections", "fallback", "labels", "uncertain", "marks", "seed")
     options = {name: getattr(args, name) for name in own}
     return _finish(open_i.prepare(args.source, args.out, **options, **_common(args)), args)
 

@@ -231,6 +231,8 @@ def markdown(report: dict[str, Any]) -> str:
         "",
     ]
     lines += equal if texts else []
+    if report.get("studies_by_text"):
+        lines += ["## Texts", "", *_source_table(report)]
     if "counts" in report:
         lines += ["## Questions", "", *_count_table(report)]
     if any(values["absent"] < report["splits"][s] for s, of in report["labels"].items() for values in of.values()):
@@ -260,7 +262,7 @@ def markdown(report: dict[str, Any]) -> str:
             "checksum_of_ids",
             "warnings",
         ),
-        *("options", "versions"),
+        *("options", "versions", "studies_by_text", "addenda_left_out"),
     }
     notes = [(key, f"`{_short(value)}`") for key, value in report.items() if key not in known and value]
     if notes:
@@ -300,6 +302,19 @@ def _split_table(report: dict[str, Any]) -> list[str]:
         ),
     ]
     return [*(lines if points else []), *_table(header, rows), *(cut if shares else [])]
+
+
+def _source_table(report: dict[str, Any]) -> list[str]:
+    """Which sections the texts are, by studies rather than images."""
+    studies = report["studies_by_text"]
+    total = sum(studies.values())
+    rows = [(name, count, f"{100 * count / total:.1f} %") for name, count in studies.items()]
+    left_out = report.get("addenda_left_out", 0)
+    lines = [
+        f"{left_out} of these studies have an addendum that their text is without (`--sections=...,addendum` adds it).",
+        "",
+    ]
+    return [*_table(("text taken from", "studies", "share"), rows), *(lines if left_out else [])]
 
 
 def _count_table(report: dict[str, Any]) -> list[str]:

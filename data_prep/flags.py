@@ -43,7 +43,9 @@ Older copies are read too: tables named mimic_cxr_split.csv and so on, images in
 (DICOM and reports), --split=subject --labels=report make what the tables of MIMIC-CXR-JPG would give.
 
 A record is one image of a chosen view with the chosen sections of its report. Studies whose report has none of these
-sections are left out; that is expected and does not count towards --max_rejected.
+sections are left out; that is expected and does not count towards --max_rejected. A heading that names the views or the
+examination (CHEST, TWO VIEWS:) opens the findings. An addendum is a section of its own, --sections=findings,addendum;
+DATA.md says how many were left out, and how many texts come from which sections.
 """
 
 _OPEN_I = """\
@@ -137,8 +139,8 @@ def _mimic_cxr(parser: argparse.ArgumentParser) -> None:
         "--labels",
         choices=("chexpert", "negbio", "report"),
         default="chexpert",
-        help="a label file of MIMIC-CXR-JPG, or our labeler on the text of the record (default: chexpert, which "
-        "published figures use)",
+        help="a label file of MIMIC-CXR-JPG, or our labeler on what the text says of the image, never on indications, "
+        "histories and comparisons (default: chexpert, which published figures use)",
     )
     _uncertain(parser)
     parser.add_argument(
@@ -172,9 +174,16 @@ def _open_i(parser: argparse.ArgumentParser) -> None:
         "--labels",
         choices=("report", "none"),
         default="report",
-        help="our labeler on the text of the record, or all findings not mentioned (default: report)",
+        help="our labeler on the findings and impression of the text, or all findings not mentioned (default: report)",
     )
     _uncertain(parser)
+    parser.add_argument(
+        "--marks",
+        choices=("drop", "keep"),
+        default="drop",
+        help="the XXXX that stand for de-identified words; a text of nothing else is none either way (default: drop, "
+        "as with the ___ of MIMIC-CXR, so that no model learns to write them; R2Gen and what follows it keep them)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the split by report (default: 0)")
     _common(parser)
 
@@ -220,15 +229,16 @@ def _sections(parser: argparse.ArgumentParser) -> None:
         "--sections",
         type=_comma_list,
         default=("findings",),
-        help="the text: findings, impression, findings+impression (or any others, in this order), or full "
-        "(default: findings, what is seen on this image rather than what is concluded from all that is known)",
+        help="the text: findings, impression, findings+impression (or any others, in this order); last_paragraph "
+        "(paragraphs without a heading below an indication, a history, ...) or preamble (text before any heading); or "
+        "full (default: findings, what is seen on this image rather than what is concluded from all that is known)",
     )
     parser.add_argument(
         "--fallback",
         type=_comma_list,
         default=(),
-        help="what to take of a report without --sections, best first, e.g. impression,full (default: nothing; the "
-        "study is left out, since another section is another kind of text)",
+        help="what to take of a report without --sections, best first, e.g. last_paragraph,impression (default: "
+        "nothing; the study is left out, since another section is another kind of text)",
     )
 
 

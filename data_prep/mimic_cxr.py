@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_prep import labeling, reports, views
 from data_prep.build import Rejection, Row, build, file_fingerprint
@@ -55,7 +55,14 @@ class Notes:
 
     views_not_selected: Counter[str] = field(default_factory=Counter)
     further_images_of_studies: int = 0
-    texts_from_fallback: Counter[str] = field(default_factory=Counter)
+    texts: reports.Texts = field(default_factory=reports.Texts)
+
+
+class _Text(NamedTuple):
+    """What a study has to say; `labels` are those of the report where these are asked for."""
+
+    text: str
+    labels: tuple[int, ...] | None
 
 
 def prepare(
@@ -81,9 +88,10 @@ def prepare(
       source: the folder of the copy, or one above it (see `mimic_layout.locate`).
       views: views to take (ViewPosition, or what other fields say where it is empty, see `views.find`), () for all;
         other views are not rows (the report counts them), unknown ones are rejected.
-      sections: report sections that make up the text, in this order (see `reports.HEADERS`), or "full".
+      sections: report sections that make up the text, in this order (see `reports.SECTIONS`), or "full".
       fallback: choices for reports without these, in order, each a section, "a+b" or "full".
-      labels: the labeler, "chexpert", "negbio", or "report" for our own on the text of the record.
+      labels: the labeler, "chexpert", "negbio", or "report" for our own on what the text of the record says of the
+        image: never on an indication, a history or a comparison (see `reports.described`).
       uncertain: what becomes of -1, see `tables.UNCERTAIN_AS`.
       split: "official", or "subject": 80 / 10 / 10 of 100 subjects by `seed`.
       one_image_per_study: take the first image of a study that is there; the report counts the others.
@@ -148,7 +156,7 @@ def section_choices(sections: Sequence[str], fallback: Sequence[str] = ()) -> tu
     first = tuple(name for part in sections for name in part.split("+"))
     choices = [first, *(tuple(part.split("+")) for part in fallback)]
     for names in choices:
-        known = [*reports.HEADERS, reports.FULL]
+        known = [*reports.SECTIONS, reports.FULL]
         unknown = [name for name in names if name not in known]
         if unknown or not names:
             raise DataError(f"no such section: {', '.join(unknown) or '(none given)'}; there are {', '.join(known)}")
@@ -160,10 +168,7 @@ def section_choices(sections: Sequence[str], fallback: Sequence[str] = ()) -> tu
 def rows_of(source: Source, choice: Choice, notes: dict[str, Any]) -> Iterator[Row | Rejection]:
     """All rows; fills `notes` once they are read."""
     counts = Notes()
-    rows = _rows(source, choice, counts)
-    if choice.labels == "report":
-        rows = labeling.labeled(rows)
-    for row in rows:
+    for row in _rows(source, choice, counts):
         if isinstance(row, Row):
             yield Row(**{**row.__dict__, "labels": settle_uncertain(row.labels, choice.uncertain)})
         else:
@@ -171,8 +176,7 @@ def rows_of(source: Source, choice: Choice, notes: dict[str, Any]) -> Iterator[R
     notes["views_not_selected"] = counts.views_not_selected
     if counts.further_images_of_studies:
         notes["further_images_of_studies"] = counts.further_images_of_studies
-    if counts.texts_from_fallback:
-        notes["texts_from_fallback"] = counts.texts_from_fallback
+    notes.update(counts.texts.notes())
 
 
 class _Splits:
@@ -208,8 +212,8 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
     taken: set[str] = set()
 
     @functools.lru_cache(maxsize=8)
-    def text_of(subject: str, study: str) -> tuple[str, int] | Rejection:
-        return _text(source, subject, study, choice.sections)
+    def text_of(subject: str, study: str) -> _Text | Rejection:
+        return _text(source, subject, study, choice, notes.texts)
 
     count = 0
     for row in read_table(source.rows, columns):
@@ -255,9 +259,7 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
                     yield Rejection(image, "missing_image", f"no file at {path}")
                     continue
                 taken.add(study)
-            if text[1]:
-                notes.texts_from_fallback["+".join(choice.sections[text[1]])] += 1
-            yield Row(image, study, subject, split, path, text[0], values, view.name)
+            yield Row(image, study, subject, split, path, text.text, text.labels or values, view.name)
 
 
 def _view_in_file(source: Source, subject: str, study: str, image: str) -> views.View:
@@ -268,19 +270,20 @@ def _view_in_file(source: Source, subject: str, study: str, image: str) -> views
     return views.View("") if fields is None else views.find(fields)
 
 
-def _text(
-    source: Source, subject: str, study: str, choices: tuple[tuple[str, ...], ...]
-) -> tuple[str, int] | Rejection:
-    """The text of a study and which of the choices it is, or why there is none."""
+def _text(source: Source, subject: str, study: str, choice: Choice, texts: reports.Texts) -> _Text | Rejection:
+    """The text of a study with the labels in it, or why there is none; counts where it comes from."""
     try:
         report = source.reports.read(subject, study)
     except ReportError as error:
         return Rejection("", error.reason, str(error))
-    if not report.strip():
+    if not reports.clean_text(report):
         return Rejection("", "empty_text", f"the report of study {study} is empty")
-    text, place = reports.choose(report, choices)
-    if text:
-        return text, place
-    wanted = ", ".join("+".join(names) for names in choices)
-    there = [name for name, body in reports.sections(report).items() if body]
-    return Rejection("", "no_wanted_section", f"none of {wanted}; the report has {', '.join(there) or 'no text'}")
+    text, place = reports.choose(report, choice.sections)
+    there = {name: body for name, body in reports.sections(report).items() if body}
+    wanted = choice.sections[place] if text else ()
+    texts.add(study, [name for name, body in there.items() if reports.clean_text(body)], wanted)
+    if not text:
+        names = ", ".join("+".join(names) for names in choice.sections)
+        return Rejection("", "no_wanted_section", f"none of {names}; the report has {', '.join(there) or 'no text'}")
+    labels = labeling.labels_of(reports.described(report, wanted)) if choice.labels == "report" else None
+    return _Text(text, labels)

@@ -16,11 +16,11 @@ from typing import Any
 
 from data_prep import labeling
 from data_prep.build import Rejection, Row, build, file_fingerprint
-from data_prep.cleaning import clean_text
+from data_prep.cleaning import MARK_RULES, clean_text
 from data_prep.files import TooLargeError, read_bytes
 from data_prep.mimic_cxr import section_choices
 from data_prep.report_files import LARGEST as LARGEST_REPORT
-from data_prep.reports import FULL
+from data_prep.reports import DESCRIBING, FULL, Texts
 from data_prep.splits import split_of
 from data_prep.tables import UNCERTAIN_AS, read_table, settle_uncertain
 from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, DataError
@@ -33,6 +33,18 @@ VIEWS = ("FRONTAL", "LATERAL")
 _XML_STEP = 1 << 10
 _LARGEST_HASHED = 16 * LARGEST_REPORT  # the table of projections beside reports is larger than any of them
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to take of Open-I; the fields are arguments of `prepare`, `sections` with the fallbacks after them."""
+
+    views: tuple[str, ...]
+    sections: tuple[tuple[str, ...], ...]
+    labels: str
+    marks: str
+    seed: int
+    limit: int | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,7 @@ def prepare(
     fallback: Sequence[str] = (),
     labels: str = "report",
     uncertain: str = "separate",
+    marks: str = "drop",
     seed: int = 0,
     limit: int | None = None,
     **build_options: Any,
@@ -64,8 +77,9 @@ def prepare(
       views: "FRONTAL", "LATERAL", () for both. Where no table says what an image shows, the first of a report is taken
         for frontal and the others for lateral.
       sections, fallback: as for `mimic_cxr.prepare`, of `SECTIONS`, or "full" for all of them.
-      labels: "report", our own labels on the text of the record, or "none".
+      labels: "report", our own on what the text of the record says of the image (findings, impression), or "none".
       uncertain: what becomes of -1, see `tables.UNCERTAIN_AS`.
+      marks: "drop" or "keep" the XXXX that stand for de-identified words; a text of nothing else is none either way.
       seed: of the split by report, 80 / 10 / 10 of 100 (every report is of another patient, as far as is known).
       limit: only the first so many rows.
       build_options: `image_size`, `tokenizer`, `max_rejected` and so on, see `build.build`.
@@ -82,6 +96,8 @@ def prepare(
         raise DataError(f"no such labels: {labels}; there are report, none")
     if uncertain not in UNCERTAIN_AS:
         raise DataError(f"no such way with uncertain labels: {uncertain}; there are {', '.join(UNCERTAIN_AS)}")
+    if marks not in MARK_RULES:
+        raise DataError(f"no such way with de-identification marks: {marks}; there are {', '.join(MARK_RULES)}")
     if limit is not None and limit < 1:
         raise DataError(f"limit={limit} leaves no rows")
     if labels == "report":
@@ -89,9 +105,8 @@ def prepare(
     reports, tables, form = _open(source)
     images = _image_folder(source)
     notes: dict[str, Any] = {"form": form}
-    rows: Iterable[Row | Rejection] = _rows(reports, images, wanted, choices, seed, limit, notes)
-    if labels == "report":
-        rows = labeling.labeled(rows)
+    choice = Choice(wanted, choices, labels, marks, seed, limit)
+    rows = _rows(reports, images, choice, notes)
     return build(
         (
             Row(**{**row.__dict__, "labels": settle_uncertain(row.labels, uncertain)}) if isinstance(row, Row) else row
@@ -106,6 +121,7 @@ def prepare(
             "uncertain": uncertain,
             "seed": seed,
             "limit": limit,
+            **({"marks": marks} if marks != "drop" else {}),
             "source": file_fingerprint(tables, _LARGEST_HASHED if form == "xml" else sys.maxsize),
         },
         notes=notes,
@@ -199,32 +215,28 @@ def _parse(path: Path, projections: dict[str, str]) -> Report:
 
 
 def _rows(
-    reports: Iterable[Report | Rejection],
-    folder: Path,
-    views: tuple[str, ...],
-    choices: tuple[tuple[str, ...], ...],
-    seed: int,
-    limit: int | None,
-    notes: dict[str, Any],
+    reports: Iterable[Report | Rejection], folder: Path, choice: Choice, notes: dict[str, Any]
 ) -> Iterator[Row | Rejection]:
     count, guessed, other_views = 0, 0, 0
+    texts = Texts()
     for report in reports:
         if isinstance(report, Rejection):
             found: list[Row | Rejection] = [report]
         else:
             shown = _with_views(report.images)
             guessed += sum(not known for _, _, known in shown)
-            chosen = [(name, view) for name, view, _ in shown if not views or view in views]
+            chosen = [(name, view) for name, view, _ in shown if not choice.views or view in choice.views]
             other_views += len(shown) - len(chosen)
-            found = _of_report(report, chosen, folder, choices, seed)
-        for row in found:
-            if limit is not None and count >= limit:
-                return
-            count += 1
-            yield row
+            found = _of_report(report, chosen, folder, choice, texts)
+        found = found if choice.limit is None else found[: choice.limit - count]
+        yield from found
+        count += len(found)
+        if count == choice.limit:
+            break
     notes["images_of_other_views"] = other_views
     if guessed:
         notes["views_guessed"] = guessed
+    notes.update(texts.notes())
 
 
 def _with_views(images: Sequence[tuple[str, str]]) -> list[tuple[str, str, bool]]:
@@ -235,28 +247,31 @@ def _with_views(images: Sequence[tuple[str, str]]) -> list[tuple[str, str, bool]
 
 
 def _of_report(
-    report: Report, images: list[tuple[str, str]], folder: Path, choices: tuple[tuple[str, ...], ...], seed: int
+    report: Report, images: list[tuple[str, str]], folder: Path, choice: Choice, texts: Texts
 ) -> list[Row | Rejection]:
     """One row per image, or one rejection of a report without any."""
     if not images:
         return [Rejection(report.id, "no_frontal_image", f"report {report.id[:20]!r} has no image of the chosen view")]
-    cleaned = {name: clean_text(text) for name, text in report.sections.items()}
-    texts = (
-        " ".join(filter(None, (cleaned[name] for name in (SECTIONS if names == (FULL,) else names))))
-        for names in choices
-    )
-    text = next(filter(None, texts), "")
+    cleaned = {name: clean_text(text, choice.marks) for name, text in report.sections.items()}
+    there = [name for name, text in cleaned.items() if text]
+    wanted = next((names for names in choice.sections if names == (FULL,) or set(names) & set(there)), ())
+    taken = [name for name in (SECTIONS if wanted == (FULL,) else wanted) if name in there]
+    text = " ".join(cleaned[name] for name in taken)
+    texts.add(report.id, there, wanted if taken else ())
+    labels = (ABSENT,) * len(CHEXPERT_FINDINGS)
+    if choice.labels == "report" and text:
+        # The labels are the same whatever becomes of the marks: the labeler reads what was typed.
+        said = (clean_text(report.sections[name], "keep") for name in taken if name in DESCRIBING)
+        labels = labeling.labels_of(" ".join(said))
     rows: list[Row | Rejection] = []
     for name, view in images:
         if not _NAME.fullmatch(name) or ".." in name:
             rows.append(Rejection(name, "unsafe_path", f"report {report.id[:20]!r}: no plain file name"))
-        elif not any(cleaned.values()):
+        elif not there:
             rows.append(Rejection(name, "empty_text", f"report {report.id} has no text"))
         elif not text:
-            there = ", ".join(key for key, value in cleaned.items() if value)
-            rows.append(Rejection(name, "no_wanted_section", f"report {report.id} has {there}"))
+            rows.append(Rejection(name, "no_wanted_section", f"report {report.id} has {', '.join(there)}"))
         else:
-            absent = (ABSENT,) * len(CHEXPERT_FINDINGS)
-            split = split_of(report.id, seed)
-            rows.append(Row(name, report.id, report.id, split, folder / f"{name}.png", text, absent, view))
+            split = split_of(report.id, choice.seed)
+            rows.append(Row(name, report.id, report.id, split, folder / f"{name}.png", text, labels, view))
     return rows

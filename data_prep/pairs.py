@@ -167,7 +167,7 @@ def _row(line: bytes, where: str, root: Path, names: tuple[str, ...], rule: str,
         return Rejection(
             identifier, "unsafe_path", f"{where}: the {which} is absolute or leads out of the folder of the index"
         )
-    text = reports.clean_text(fields["text"])
+    text = reports.select(fields["text"], (reports.FULL,))
     if not text and not labeled:
         return Rejection(identifier, "empty_text", where)
     labels = _labels(fields.get("labels"), names)

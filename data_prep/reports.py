@@ -1,209 +1,457 @@
 """Free-text radiology reports -> named sections of clean text.
 
-Reports are typed by people: headers come in any spelling and case, with and without colon, alone on their line or in
-the middle of one, sections repeat, and a wet read precedes the final report. What is recognised is in tables: `HEADERS`
-has the words, `RULES` says where a word is a header. A new header is one more line there.
+Reports are typed by people: headings come in any spelling and case, with and without colon, alone on their line or in
+the middle of one, as the name of a section or of the views; sections repeat, paragraphs have no heading at all, and a
+wet read or an addendum stands before the final report. Which words make a heading is in the tables of `headings`; here
+is where they are one. No rule looks at the words of a sentence, so `Lungs: clear.` and `HEART: normal.` are text.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
-from data_prep.cleaning import clean_text
+from data_prep import headings
+from data_prep.cleaning import MARK, clean_text
+from data_prep.headings import DESCRIBING, LAST_PARAGRAPH, PREAMBLE, SECTIONS
 
-__all__ = ["FULL", "HEADERS", "PREAMBLE", "RULES", "choose", "clean_text", "sections", "select"]
+__all__ = [
+    "DESCRIBING",
+    "FULL",
+    "LAST_PARAGRAPH",
+    "PREAMBLE",
+    "SECTIONS",
+    "Texts",
+    "choose",
+    "clean_text",
+    "described",
+    "sections",
+    "select",
+]
 
-# Canonical section name -> the spellings that open it, mistyped ones included.
-HEADERS: dict[str, tuple[str, ...]] = {
-    "findings": (
-        "(?:CHEST |RADIOGRAPHIC |PERTINENT )?FINDINGS?",
-        "FINDING\\(S\\)",
-        "FIDINGS?",
-        "FINDNGS?",
-        "FINDIGNS?",
-        "FINIDNGS?",
-        "FININGS?",
-        "REPORT",
-        "DESCRIPTION",
-        "(?:RADIOGRAPHIC )?OBSERVATIONS?",
-    ),
-    "impression": (
-        "(?:FINAL )?IMPRESSIONS?(?:/(?:PLAN|RECOMMENDATIONS?))?",
-        "IMPRESSION\\(S\\)",
-        "IMPRES+IO?N?S?",
-        "IMPRSSION",
-        "IMPRESSON",
-        "IMRPESSION",
-        "IMP",
-        "OPINION",
-        "INTERPRETATIONS?",
-    ),
-    "conclusion": ("CONCLUSIONS?", "SUMMARY"),
-    "findings_impression": ("FINDINGS?(?:/| AND |, | & )IMPRESSIONS?", "IMPRESSIONS?(?:/| AND | & )FINDINGS?"),
-    "indication": (
-        "(?:CLINICAL )?INDICATIONS?",
-        "INDICATIONS? FOR (?:THIS |THE )?(?:STUDY|EXAM(?:INATION)?)",
-        "REASONS? FOR (?:THIS |THE )?(?:STUDY|EXAM(?:INATION)?)",
-        "INDICATON",
-        "INDICTION",
-        "CLINICAL QUESTION",
-    ),
-    "history": (
-        "(?:CLINICAL |PATIENT |MEDICAL |BRIEF )?HISTORY",
-        "CLINICAL (?:INFORMATION|DETAILS)",
-        "HISTORY OF PRESENT ILLNESS",
-    ),
-    "technique": ("TECHNIQUES?", "TECHNIQUE AND FINDINGS", "PROCEDURE", "PROCEDURE COMMENTS?", "VIEWS?"),
-    "comparison": (
-        "COMPARISONS?",
-        "COMPARISON (?:STUD(?:Y|IES)|EXAM(?:INATION)?S?|FILMS?)",
-        "COMPARED? (?:TO|WITH)",
-        "COMPARISION",
-        "COMPARSION",
-        "COMPARISIONS?",
-        "PRIOR (?:STUD(?:Y|IES)|EXAMS?)",
-    ),
-    "examination": ("EXAMINATIONS?", "EXAMS?", "TYPE OF EXAM(?:INATION)?", "STUDY"),
-    "wet_read": ("WET READ(?:ING)?", "PRELIMINARY (?:REPORT|READ)"),
-    "addendum": ("ADDENDUM(?: #?\\d+)?", "ADDENDA"),
-    "notification": ("NOTIFICATIONS?", "CRITICAL RESULTS?", "COMMUNICATION"),
-    "recommendation": ("RECOMMENDATIONS?(?:\\(S\\))?",),
-    "note": ("NOTE", "COMMENTS?"),
-    "dictated": ("DICTATED BY", "SIGNED BY", "ATTENDING", "END OF IMPRESSION"),
-}
-PREAMBLE = "preamble"
 FULL = "full"
-# Sections whose headers are words that nobody writes in capitals, or alone on a line, within a sentence.
-STRONG = ("findings_impression", "findings", "impression", "conclusion", "comparison", "indication", "technique")
-# Before a colon, these in capitals too.
-CAPITALS = (*STRONG, "history", "wet_read", "addendum", "recommendation", "notification")
-# Of these, words that are too common elsewhere.
-WEAK_WORDS = ("REPORT", "DESCRIPTION", "IMP", "OPINION", "SUMMARY", "PROCEDURE", "PROCEDURE COMMENTS?", "VIEWS?")
-# Whole lines that end whatever section stands before them -> the section that they open.
-MARKERS = {
-    r"\**\s*FINAL REPORT\s*\**": PREAMBLE,
-    r"\**\s*FINAL ADDENDUM\s*\**": "addendum",
-    r"[_=*-]{5,}": PREAMBLE,
+# What `_kind` calls the name of views: `_opened` decides what it opens.
+_VIEWS = "views"
+_SECTION_OF = {word: name for name, words in headings.WORDS.items() for word in words.split()}
+_PHRASES = {phrase: name for name, phrases in headings.PHRASES.items() for phrase in phrases}
+_JOINING = frozenset(headings.JOINING.split())
+_SIDES = frozenset(headings.SIDES.split())
+_OF_VIEWS = frozenset(headings.VIEWS.split())
+_WEAK = frozenset(headings.WEAK.split())
+_CHEST = frozenset(headings.CHEST.split())
+_NAMING_VIEWS = _OF_VIEWS | _CHEST | _SIDES | _JOINING | frozenset(headings.VIEWED.split())
+_IN_HEADINGS = (
+    frozenset(_SECTION_OF)
+    | frozenset(headings.BESIDE.split())
+    | _NAMING_VIEWS
+    | frozenset(word for phrase in _PHRASES for word in phrase.split())
+)
+# Sections with a heading of their own that tell what is seen.
+_TITLED = frozenset(DESCRIBING) - {PREAMBLE, LAST_PARAGRAPH}
+# Readings that stand before the final report: everything up to it is theirs.
+_BEFORE_FINAL = ("wet_read", "addendum")
+
+_MARK = MARK.pattern
+_CLOCK = r"(?<![A-Za-z])[ap]\.\s?m\.?(?![A-Za-z])"
+_NUMBER = r"#?\d(?:[\d:/.-]*\d)?(?:st|nd|rd|th|hrs?|h|am|pm)?(?![A-Za-z\d])"
+_NOISE = re.compile(rf"{_MARK}|{_CLOCK}|{_NUMBER}", re.I)
+_TOKEN = re.compile(rf"(?P<noise>{_NOISE.pattern})|(?P<word>[A-Za-z]+(?:[-'’][A-Za-z]+)*)|(?P<other>[^\W\d_])", re.I)
+_HEADING = re.compile(r"[A-Za-z\s,;/&()\[\]#*.'’_-]+")
+_WORD = re.compile(r"[a-z]+(?:[-'’][a-z]+)*|&")
+# No heading has more characters.
+_LONGEST = 160
+# A line with fewer ended where its text did.
+_WRAPPED = 40
+
+_LINE = re.compile(r"[^\n]+")
+_EDGE = re.compile(r"[^\S\n]*(?:[>#*•-]+[^\S\n]*)?")
+# The colon of 10:11 is none. Only at the start of a line does a semicolon pass for one.
+_COLON = re.compile(r"(?:(?<!\d)[:：]|[:：](?!\d)|;)[:;：]*\**(?:[^\S\n]*-(?=\s))?")
+_DASH = re.compile(r"(?<=\s)[-–—]+(?=\s)")
+_STOP = re.compile(r"\.(?=\s|$)")
+_BEFORE_COLON = " .,*-–—"
+_ENDS = ".:;!?)]_*="
+_DATED = re.compile(rf"(?!\s*\d{{1,2}}\.\s)(?:[\s,]*(?:{_NOISE.pattern}))+[\s,]*\.(?=\s)", re.I)
+_BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
+_PARAGRAPH_END = re.compile(r"\S[^\S\n]*\n[^\S\n]*\n\s*")
+_MARKERS = {
+    name: re.compile(rf"(?:{'|'.join(m for m, n in headings.MARKERS.items() if n == name)})\s*:?", re.I)
+    for name in dict.fromkeys(headings.MARKERS.values())
 }
-_FINAL_REPORT = re.compile(r"^[^\S\n]*\**\s*FINAL REPORT\s*\**[^\S\n]*:?[^\S\n]*$", re.IGNORECASE | re.MULTILINE)
+_PAGE_BREAK = re.compile(rf"\f|^[^\S\n]*(?:{'|'.join(headings.PAGE_BREAKS)})[^\S\n]*$", re.I | re.M)
 
 
-def _forms(names: Sequence[str], prefix: str, weak: bool) -> str:
-    """An alternative with one group per section; longer spellings first, so that none is cut short."""
-    parts = []
-    for name in sorted(names, key=lambda name: name != "findings_impression"):
-        forms = [form for form in HEADERS[name] if weak or form not in WEAK_WORDS]
-        parts.append(f"(?P<{prefix}{list(HEADERS).index(name)}>{'|'.join(sorted(forms, key=len, reverse=True))})")
-    return "(?:" + "|".join(parts) + ")"
+class _Kind(NamedTuple):
+    """What the words of a heading name: a section or `_VIEWS`."""
+
+    section: str
+    plain: bool  # without joining words, which sentences have too
+    weak: bool
+    many: bool  # words
 
 
-_GAP = r"[^\S\n]*"
-_EDGE = r"[^\S\n]*(?:[>#*]+[^\S\n]*)?"
-# Most places are ruled out by a look at what follows, before any of the many spellings is tried.
-_CAPITALS = r"(?=[A-Z]{3})"
-# Name -> (what makes a word a header, pattern). The first rule that matches at a place decides.
-RULES: dict[str, tuple[str, re.Pattern[str]]] = {
-    "line_colon": (
-        "any header, any case, at the start of a line, before a colon (also `;`, `::`, `: -`, `**FINDINGS:**`)",
-        re.compile(rf"^{_EDGE}(?P<words>[A-Za-z][^\n:;：]{{1,60}})[:;：]+\**(?:{_GAP}-(?=\s))?", re.M),
-    ),
-    "capitals_colon": (
-        "a header of `CAPITALS` in capitals anywhere in a line, before a colon: `... FINDINGS: ... IMPRESSION: ...`",
-        re.compile(rf"(?<=\s){_CAPITALS}{_forms(CAPITALS, 'b', False)}{_GAP}:+", re.M),
-    ),
-    "sentence_colon": (
-        "a strong header with a capital first letter after the end of a sentence, before a colon",
-        re.compile(rf"(?<=[.;!?])\s+(?=[A-Z][a-z/& ,]{{2,40}}:)(?i:{_forms(STRONG, 'c', False)}){_GAP}:+", re.M),
-    ),
-    "alone": (
-        "a strong header alone on its line without a colon, not in small letters",
-        re.compile(rf"^{_EDGE}(?=[A-Z][^\n]{{2,40}}$)(?i:{_forms(STRONG, 'd', False)}){_GAP}[.*-]*{_GAP}$", re.M),
-    ),
-    "capitals_text": (
-        "a strong header in capitals at the start of a line, without a colon, before text that is not in capitals",
-        re.compile(
-            rf"^{_GAP}{_CAPITALS}{_forms(STRONG, 'e', False)}(?:[^\S\n]+[-–—]+)?[^\S\n]+(?=\d|[A-Z](?:[a-z]|\s))", re.M
-        ),
-    ),
-}
-_MARKER = {
-    section: re.compile(
-        rf"^{_GAP}(?:{'|'.join(m for m, s in MARKERS.items() if s == section)}){_GAP}:?{_GAP}$", re.I | re.M
-    )
-    for section in dict.fromkeys(MARKERS.values())
-}
-_SPELLINGS = re.compile(_forms(list(HEADERS), "a", True), re.I)
-_NAMES = tuple(HEADERS)
+class _Title(NamedTuple):
+    """A place that looks like a heading; `end` is where its body begins."""
+
+    start: int
+    rank: int
+    end: int
+    section: str
+    colon: bool
+    capitals: bool
+    leads: bool  # its line
+    fresh: bool  # what stands before has come to an end
+
+
+class _Cut(NamedTuple):
+    start: int
+    end: int
+    section: str
+    named: bool  # by its views
 
 
 def sections(report: str) -> dict[str, str]:
-    """Section name (a key of `HEADERS`, or "preamble" for what stands before any header) -> its raw text.
+    """Section (of `SECTIONS`) -> its raw text.
 
-    A section that occurs more than once is joined in the order of the report. Sections without text are kept as "".
-    Whatever stands between a wet read and the line FINAL REPORT belongs to the wet read.
+    "preamble" is what stands before any heading, "last_paragraph" what follows in paragraphs of their own below a
+    section of one paragraph, such as an indication. The name of views opens the findings. A section that occurs more
+    than once is joined in the order of the report; sections without text are kept as "". What a wet read or an addendum
+    before the line FINAL REPORT describes is theirs, whatever headings it has.
     """
-    text = report.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    text, cuts = _cuts(report)
     found: dict[str, list[str]] = {}
-    cuts = _cuts(text)
-    final = max((match.start() for match in _FINAL_REPORT.finditer(text)), default=-1)
-    wet = False
-    for i, (start, end, name) in enumerate(cuts):
-        body = text[end : cuts[i + 1][0] if i + 1 < len(cuts) else len(text)].strip()
-        wet = start < final and (wet or name == "wet_read")
-        if wet:
-            name = "wet_read"
-        if name != PREAMBLE or body:
-            found.setdefault(name, []).append(body)
+    for cut, after in zip(cuts, (*cuts[1:], None), strict=True):
+        body = text[cut.end : after.start if after else len(text)].strip()
+        if cut.named and _names_views(body):
+            body = ""
+        if cut.section != PREAMBLE or body:
+            found.setdefault(cut.section, []).append(body)
     return {name: "\n".join(filter(None, bodies)) for name, bodies in found.items()}
 
 
-def _cuts(text: str) -> list[tuple[int, int, str]]:
-    """`(start, end, section)` of every header, in order, none within another."""
-    found = []
-    for rank, (_, pattern) in enumerate(RULES.values()):
-        for match in pattern.finditer(text):
-            words = match.groupdict().get("words")
-            name = _name(str(match.lastgroup)) if words is None else _spelled(words)
-            if name:
-                found.append((match.start(), rank, match.end(), name))
-    for section, pattern in _MARKER.items():
-        found += [(match.start(), len(RULES), match.end(), section) for match in pattern.finditer(text)]
-    cuts = [(0, 0, PREAMBLE)]
-    for start, _, end, name in sorted(found):
-        if start >= cuts[-1][1]:
-            cuts.append((start, end, name))
-    return cuts
+def select(report: str, wanted: Sequence[str], marks: str = "drop") -> str:
+    """The clean text of the wanted sections on one line, in the order of `wanted`; "" if the report has none of them.
 
-
-def _name(group: str) -> str:
-    """The section that a group of `_forms` stands for."""
-    return _NAMES[int(group[1:])]
-
-
-@functools.lru_cache(maxsize=10_000)
-def _spelled(words: str) -> str:
-    """The section that these words are a header of, "" if they are none."""
-    match = _SPELLINGS.fullmatch(words.rstrip(" \t*"))
-    return _name(str(match.lastgroup)) if match else ""
-
-
-def select(report: str, wanted: Sequence[str]) -> str:
-    """The clean text of the wanted sections, in the order of `wanted`; "" if the report has none of them.
-
-    "full" is the whole report as written, headers included, without the line FINAL REPORT.
+    "full" is the whole report, headings included, without the line FINAL REPORT: every section is a paragraph, with an
+    empty line between, and a heading without a colon gets one, so that whoever reads it can tell them apart. `marks`:
+    see `clean_text`.
     """
     if list(wanted) == [FULL]:
-        return clean_text(_FINAL_REPORT.sub("", report))
+        text, cuts = _cuts(report)
+        pieces = []
+        for cut, after in zip(cuts, (*cuts[1:], None), strict=True):
+            heading, body = text[cut.start : cut.end], text[cut.end : after.start if after else len(text)]
+            if cut.section == PREAMBLE:
+                heading = ""
+            elif heading.strip() and not _COLON.search(heading):
+                heading = clean_text(heading, marks).rstrip(_BEFORE_COLON) + ": "
+            pieces.append(clean_text(heading + body, marks))
+        return "\n\n".join(filter(None, pieces))
     there = sections(report)
-    return " ".join(filter(None, (clean_text(there.get(name, "")) for name in wanted)))
+    return " ".join(filter(None, (clean_text(there.get(name, ""), marks) for name in wanted)))
 
 
-def choose(report: str, choices: Sequence[Sequence[str]]) -> tuple[str, int]:
+def choose(report: str, choices: Sequence[Sequence[str]], marks: str = "drop") -> tuple[str, int]:
     """The clean text of the first of several choices of sections that the report has, and which; ("", -1) if none."""
     for place, wanted in enumerate(choices):
-        text = select(report, wanted)
+        text = select(report, wanted, marks)
         if text:
             return text, place
     return "", -1
+
+
+def described(report: str, wanted: Sequence[str] = (FULL,), marks: str = "drop") -> str:
+    """What `select` gives of the sections in `DESCRIBING`, without headings: all that may be labelled.
+
+    Of "full", a wet read counts only where nothing else describes the image: the final report supersedes it.
+    """
+    if list(wanted) == [FULL]:
+        there = sections(report)
+        final = [name for name in there if name in DESCRIBING and name != "wet_read"]
+        return select(report, final, marks) or select(report, ("wet_read",), marks)
+    return select(report, [name for name in wanted if name in DESCRIBING], marks)
+
+
+class Texts:
+    """Counts what the texts of studies were taken from."""
+
+    def __init__(self) -> None:
+        self._studies: set[str] = set()
+        self._sections: Counter[str] = Counter()
+        self._addenda = 0
+
+    def add(self, study: str, there: Sequence[str], wanted: Sequence[str]) -> None:
+        """Counts a study, once: the sections that its report has text of, and those taken, () for none."""
+        if study in self._studies:
+            return
+        self._studies.add(study)
+        taken = [name for name in wanted if name == FULL or name in there]
+        self._sections["+".join(taken) or "(none of these)"] += 1
+        self._addenda += bool(taken) and "addendum" in there and not {"addendum", FULL} & set(wanted)
+
+    def notes(self) -> dict[str, Any]:
+        """Entries for the report of a build."""
+        left_out = {"addenda_left_out": self._addenda} if self._addenda else {}
+        return {"studies_by_text": dict(self._sections.most_common()), **left_out}
+
+
+@functools.lru_cache(maxsize=16)
+def _cuts(report: str) -> tuple[str, tuple[_Cut, ...]]:
+    """The report without the traces of its pages, and where its sections begin."""
+    text = report.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    text = _PAGE_BREAK.sub("", text)
+    cuts = [_Cut(0, 0, PREAMBLE, False)]
+    final = -1
+    for title in sorted(_titles(text)):
+        before = cuts[-1]
+        if title.start < before.end:
+            continue
+        section = title.section
+        if section == _VIEWS:
+            section = _opened(title, before.section, text[before.end : title.start])
+        if section:
+            cuts.append(_Cut(title.start, title.end, section, title.section == _VIEWS))
+        if section == PREAMBLE and "FINAL" in text[title.start : title.end].upper():
+            final = title.start
+    return text, tuple(_without_heading(text, _of_readings(cuts, final)))
+
+
+def _of_readings(cuts: list[_Cut], final: int) -> Iterator[_Cut]:
+    """Gives what readings before the final report describe to them."""
+    reading = ""
+    for cut in cuts:
+        if cut.start >= final:
+            reading = ""
+        elif cut.section in _BEFORE_FINAL:
+            reading = cut.section
+        yield cut._replace(section=reading) if reading and cut.section in DESCRIBING else cut
+
+
+def _without_heading(text: str, cuts: Iterator[_Cut]) -> Iterator[_Cut]:
+    """Cuts off what follows the one paragraph of a section in `SHORT`."""
+    known = list(cuts)
+    for cut, after in zip(known, (*known[1:], None), strict=True):
+        yield cut
+        if cut.section in headings.SHORT:
+            end = after.start if after else len(text)
+            match = _PARAGRAPH_END.search(text, cut.end, end)
+            if match and text[match.end() : end].strip():
+                yield _Cut(match.end(), match.end(), LAST_PARAGRAPH, False)
+
+
+def _titles(text: str) -> Iterator[_Title]:
+    """Every place that looks like a heading; of two that begin at one place the lower rank is meant."""
+    above, fresh = _NOTHING, True
+    end = 0
+    for line in _LINE.finditer(text):
+        if line[0].isspace():
+            continue
+        if _BLANK_LINE.search(text, end, line.start() + 1):
+            above, fresh = _NOTHING, True
+        stripped = line[0].strip()
+        marker = next((name for name, pattern in _MARKERS.items() if pattern.fullmatch(stripped)), None)
+        edge = _EDGE.match(text, line.start(), line.end())
+        lead = edge.end() if edge else line.start()
+        place = _Place(text, line.start(), lead, line.end(), fresh, len(above.words) < _WRAPPED)
+        titles = [*_before_colons(place, above), *_without_colon(place)] if marker is None else []
+        if marker is not None:
+            titles = [_Title(line.start(), 0, line.end(), marker, True, True, True, True)]
+        yield from titles
+        fresh = stripped[-1] in _ENDS or any(title.end == line.end() for title in titles)
+        above, end = _Above(line.start(), stripped), line.end()
+
+
+class _Above(NamedTuple):
+    """The line above one, if no blank line is between."""
+
+    start: int
+    words: str
+
+
+_NOTHING = _Above(0, "")
+
+
+class _Place(NamedTuple):
+    """A line of a text; its words begin at `lead`."""
+
+    text: str
+    start: int
+    lead: int
+    end: int
+    fresh: bool
+    short: bool  # the line above: too short to have been wrapped
+
+    def title(self, begin: int, rank: int, end: int, kind: _Kind) -> _Title:
+        leads = begin == self.lead
+        words = self.text[begin:end]
+        return _Title(
+            self.start if leads else begin, rank, end, kind.section, rank == 0, _capitals(words), leads, self.fresh
+        )
+
+
+def _before_colons(place: _Place, above: _Above) -> Iterator[_Title]:
+    """Headings that end in a colon: the longest run of words before it that is one where it stands."""
+    text, begin = place.text, place.lead
+    for colon in _COLON.finditer(text, place.lead, place.end):
+        stop, lenient = colon.start(), colon[0][0] == ";"
+        tokens = _known_before(text, max(begin, stop - _LONGEST), stop)
+        for number, token in enumerate(tokens[1:], 1):
+            if token is None or (lenient and token.start() != place.lead):
+                continue
+            kind = _kind(text[token.start() : stop])
+            if kind is not None and _stands(place, token.start(), stop, tokens[number - 1], kind):
+                title = place.title(token.start(), 0, colon.end(), kind)
+                if kind.section == _VIEWS:
+                    dated = _DATED.match(text, title.end)
+                    title = title._replace(end=dated.end() if dated else title.end)
+                yield title
+                break
+        else:
+            # The name of views may be longer than a line.
+            words = f"{above.words} {text[place.lead : stop].strip()}"
+            whole = begin == place.lead and above.words and ":" not in above.words and len(words) < _LONGEST
+            kind = _kind(words) if whole else None
+            if kind is not None and kind.section == _VIEWS:
+                yield _Title(above.start, 0, colon.end(), _VIEWS, True, _capitals(words), True, True)
+        if not lenient:
+            begin = colon.end()
+
+
+def _known_before(text: str, begin: int, stop: int) -> list[re.Match[str] | None]:
+    """The words of headings that end at `stop`, after the last word that is none (None where nothing is there)."""
+    tokens = list(_TOKEN.finditer(text, begin, stop))
+    place = len(tokens)
+    while place and (tokens[place - 1]["noise"] or _in_headings(tokens[place - 1]["word"])):
+        place -= 1
+    return [tokens[place - 1] if place else None, *tokens[place:]]
+
+
+def _stands(place: _Place, begin: int, stop: int, before: re.Match[str] | None, kind: _Kind) -> bool:
+    """Whether `text[begin:stop]`, which names `kind` and ends in a colon, is a heading there; `before` is a word."""
+    text = place.text
+    words = text[begin:stop]
+    capitals = _capitals(words)
+    if begin == place.lead:
+        if kind.section == _VIEWS:
+            return capitals or place.fresh or (place.short and (kind.many or text[begin].isupper()))
+        return capitals or place.fresh or kind.plain
+    if not (words[0].isalpha() or (words.split()[0].isdigit() and kind.section == _VIEWS)):
+        return False
+    last = text[place.start : begin].rstrip()[-1:]
+    ended = last in ".;!?:"
+    if capitals:
+        apart = before is not None and before["word"] is not None and not before["word"].isupper()
+        strong = kind.section in headings.STRONG and kind.plain
+        return ended or (not kind.weak and (apart or strong) and (kind.section != _VIEWS or apart))
+    if ended:
+        return kind.plain and not kind.weak if kind.section != _VIEWS else kind.many
+    says = kind.section in ("findings", "impression", "findings_impression", "conclusion")
+    return says and kind.plain and not kind.weak and not kind.many and text[begin].isupper() and last != ","
+
+
+def _without_colon(place: _Place) -> Iterator[_Title]:
+    """Headings alone on their line, before a full stop or a dash, or in capitals before text that is not."""
+    text, lead = place.text, place.lead
+    line = text[lead : place.end].rstrip()
+    bare = line.rstrip(".*_->]# \t")
+    kind = _kind(bare) if len(bare) < _LONGEST else None
+    if kind is not None:
+        if kind.section == _VIEWS:
+            yield place.title(lead, 1, place.end, kind)
+        elif place.fresh or not (kind.weak or line.endswith(".")):
+            strong = kind.section in headings.STRONG and kind.plain and line[:1].isupper()
+            sure = not kind.weak or (kind.many and line[:1].isupper())
+            if _capitals(bare) or (sure and (strong or place.fresh)):
+                yield place.title(lead, 1, place.end, kind)._replace(colon=True)
+    within = min(place.end, lead + _LONGEST)
+    first = _TOKEN.match(text, lead, within)
+    if first is None or not (first["noise"] or _in_headings(first["word"])):
+        return
+    ends = [match for pattern in (_STOP, _DASH) for match in pattern.finditer(text, lead, within)]
+    for match in sorted(ends, key=re.Match.start, reverse=True):
+        kind = _kind(text[lead : match.start()])
+        if kind is None:
+            continue
+        if kind.section == _VIEWS:
+            yield place.title(lead, 2, match.end(), kind)
+            break
+        if match.re is _DASH and kind.plain and kind.section in headings.STRONG and text[lead].isupper():
+            yield place.title(lead, 2, match.end(), kind)._replace(colon=True)
+            break
+    if any(map(str.islower, line)):
+        capitals = re.match(r"[A-Z][A-Z()/&,]*(?:[^\S\n]+[A-Z()/&,]{2,})*(?=[^\S\n]+[A-Z\d])", line)
+        words = list(_TOKEN.finditer(capitals[0])) if capitals else []
+        for word in reversed(words[:6]):
+            kind = _kind(line[: word.end()])
+            if kind is not None and kind.plain and not kind.weak and kind.section in headings.STRONG:
+                yield place.title(lead, 3, lead + word.end(), kind)._replace(colon=True)
+                break
+
+
+def _opened(title: _Title, current: str, between: str) -> str:
+    """The section that the name of views opens where `current` has said `between` so far; "" if it is text there."""
+    blank = bool(_BLANK_LINE.search(between)) or (current == PREAMBLE and not between.strip())
+    if not between.strip() and current in _TITLED and title.capitals:
+        return current  # IMPRESSION: AP CHEST: ...
+    if current in _TITLED:
+        kept = title.capitals and title.leads and (title.colon or (title.fresh and current == "findings"))
+        return "findings" if kept else ""
+    if between.strip() or current in (PREAMBLE, LAST_PARAGRAPH):
+        if title.colon:
+            return "findings"
+        of_images = current in ("comparison", "technique", "examination")
+        return (
+            "findings" if title.leads and title.fresh and (blank or title.capitals) and (blank or not of_images) else ""
+        )
+    return "findings" if title.colon and (blank or current in ("examination", "technique")) else ""
+
+
+def _in_headings(word: str | None) -> bool:
+    return word is not None and all(part in _IN_HEADINGS for part in _parts(word.lower()))
+
+
+def _parts(word: str) -> list[str]:
+    return [word] if word in _IN_HEADINGS else word.split("-")
+
+
+def _capitals(words: str) -> bool:
+    """Whether words are in capitals, whatever their joining words are in: FRONTAL and LATERAL VIEWS."""
+    return all(word.isupper() or word in _JOINING for word in re.findall("[A-Za-z]+", words))
+
+
+def _names_views(words: str) -> bool:
+    """Whether a text is nothing but names of views, dates and times."""
+    bare = _NOISE.sub(" ", words)
+    return _HEADING.fullmatch(bare) is not None and all(
+        part in _NAMING_VIEWS for word in _WORD.findall(bare.lower()) for part in _parts(word)
+    )
+
+
+@functools.lru_cache(maxsize=20_000)
+def _kind(phrase: str) -> _Kind | None:
+    """What a phrase is a heading of, None if it is none."""
+    bare = _NOISE.sub(" ", phrase)
+    if _HEADING.fullmatch(bare) is None:
+        return None
+    words = [part for word in _WORD.findall(bare.lower()) for part in _parts(word)]
+    named = [_SECTION_OF[word] for word in words if word in _SECTION_OF]
+    plain = not any(word in _JOINING and word not in ("and", "&") for word in words)
+    weak = all(word in _WEAK for word in words if word in _SECTION_OF)
+    section = _PHRASES.get(" ".join(words), "")
+    if section:
+        return _Kind(section, True, weak and all(word in _WEAK for word in words), len(words) > 1)
+    if not words or (words[0] in _JOINING and words[0] not in ("a", "an", "the")):
+        return None
+    if set(named) <= {"examination"} and all(word in _NAMING_VIEWS for word in words) and not (named and "." in bare):
+        views = any(word in _OF_VIEWS for word in words)
+        if views or (any(word in _CHEST for word in words) and not any(word in _SIDES for word in words)):
+            return _Kind(_VIEWS, plain, False, len(words) > 1)
+    if not named or "." in bare or not all(word in _IN_HEADINGS for word in words):
+        return None
+    section = next(name for name in headings.WORDS if name in named)
+    if section == "findings" and "impression" in named:
+        section = "findings_impression"
+    return _Kind(section, plain, weak, len(words) > 1)

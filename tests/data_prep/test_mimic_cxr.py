@@ -208,3 +208,67 @@ def test_command_line(tmp_path, capsys):
     assert command.main(["mimic_cxr", source, out, "--views=all", "--sections=findings,impression"]) == 0
     assert "nothing was done" in capsys.readouterr().out
     assert command.main(["mimic_cxr", source, out, "--views=PA"]) == 2
+
+
+def labels_of(out: Path) -> list[dict[str, int]]:
+    found = [record["labels"].tolist() for name in records.splits(out) for record in records.open_split(out, name)]
+    return [{n: v for n, v in zip(CHEXPERT_FINDINGS, row, strict=True) if v != records.ABSENT} for row in found]
+
+
+def test_indications_are_never_labelled(tmp_path):
+    jpg = make_tree(tmp_path / "tree")
+    asked = " FINAL REPORT\n INDICATION:  Evaluate for pneumonia. Pneumothorax?\n\n COMPARISON:  Large effusion.\n\n "
+    for text in (tmp_path / "tree" / "mimic-cxr").rglob("s*.txt"):
+        text.write_text(asked + "CHEST, TWO VIEWS:  Mild edema.\n\n IMPRESSION:  Fracture.\n")
+    for number, (sections, said) in enumerate(
+        {
+            "full": {"Edema": 1, "Fracture": 1},
+            "findings": {"Edema": 1},
+            "indication+findings": {"Edema": 1},
+            "indication+comparison": {},
+        }.items()
+    ):
+        out = tmp_path / f"out{number}"
+        prepare(jpg, out, sections=(sections,), labels="report")
+        assert labels_of(out) == [said] * 8
+    text = records.open_split(tmp_path / "out0", "test")[0]["text"].decode()
+    assert text.startswith("INDICATION: Evaluate for pneumonia. Pneumothorax?\n\nCOMPARISON: ")
+    assert text.endswith("CHEST, TWO VIEWS: Mild edema.\n\nIMPRESSION: Fracture.")
+    for text in (tmp_path / "tree" / "mimic-cxr").rglob("s*.txt"):
+        text.write_text(asked + "Mild edema.\n")
+    report = prepare(jpg, tmp_path / "last", sections=("findings",), fallback=("last_paragraph",), labels="report")
+    assert labels_of(tmp_path / "last") == [{"Edema": 1}] * 8
+    assert report["studies_by_text"] == {"last_paragraph": 8}
+    with pytest.raises(DataError, match=r"preamble, .*last_paragraph, full"):
+        prepare(jpg, tmp_path / "out", sections=("summary",))
+
+
+def test_the_card_says_what_texts_were_taken_from(tmp_path):
+    make_tree(tmp_path / "tree")
+    texts = sorted((tmp_path / "tree" / "mimic-cxr").rglob("s*.txt"))
+    texts[0].write_text("IMPRESSION: Normal chest.\n\nADDENDUM: Line removed.")
+    texts[1].write_text("HISTORY: Cough.\n\nThe lungs are clear.")
+    texts[2].write_text("HISTORY: Cough.")
+    texts[3].write_text("ADDENDUM: Line removed.\n\nFINDINGS: The lungs are clear.")
+    options = {"views": (), "sections": ("findings", "impression"), "fallback": ("last_paragraph",)}
+    report = prepare(tmp_path / "tree", tmp_path / "out", **options)
+    assert report["studies_by_text"] == {
+        "findings+impression": 4,
+        "impression": 1,
+        "last_paragraph": 1,
+        "(none of these)": 1,
+        "findings": 1,
+    }
+    assert report["addenda_left_out"] == 2
+    card = (tmp_path / "out" / "DATA.md").read_text()
+    assert "| findings+impression | 4 | 50.0 % |" in card
+    assert "| (none of these) | 1 | 12.5 % |" in card
+    assert "2 of these studies have an addendum" in card
+    report = prepare(tmp_path / "tree", tmp_path / "all", sections=("findings", "addendum"), max_rejected=1)
+    assert "addenda_left_out" not in report
+
+
+def test_a_report_of_marks_only_is_empty(tmp_path):
+    jpg = make_tree(tmp_path / "tree")
+    next(jpg.parent.rglob("s*.txt")).write_text(" ___ [**Name**]\n ______________\n")
+    assert prepare(jpg, tmp_path / "out", max_rejected=1)["rejected"] == {"empty_text": 1}

@@ -215,3 +215,51 @@ def test_labels_by_our_labeler(tmp_path):
     texts = [source[i]["text"].decode() for i in range(len(source))]
     stored = np.stack([source[i]["labels"] for i in range(len(source))])
     assert np.array_equal(stored, clinical.label_batch(texts))
+
+
+def test_marks_of_open_i_are_dropped_or_kept(tmp_path):
+    source = as_tables(tmp_path / "in", 12)
+    path = source / "indiana_reports.csv"
+    marked = path.read_text().replace("Heart & lungs of 5 are", "Heart XXXX & lungs of XXXX-year-old are")
+    path.write_text(marked.replace("Heart & lungs of 6 are normal.", "XXXX XXXX-XXXX."))
+    report = open_i.prepare(source, tmp_path / "a", **COMMON)
+    assert report["rejected"] == {"no_wanted_section": 2}
+    assert report["studies_by_text"] == {"findings": 10, "(none of these)": 2}
+    assert contents(tmp_path / "a")[b"5"][1] == b"Heart & lungs of are normal."
+    assert b"6" not in contents(tmp_path / "a")
+    out = f"--out={tmp_path / 'b'}"
+    assert command.main(["open_i", f"--source={source}", out, "--marks=keep", "--labels=none", "--quiet"]) == 0
+    assert contents(tmp_path / "b")[b"5"][1] == b"Heart XXXX & lungs of XXXX-year-old are normal."
+    assert b"6" not in contents(tmp_path / "b")
+    assert open_i.prepare(source, tmp_path / "c", fallback=("impression",), **COMMON)["kept"] == 12
+    with pytest.raises(DataError, match="drop, keep"):
+        open_i.prepare(source, tmp_path / "d", marks="x", **COMMON)
+    path.write_text(
+        marked.replace("Heart & lungs of 6 are normal.,1. No acute process 6.", "XXXX.,XXXX").replace(
+            "Cough number 6,None.", "xxxx,X-XXXX"
+        )
+    )
+    assert open_i.prepare(source, tmp_path / "e", max_rejected=1, **COMMON)["rejected"]["empty_text"] == 1
+
+
+def test_indications_are_never_labelled(tmp_path):
+    source = as_tables(tmp_path / "in", 12)
+    path = source / "indiana_reports.csv"
+    path.write_text(
+        path.read_text().replace("Cough number", "Pneumonia and effusion and fracture").replace("None.", "Edema.")
+    )
+    for number, sections in enumerate(("full", "indication+findings", "indication")):
+        out = tmp_path / f"out{number}"
+        open_i.prepare(source, out, sections=(sections,), progress=False, max_rejected=1)
+        for name in records.splits(out):
+            for record in records.open_split(out, name):
+                values = dict(zip(records.CHEXPERT_FINDINGS, record["labels"].tolist(), strict=True))
+                assert b"Pneumonia" in record["text"]
+                assert {values[finding] for finding in ("Pneumonia", "Pleural Effusion", "Fracture", "Edema")} == {-2}
+
+
+def test_a_limit_leaves_the_notes(tmp_path):
+    report = open_i.prepare(as_tables(tmp_path / "in", 12), tmp_path / "out", limit=9, **COMMON)
+    assert report["found"] == 9
+    assert report["studies_by_text"] == {"findings": 8, "(none of these)": 1}
+    assert report["images_of_other_views"] == 9

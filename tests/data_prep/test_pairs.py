@@ -318,3 +318,22 @@ def test_real_images_without_reports(tmp_path):
     assert report["subjects_in_several_splits"] == 0
     for name, counts in Counter(label for row in index for label in row["labels"]).items():
         assert sum(of[name]["positive"] for of in report["labels"].values()) == counts
+
+
+def test_the_sections_of_a_text_are_paragraphs(folder, tmp_path):
+    """So that whoever labels the record can tell an indication from findings."""
+    clinical = pytest.importorskip("medvill_jax.metrics.clinical")
+    report = (
+        "INDICATION: Evaluate for pneumonia. Pneumothorax? FINDINGS: Small effusion. IMPRESSION: 1. Small. 2. Effusion."
+    )
+    rows = [good(0), good(1, text=report), good(2, text="History of fall: none.\nLungs: clear.")]
+    pairs.prepare(write(folder, rows), tmp_path / "out", progress=False)
+    texts = {key: record["text"].decode() for key, record in records_of(tmp_path / "out").items()}
+    assert texts["i1"].split("\n\n") == [
+        "INDICATION: Evaluate for pneumonia. Pneumothorax?",
+        "FINDINGS: Small effusion.",
+        "IMPRESSION: 1. Small. 2. Effusion.",
+    ]
+    assert texts["i2"] == "History of fall: none. Lungs: clear."
+    said = clinical.label(texts["i1"])
+    assert {name for name, value in said.items() if value is not None} == {"Pleural Effusion"}

@@ -1,0 +1,132 @@
+"""The words that make a piece of a report a heading: tables, to which the next form is one more word or line.
+
+A heading is a phrase of `PHRASES`, or any words of these tables among which one names a section (`WORDS`), or the name
+of views and of the examination (`VIEWS`). `reports` says where in a report such words are a heading.
+"""
+
+from __future__ import annotations
+
+PREAMBLE = "preamble"
+LAST_PARAGRAPH = "last_paragraph"
+
+# Section -> the single words that name it, mistyped ones included. Of several sections that the words of a heading
+# name, the first in this order is meant: CLINICAL FINDINGS is a history, CRITICAL FINDINGS a notification.
+WORDS: dict[str, str] = {
+    "addendum": "addendum addenda adendum amendment amended",
+    "wet_read": "wetread prelim preliminary pfi provisional",
+    "notification": "notification notifications notfication notfications communication communications critical "
+    "notified",
+    "dictated": "dictated transcribed signed attending radiologist",
+    "indication": "indication indications indicaton indiction indcation idication ndication indicatoin reason reasons "
+    "complaint complaints symptom symptoms question questions concern purpose",
+    "history": "history histories hx pmh hpi clinical clinic clincal clinicals illness diagnosis diagnoses "
+    "information info details background context condition presentation statement",
+    "findings": "finding findings fiding fidings findng findngs findign findigns finidng finidngs fining finings "
+    "findnings findgings findindgs findins fingdings finsings findoings observation observations",
+    "impression": "impression impressions impresion impresions impressin impresson impressons impressoin imprssion "
+    "imprression imrpession imoression imperssion impession mpression impressio iimpression fimpression pression imp "
+    "opinion opinions interpretation interpretations",
+    "conclusion": "conclusion conclusions coclusion conlcusion summary",
+    "comparison": "comparison comparisons comparision comparisions comparsion comparsions comparrison comaprison "
+    "omparison compare compared prior priors previous reference",
+    "technique": "technique techniques techique tecnique technical procedure procedures protocol dose contrast",
+    "administrative": "date accession mrn dob physician ordering referring",
+    "examination": "examination examinations exam exams study studies modality",
+    "recommendation": "recommendation recommendations recommedation recommedations recommmendations advice plan",
+    "note": "note notes comment comments remark remarks",
+}
+# Whole headings, in small letters, whose words say something else one by one, or nothing.
+PHRASES: dict[str, tuple[str, ...]] = {
+    "findings": (
+        "report",
+        "radiology report",
+        "x-ray report",
+        "the report text follows",
+        "they report text follows",
+        "narrative",
+        "description",
+        "result",
+        "results",
+    ),
+    "technique": ("view", "views", "number of views", "procedure comments"),
+    "wet_read": ("wet read", "wet reading", "resident wet read", "wet read version"),
+    "dictated": ("end of impression", "read by", "reported by", "reviewed by", "interpreted by", "approved by"),
+    "findings_impression": ("fimpression",),
+}
+# Words that stand beside those of `WORDS` in a heading: FINAL impression, REASON FOR THIS exam.
+BESIDE = (
+    "radiographic radiologic radiological radiology radiologist's pertinent relevant significant medical patient "
+    "patient's patients brief past present current additional further provided other main overall final key initial "
+    "incidental official admitting admission underlying presenting chief interval family surgical social "
+    "technologist technologist's resident s answered type data report result results read reading version"
+)
+# Of these a heading may have some, but does not begin with one.
+JOINING = "of for fore the this these that to be on in at by and or with without from during which a an as &"
+
+# What views and examinations are called by. One word of `VIEWS` or `CHEST` must be there, and no word of other tables.
+VIEWS = (
+    "view views vw vws radiograph radiographs radiograh radiography xray xrays x-ray x-rays ray rays film films image "
+    "images roentgenogram roentgenograms ap pa lateral laterals lat frontal frontals oblique obliques decubitus "
+    "lordotic anteroposterior posteroanterior portable portables"
+)
+CHEST = "chest thorax cxr"
+VIEWED = (
+    "upright erect supine semi semiupright semi-upright semierect semi-erect semisupine semi-supine recumbent "
+    "semirecumbent semi-recumbent prone sitting seated standing kyphotic single one two three four five double dual "
+    "multiple multi one-view two-view three-view single-view bedside mobile upper lower abdomen abdominal rib ribs "
+    "shoulder spine thoracic pelvis neck clavicle limited repeat digital plain conventional routine standard dx xr "
+    "cr dr x exam examination examinations study studies series position positions positioning positioned projection "
+    "projections patient inspiration expiration inspiratory expiratory performed obtained dated taken acquired done "
+    "includes including include hours hrs hour hr h am pm a p m today yesterday january february march april may june "
+    "july august september october november december jan feb mar apr jun jul aug sep sept oct nov dec additional port "
+    "pre preop pre-op op post postop post-op preoperative postoperative screening"
+)
+# Beside a side, CHEST alone is a place in a sentence (LEFT CHEST: tube).
+SIDES = "left right bilateral"
+
+# Words that open findings or an impression, or something else entirely: a heading only where a line begins with them,
+# or in capitals after the end of a sentence.
+WEAK = (
+    "report description narrative result results imp pression opinion opinions summary procedure procedures view views "
+    "note notes comment comments remark remarks date study studies exam exams plan advice question questions concern "
+    "purpose condition details information info context background presentation diagnosis prior priors previous "
+    "reference compare compared dose contrast read by radiologist physician ordering referring critical "
+    "preliminary provisional prelim"
+)
+# Sections whose names nobody writes in capitals, or alone on a line, within a sentence.
+STRONG = (
+    *("findings_impression", "findings", "impression", "conclusion", "comparison", "indication", "technique"),
+    "addendum",
+)
+
+# What tells what is seen on the image. Only this is ever labelled.
+DESCRIBING = (
+    PREAMBLE,
+    LAST_PARAGRAPH,
+    "findings",
+    "impression",
+    "conclusion",
+    "findings_impression",
+    "addendum",
+    "wet_read",
+    "note",
+)
+# Sections of one paragraph each: paragraphs that follow below them have no heading of their own.
+SHORT = ("indication", "history", "technique", "comparison", "administrative", "examination")
+# Every section that a report can have.
+SECTIONS = (PREAMBLE, *WORDS, "findings_impression", LAST_PARAGRAPH)
+
+# Whole lines that end whatever section stands before them -> the section that they open.
+MARKERS: dict[str, str] = {
+    r"\**\s*FINAL REPORT(?:\s*\([^()\n]{0,40}\))?\s*\**": PREAMBLE,
+    r"[_=*-]{5,}": PREAMBLE,
+    r"\**\s*FINAL ADDENDUM\s*\**": "addendum",
+    r"\*{2,}\s*ADDENDUM\s*\*{2,}": "addendum",
+}
+# What the pages of a printed report leave in its text; the sections go on behind it.
+PAGE_BREAKS: tuple[str, ...] = (
+    r"\(over\)[^\S\n]*\n(?:[^\n]*\n){0,12}?[^\S\n]*\(cont(?:inued|'d|d)?\.?\)",
+    r"\(over\)",
+    r"\(cont(?:inued|'d|d)?\.?\)",
+    r"-? ?page:? ?\d{1,2}(?: ?(?:of|/) ?\d{1,2})? ?-?",
+)
