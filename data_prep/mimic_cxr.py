@@ -15,6 +15,7 @@ from data_prep.mimic_layout import Source, locate, usable
 from data_prep.report_files import ReportError
 from data_prep.splits import split_of
 from data_prep.tables import UNCERTAIN_AS, Labels, read_table, settle_uncertain
+from data_prep.texts import Texts
 from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, DataError
 
 LABELERS = ("chexpert", "negbio", "report")
@@ -55,7 +56,7 @@ class Notes:
 
     views_not_selected: Counter[str] = field(default_factory=Counter)
     further_images_of_studies: int = 0
-    texts: reports.Texts = field(default_factory=reports.Texts)
+    texts: Texts = field(default_factory=Texts)
 
 
 class _Text(NamedTuple):
@@ -270,7 +271,7 @@ def _view_in_file(source: Source, subject: str, study: str, image: str) -> views
     return views.View("") if fields is None else views.find(fields)
 
 
-def _text(source: Source, subject: str, study: str, choice: Choice, texts: reports.Texts) -> _Text | Rejection:
+def _text(source: Source, subject: str, study: str, choice: Choice, texts: Texts) -> _Text | Rejection:
     """The text of a study with the labels in it, or why there is none; counts where it comes from."""
     try:
         report = source.reports.read(subject, study)

@@ -20,9 +20,10 @@ from data_prep.cleaning import MARK_RULES, clean_text
 from data_prep.files import TooLargeError, read_bytes
 from data_prep.mimic_cxr import section_choices
 from data_prep.report_files import LARGEST as LARGEST_REPORT
-from data_prep.reports import DESCRIBING, FULL, Texts
+from data_prep.reports import DESCRIBING, FULL
 from data_prep.splits import split_of
 from data_prep.tables import UNCERTAIN_AS, read_table, settle_uncertain
+from data_prep.texts import Texts
 from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, DataError
 
 SECTIONS = ("findings", "impression", "indication", "comparison")

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data_prep import headings
 from data_prep.cleaning import MARK, clean_text
@@ -24,7 +23,6 @@ __all__ = [
     "LAST_PARAGRAPH",
     "PREAMBLE",
     "SECTIONS",
-    "Texts",
     "choose",
     "clean_text",
     "described",
@@ -173,29 +171,6 @@ def described(report: str, wanted: Sequence[str] = (FULL,), marks: str = "drop")
         final = [name for name in there if name in DESCRIBING and name != "wet_read"]
         return select(report, final, marks) or select(report, ("wet_read",), marks)
     return select(report, [name for name in wanted if name in DESCRIBING], marks)
-
-
-class Texts:
-    """Counts what the texts of studies were taken from."""
-
-    def __init__(self) -> None:
-        self._studies: set[str] = set()
-        self._sections: Counter[str] = Counter()
-        self._addenda = 0
-
-    def add(self, study: str, there: Sequence[str], wanted: Sequence[str]) -> None:
-        """Counts a study, once: the sections that its report has text of, and those taken, () for none."""
-        if study in self._studies:
-            return
-        self._studies.add(study)
-        taken = [name for name in wanted if name == FULL or name in there]
-        self._sections["+".join(taken) or "(none of these)"] += 1
-        self._addenda += bool(taken) and "addendum" in there and not {"addendum", FULL} & set(wanted)
-
-    def notes(self) -> dict[str, Any]:
-        """Entries for the report of a build."""
-        left_out = {"addenda_left_out": self._addenda} if self._addenda else {}
-        return {"studies_by_text": dict(self._sections.most_common()), **left_out}
 
 
 @functools.lru_cache(maxsize=16)
