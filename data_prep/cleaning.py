@@ -20,8 +20,10 @@ MARKS = (
 # Whole or not at all: no part of one is tried on its own.
 MARK = re.compile(rf"(?>{'|'.join(MARKS)})")
 _PUNCTUATED_MARK = re.compile(rf"(?:(?<=[.,;:])|\A)\s*{MARK.pattern}\s*[.,;:]")
-_EMPTY_BRACKETS = re.compile(r"\(\s*[,;:.\s]*\)|\[\s*\]|<\s*>")
-_SPACE_BEFORE = re.compile(r"\s+([,;:.!?)\]]\.?(?:\s|$))")
+_BRACKETED_MARK = re.compile(rf"\[\s*(?:{MARK.pattern}[\s,;:.]*)+\]")
+# An empty box stays: "[ ] Edema" ticks nothing off, and without it would say that there is edema.
+_EMPTY_BRACKETS = re.compile(r"\(\s*[,;:.\s]*\)|<\s*>")
+_SPACE_BEFORE = re.compile(r"(?<!\[)\s+([,;:.!?)\]]\.?(?:\s|$))")
 MARK_RULES = ("drop", "keep")
 
 
@@ -31,7 +33,7 @@ def clean_text(text: str, marks: str = "drop") -> str:
     * List numbers (`1.`, `2)`) at line starts and between sentences go, as long as they count up from 1; other numbers
       stay.
     * De-identification marks (`MARKS`: `___`, `[** ... **]`, `XXXX`) go, and with them brackets left empty and stray
-      spaces before punctuation. With `marks="keep"` they stay, unless there is nothing else.
+      spaces before punctuation; boxes (`[ ]`) stay. With `marks="keep"` they stay, unless there is nothing else.
     * Control characters go; every run of white space becomes one space; a text without any letter or digit becomes "".
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -42,7 +44,7 @@ def clean_text(text: str, marks: str = "drop") -> str:
             pieces += [text[end : match.start()], " " if match["within"] else ""]
             end, expected = match.end(), expected + 1
     kept = _tidy("".join(pieces) + text[end:])
-    without = _tidy(MARK.sub(" ", _PUNCTUATED_MARK.sub("", kept)))
+    without = _tidy(MARK.sub(" ", _PUNCTUATED_MARK.sub("", _BRACKETED_MARK.sub(" ", kept))))
     return kept if without and marks == "keep" else without
 
 

@@ -93,6 +93,7 @@ def test_repeated_sections_are_joined_and_addenda_kept_apart():
         ("2. Two first.\n3. Three.", "2. Two first. 3. Three."),
         ("Nodule of\n1.5 cm", "Nodule of 1.5 cm"),
         ("___ ...", ""),
+        ("[ ] Edema\n[x] Effusion, seen by [___, ___]", "[ ] Edema [x] Effusion, seen by"),
         ("Größe 5 µm", "Größe 5 µm"),
     ],
 )
