@@ -280,7 +280,10 @@ HEADINGS: dict[tuple[str, str], tuple[str, ...]] = {
         r"(?:\w{1,14} ){0,2}(?:dates?|times?|patient|physician|department|mrn|accession|age|sex)",
         r"priors?|pmhx?|psh|hpi|cc|dx|rfe|requests?|requested|referral|concerns?|medications|(?:\w{1,14} )?complaints?",
         r"(?:signs?|symptoms?)(?: ?/ ?| and )?(?:symptoms)?",
-        r"(?:admitting|admission|working|provisional|clinical|referring|pre-?operative) diagnos[ie]s",
+        r"(?:admitting|admission|working|provisional|clinical|referring|ordering|pre-?operative) diagnos[ie]s",
+        r"(?:underlying )?(?:medical )?condition",
+        # As they are mistyped.
+        r"indicatons?|indictions?|indcations?|idications?|ndications?|indicatoins?|histroy|comparsions?|compairsons?",
     ),
     ("left out", "end"): (
         r"(?:(?:clinical|brief|patient|medical|past|surgical|social|relevant) )*(?:indications?|history|hx)"
