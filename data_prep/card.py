@@ -123,6 +123,9 @@ class Totals:
             warnings.append(
                 f"{self.plan.shared_subjects} subjects are in more than one split: results will flatter{way_out}"
             )
+        alone = self.plan.notes.get("rows_without_subject", 0)
+        if alone:
+            warnings.append(f"{alone} rows name no subject, though others do: each counts as a patient of its own")
         missing, count = sum(without.values()), sum(kept.values())
         if missing == count:
             stored = self.plan.options.get("tokenizer") == "trained" and not any(self.plan.texts.values())

@@ -80,7 +80,8 @@ Reads a .jsonl index with one JSON object per line:
                    subject, from --seed
   labels           a list of positive findings, or an object such as {"Edema": 1, "Pneumonia": -1, "Fracture": null}
                    with 1 positive, 0 negative, -1 uncertain, null not mentioned
-  subject_id       (or patientid), study_id, view: optional
+  subject_id       (or patientid), study_id, view: optional; 7, 7.0 and "7.0" are one subject, "007" is another; a row
+                   without is of the subject of its study, else of one of its own
 
 The findings are those that --label_names or a labels.txt beside the index (one per line) name, and no others; without
 either, the 14 of CheXpert and whatever else the index names.
@@ -326,4 +327,4 @@ def _label_names(text: str) -> tuple[str, ...]:
         return _comma_list(text)
     if not path.is_file():
         raise argparse.ArgumentTypeError(f"there is no file {text}")
-    return tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+    return tuple(line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip())

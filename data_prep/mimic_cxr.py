@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from data_prep import labeling, reports, views
 from data_prep.build import Rejection, Row, build, file_fingerprint
-from data_prep.mimic_layout import Source, locate, usable
+from data_prep.ids import identifier, number
+from data_prep.mimic_layout import ID_COLUMNS, Source, ids_of, locate, usable
 from data_prep.report_files import ReportError
 from data_prep.splits import split_of
-from data_prep.tables import UNCERTAIN_AS, Labels, read_table, settle_uncertain
+from data_prep.tables import UNCERTAIN_AS, Cells, Labels, read_table, settle_uncertain
 from data_prep.texts import Texts
 from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, DataError
 
@@ -184,22 +185,35 @@ class _Splits:
     """The official split file: image -> split, with a check of the ids beside it."""
 
     def __init__(self, path: Path):
-        self._rows: dict[str, tuple[str, str]] = {}
+        self._rows: dict[str, tuple[str, str, str, str]] = {}
         self._disagree: set[str] = set()
-        for row in read_table(path, ("dicom_id", "split")):
-            values = (row["split"], row.get("study_id", ""))
-            if self._rows.setdefault(row["dicom_id"], values) != values:
-                self._disagree.add(row["dicom_id"])
+        known: dict[tuple[str, str, str, str], tuple[str, str, str, str]] = {}
+        for row in read_table(path, ("dicom_id", "split"), ("study_id", "subject_id")):
+            image = identifier(row["dicom_id"])
+            values = (
+                row.fault,
+                row["split"].lower(),
+                number(row.get("study_id", "")),
+                number(row.get("subject_id", "")),
+            )
+            # The films of a study have one such row.
+            values = known.setdefault(values, values)
+            if self._rows.setdefault(image, values) != values:
+                self._disagree.add(image)
 
-    def of(self, image: str, study: str) -> str | tuple[str, str]:
+    def of(self, image: str, study: str, subject: str) -> str | tuple[str, str]:
         """One of `records.SPLITS`, or `(reason, detail)` of a rejection."""
         if image not in self._rows:
             return "no_split", "no row in the split file"
-        split, of_study = self._rows[image]
+        fault, split, of_study, of_subject = self._rows[image]
         if image in self._disagree:
             return "tables_disagree", "the split file has several rows for this image that differ"
+        if fault:
+            return "malformed_row", f"in the split file {fault}"
         if of_study and of_study != study:
             return "tables_disagree", f"the image is of study {of_study[:20]!r} in the split file"
+        if of_subject and of_subject != subject:
+            return "tables_disagree", f"the image is of subject {of_subject[:20]!r} in the split file"
         if split not in SPLIT_NAMES:
             return "unknown_split", f"split {split[:40]!r}; expected train, validate or test"
         return SPLIT_NAMES[split]
@@ -209,7 +223,8 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
     labels = Labels(source.tables[choice.labels]) if choice.labels != "report" else None
     splits = _Splits(source.tables["split"]) if choice.split == "official" else None
     views_in_table = "metadata" in source.tables
-    columns = ("dicom_id", "subject_id", "study_id", *(("ViewPosition",) if views_in_table else ()))
+    columns = (*ID_COLUMNS, *(("ViewPosition",) if views_in_table else ()))
+    disagree = _disagreeing(source.rows, columns)
     taken: set[str] = set()
 
     @functools.lru_cache(maxsize=8)
@@ -218,14 +233,14 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
 
     count = 0
     for row in read_table(source.rows, columns):
-        image, subject, study = row["dicom_id"], row["subject_id"], row["study_id"]
+        subject, study, image = ids_of(row)
         safe = usable(subject, study, image)
         if views_in_table:
-            view = views.find({name: (row.get(column, ""),) for column, name in VIEW_COLUMNS.items()})
+            view = _view(row)
         else:
             view = _view_in_file(source, subject, study, image) if safe else views.View("")
         # A file whose view is not known, that is damaged or not there is a row all the same: one that is rejected.
-        if choice.views and view.name and view.name not in choice.views:
+        if not row.fault and choice.views and view.name and view.name not in choice.views:
             notes.views_not_selected[view.name] += 1
             continue
         if study in taken:
@@ -234,6 +249,9 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
         if choice.limit is not None and count >= choice.limit:
             return
         count += 1
+        if row.fault:
+            yield Rejection(image, "malformed_row", row.fault)
+            continue
         if not all((image, subject, study)):
             yield Rejection(image, "missing_field", "dicom_id, subject_id or study_id is empty")
             continue
@@ -242,10 +260,13 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
                 image, "unsafe_path", f"subject {subject!r}, study {study!r}: the ids do not make a file name"
             )
             continue
+        if image in disagree:
+            yield Rejection(image, "tables_disagree", f"{source.rows.name} has several rows for this image that differ")
+            continue
         if choice.views and view.unknown:
             yield Rejection(image, "unknown_view", view.unknown)
             continue
-        split = splits.of(image, study) if splits else split_of(subject, choice.seed)
+        split = splits.of(image, study, subject) if splits else split_of(subject, choice.seed)
         values: Any = labels.of(study, subject) if labels else (ABSENT,) * len(CHEXPERT_FINDINGS)
         if isinstance(split, tuple):
             yield Rejection(image, *split)
@@ -261,6 +282,23 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
                     continue
                 taken.add(study)
             yield Row(image, study, subject, split, path, text.text, text.labels or values, view.name)
+
+
+def _view(row: Cells) -> views.View:
+    return views.find({name: (row.get(column, ""),) for column, name in VIEW_COLUMNS.items()})
+
+
+def _disagreeing(table: Path, columns: Sequence[str]) -> set[str]:
+    """Images of which several rows say different things; of all others no more than two numbers are kept."""
+    images, rows, disagree = set[int](), set[int](), set[str]()
+    for row in read_table(table, columns):
+        ids = ids_of(row)
+        image, values = hash(ids[2]), hash((*ids, _view(row)))
+        if image in images and values not in rows:
+            disagree.add(ids[2])
+        images.add(image)
+        rows.add(values)
+    return disagree
 
 
 def _view_in_file(source: Source, subject: str, study: str, image: str) -> views.View:

@@ -7,10 +7,11 @@ is accepted is in tables at the top; which of it a copy has is found by looking 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.ids import identifier, number
 from data_prep.report_files import ZIP_NAMES, Reports, find_reports
 from data_prep.tables import some_rows
 from medvill_jax.data.records import DataError
@@ -54,6 +55,7 @@ FOLDERS = (
     "images/p{group}/p{subject}/s{study}",
 )
 SUFFIXES = {"jpg": (".jpg", ".jpeg", ".png"), "dicom": (".dcm", ".dicom")}
+ID_COLUMNS = ("subject_id", "study_id", "dicom_id")
 NUMBER = re.compile(r"[0-9]{1,12}")
 DICOM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
@@ -136,6 +138,11 @@ def locate(source: Path, tables: Sequence[str], reports_root: Path | None = None
     return Source(images=where, reports=reports, tables=used)
 
 
+def ids_of(row: Mapping[str, str]) -> tuple[str, str, str]:
+    """Subject, study and image of a row of a table."""
+    return number(row["subject_id"]), number(row["study_id"]), identifier(row["dicom_id"])
+
+
 def usable(subject: str, study: str, image: str) -> bool:
     """Whether ids are safe to make a file name of."""
     return (
@@ -174,9 +181,8 @@ def _table_file(roots: Sequence[Path], table: str) -> Path | None:
 
 
 def _ids(table: Path) -> list[tuple[str, str, str]]:
-    rows = some_rows(table, ("dicom_id", "subject_id", "study_id"))
-    ids = [(row["subject_id"], row["study_id"], row["dicom_id"]) for row in rows]
-    return [of for of in ids if usable(*of)]
+    rows = some_rows(table, ID_COLUMNS)
+    return [of for of in map(ids_of, rows) if usable(*of)]
 
 
 def _find_images(roots: Sequence[Path], tried: Sequence[tuple[str, str, str]], kind: str) -> Images | None:

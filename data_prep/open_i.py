@@ -17,7 +17,8 @@ from typing import Any
 from data_prep import labeling
 from data_prep.build import Rejection, Row, build, file_fingerprint
 from data_prep.cleaning import MARK_RULES, clean_text
-from data_prep.files import TooLargeError, read_bytes
+from data_prep.files import TooLargeError, listed, read_bytes
+from data_prep.ids import identifier
 from data_prep.mimic_cxr import section_choices
 from data_prep.report_files import LARGEST as LARGEST_REPORT
 from data_prep.reports import DESCRIBING, FULL
@@ -34,6 +35,9 @@ VIEWS = ("FRONTAL", "LATERAL")
 _XML_STEP = 1 << 10
 _LARGEST_HASHED = 16 * LARGEST_REPORT  # the table of projections beside reports is larger than any of them
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
+# The same image is CXR1_1_IM-0001-4001 or CXR2_IM-0652-1001 in the XML files, and 1_IM-0001-4001.dcm.png or
+# 2_IM-0652-1001.dcm.png in the tables.
+_XML_NAME = re.compile(r"CXR([0-9]+)_(?:\1_)?(IM-.*)")
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ def _open(source: Path) -> tuple[Iterator[Report | Rejection], list[Path], str]:
             raise DataError(f"{source} has {REPORTS_TABLE} but lacks {PROJECTIONS_TABLE}, which names the images")
         return _from_tables(source / REPORTS_TABLE, projections), [source / REPORTS_TABLE, projections], "tables"
     for folder in XML_FOLDERS:
-        files = sorted((source / folder).glob("*.xml"), key=lambda path: (len(path.stem), path.stem))
+        files = sorted(listed(source / folder, ".xml"), key=lambda path: (len(path.stem), path.stem))
         if files:
             known = _projections(projections) if projections.is_file() else {}
             return _from_xml(files, known), [*files, *([projections] if known else [])], "xml"
@@ -152,31 +156,54 @@ def _open(source: Path) -> tuple[Iterator[Report | Rejection], list[Path], str]:
 
 def _image_folder(source: Path) -> Path:
     for name in IMAGE_FOLDERS:
-        if next((source / name).glob("*.png"), None) is not None:
+        if next(listed(source / name, ".png"), None) is not None:
             return source / name
     raise DataError(f"{source} has no images: expected PNG files in {' or '.join(IMAGE_FOLDERS[:3])}")
 
 
 def _projections(path: Path) -> dict[str, str]:
-    """File stem -> projection. Both forms of the name are known: 1_IM-0001-4001.dcm.png and CXR1_1_IM-0001-4001."""
-    return {
-        row["filename"].split(".")[0]: row["projection"].upper() for row in read_table(path, ("filename", "projection"))
-    }
+    """Name of an image in the tables, without ending -> projection, but for images of which rows say two things."""
+    known: dict[str, set[str]] = {}
+    for row in read_table(path, ("filename", "projection")):
+        known.setdefault(row["filename"].split(".")[0], set()).add(row["projection"].upper())
+    return {name: of.pop() for name, of in known.items() if len(of) == 1}
 
 
 def _from_tables(reports: Path, projections: Path) -> Iterator[Report | Rejection]:
-    images: dict[str, list[tuple[str, str]]] = {}
+    shown: dict[str, set[tuple[str, str]]] = {}
     for row in read_table(projections, ("uid", "filename", "projection")):
-        images.setdefault(row["uid"], []).append((row["filename"].removesuffix(".png"), row["projection"].upper()))
-    for row in read_table(reports, ("uid", *SECTIONS), multiline=True):
-        there = tuple(images.pop(row["uid"], ()))
-        if not row["uid"]:
-            yield Rejection("", "missing_field", f"a row of {reports.name} has no uid")
+        name = row["filename"].removesuffix(".png")
+        if row.fault:
+            yield Rejection(name, "malformed_row", f"{projections.name}: {row.fault}")
         else:
-            yield Report(row["uid"], {name: row[name] for name in SECTIONS}, there)
+            shown.setdefault(name, set()).add((identifier(row["uid"]), row["projection"].upper()))
+    images: dict[str, list[tuple[str, str]]] = {}
+    for name, said in shown.items():
+        uid, projection = min(said)
+        if len(said) > 1:
+            yield Rejection(name, "tables_disagree", f"{projections.name} has several rows for it that differ")
+        else:
+            images.setdefault(uid, []).append((name, projection))
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in read_table(reports, ("uid", *SECTIONS)):
+        uid = identifier(row["uid"])
+        if row.fault or not uid:
+            reason = "malformed_row" if row.fault else "missing_field"
+            yield Rejection(uid, reason, f"{reports.name}: {row.fault or 'a row has no uid'}")
+        else:
+            texts = {name: "" if row[name].lower() == "nan" else row[name] for name in SECTIONS}
+            found.setdefault(uid, []).append(texts)
+    for uid, texts in found.items():
+        if all(other == texts[0] for other in texts):
+            yield Report(uid, texts[0], tuple(images.pop(uid, ())))
+            repeated = Rejection(uid, "duplicate_id", f"{reports.name} has this report twice")
+        else:
+            repeated = Rejection(uid, "reports_disagree", f"{reports.name} has several rows for it that differ")
+            yield repeated
+        yield from [repeated] * (len(texts) - 1)
     for uid, left in images.items():
         for name, _ in left:
-            yield Rejection(name, "missing_report", f"uid {uid[:20]!r} has no row in {reports.name}")
+            yield Rejection(name, "missing_report", f"uid {uid[:20]!r} has no row in {reports.name} that can be used")
 
 
 def _from_xml(files: Sequence[Path], projections: dict[str, str]) -> Iterator[Report | Rejection]:
@@ -211,7 +238,7 @@ def _parse(path: Path, projections: dict[str, str]) -> Report:
         if label in SECTIONS:
             texts[label] = " ".join(filter(None, (texts.get(label), "".join(node.itertext()).strip())))
     names = sorted({str(node.get("id", "")) for node in root.iter("parentImage")} - {""})
-    known = {name: projections.get(name, projections.get(name.split("_", 1)[-1], "")) for name in names}
+    known = {name: projections.get(name, projections.get(_XML_NAME.sub(r"\1_\2", name), "")) for name in names}
     return Report(path.stem, {name: texts.get(name, "") for name in SECTIONS}, tuple(known.items()))
 
 

@@ -8,14 +8,18 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from data_prep import dicom, reports
 from data_prep.build import Rejection, Row, build, file_fingerprint
+from data_prep.files import hidden
+from data_prep.ids import identifier_of
 from data_prep.mimic_layout import SUFFIXES
 from data_prep.splits import split_of
-from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN, DataError
+from data_prep.tables import label_value
+from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, POSITIVE, DataError
 
 SPLIT_NAMES = {
     "train": "train",
@@ -29,6 +33,7 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 SUBJECT_FIELDS = ("subject_id", "patientid", "patient_id")
+_FIELDS = ("id", "image", "text", "split", "labels", "study_id", "view", *SUBJECT_FIELDS)
 SPLIT_RULES = ("index", "subject")
 LABELS_FILE = "labels.txt"
 # A label this like a finding of CheXpert is that finding misspelt, not another one.
@@ -75,7 +80,8 @@ def prepare(
     if split not in SPLIT_RULES:
         raise DataError(f"no such split: {split}; there are {', '.join(SPLIT_RULES)}")
     names, others = _label_names(index, label_names)
-    rows = _rows(index, names, split, seed)
+    notes: dict[str, Any] = {"label_names_beyond_chexpert": others} if others else {}
+    rows = _rows(index, names, split, seed, notes)
     return build(
         rows if limit is None else itertools.islice(rows, limit),
         out,
@@ -88,7 +94,7 @@ def prepare(
         },
         label_names=names,
         text_required=False,
-        notes={"label_names_beyond_chexpert": others} if others else None,
+        notes=notes,
         **build_options,
     )
 
@@ -100,7 +106,7 @@ def _label_names(index: Path, given: Sequence[str] | None) -> tuple[tuple[str, .
         names, where = tuple(given), "--label_names"
     elif path.is_file():
         try:
-            names = tuple(line.strip() for line in path.read_text("utf-8").splitlines() if line.strip())
+            names = tuple(line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip())
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not UTF-8 text") from error
         where = str(path)
@@ -131,16 +137,83 @@ def _other_labels(index: Path) -> dict[str, int]:
     return {n: found[n] for n in sorted(found) if not difflib.get_close_matches(n.casefold(), known, 1, _MISSPELT)}
 
 
-def _rows(index: Path, names: tuple[str, ...], rule: str, seed: int) -> Iterator[Row | Rejection]:
+def _rows(
+    index: Path, names: tuple[str, ...], rule: str, seed: int, notes: dict[str, Any] | None = None
+) -> Iterator[Row | Rejection]:
+    subjects = _subjects(index)
     with open(index, "rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield _row(line, f"line {number}", index.parent, names, rule, seed)
+                yield _row(line, f"line {number}", index.parent, names, rule, seed, subjects)
+    if notes is not None and subjects.named and subjects.alone:
+        notes["rows_without_subject"] = subjects.alone
 
 
-def _row(line: bytes, where: str, root: Path, names: tuple[str, ...], rule: str, seed: int) -> Row | Rejection:
+@dataclass
+class _Subjects:
+    """Whose a row is that does not say so: the patient of the other rows of its study, else one of its own.
+
+    Attributes:
+      of_study: study -> the one patient that its rows name.
+      named: whether any row names a patient.
+      alone: rows so far that count as patients of their own.
+    """
+
+    of_study: dict[str, str]
+    named: bool
+    alone: int = 0
+
+    def of(self, study: str) -> str:
+        self.alone += study not in self.of_study
+        return self.of_study.get(study, study)
+
+
+def _subjects(index: Path) -> _Subjects:
+    of_study: dict[str, str] = {}
+    several: set[str] = set()
+    named = False
+    with open(index, "rb") as file:
+        for line in file:
+            try:
+                fields = _known(json.loads(line.decode("utf-8-sig")))
+            except (ValueError, RecursionError):
+                continue  # `_row` says what is wrong with it
+            study, subject = (identifier_of(fields.get(name)) for name in ("study_id", SUBJECT_FIELDS[0]))
+            named = named or bool(subject)
+            if study and subject and of_study.setdefault(study, subject) != subject:
+                several.add(study)  # numbered anew for every patient
+    return _Subjects({study: subject for study, subject in of_study.items() if study not in several}, named)
+
+
+def _known(fields: Any) -> dict[str, Any]:
+    """The fields under the names of `_FIELDS`, which may be written in any case and with any marks; NaN is null.
+
+    Raises `ValueError` for what is no object.
+    """
+    if not isinstance(fields, dict):
+        raise _NoObjectError
+    names = {"".join(filter(str.isalnum, name)): name for name in _FIELDS}
+    known: dict[str, Any] = {}
+    for written, value in fields.items():
+        value = None if isinstance(value, float) and math.isnan(value) else value
+        name = names.get("".join(filter(str.isalnum, written.casefold()))) or written
+        if known.get(name) is None or (value is not None and written == name):
+            known[name] = value
+    known[SUBJECT_FIELDS[0]] = next((known[name] for name in SUBJECT_FIELDS if known.get(name) not in (None, "")), None)
+    return known
+
+
+class _NoObjectError(ValueError):
+    pass
+
+
+def _row(
+    line: bytes, where: str, root: Path, names: tuple[str, ...], rule: str, seed: int, subjects: _Subjects
+) -> Row | Rejection:
     try:
-        fields = json.loads(line.decode("utf-8-sig"))
+        fields = _known(json.loads(line.decode("utf-8-sig")))
+    except _NoObjectError:
+        return Rejection(where, "malformed_row", f"{where} is JSON, but not an object")
     except UnicodeDecodeError:
         return Rejection(where, "malformed_row", f"{where} is not UTF-8 text")
     except (ValueError, RecursionError) as error:
@@ -148,11 +221,11 @@ def _row(line: bytes, where: str, root: Path, names: tuple[str, ...], rule: str,
             f"column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else type(error).__name__
         )
         return Rejection(where, "malformed_row", f"{where} is not JSON: {detail}")
-    if not isinstance(fields, dict):
-        return Rejection(where, "malformed_row", f"{where} is JSON, but not an object")
-    identifier = _identifier(fields, ("id",))
-    if identifier is None:
+    identifier = identifier_of(fields.get("id"))
+    if not identifier:
         return Rejection(where, "missing_field", f"{where} has no id")
+    if isinstance(fields["id"], str):
+        identifier = fields["id"].strip()  # "1.0" and "1" may be two images
     labeled = fields.get("labels") is not None
     if labeled and fields.get("text") is None:
         fields["text"] = ""
@@ -167,14 +240,20 @@ def _row(line: bytes, where: str, root: Path, names: tuple[str, ...], rule: str,
         return Rejection(
             identifier, "unsafe_path", f"{where}: the {which} is absolute or leads out of the folder of the index"
         )
+    if hidden(fields["image"]):
+        return Rejection(identifier, "hidden_file", where)
+    study, subject = (identifier_of(fields.get(name)) for name in ("study_id", SUBJECT_FIELDS[0]))
+    if study is None or subject is None:
+        which = "study_id" if study is None else SUBJECT_FIELDS[0]
+        return Rejection(identifier, "malformed_row", f"{where}: {which} {_shown(fields[which])} is no id")
     text = reports.select(fields["text"], (reports.FULL,))
     if not text and not labeled:
         return Rejection(identifier, "empty_text", where)
     labels = _labels(fields.get("labels"), names)
     if isinstance(labels, Rejection):
         return Rejection(identifier, labels.reason, f"{where}: {labels.detail}")
-    study = _identifier(fields, ("study_id",)) or identifier
-    subject = _identifier(fields, SUBJECT_FIELDS) or study
+    study = study or identifier
+    subject = subject or subjects.of(study)
     split = fields.get("split") if rule == "index" else None
     if split is None or split == "":
         split = split_of(subject, seed)
@@ -200,16 +279,6 @@ def escapes(path: str) -> bool:
     return bool(parts.root) or ".." in parts.parts or "\0" in path
 
 
-def _identifier(fields: dict[str, Any], keys: Sequence[str]) -> str | None:
-    for key in keys:
-        value = fields.get(key)
-        if isinstance(value, str) and value.strip():
-            return value
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
-    return None
-
-
 def _labels(given: Any, names: tuple[str, ...]) -> tuple[int, ...] | Rejection:
     """One value per name; findings that are not given are not mentioned."""
     if given is None:
@@ -227,11 +296,11 @@ def _labels(given: Any, names: tuple[str, ...]) -> tuple[int, ...] | Rejection:
             near = difflib.get_close_matches(name.strip().casefold(), [n.casefold() for n in names], 1, _MISSPELT)
             meant = next((f": is it {n!r}?" for n in names if near and n.casefold() == near[0]), "")
             return Rejection("", "unknown_label", f"{_shown(name)} is not one of the {len(names)} label names{meant}")
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            continue
-        if isinstance(value, bool) or value not in (POSITIVE, NEGATIVE, UNCERTAIN):
+        number = value is None or (isinstance(value, int | float | str) and not isinstance(value, bool))
+        label = label_value(str(value)) if number else None
+        if label is None:
             return Rejection("", "bad_label_value", f"{name} is {_shown(value)}; expected 1, 0, -1 or null")
-        values[name] = int(value)
+        values[name] = label
     return tuple(values.values())
 
 

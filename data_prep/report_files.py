@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from data_prep.files import TooLargeError, read_bytes
+from data_prep.files import TooLargeError, hidden, read_bytes
 from medvill_jax.data.records import DataError
 
 ZIP_NAMES = ("mimic-cxr-reports.zip", "mimic_cxr_reports.zip", "mimic-cxr-reports-v2.zip")
@@ -81,9 +81,13 @@ class ZipReports:
             self._file = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, ValueError) as error:
             raise DataError(f"{path} is no zip file, or is damaged: download it again") from error
-        self._entries = {
-            match[1]: info for info in self._file.infolist() if (match := _ENTRY.search(info.filename)) is not None
-        }
+        self._entries: dict[str, zipfile.ZipInfo] = {}
+        self._disagree: set[str] = set()
+        for info in self._file.infolist():
+            if (match := _ENTRY.search(info.filename)) is not None and not hidden(info.filename):
+                first = self._entries.setdefault(match[1], info)
+                if (first.CRC, first.file_size) != (info.CRC, info.file_size):
+                    self._disagree.add(match[1])
         if not self._entries:
             raise DataError(f"{path} has no reports in it: expected files/p10/p10000032/s50414267.txt and so on")
 
@@ -92,6 +96,8 @@ class ZipReports:
         if info is None:
             raise ReportError("missing_report", f"{self.path} has no s{study}.txt")
         where = f"{self.path}/{info.filename}"
+        if study in self._disagree:
+            raise ReportError("reports_disagree", f"{where} is in the zip file more than once, with other content")
         if info.file_size > LARGEST:
             raise ReportError("oversized_report", f"{where} has more than {LARGEST} bytes")
         try:

@@ -9,8 +9,9 @@ from typing import Any
 
 from medvill_jax.data.records import SPLITS
 
-# Reasons that are choices of the user rather than faults of the data: counted, listed, never held against max_rejected.
-EXPECTED = frozenset({"no_wanted_section", "no_frontal_image", "unknown_view"})
+# Reasons that are choices of the user, or of the system, rather than faults of the data: counted, listed, never held
+# against max_rejected.
+EXPECTED = frozenset({"no_wanted_section", "no_frontal_image", "unknown_view", "hidden_file"})
 # Every reason of rejected.jsonl, with what to do about it.
 HINTS = {
     "missing_image": "the image file is not there: is the copy complete?",
@@ -23,6 +24,7 @@ HINTS = {
     "no_wanted_section": "the report has none of the chosen --sections",
     "no_frontal_image": "the study has no frontal image",
     "unknown_view": "no field says which view the image is, or they contradict each other; --views=all takes it",
+    "reports_disagree": "there are several reports of this study, and they differ",
     "empty_text": "no text once cleaned",
     "unknown_label": "a label that is not one of the label names",
     "bad_label_value": "a label value must be 1 positive, 0 negative, -1 uncertain, or empty",
@@ -31,7 +33,9 @@ HINTS = {
     "tables_disagree": "the tables give this image to different studies, subjects or splits",
     "unknown_split": "splits are train, validation and test",
     "no_split": "the split file has no row for this image",
-    "duplicate_id": "the id was used by an earlier row",
+    "duplicate_id": "an earlier row says the same of this id",
+    "rows_disagree": "several rows have this id and differ, so none of them is taken",
+    "hidden_file": "a file that macOS or Windows keeps for itself, and no image",
     "unsafe_path": "an id or path that is absolute or leads out of the source folder",
     "malformed_row": "the row cannot be read",
     "missing_field": "the row lacks a field",

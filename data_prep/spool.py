@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tensorflow_datasets.core import hashing
@@ -90,7 +90,7 @@ def spool(
     `record_bytes` tells how large the record of a row will be, 0 if it has none; it is asked about a few.
     """
     rejected: Counter[str] = Counter()
-    seen: set[str] = set()
+    seen: dict[str, _Seen | None] = {}
     first_split: dict[str, str] = {}
     shared: set[str] = set()
     texts: dict[str, int] = dict.fromkeys(SPLITS, 0)
@@ -104,20 +104,29 @@ def spool(
             plan.found += 1
             progress()
             row = row if isinstance(row, Rejection) else rows_lib.checked(row, label_count, text_required)
-            if isinstance(row, Row) and row.id in seen:
-                row = Rejection(row.id, "duplicate_id", "an earlier row has this id")
-            if isinstance(row, Rejection):
-                rejected[row.reason] += 1
-                rejected_file.write(rows_lib.to_json(row) + "\n")
-                continue
-            seen.add(row.id)
-            texts[row.split] += bool(row.text)
-            if first_split.setdefault(row.subject_id, row.split) != row.split:
-                shared.add(row.subject_id)
-            line = rows_lib.to_json(row).encode() + b"\n"
-            unsorted[row.split].add(hashers[row.split].hash_key(row.id), len(line))
-            files[row.split].write(line)
-    plan.rows = {split: len(unsorted[split].lengths) for split in SPLITS}
+            refused = [row] if isinstance(row, Rejection) else []
+            if isinstance(row, Row):
+                line = rows_lib.to_json(row).encode() + b"\n"
+                if row.id not in seen:
+                    texts[row.split] += bool(row.text)
+                    if first_split.setdefault(row.subject_id, row.split) != row.split:
+                        shared.add(row.subject_id)
+                    seen[row.id] = _Seen(hash(line), row.split, len(unsorted[row.split].lengths), bool(row.text))
+                    unsorted[row.split].add(hashers[row.split].hash_key(row.id), len(line))
+                    files[row.split].write(line)
+                elif (first := seen[row.id]) is not None and first.content == hash(line):
+                    refused = [Rejection(row.id, "duplicate_id", "an earlier row says the same of this id")]
+                else:
+                    refused = [Rejection(row.id, "rows_disagree", "other rows have this id and say something else")]
+                    if first is not None:
+                        refused *= 2
+                        unsorted[first.split].dropped.add(first.place)
+                        texts[first.split] -= first.text
+                        seen[row.id] = None
+            for rejection in refused:
+                rejected[rejection.reason] += 1
+                rejected_file.write(rows_lib.to_json(rejection) + "\n")
+    plan.rows = {split: len(unsorted[split].lengths) - len(unsorted[split].dropped) for split in SPLITS}
     most = max(plan.rows, key=lambda split: plan.rows[split])
     size = 0.0
     if plan.rows[most] > RECORDS_PER_SHARD:
@@ -154,11 +163,21 @@ def _some_rows(source: Path, lines: _Unsorted) -> list[Row]:
     return rows
 
 
+class _Seen(NamedTuple):
+    """The only row so far that has its id: a number for what it says, and where it lies."""
+
+    content: int
+    split: str
+    place: int
+    text: bool
+
+
 class _Unsorted:
-    """Hash and length of every line of a file, 20 bytes a line."""
+    """Hash and length of every line of a file, 20 bytes a line, and which lines no longer count."""
 
     def __init__(self) -> None:
         self.high, self.low, self.lengths = array("Q"), array("Q"), array("I")
+        self.dropped: set[int] = set()
 
     def add(self, key: int, length: int) -> None:
         self.high.append(key >> 64)
@@ -171,6 +190,7 @@ def _sort(source: Path, target: Path, lines: _Unsorted, every: int) -> list[int]
     lengths = np.asarray(lines.lengths, np.int64)
     starts = np.cumsum(lengths) - lengths
     order = np.lexsort((np.asarray(lines.low, np.uint64), np.asarray(lines.high, np.uint64)))
+    order = order[~np.isin(order, list(lines.dropped))]
     offsets = []
     with open(source, "rb") as unsorted, open(target, "wb") as file:
         for place, line in enumerate(order.tolist()):

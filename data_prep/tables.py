@@ -1,49 +1,108 @@
-"""The csv tables of a source, plain or gzipped, and the label files among them."""
+"""The csv tables of a source, as any program may have written them, and the label files among them."""
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import csv
+import functools
 import gzip
+import io
 import itertools
+import re
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
+from data_prep.ids import MISSING, number
 from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN, DataError
 
-LABEL_VALUES = {"1": POSITIVE, "0": NEGATIVE, "-1": UNCERTAIN}
+LABEL_VALUES = {1.0: POSITIVE, 0.0: NEGATIVE, -1.0: UNCERTAIN}
 # What --uncertain makes of -1.
 UNCERTAIN_AS = {"separate": UNCERTAIN, "positive": POSITIVE, "negative": NEGATIVE, "ignore": ABSENT}
+DELIMITERS = (",", ";", "\t", "|")
+# How a text begins that says its encoding; the longer mark first.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_NO_TEXT = {b"PK\x03\x04": "an Excel workbook or a zip file", b"\xd0\xcf\x11\xe0": "an Excel workbook"}
+# A first line that tells Excel the delimiter.
+_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
+# The numbers of the rows, which pandas writes as a column.
+_ROW_NUMBERS = re.compile(r"(unnamed.*|index|level_\d+)?", re.IGNORECASE)
 # A cell is an id, a path or a report; nobody types more.
 _LARGEST_CELL = 1 << 20
 _LARGEST_LINE = 4 << 20
+_MOST_LINES = 1000  # of one row
+_MOST_PACKED = 3
 
 
-def read_table(path: Path, columns: Sequence[str], multiline: bool = False) -> Iterator[dict[str, str]]:
-    """The rows of a `.csv` or `.csv.gz`, blank lines left out.
+class Cells(dict[str, str]):
+    """A row of a table by the names of its columns; `fault` says why its cells cannot be trusted, "" if they can."""
 
-    Bytes that are no UTF-8 become U+FFFD, which no id has. A cell may hold line breaks only with `multiline`: without,
-    a stray quotation mark spoils one row instead of swallowing those after it.
+    fault = ""
 
-    Raises `DataError` if columns are missing, or the file is damaged.
+
+def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Cells]:
+    """The rows of a csv table, blank ones left out.
+
+    What the file holds decides, not its name: compressed or not, its encoding, whether commas, semicolons, tabs or bars
+    part its cells, and how it ends lines. Columns are found whatever the case of their names and the marks in them, and
+    have the names of `columns` and `optional` in the rows. Bytes that are no text become U+FFFD, which no id has. A
+    cell in quotation marks may hold line breaks; a mark that never closes spoils one row, not those after it.
+
+    Raises `DataError` if `columns` are missing, or the file is damaged or no table.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
     csv.field_size_limit(_LARGEST_CELL)
     try:
-        with opener(path, "rt", encoding="utf-8-sig", errors="replace", newline="" if multiline else None) as file:
-            typed = _lines(file, path)
-            lines: Iterator[list[str]] = csv.reader(typed) if multiline else (_cells(line) for line in typed)
-            header = [name.strip() for name in next(lines, [])]
-            missing = [name for name in columns if name not in header]
-            if missing:
-                raise DataError(f"{path} has no column {', '.join(missing)}; it has {', '.join(header)[:300]}")
-            for cells in lines:
-                if any(cells):
-                    cells += [""] * (len(header) - len(cells))
-                    yield {name: cell.strip() for name, cell in zip(header, cells, strict=False) if name}
-    except (EOFError, gzip.BadGzipFile, zlib.error, csv.Error) as error:
+        with _text(path) as file:
+            lines = deque[str]()
+            rest = _lines(file, path)
+            header, delimiter = _header(rest, columns, path)
+            names = _names(header, (*columns, *optional), path)
+            needed = max(names.index(name) for name in columns)
+            for cells in _records(lines, rest, delimiter, len(header)):
+                if any(cell.strip() for cell in cells):
+                    yield _row(cells, names, needed)
+    except (EOFError, gzip.BadGzipFile, zlib.error, csv.Error, UnicodeError) as error:
         raise DataError(f"{path} is damaged ({type(error).__name__}: {error}): download it again") from error
+
+
+def _row(cells: list[str], names: list[str], needed: int) -> Cells:
+    padded = cells + [""] * (len(names) - len(cells))
+    row = Cells({name: cell.strip() for name, cell in zip(names, padded, strict=False) if name})
+    if len(cells) <= needed:
+        row.fault = f"the row has {len(cells)} cells, the header {len(names)}: it is cut"
+    elif any(cell.strip() for cell in cells[len(names) :]):
+        row.fault = f"the row has {len(cells)} cells, the header {len(names)}"
+    return row
+
+
+@contextlib.contextmanager
+def _text(path: Path) -> Iterator[TextIO]:
+    """A file as text, unpacked as often as it is packed; its name may say otherwise where a browser has unpacked it."""
+    with contextlib.ExitStack() as stack:
+        data: Any = stack.enter_context(open(path, "rb"))
+        for _ in range(_MOST_PACKED):
+            if data.peek(2)[:2] == b"\x1f\x8b":
+                data = stack.enter_context(io.BufferedReader(gzip.GzipFile(fileobj=data, mode="rb")))  # pyright: ignore
+        head = data.peek(1 << 10)
+        for mark, what in _NO_TEXT.items():
+            if head.startswith(mark):
+                raise DataError(f"{path} is {what}, no csv table: save the table as csv")
+        encoding = next((encoding for mark, encoding in _MARKS if head.startswith(mark)), None)
+        if encoding is None:
+            # Every other byte of Latin letters in UTF-16 is zero.
+            zeros = [head[start : 1 << 10 : 2].count(0) for start in (0, 1)]
+            wide = max(zeros) > len(head) // 4 > 4 * min(zeros)
+            encoding = ("utf-16-be", "utf-16-le")[zeros[1] > zeros[0]] if wide else "utf-8"
+        yield stack.enter_context(io.TextIOWrapper(data, encoding, errors="replace"))
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:
@@ -54,13 +113,80 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
         yield line
 
 
-def _cells(line: str) -> list[str]:
-    if '"' not in line:
-        return line.rstrip("\n").split(",")
-    return next(csv.reader([line]), [])
+def _header(lines: Iterator[str], columns: Sequence[str], path: Path) -> tuple[list[str], str]:
+    """The names of the columns, and the delimiter: one between which all of `columns` are."""
+    line, delimiters = next((line for line in lines if line.strip()), ""), DELIMITERS
+    if (told := _SEPARATOR.fullmatch(line)) is not None:
+        line, delimiters = next(lines, ""), (told[1], *DELIMITERS)
+    headers = [(_cells(line, delimiter), delimiter) for delimiter in delimiters]
+    found = {delimiter: {_plain(name) for name in header} for header, delimiter in headers}
+    for header, delimiter in headers:
+        if all(_plain(name) in found[delimiter] for name in columns):
+            return header, delimiter
+    header, delimiter = max(headers, key=lambda each: len(each[0]))
+    missing = ", ".join(name for name in columns if _plain(name) not in found[delimiter])
+    raise DataError(f"{path} has no column {missing}; it has {', '.join(map(str.strip, header))[:300]}")
 
 
-def some_rows(path: Path, columns: Sequence[str], first: int = 40, every: int = 5000) -> list[dict[str, str]]:
+def _names(header: list[str], known: Sequence[str], path: Path) -> list[str]:
+    """What each column is called in the rows, "" for one that is left out."""
+    names = [name.strip() for name in header]
+    for name in known:
+        there = [place for place, other in enumerate(names) if _plain(other) == _plain(name)]
+        exactly = [place for place in there if names[place] == name]
+        if len(there) > 1 and len(exactly) != 1:
+            raise DataError(f"{path} has the column {name} twice: leave one of them")
+        for place in there:
+            names[place] = name if [place] in (there, exactly) else ""
+    return ["" if _ROW_NUMBERS.fullmatch(name) else name for name in names]
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
+def _records(ahead: deque[str], lines: Iterator[str], delimiter: str, width: int) -> Iterator[list[str]]:
+    """The cells of row after row. A row goes on in the next line where that closes its quotation mark and fills it."""
+    while True:
+        line = ahead.popleft() if ahead else next(lines, None)
+        if line is None:
+            return
+        if '"' not in line:
+            yield line.rstrip("\n").split(delimiter)
+            continue
+        cells, text, count = _quoted(line, delimiter), line, 0
+        if cells:
+            yield cells
+            continue
+        while cells is None and count < _MOST_LINES and len(text) < _LARGEST_CELL:
+            if count == len(ahead):
+                if (after := next(lines, None)) is None:
+                    break
+                ahead.append(after)
+            text, count = text + ahead[count], count + 1
+            if '"' in ahead[count - 1]:
+                cells = _quoted(text, delimiter)
+        if cells and len(cells) == width:
+            for _ in range(count):
+                ahead.popleft()
+            yield cells
+        else:
+            yield _cells(line, delimiter)
+
+
+def _quoted(text: str, delimiter: str) -> list[str] | None:
+    """The cells of a text; None if a quotation mark is open at its end, and none if one stands where none may."""
+    try:
+        return next(csv.reader([text], delimiter=delimiter, strict=True), [])
+    except csv.Error as error:
+        return None if "unexpected end" in str(error) else []
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line], delimiter=delimiter), [])
+
+
+def some_rows(path: Path, columns: Sequence[str], first: int = 40, every: int = 5000) -> list[Cells]:
     """A few rows to try a layout on: the first ones, and some of all places."""
     rows = read_table(path, columns)
     head = list(itertools.islice(rows, first))
@@ -74,19 +200,17 @@ class Labels:
     """
 
     def __init__(self, path: Path):
-        self._rows: dict[str, tuple[str, tuple[int, ...] | str]] = {}
+        self._rows: dict[str, tuple[str, tuple[int, ...] | tuple[str, str]]] = {}
         self._disagree: set[str] = set()
-        known: dict[tuple[int, ...], tuple[int, ...]] = {}
-        for number, row in enumerate(read_table(path, ("subject_id", "study_id", *CHEXPERT_FINDINGS))):
-            unknown = row.keys() - {"subject_id", "study_id", *CHEXPERT_FINDINGS} if not number else ()
+        known: dict[Any, Any] = {}
+        for count, row in enumerate(read_table(path, ("subject_id", "study_id", *CHEXPERT_FINDINGS))):
+            unknown = row.keys() - {"subject_id", "study_id", *CHEXPERT_FINDINGS} if not count else ()
             if unknown:
                 raise DataError(f"{path} has columns that are none of the 14 findings: {', '.join(sorted(unknown))}")
-            values = _label_row(row)
-            # A few thousand different rows of labels serve all studies.
-            values = values if isinstance(values, str) else known.setdefault(values, values)
-            there = self._rows.setdefault(row["study_id"], (row["subject_id"], values))
-            if there != (row["subject_id"], values):
-                self._disagree.add(row["study_id"])
+            values = ("malformed_row", f"in the label file {row.fault}") if row.fault else _label_row(row)
+            study, of = number(row["study_id"]), (number(row["subject_id"]), known.setdefault(values, values))
+            if self._rows.setdefault(study, of) != of:
+                self._disagree.add(study)
 
     def of(self, study: str, subject: str) -> tuple[int, ...] | tuple[str, str]:
         """The values, or `(reason, detail)` of a rejection."""
@@ -97,18 +221,30 @@ class Labels:
         of_subject, values = self._rows[study]
         if of_subject != subject:
             return "tables_disagree", f"study {study} is of subject {of_subject[:20]!r} in the label file"
-        if isinstance(values, str):
-            return "bad_label_value", values
         return values
 
 
-def _label_row(row: dict[str, str]) -> tuple[int, ...] | str:
+@functools.lru_cache(maxsize=256)
+def label_value(cell: str) -> int | None:
+    """The label that a cell says, in whatever form a number has; None if it says none.
+
+    Truth values are none: their false would be both "negative" and "not mentioned".
+    """
+    text = cell.strip().replace("\u2212", "-").replace(",", ".")
+    if text.casefold() in MISSING:
+        return ABSENT
+    try:
+        return LABEL_VALUES.get(float(text)) if text.isascii() and "_" not in text else None
+    except ValueError:
+        return None
+
+
+def _label_row(row: Cells) -> tuple[int, ...] | tuple[str, str]:
     values = []
     for name in CHEXPERT_FINDINGS:
-        cell = row[name]
-        value = ABSENT if not cell else LABEL_VALUES.get(cell.removesuffix(".0"))
+        value = label_value(row[name])
         if value is None:
-            return f"{name} is {cell[:40]!r}"
+            return "bad_label_value", f"{name} is {row[name][:40]!r}"
         values.append(value)
     return tuple(values)
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from data_prep.build import Rejection, Row, build, file_fingerprint
 from data_prep.cleaning import clean_text
+from data_prep.files import listed
+from data_prep.ids import identifier_of
 from data_prep.splits import split_of
 from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, DataError
 
@@ -106,7 +108,7 @@ def _find(source: Path, names: tuple[str, ...], what: str) -> Path:
         raise DataError(f"there is no folder {source}: --source is the folder of your copy of VQA-RAD")
     for name in names:
         path = source / name
-        if path.is_file() if what == "file" else path.is_dir() and (name != "." or any(source.glob("*.jpg"))):
+        if path.is_file() if what == "file" else path.is_dir() and (name != "." or any(listed(source, ".jpg"))):
             return path
     raise DataError(
         f"{source} has no {what} {names[0]!r}: expected {QUESTION_FILES[0]!r} and the folder {IMAGE_FOLDERS[0]!r}, as "
@@ -135,6 +137,7 @@ def _rows(
 ) -> Iterator[Row | Rejection]:
     not_selected: Counter[str] = Counter()
     shown: set[str] = set()
+    patients = _patients(questions)
     count = 0
     for number, question in enumerate(questions, 1):
         organ = _text(question, "image_organ").upper() if isinstance(question, dict) else ""
@@ -144,7 +147,7 @@ def _rows(
         if limit is not None and count >= limit:
             break
         count += 1
-        row = _row(question, f"question {number}", organ, images, split, seed)
+        row = _row(question, f"question {number}", organ, images, split, seed, patients)
         if isinstance(row, Row):
             shown.add(row.image.name)
         yield row
@@ -152,11 +155,23 @@ def _rows(
     notes["images_in_use"] = len(shown)
 
 
-def _row(question: Any, where: str, organ: str, images: Path, split: str, seed: int) -> Row | Rejection:
+def _patients(questions: list[Any]) -> dict[str, set[str]]:
+    """Image -> the patients whom questions about it name: one, unless something is wrong."""
+    patients: dict[str, set[str]] = {}
+    for question in questions:
+        if isinstance(question, dict) and (patient := identifier_of(question.get("subject_id"))):
+            patients.setdefault(Path(_text(question, "image_name")).stem, set()).add(patient)
+    return patients
+
+
+def _row(
+    question: Any, where: str, organ: str, images: Path, split: str, seed: int, patients: dict[str, set[str]]
+) -> Row | Rejection:
     if not isinstance(question, dict):
         return Rejection(where, "malformed_row", f"{where} is no object")
-    identifier = _text(question, "qid")
-    missing = [key for key in ("qid", "image_name", "question", "answer") if not _text(question, key)]
+    identifier = identifier_of(question.get("qid")) or ""
+    missing = [key for key in ("image_name", "question", "answer") if not _text(question, key)]
+    missing = missing if identifier else ["qid", *missing]
     if missing:
         return Rejection(identifier or where, "missing_field", f"{where} has no {', '.join(missing)}")
     name, phrase = _text(question, "image_name"), _text(question, "phrase_type").lower()
@@ -172,7 +187,13 @@ def _row(question: Any, where: str, organ: str, images: Path, split: str, seed: 
         )
     image = Path(name).stem
     # VQA-RAD itself does not say whose image it is, so each counts as a patient.
-    patient = _text(question, "subject_id") or image
+    named = patients.get(image, {image})
+    if identifier_of(question.get("subject_id")) is None or len(named) > 1:
+        detail = (
+            "subject_id is no id" if len(named) == 1 else f"questions give image {image[:60]!r} to several subjects"
+        )
+        return Rejection(identifier, "tables_disagree" if len(named) > 1 else "malformed_row", f"{where}: {detail}")
+    patient = min(named)
     if split == "official":
         part = "test" if phrase.startswith(TEST_PHRASES) else "train"
     else:

@@ -181,7 +181,7 @@ def test_missing_files_and_columns_are_named(tmp_path, capsys):
     labels.write_bytes(whole[:-20])
     with pytest.raises(DataError, match="damaged"):
         prepare(tmp_path / "tree", tmp_path / "out")
-    labels.write_bytes(b"no gzip")
+    labels.write_bytes(b"\x1f\x8b no gzip")
     with pytest.raises(DataError, match="damaged"):
         prepare(tmp_path / "tree", tmp_path / "out")
     labels.write_bytes(gzip.compress(bytes(64 << 20)))

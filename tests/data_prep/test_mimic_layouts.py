@@ -114,9 +114,55 @@ def without_files(tree, root):
     copy(tree, root, root, image="{group}/p{subject}/s{study}/{name}", report="{group}/p{subject}/s{study}.txt")
 
 
+def rewritten(tree, root, cell=lambda name, value: value, **dialect):
+    """The tree with tables of another program, which names them as before."""
+    encoding, pack = dialect.pop("encoding", "utf-8"), dialect.pop("pack", gzip.compress)
+    copy(tree, root, root)
+    for path in root.glob("*.csv.gz"):
+        rows, text = table(path), io.StringIO()
+        writer = csv.writer(text, **dialect)
+        writer.writerow(rows[0])
+        writer.writerows([[cell(name, value) for name, value in row.items()] for row in rows])
+        path.write_bytes(pack(text.getvalue().encode(encoding)))
+
+
+def floats_of_pandas(tree, root):
+    rewritten(tree, root, lambda name, value: f"{value}.0" if name in ("subject_id", "study_id") else value)
+
+
+def german_excel(tree, root):
+    rewritten(tree, root, lambda name, value: value.replace(".0", ",0"), delimiter=";", encoding="utf-8-sig")
+
+
+def unpacked_by_a_browser(tree, root):
+    rewritten(tree, root, pack=bytes)
+
+
+def packed_twice_as_utf_16(tree, root):
+    rewritten(tree, root, delimiter="\t", encoding="utf-16", pack=lambda data: gzip.compress(gzip.compress(data)))
+
+
+def ids_of_folders(tree, root):
+    letters = {"subject_id": "p{}", "study_id": "s{}", "dicom_id": " {} "}
+    rewritten(tree, root, lambda name, value: letters.get(name, "{}").format(value), quoting=csv.QUOTE_ALL)
+
+
+def packed_by_a_mac(tree, root):
+    packed_reports(tree, root)
+    path = root / "mimic-cxr" / "mimic-cxr-reports.zip"
+    with zipfile.ZipFile(path) as file:
+        names = file.namelist()
+    with zipfile.ZipFile(path, "a") as file:
+        for name in names:
+            folder, _, last = name.rpartition("/")
+            file.writestr(f"__MACOSX/{folder}/._{last}", b"\0\5\x16\7 Mac OS X")
+            file.writestr(f"__MACOSX/{name}", b"\0\5\x16\7 Mac OS X")
+
+
 LAYOUTS = [
     *(official, versioned, mirrored, packed_reports, packed_reports_beside_the_tables),
     *(older_names, nested, nested_with_letters, without_files),
+    *(floats_of_pandas, german_excel, unpacked_by_a_browser, packed_twice_as_utf_16, ids_of_folders, packed_by_a_mac),
 ]
 
 
@@ -160,6 +206,19 @@ def test_bad_entries_of_a_zip_are_rejected(tree, tmp_path):
     assert report["rejected"]["unreadable_report"] >= 2
     assert report["rejected"]["missing_report"] >= 1
     assert report["found"] == report["kept"] + sum(report["rejected"].values())
+
+
+def test_reports_that_are_twice_in_a_zip(tree, tmp_path):
+    copy(tree, tmp_path / "in", None)
+    zipped(tree, tmp_path / "in" / "mimic-cxr-reports.zip")
+    one, two = sorted((tree / "files").rglob("s*.txt"))[:2]
+    with zipfile.ZipFile(tmp_path / "in" / "mimic-cxr-reports.zip", "a") as file:
+        file.writestr(f"backup/{one.name}", one.read_bytes())
+        file.writestr(f"backup/{two.name}", b"FINDINGS: Another text.")
+    common = {"views": (), "max_rejected": 1, "fallback": ("impression",), **COMMON}
+    report = mimic_cxr.prepare(tmp_path / "in", tmp_path / "out", **common)
+    images = len(list(two.with_suffix("").iterdir()))
+    assert report["rejected"] == {"reports_disagree": images}
 
 
 def test_one_image_per_study(tree, tmp_path):
@@ -223,6 +282,8 @@ def test_tables_that_disagree_are_rejected(tree, tmp_path):
     rows["chexpert"].append({**by_study[one], "Edema": "1.0" if by_study[one]["Edema"] != "1.0" else "0.0"})
     rows["chexpert"].append(dict(by_study[two]))
     by_study[three]["subject_id"] = "10"
+    rows["metadata"].append({**images[35], "ViewPosition": "LATERAL"})
+    fifth = images[35]["study_id"]
     split = next(row for row in rows["split"] if row["study_id"] == four)
     rows["split"].append({**split, "split": "test" if split["split"] == "train" else "train"})
     for name, content in rows.items():
@@ -231,7 +292,8 @@ def test_tables_that_disagree_are_rejected(tree, tmp_path):
     listed = [json.loads(line) for line in (tmp_path / "out" / records.REJECTED_FILE).read_text().splitlines()]
     studies = {row["dicom_id"]: row["study_id"] for row in images}
     found = {(studies[row["id"]], row["reason"]) for row in listed}
-    assert found == {(one, "labels_disagree"), (three, "tables_disagree"), (four, "tables_disagree")}
+    disagree = {(study, "tables_disagree") for study in (three, four, fifth)}
+    assert found == {(one, "labels_disagree"), *disagree}
     assert report["found"] == report["kept"] + sum(report["rejected"].values())
 
 

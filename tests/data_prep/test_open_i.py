@@ -141,6 +141,8 @@ def test_every_fault_has_its_reason(tmp_path):
     (folder / "9.xml").write_text(REPORT.format(uid=9, findings="x", images=IMAGE.format(name="CXR10_10_IM-0010-1001")))
     report = open_i.prepare(source, tmp_path / "out", max_rejected=1, **COMMON)
     listed = [json.loads(line) for line in (tmp_path / "out" / records.REJECTED_FILE).read_text().splitlines()]
+    # Whose image it is that two reports claim, nobody can tell.
+    assert sum(row["reason"] == "rows_disagree" for row in listed) == 2
     assert {(row["id"], row["reason"]) for row in listed} == {
         ("1", "unreadable_report"),
         ("2", "unreadable_report"),
@@ -149,10 +151,94 @@ def test_every_fault_has_its_reason(tmp_path):
         ("CXR5_5_IM-0005-1001", "empty_text"),
         ("CXR6_6_IM-0006-1001", "missing_image"),
         ("CXR8_8_IM-0008-1001", "unreadable_image"),
-        ("CXR10_10_IM-0010-1001", "duplicate_id"),
+        ("CXR10_10_IM-0010-1001", "rows_disagree"),
         *((f"CXR{n}_{n}_IM-{n:04}-1001", "no_wanted_section") for n in (7, 14, 21, 28)),
     }
     assert report["found"] == 28 == report["kept"] + sum(report["rejected"].values())
+
+
+APPLE_DOUBLE = bytes.fromhex("0005160700020000") + b"Mac OS X        "
+
+
+def test_files_of_the_system_are_none_of_the_source(tmp_path):
+    source = as_xml(tmp_path / "in")
+    expected = open_i.prepare(source, tmp_path / "a", **COMMON)
+    for path in [*source.rglob("*.xml"), *source.rglob("*.png")]:
+        path.with_name(f"._{path.name}").write_bytes(APPLE_DOUBLE)
+    # Where only the system's files are, the images are elsewhere.
+    (source / "NLMCXR_png").rename(source / "png")
+    (source / "NLMCXR_png").mkdir()
+    (source / "NLMCXR_png" / "._CXR1_1_IM-0001-1001.png").write_bytes(APPLE_DOUBLE)
+    (source / "ecgen-radiology" / ".DS_Store").write_bytes(b"Bud1")
+    again = open_i.prepare(source, tmp_path / "b", **COMMON)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert (again["found"], again["rejected"]) == (expected["found"], expected["rejected"])
+
+
+@pytest.mark.parametrize("form", ["{}", "CXR{}_IM", "CXR{0}_{0}_IM"])
+def test_projections_are_found_under_every_name(form):
+    name = form.format(2) + "-0652-1001" if form != "{}" else "2_IM-0652-1001"
+    assert open_i._XML_NAME.sub(r"\1_\2", name) == "2_IM-0652-1001"
+
+
+def test_tables_written_by_other_programs(tmp_path):
+    expected = open_i.prepare(as_tables(tmp_path / "in"), tmp_path / "a", **COMMON)
+    source = as_tables(tmp_path / "other")
+    for name in ("indiana_reports.csv", "indiana_projections.csv"):
+        with open(source / name, newline="") as file:
+            header, *rows = csv.reader(file)
+        with open(source / name, "w", newline="", encoding="utf-16") as file:
+            writer = csv.writer(file, delimiter=";", quoting=csv.QUOTE_ALL)
+            writer.writerows(
+                [
+                    ["Unnamed: 0", header[0].upper(), *header[1:]],
+                    *([n, f"{r[0]}.0", *r[1:]] for n, r in enumerate(rows)),
+                ]
+            )
+    again = open_i.prepare(source, tmp_path / "b", **COMMON)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert again["rejected"] == expected["rejected"]
+
+
+def test_rows_that_contradict_each_other_are_rejected(tmp_path):
+    source = as_tables(tmp_path / "in")
+    with open(source / "indiana_reports.csv", "a", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            [1, "normal", "normal", "Xray", "Cough number 1", "None.", "Another text.", "1. No acute process 1."]
+        )
+        writer.writerow(
+            [
+                2,
+                "normal",
+                "normal",
+                "Xray",
+                "Cough number 2",
+                "None.",
+                "Heart & lungs of 2 are normal.",
+                "1. No acute process 2.",
+            ]
+        )
+        writer.writerow([3, "nan", "cut"])
+    with open(source / "indiana_projections.csv", "a", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([5, "4_IM-0004-1001.dcm.png", "Frontal"])
+        writer.writerow([6, "6_IM-0006-1001.dcm.png", "Frontal"])
+        writer.writerow([8, "8_IM-0008-1001.dcm.png", "Lateral"])
+    report = open_i.prepare(source, tmp_path / "out", max_rejected=1, **COMMON)
+    listed = [json.loads(line) for line in (tmp_path / "out" / records.REJECTED_FILE).read_text().splitlines()]
+    found = sorted((row["id"], row["reason"]) for row in listed if row["reason"] != "no_wanted_section")
+    assert found == sorted(
+        [
+            *[("1", "reports_disagree")] * 2,
+            *((name, "missing_report") for name in ("1_IM-0001-1001.dcm", "1_IM-0001-2001.dcm")),
+            ("2", "duplicate_id"),
+            ("3", "malformed_row"),
+            *((f"{n}_IM-000{n}-1001.dcm", "tables_disagree") for n in (4, 8)),
+        ]
+        + [("4", "no_frontal_image"), ("8", "no_frontal_image")]
+    )
+    assert report["found"] == report["kept"] + sum(report["rejected"].values())
 
 
 ENTITIES = "".join(f'<!ENTITY a{n} "{(f"&a{n - 1};" if n else "ha") * 20}">' for n in range(5))

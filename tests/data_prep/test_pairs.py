@@ -261,6 +261,79 @@ def test_subjects_in_two_splits_are_warned_of(folder, tmp_path):
     assert report["splits"] == {"train": 1, "validation": 2}
 
 
+def splits_of(folder: Path, rows: list[dict]) -> list[tuple[str, str]]:
+    found = list(pairs._rows(write(folder, rows), records.CHEXPERT_FINDINGS, "subject", 0))
+    return [(row.subject_id, row.split) for row in found]
+
+
+SUBJECT_FORMS = (10000032, 10000032.0, "10000032", "10000032.0", " 10000032", "10,000,032", '="10000032"')
+
+
+@pytest.mark.parametrize("name", ["subject_id", "Subject_ID", "patientid", "PatientID", "Patient ID"])
+def test_a_subject_is_one_subject_in_every_form(folder, name):
+    rows = [good(i, **{name: form}) for i, form in enumerate(SUBJECT_FORMS * 8)]
+    assert set(splits_of(folder, rows)) == {("10000032", pairs.split_of("10000032", 0))}
+    assert {subject for subject, _ in splits_of(folder, [good(0, **{name: "007"}), good(1, **{name: 7})])} == {
+        "007",
+        "7",
+    }
+
+
+@pytest.mark.parametrize("value", [True, 7.5, [7], {"id": 7}, 1e300])
+def test_a_subject_that_is_no_id_is_rejected(folder, tmp_path, value):
+    rows = [good(i) for i in range(5)] + [good("bad", subject_id=value), good("study", study_id=value)]
+    report = pairs.prepare(write(folder, rows), tmp_path / "out", max_rejected=1, progress=False)
+    assert report["rejected"] == {"malformed_row": 2}
+    assert all("is no id" in row["detail"] for row in rejected(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("none", [None, "", " ", float("nan"), "nan", "None", ...])
+def test_a_row_without_subject_is_of_that_of_its_study(folder, tmp_path, none):
+    rows = [good(2 * i + k, study_id=i, subject_id=(i // 2, none)[k], split=...) for i in range(100) for k in (0, 1)]
+    report = pairs.prepare(write(folder, rows), tmp_path / "out", progress=False)
+    assert report["subjects_in_several_splits"] == 0
+    subjects = {str(record["id"])[3:-1]: int(record["subject_id"]) for record in records_of(tmp_path / "out").values()}
+    assert subjects == {str(2 * i + k): i // 2 for i in range(100) for k in (0, 1)}
+    assert not any("no subject" in warning for warning in report["warnings"])
+
+
+def test_rows_that_name_no_subject_among_others_are_told_of(folder, tmp_path):
+    # Studies are numbered anew for every patient, so a number does not tell whose it is.
+    rows = [good(i, study_id="study1", subject_id=i) for i in range(5)] + [
+        good(f"x{i}", study_id="study1") for i in (1, 2)
+    ]
+    report = pairs.prepare(write(folder, rows), tmp_path / "out", progress=False)
+    assert any(warning.startswith("2 rows name no subject, though others do") for warning in report["warnings"])
+    report = pairs.prepare(write(folder, [good(i) for i in range(5)]), tmp_path / "none", progress=False)
+    assert not any("name no subject" in warning for warning in report["warnings"])
+
+
+def test_rows_of_one_id_that_differ_are_all_rejected(folder, tmp_path):
+    rows = [good(i) for i in range(9)] + [good(3, text="Another chest."), good(3), good(4), good(5, split="test")]
+    report = pairs.prepare(write(folder, rows), tmp_path / "out", max_rejected=1, progress=False)
+    assert report["rejected"] == {"rows_disagree": 5, "duplicate_id": 1}
+    assert set(records_of(tmp_path / "out")) == {f"i{i}" for i in (0, 1, 2, 4, 6, 7, 8)}
+    assert report["splits"] == {"train": 7}
+    assert report["found"] == 13 == report["kept"] + sum(report["rejected"].values())
+
+
+def test_files_of_the_system_are_no_faults(folder, tmp_path):
+    names = ("images/._a.jpg", "__MACOSX/images/a.jpg", "images/.DS_Store", "images/Thumbs.db")
+    rows = [good(i) for i in range(4)] + [good(f"h{i}", image=name) for i, name in enumerate(names)]
+    report = pairs.prepare(write(folder, rows), tmp_path / "out", progress=False)
+    assert report["rejected"] == {"hidden_file": 4}
+    assert report["expected_rejections"] == ["hidden_file"]
+
+
+def test_label_values_in_every_form(folder, tmp_path):
+    forms = (1, 1.0, "1", "1.0", "1,0"), (-1, -1.0, "-1.0"), (0, "0.0", -0.0), (None, "", "nan", float("nan"))
+    rows = [good(f"{n}-{k}", labels={"Edema": form}) for n, of in enumerate(forms) for k, form in enumerate(of)]
+    pairs.prepare(write(folder, rows), tmp_path / "out", progress=False)
+    edema = records.label_names(tmp_path / "out").index("Edema")
+    found = {id: record["labels"][edema] for id, record in records_of(tmp_path / "out").items()}
+    assert found == {f"i{n}-{k}": (1, -1, 0, -2)[n] for n, of in enumerate(forms) for k in range(len(of))}
+
+
 def test_same_command_twice_gives_the_same_records(folder, tmp_path):
     index = write(folder, [good(i, split=...) for i in range(30)])
     for out in ("one", "two"):

@@ -180,3 +180,30 @@ def test_all_of_vqa_rad(tmp_path):
     assert apart["kept"] == 2248
     assert apart["subjects_in_several_splits"] == 0
     assert 300 < apart["splits"]["test"] < 600
+
+
+def subjects_and_splits(source: Path, out: Path) -> dict[str, set[tuple[str, str]]]:
+    vqa_rad.prepare(source, out, split="image_disjoint", progress=False, max_rejected=1)
+    found: dict[str, set[tuple[str, str]]] = {}
+    for split in records.splits(out):
+        for record in records.open_split(out, split):
+            found.setdefault(record["image_name"].decode(), set()).add((record["subject_id"].decode(), split))
+    return found
+
+
+def test_a_patient_is_one_patient_in_every_form(tmp_path):
+    forms = (7, 7.0, "7", "7.0", " 7 ", None, "", "nan")
+    questions = [question(i, image_name=f"synpic{i % 4}.jpg", subject_id=forms[i // 4 % 8]) for i in range(64)]
+    found = subjects_and_splits(write(tmp_path / "in", [*questions, *map(question, range(64, 104))]), tmp_path / "out")
+    assert len(set.union(*(found[f"synpic{i}.jpg"] for i in range(4)))) == 1
+    assert found["synpic0.jpg"].pop()[0] == "7"
+    assert {name: len(of) for name, of in found.items() if name > "synpic4"} == {
+        f"synpic{i}.jpg": 1 for i in (4, 5, 6, 7)
+    }
+
+
+def test_an_image_of_two_patients_is_of_neither(tmp_path):
+    questions = [question(i, subject_id=i % 8 + (i == 8)) for i in range(40)]
+    questions[3]["subject_id"] = True
+    report = vqa_rad.prepare(write(tmp_path / "in", questions), tmp_path / "out", max_rejected=1, progress=False)
+    assert report["rejected"] == {"tables_disagree": 5, "malformed_row": 1}
