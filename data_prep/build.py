@@ -43,6 +43,8 @@ BUILD_VERSION = "1.0.0"
 # A vocabulary needs no more, and training it takes memory for every word of its texts. Rows lie in the order of their
 # hashes, so the first ones are a random sample.
 VOCABULARY_TEXTS = 50_000
+# By which a given vocabulary is judged.
+MEASURED_TEXTS = 10_000
 
 
 class Report(dict[str, Any]):
@@ -228,6 +230,12 @@ class _Run:
         self.rejected = Counter(self.plan.rejected)
         self.require(bool(self.plan.rows["train"]), "no row of the train split is usable, so nothing to learn from")
         self.check()
+        if given is not None:
+            texts = itertools.islice(
+                filter(None, (row.text for row in spool.read_rows(self.work, "train"))), MEASURED_TEXTS
+            )
+            way_out = "give one made for reports like these, or leave --tokenizer out to train one on them"
+            given.check_words(list(texts), "the training texts", way_out)
         (given or self.vocabulary(options["vocab_size"])).save(self.work / shards.VOCAB_FILE)
         self.plan.notes = json.loads(json.dumps(notes or {}))
         spool.write_plan(self.work, self.plan)

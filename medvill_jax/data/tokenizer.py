@@ -1,11 +1,13 @@
 """Lower-casing BERT WordPiece: text <-> ids over a `vocab.txt`.
 
 The same normaliser, pre-tokeniser and vocabulary format as `bert-base-uncased` (Devlin et al. 2019), so published
-checkpoints fit; built on Hugging Face `tokenizers`, which is fast and needs no network.
+checkpoints fit; built on Hugging Face `tokenizers`, which is fast and needs no network. A vocabulary of another kind of
+tokenizer is told by what that tokenizer does with words, and refused.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +22,26 @@ from medvill_jax.paths import Place
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 DEFAULT_VOCAB_SIZE = 30522
+# Share of the words of the data that may become [UNK].
+MOST_UNKNOWN = 0.1
 _MAX_ALPHABET = 1000
+# Of the tokens of a vocabulary, a share that may be out of reach for texts in small letters: names somebody added.
+_MOST_CAPITALS = 0.01
+# What stands before or after a piece in vocabularies of other kinds.
+_MARKS = {
+    "\u2581": "SentencePiece",
+    "\u0120": "byte-level BPE",
+    "</w>": "BPE",
+    "@@": "BPE",
+    " ": "tabulated",
+    "\t": "tabulated",
+}
+_CASED = (
+    "{name} keeps upper case; this model reads lower-case WordPiece: give a vocabulary such as bert-base-uncased has"
+)
+_OWN_PROBES = 200
+# Words that tokenizers of other kinds split or spell otherwise.
+_PROBES = ("The", "heart", "NORMAL", "naïve", "x-ray", "3.5cm", "(R>L)", "it's", "中文", "a\u200bb", "follow up")
 
 
 class Tokenizer:
@@ -42,7 +63,9 @@ class Tokenizer:
             )
         if sorted(vocab.values()) != list(range(len(vocab))):
             raise DataError(f"the token ids of {name} are not 0 .. {len(vocab) - 1}, each used once")
+        self.name = name
         self._tokens = tuple(sorted(vocab, key=vocab.__getitem__))
+        _check_kind(self._tokens, name)
         self._tokenizer = _bert(dict(vocab))
         self._tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=True)
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (vocab[token] for token in SPECIAL_TOKENS)
@@ -50,15 +73,19 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: Place) -> Tokenizer:
-        """Reads a `vocab.txt` (one token per line, id = line number from 0) or a `tokenizer.json`."""
+        """Reads a `vocab.txt` (one token per line, id = line number from 0) or a `tokenizer.json`.
+
+        Raises `DataError` if it is damaged, or of another kind of tokenizer, or the tokenizer_config.json beside it is.
+        """
         path = place(path)
         if not path.is_file():
             raise DataError(f"there is no vocabulary file at {path}")
+        _check_config(path.parent / "tokenizer_config.json")
         if path.suffix == ".json":
             return _from_tokenizers(_read_json(path), str(path))
         try:
             # Not splitlines(): BERT vocabularies hold characters that it takes for line ends.
-            lines = path.read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
+            lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").split("\n")
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not a UTF-8 vocab.txt (byte {error.start} is not text)") from error
         if lines[-1] == "":
@@ -70,6 +97,25 @@ class Tokenizer:
                 raise DataError(f"line {i + 1} of {path} {what}: a vocab.txt has one new token on every line")
             vocab[token] = i
         return cls(vocab, name=str(path))
+
+    def unknown_words(self, texts: Sequence[str]) -> tuple[int, int]:
+        """How many words of texts become UNK, and how many words there are; punctuation is none."""
+        unknown = words = 0
+        for text, encoding in zip(
+            texts, self._tokenizer.encode_batch(list(texts), add_special_tokens=False), strict=True
+        ):
+            for i, token, (start, end) in zip(encoding.ids, encoding.tokens, encoding.offsets, strict=True):
+                if token[:2] != "##" and any(map(str.isalnum, text[start:end])):
+                    words += 1
+                    unknown += i == self.unk_id
+        return unknown, words
+
+    def check_words(self, texts: Sequence[str], whose: str, way_out: str) -> None:
+        """Raises `DataError` if `MOST_UNKNOWN` or more of the words of texts become UNK."""
+        unknown, words = self.unknown_words(texts)
+        if words and unknown >= MOST_UNKNOWN * words:
+            share = f"{100 * unknown / words:.1f} % of the {words} words"
+            raise DataError(f"{self.name} turns {share} of {whose} into [UNK], too many to learn from: {way_out}")
 
     @property
     def vocab_size(self) -> int:
@@ -116,7 +162,8 @@ def load_tokenizer(source: Place) -> Tokenizer:
     """
     path = place(source)
     if path.is_dir():
-        for name in ("vocab.txt", "tokenizer.json"):
+        # Where both are, the second is what Hugging Face's tokenizers read, so what a model was trained with.
+        for name in ("tokenizer.json", "vocab.txt"):
             if (path / name).is_file():
                 return Tokenizer.from_file(path / name)
         raise DataError(f"there is neither a vocab.txt nor a tokenizer.json in {path}")
@@ -187,8 +234,41 @@ def _from_tokenizers(tokenizer: tokenizers.Tokenizer, name: str) -> Tokenizer:
         raise DataError(f"{name} is a {type(tokenizer.model).__name__} tokenizer; this model reads BERT WordPiece")
     normalizer = tokenizer.normalizer
     if normalizer is None or normalizer.normalize_str("A") != "a":
-        raise DataError(f"{name} keeps upper case; this model reads lower-case WordPiece, as bert-base-uncased has it")
-    return Tokenizer(tokenizer.get_vocab(), name=name)
+        raise DataError(_CASED.format(name=name))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    ours = Tokenizer(tokenizer.get_vocab(), name=name)
+    # Words of its own too: a vocabulary that knows no probe says [UNK] to all of them, whoever splits them.
+    step = -(-ours.vocab_size // _OWN_PROBES)
+    for words in (*_PROBES, *(f"{token}, {token.upper()}" for token in ours.tokens[::step] if token.isalpha())):
+        if tokenizer.encode(words, add_special_tokens=False).ids != ours.encode(words).tolist():
+            raise DataError(
+                f"{name} splits words otherwise than the WordPiece of bert-base-uncased, which this model reads"
+            )
+    return ours
+
+
+def _check_kind(tokens: Sequence[str], name: str) -> None:
+    """`DataError` for tokens of which lower-casing WordPiece can never make many."""
+    for mark, kind in _MARKS.items():
+        if sum(mark in token and token != mark for token in tokens) > len(tokens) * _MOST_CAPITALS:
+            raise DataError(
+                f"{name} is a {kind} vocabulary; this model reads BERT WordPiece, as bert-base-uncased has it"
+            )
+    capitals = sum(token != token.lower() for token in tokens if not (token[:1] == "[" and token[-1:] == "]"))
+    if capitals > len(tokens) * _MOST_CAPITALS:
+        share = f" ({capitals} of its {len(tokens)} tokens have capitals)"
+        raise DataError(_CASED.format(name=name + share))
+
+
+def _check_config(path: epath.Path) -> None:
+    """`DataError` if the configuration beside a vocabulary says that its tokenizer keeps upper case."""
+    try:
+        config = json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON file: repair it, or take it away from the vocabulary") from error
+    if isinstance(config, dict) and config.get("do_lower_case") is False:
+        raise DataError(_CASED.format(name=f"the tokenizer of {path.parent}"))
 
 
 def _from_hub(name: str) -> Tokenizer:

@@ -44,7 +44,7 @@ FAKE = "fake"
 EXPORT_DIR = "export"
 # Folded into a step's key for the choice of cells; dropout folds small numbers.
 CELLS = 1 << 20
-# Training texts, evenly spaced, by which the share of those that are cut is told.
+# Training texts, evenly spaced, by which the shares of those that are cut and of unknown words are told.
 MEASURED_TEXTS = 1_000
 
 
@@ -83,7 +83,7 @@ class Task(abc.ABC):
         if not self.fake:
             self.open_data()
             if "text_ids" in self.spec:
-                self._tell_of_cut_texts()
+                self._measure_texts()
         self.trainer = Trainer(
             workdir,
             init=self.model.init,
@@ -348,9 +348,13 @@ class Task(abc.ABC):
             rows = rows[np.sort(drawn[: max(1, round(self.config.data.fraction * len(rows)))])]
         return split, rows
 
-    def _tell_of_cut_texts(self) -> None:
+    def _measure_texts(self) -> None:
+        """Tells of texts that are cut; `DataError` if the tokenizer does not know the words of the data."""
         measured, room = loader.evenly(len(self.train_records), MEASURED_TEXTS), self.config.model.text_len
-        cut = sum(len(self.train_records.pieces(int(record))) > room for record in measured)
+        texts = [self.train_records.text(int(record)) for record in measured]
+        way_out = "leave data.tokenizer empty, or start from a model whose vocabulary was made for reports like these"
+        self.tokenizer.check_words(texts, "the training texts", way_out)
+        cut = sum(len(ids) > room for ids in self.tokenizer.encode_batch(texts))
         log.info(
             "%d of %d training texts (%.1f %%) are longer than model.text_len=%d word pieces and are cut",
             cut,

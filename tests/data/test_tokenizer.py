@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 
 from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer, train_wordpiece
@@ -95,15 +96,100 @@ def test_load_from_folder_and_json(vocab, tmp_path):
             load_tokenizer(path)
 
 
-def test_cased_tokenizer_is_refused(tmp_path):
-    import tokenizers
+def bert_json(path: Path, words: list[str], **normalizer) -> None:
+    """A tokenizer.json of BERT's WordPiece, lower-casing unless `normalizer` says otherwise."""
+    vocab = {token: i for i, token in enumerate([*SPECIAL_TOKENS, *words])}
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab, unk_token="[UNK]"))
+    made.normalizer = tokenizers.normalizers.BertNormalizer(**normalizer)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    made.save(str(path))
 
-    cased = tokenizers.Tokenizer(
-        tokenizers.models.WordPiece({t: i for i, t in enumerate(SPECIAL_TOKENS)}, unk_token="[UNK]")
-    )
-    cased.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(DataError, match="upper case"):
-        load_tokenizer(tmp_path / "tokenizer.json")
+
+CASED = ["The", "heart", "is", "Normal", ".", "Effusion", "##s", "BP"]
+
+
+def test_cased_vocabularies_are_refused_wherever_it_shows(tmp_path):
+    for folder in ("json", "vocab", "config", "both"):
+        (tmp_path / folder).mkdir()
+    bert_json(tmp_path / "json" / "tokenizer.json", WORDS, lowercase=False)
+    # No configuration at all, as BioBERT and ClinicalBERT are published.
+    (tmp_path / "vocab" / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *CASED]))
+    (tmp_path / "config" / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *WORDS]))
+    (tmp_path / "config" / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    # A stale vocab.txt in small letters beside what the model was trained with.
+    (tmp_path / "both" / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *WORDS]))
+    bert_json(tmp_path / "both" / "tokenizer.json", CASED, lowercase=False)
+    for folder in ("json", "vocab", "config", "both"):
+        with pytest.raises(DataError, match="keeps upper case"):
+            load_tokenizer(tmp_path / folder)
+    with pytest.raises(DataError, match=r"4 of its 13 tokens have capitals"):
+        load_tokenizer(tmp_path / "vocab" / "vocab.txt")
+    with pytest.raises(DataError, match="keeps upper case"):
+        load_tokenizer(tmp_path / "config" / "vocab.txt")
+    # Some names in capitals in a large vocabulary were added by somebody.
+    added = [*SPECIAL_TOKENS, *(f"w{i}" for i in range(300)), "XXXX", "[unused1]"]
+    (tmp_path / "added.txt").write_text("\n".join(added))
+    assert load_tokenizer(tmp_path / "added.txt").vocab_size == len(added)
+
+
+def test_what_the_tokenizer_does_decides_beside_a_vocab_txt(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, "stale"]))
+    bert_json(tmp_path / "tokenizer.json", WORDS)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.tokens == (*SPECIAL_TOKENS, *WORDS)
+    saved = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    saved.enable_padding(length=32)
+    saved.enable_truncation(4)
+    saved.save(str(tmp_path / "tokenizer.json"))
+    assert load_tokenizer(tmp_path).tokens == loaded.tokens
+    # The same words and normaliser, but pieces are split at spaces only.
+    saved.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    saved.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(DataError, match="splits words otherwise"):
+        load_tokenizer(tmp_path)
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE({token: i for i, token in enumerate(SPECIAL_TOKENS)}, []))
+    bpe.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(DataError, match="is a BPE tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+FOREIGN = {
+    "SentencePiece": ["\u2581the", "\u2581heart", "s"],
+    "byte-level BPE": ["\u0120the", "\u0120heart", "s"],
+    "BPE": ["the</w>", "heart</w>", "s</w>"],
+    "tabulated": ["the 812", "heart 310", "s 12"],
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_vocabularies_of_other_kinds_are_named(tmp_path, kind):
+    path = tmp_path / "vocab.txt"
+    path.write_text("\n".join([*SPECIAL_TOKENS, *FOREIGN[kind]]))
+    with pytest.raises(DataError, match=f"is a {kind} vocabulary"):
+        load_tokenizer(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_vocabularies_that_an_editor_has_saved(tmp_path, end, encoding):
+    tokens = (*WORDS, *SPECIAL_TOKENS)
+    (tmp_path / "vocab.txt").write_bytes((end.join(tokens) + end).encode(encoding))
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.tokens == tokens
+    assert tokenizer.pad_id == len(WORDS)
+
+
+def test_unknown_words_are_counted(vocab):
+    tokenizer = Tokenizer.from_file(vocab)
+    texts = ["The heart is normal, no effusion.", "Zebra lungs? Ünknown!", "...", "", "(?) the heart"]
+    # Words in pieces count once, and punctuation, known or not, is no word.
+    assert tokenizer.unknown_words(texts) == (2, 11)
+    with pytest.raises(DataError, match=r"vocab.txt turns 18.2 % of the 11 words of the texts into \[UNK\].*: do this"):
+        tokenizer.check_words(texts, "the texts", "do this")
+    with pytest.raises(DataError, match=r"10.0 % of the 10 words"):
+        tokenizer.check_words(["the heart is normal no effusion the heart is zebra"], "the texts", "do this")
+    tokenizer.check_words(["the heart is normal no effusion the heart is normal zebra"], "the texts", "do this")
+    tokenizer.check_words([], "the texts", "do this")
 
 
 TRAIN = """

@@ -18,6 +18,7 @@ from data_prep import images
 from data_prep.build import Rejection, Row, build, summary
 from medvill_jax.data import records
 from medvill_jax.data.records import DataError
+from medvill_jax.data.tokenizer import SPECIAL_TOKENS
 
 REPO = Path(__file__).resolve().parents[2]
 TEXTS = ("The heart is normal.", "Small left pleural effusion.", "No pneumothorax is seen.")
@@ -389,3 +390,25 @@ def test_every_format_is_read_whole_or_not_at_all(kind):
     for cut in (len(data) - 40, len(data) // 2, 20):
         with pytest.raises(images.ImageError):
             images.to_jpeg(data[:cut], 512)
+
+
+def test_a_given_vocabulary_must_know_the_words(tmp_path):
+    rows = make_rows(tmp_path / "in", 24)
+    words = ["the", "heart", "is", "normal", "small", "left", "pleural", "effusion", "no", "pneumothorax", "seen", "."]
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text("\n".join([*SPECIAL_TOKENS, "心", "影", "不", "大"]))
+    with pytest.raises(
+        DataError, match=r"vocab.txt turns 100.0 % of the \d+ words of the training texts into \[UNK\]"
+    ) as caught:
+        run(rows, tmp_path / "out", tokenizer=vocab)
+    assert "heart" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+    vocab.write_text(
+        "\n".join([*SPECIAL_TOKENS, *(word for word in words if word not in ("effusion", "pneumothorax"))])
+    )
+    unknown = sum("pneumo" in row.text or "effus" in row.text for row in rows if row.split == "train")
+    count = sum(len(row.text.split()) for row in rows if row.split == "train")
+    with pytest.raises(DataError, match=f"turns {100 * unknown / count:.1f} % of the {count} words"):
+        run(rows, tmp_path / "out", tokenizer=vocab)
+    vocab.write_text("\n".join([*SPECIAL_TOKENS, *words]))
+    assert run(rows, tmp_path / "out", tokenizer=vocab)["kept"] == 24

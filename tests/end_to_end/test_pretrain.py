@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import signal
 import subprocess
@@ -190,6 +191,20 @@ def test_wrong_input_gives_one_clear_line(
     ended = run_py(*arguments(tiny_data, tmp_path, *extra))
     assert ended.status in (1, 2)
     assert message in ended.error
+
+
+def test_a_vocabulary_that_does_not_know_the_reports_stops_with_the_figure(
+    tiny_data: Path, tmp_path: Path, run_py: RunPy
+) -> None:
+    own = records.tokenizer_path(tiny_data).read_text()
+    # Without "film" and its pieces, one word of every report of three to eight is unknown.
+    words = [token for token in own.splitlines() if token.removeprefix("##")[:1] not in "fi"]
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "vocab.txt").write_text("\n".join(words))
+    ended = run_py(*arguments(tiny_data, tmp_path, f"--config.data.tokenizer={tmp_path / 'model'}"))
+    assert ended.status == 1
+    assert re.search(r"vocab\.txt turns [1-9]\d\.\d % of the \d+ words of the training texts into \[UNK\]", ended.error)
+    assert "film" not in ended.error
 
 
 def test_an_unknown_variant_is_named(tmp_path: Path) -> None:
