@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,12 +26,16 @@ Writes generated reports in the form that ReXrank's evaluation script reads.
   python -m medvill_jax.metrics.rexrank predictions.jsonl --test=ReXRank_MIMICCXR_test.json --out=submission.json
 
 The test description comes from ReXrank: one object, study -> {"image_path": [...], "key_image_path": "...", ...}. A
-prediction belongs to a study whose name is its id (with or without a leading s), or to the study of the image whose
-file name, without its ending, is its id; of several images the key image counts, else the first that has a prediction.
-Every study needs one. All that the description says is kept, and model_prediction is added.
+prediction belongs to a study whose name is its id (with or without a leading s), to the study of the image whose path,
+or an ending of it that no other study has, is its id, without .png or .jpg; or, of Open-I, to the study of which its id
+names an image (3030_IM-1405-1001.dcm belongs to CXR3030_IM-1405). Of several images the key image counts, else the
+first that has a prediction. Every study needs one. All that the description says is kept, and model_prediction is
+added.
 
 Exit status: 0 done, 1 something to correct, said in one line on stderr.
 """
+# Studies and images of Open-I, whose number is there once or twice.
+_OPEN_I = re.compile(r"(?:CXR)?([0-9]+)_(?:\1_)?(IM-[0-9]+)(?:-.*)?")
 
 
 class RexrankError(Exception):
@@ -43,10 +49,14 @@ def submission(studies: dict[str, dict[str, Any]], predictions: Sequence[Predict
       RexrankError: studies without a prediction, with how many and one of them.
     """
     known = {each.id: each.hypothesis for each in predictions}
+    for each in predictions:
+        known.setdefault(_of_open_i(each.id), each.hypothesis)
+    names = {study: _names(study, fields) for study, fields in studies.items()}
+    owners = Counter(name for of_one in names.values() for name in set(of_one))
     out: dict[str, dict[str, Any]] = {}
     missing: list[str] = []
     for study, fields in studies.items():
-        found = next((known[name] for name in _names(study, fields) if name in known), None)
+        found = next((known[name] for name in names[study] if name in known and owners[name] == 1), None)
         if found is None:
             missing.append(study)
         else:
@@ -57,9 +67,19 @@ def submission(studies: dict[str, dict[str, Any]], predictions: Sequence[Predict
 
 
 def _names(study: str, fields: dict[str, Any]) -> list[str]:
+    """What a prediction for a study may be called, best first."""
     images = fields.get("image_path") or []
     paths = [fields.get("key_image_path"), *(images if isinstance(images, list) else [images])]
-    return [study, f"s{study}", *(PurePosixPath(path).stem for path in paths if isinstance(path, str))]
+    names = [study, f"s{study}"]
+    for path in paths:
+        parts = PurePosixPath(path).with_suffix("").parts if isinstance(path, str) and path else ()
+        names += ["/".join(parts[start:]) for start in range(parts[:1] == ("/",), len(parts))]
+    return [*names, _of_open_i(study)]
+
+
+def _of_open_i(name: str) -> str:
+    """What the study and all images of an Open-I report have in common; other names stay."""
+    return _OPEN_I.sub(r"Open-I \1 \2", name) if _OPEN_I.fullmatch(name) else name
 
 
 def export(predictions: Path, test: Path, target: Path) -> int:
