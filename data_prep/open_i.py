@@ -37,6 +37,7 @@ _LARGEST_HASHED = 16 * LARGEST_REPORT  # the table of projections beside reports
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 # The same image is CXR1_1_IM-0001-4001 or CXR2_IM-0652-1001 in the XML files, and 1_IM-0001-4001.dcm.png or
 # 2_IM-0652-1001.dcm.png in the tables.
+_NUMBERED = re.compile(r"(?:CXR)?0*([0-9]+)_(?:\1_)?IM-")
 _XML_NAME = re.compile(r"CXR([0-9]+)_(?:\1_)?(IM-.*)")
 
 
@@ -164,8 +165,10 @@ def _image_folder(source: Path) -> Path:
 def _projections(path: Path) -> dict[str, str]:
     """Name of an image in the tables, without ending -> projection, but for images of which rows say two things."""
     known: dict[str, set[str]] = {}
-    for row in read_table(path, ("filename", "projection")):
-        known.setdefault(row["filename"].split(".")[0], set()).add(row["projection"].upper())
+    for row in read_table(path, ("filename", "projection"), ("uid",)):
+        name = row["filename"].split(".")[0]
+        if not row.fault and _belongs(name, identifier(row.get("uid", ""))):
+            known.setdefault(name, set()).add(row["projection"].upper())
     return {name: of.pop() for name, of in known.items() if len(of) == 1}
 
 
@@ -295,6 +298,8 @@ def _of_report(
     for name, view in images:
         if not _NAME.fullmatch(name) or ".." in name:
             rows.append(Rejection(name, "unsafe_path", f"report {report.id[:20]!r}: no plain file name"))
+        elif not _belongs(name, report.id):
+            rows.append(Rejection(name, "tables_disagree", f"by its name it is no image of report {report.id[:20]!r}"))
         elif not there:
             rows.append(Rejection(name, "empty_text", f"report {report.id} has no text"))
         elif not text:
@@ -303,3 +308,9 @@ def _of_report(
             split = split_of(report.id, choice.seed)
             rows.append(Row(name, report.id, report.id, split, folder / f"{name}.png", text, labels, view))
     return rows
+
+
+def _belongs(image: str, report: str) -> bool:
+    """Whether an image whose name begins with the number of its report, as all of Open-I do, is of this report."""
+    named = _NUMBERED.match(image)
+    return named is None or named[1] in {number.lstrip("0") for number in re.findall("[0-9]+", report)}

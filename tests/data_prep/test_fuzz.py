@@ -1,23 +1,34 @@
-"""A thousand seeded mutations of images, DICOM files, table rows, report texts and index lines.
+"""A thousand seeded mutations of images, DICOM files, table rows, report texts and index lines; trees whose forms and
+damages compose.
 
-Many go into one tree. Whatever they are, the build ends, every row found is kept or rejected with a reason that is
-known, and what is kept can be read.
+Whatever they are, the build ends, every row found is kept or rejected with a reason that is known, and what is kept can
+be read. Of composed damages it is also known what they leave: there every kept record is the one of the whole tree.
 """
 
 import gzip
 import io
 import json
+import os
+import random
 import shutil
+import tempfile
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from data_prep import mimic_cxr, pairs
+from data_prep import mimic_cxr, open_i, pairs
 from data_prep.phantom import write_tree
 from data_prep.rows import HINTS
 from medvill_jax.data import records
+from medvill_jax.data.records import CHEXPERT_FINDINGS, DataError
+from tests.data_prep import damages
+from tests.data_prep.damages import LOSSES, SAME
 
 MUTATIONS = 1000
 TREES = 20
@@ -214,3 +225,106 @@ def test_mutated_pairs(tmp_path, seed):
     report = pairs.prepare(tmp_path, tmp_path / "out", max_rejected=1, progress=False)
     assert report["found"] == sum(bool(line.strip()) for line in lines)
     check(report, tmp_path / "out")
+
+
+COMPOSED = int(os.environ.get("MEDVILL_FUZZ_TREES", "60"))
+SEED = int(os.environ.get("MEDVILL_FUZZ_SEED", "0"))
+STUDIES = 20
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("phantom") / "tree"
+    write_tree(out, studies=STUDIES, seed=11, image_size=32, progress=False)
+    damages.png_films(out)
+    return out
+
+
+def prepare(kind: str, source: Path, out: Path, vocabulary: Path | None) -> dict[str, Any]:
+    common = {"max_rejected": 1, "image_size": 32, "tokenizer": vocabulary, "workers": 1, "progress": False}
+    if kind == "mimic_cxr":
+        return mimic_cxr.prepare(source, out, views=(), fallback=("impression",), **common)
+    if kind.startswith("open_i"):
+        return open_i.prepare(source, out, views=(), fallback=("impression",), labels="none", **common)
+    rule = "index" if kind.endswith("index") else "subject"
+    return pairs.prepare(source, out, split=rule, label_names=CHEXPERT_FINDINGS, **common)
+
+
+def contents(out: Path) -> dict[bytes, dict[str, Any]]:
+    """Every record by its id, with its split; a quotation mark more or less is a letter that nobody can miss."""
+    found = {}
+    for split in records.splits(out):
+        for record in records.open_split(out, split):
+            texts = {name: record[name].replace(b'"', b"") for name in ("study_id", "subject_id", "text", "view")}
+            found[record["id"]] = {
+                "split": split,
+                "labels": record["labels"].tolist(),
+                "image": record["image"],
+                **texts,
+            }
+    return found
+
+
+@pytest.mark.parametrize("kind", damages.KINDS)
+def test_composed_damages_mix_up_no_records(phantom, tmp_path, kind):
+    base, case, vocabulary = tmp_path / "base", tmp_path / "case", tmp_path / "vocab.txt"
+    damages.phantom_tree(kind, phantom, STUDIES).write(base)
+    assert prepare(kind, base, tmp_path / "whole", None)["rejected"] == {}
+    shutil.copyfile(tmp_path / "whole" / records.TOKENIZER_FILE, vocabulary)
+    truth = contents(tmp_path / "whole")
+    assert len(truth) > STUDIES
+
+    same, losses = (damages.possible(some, kind) for some in (SAME, LOSSES))
+
+    def one_of(some):
+        return st.lists(st.tuples(st.sampled_from(some), st.integers(0, 999)), min_size=2, max_size=8)
+
+    @hypothesis.seed(f"{SEED}/{kind}")
+    @settings(
+        max_examples=max(1, COMPOSED // len(damages.KINDS)),
+        database=None,
+        deadline=None,
+        phases=(Phase.generate, Phase.shrink),
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(studies=st.integers(5, STUDIES), done=one_of(same) | one_of(losses) | one_of(same + losses))
+    def run(studies, done):
+        shutil.rmtree(case, ignore_errors=True)
+        tree = damages.phantom_tree(kind, phantom, studies)
+        whole = [record for record in truth if record in ids(tree)]
+        for damage, number in done:
+            damage(tree, random.Random(number))
+        tree.write(case / "source")
+        loses = any(damage in LOSSES for damage, _ in done)
+        try:
+            report = prepare(kind, case / "source", case / "out", vocabulary)
+        except DataError:
+            if loses:
+                return
+            raise
+        check(report, case / "out")
+        kept = contents(case / "out")
+        for record, content in kept.items():
+            if "views_guessed" in report:
+                content["view"] = truth[record]["view"]
+            assert content == truth[record], record
+        if not loses:
+            assert sorted(kept) == sorted(whole)
+            assert set(report["rejected"]) <= {"duplicate_id", "hidden_file"}
+
+    def ids(tree):
+        rows = [*tree.index, *(row for table in tree.tables.values() for row in table.rows)]
+        names = [row.get("id") or row.get("dicom_id") or row.get("filename", "").removesuffix(".png") for row in rows]
+        names += [Path(name).stem for name in tree.files if tree.kind == "open_i_xml"]
+        return {name.encode() for name in names}
+
+    print(f"MEDVILL_FUZZ_SEED={SEED} makes these trees again")
+    try:
+        run()
+    except BaseException:
+        # What hypothesis ran last is the smallest that fails.
+        kept = Path(tempfile.mkdtemp(prefix=f"medvill-fuzz-{kind}-"))
+        shutil.copytree(case, kept, dirs_exist_ok=True)
+        print(f"the smallest tree that fails: {kept}/source")
+        raise

@@ -141,8 +141,8 @@ def test_every_fault_has_its_reason(tmp_path):
     (folder / "9.xml").write_text(REPORT.format(uid=9, findings="x", images=IMAGE.format(name="CXR10_10_IM-0010-1001")))
     report = open_i.prepare(source, tmp_path / "out", max_rejected=1, **COMMON)
     listed = [json.loads(line) for line in (tmp_path / "out" / records.REJECTED_FILE).read_text().splitlines()]
-    # Whose image it is that two reports claim, nobody can tell.
-    assert sum(row["reason"] == "rows_disagree" for row in listed) == 2
+    # Its name says whose it is.
+    assert contents(tmp_path / "out")[b"10"][1] == b"Heart & lungs of 10 are normal."
     assert {(row["id"], row["reason"]) for row in listed} == {
         ("1", "unreadable_report"),
         ("2", "unreadable_report"),
@@ -151,7 +151,7 @@ def test_every_fault_has_its_reason(tmp_path):
         ("CXR5_5_IM-0005-1001", "empty_text"),
         ("CXR6_6_IM-0006-1001", "missing_image"),
         ("CXR8_8_IM-0008-1001", "unreadable_image"),
-        ("CXR10_10_IM-0010-1001", "rows_disagree"),
+        ("CXR10_10_IM-0010-1001", "tables_disagree"),
         *((f"CXR{n}_{n}_IM-{n:04}-1001", "no_wanted_section") for n in (7, 14, 21, 28)),
     }
     assert report["found"] == 28 == report["kept"] + sum(report["rejected"].values())
@@ -239,6 +239,15 @@ def test_rows_that_contradict_each_other_are_rejected(tmp_path):
         + [("4", "no_frontal_image"), ("8", "no_frontal_image")]
     )
     assert report["found"] == report["kept"] + sum(report["rejected"].values())
+
+
+def test_an_image_that_two_reports_claim_is_of_neither(tmp_path):
+    source = as_xml(tmp_path / "in")
+    folder = source / "ecgen-radiology"
+    (folder / "1 (1).xml").write_text((folder / "1.xml").read_text().replace("Heart", "Liver"))
+    report = open_i.prepare(source, tmp_path / "out", max_rejected=1, **COMMON)
+    assert report["rejected"] == {"rows_disagree": 2, "no_wanted_section": 4}
+    assert b"1" not in contents(tmp_path / "out")
 
 
 ENTITIES = "".join(f'<!ENTITY a{n} "{(f"&a{n - 1};" if n else "ha") * 20}">' for n in range(5))
