@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
+import io
 import itertools
 import json
 import math
@@ -125,14 +127,13 @@ def _other_labels(index: Path) -> dict[str, int]:
     """Labels that the index has beyond those of CheXpert -> rows that name them; misspelt ones are left out."""
     known = {name.casefold() for name in CHEXPERT_FINDINGS}
     found: Counter[str] = Counter()
-    with open(index, "rb") as file:
-        for line in file:
-            try:
-                labels = json.loads(line.decode("utf-8-sig"))["labels"]
-            except (ValueError, RecursionError, KeyError, TypeError):
-                continue  # `_row` says what is wrong with it
-            if isinstance(labels, list | dict):
-                found.update({name for name in labels if isinstance(name, str) and name.strip() == name != ""})
+    for line in _lines(index):
+        try:
+            labels = _known(json.loads(line.decode("utf-8-sig"))).get("labels")
+        except (ValueError, RecursionError):
+            continue  # `_row` says what is wrong with it
+        if isinstance(labels, list | dict):
+            found.update({name for name in labels if isinstance(name, str) and name.strip() == name != ""})
     found = Counter({name: n for name, n in found.items() if name not in CHEXPERT_FINDINGS})
     return {n: found[n] for n in sorted(found) if not difflib.get_close_matches(n.casefold(), known, 1, _MISSPELT)}
 
@@ -141,12 +142,21 @@ def _rows(
     index: Path, names: tuple[str, ...], rule: str, seed: int, notes: dict[str, Any] | None = None
 ) -> Iterator[Row | Rejection]:
     subjects = _subjects(index)
-    with open(index, "rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield _row(line, f"line {number}", index.parent, names, rule, seed, subjects)
+    for number, line in enumerate(_lines(index), 1):
+        if line.strip():
+            yield _row(line, f"line {number}", index.parent, names, rule, seed, subjects)
     if notes is not None and subjects.named and subjects.alone:
         notes["rows_without_subject"] = subjects.alone
+
+
+def _lines(index: Path) -> Iterator[bytes]:
+    """The lines of an index, in UTF-8 unless they are damaged; PowerShell writes UTF-16."""
+    with open(index, "rb") as file:
+        if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            with io.TextIOWrapper(file, "utf-16", errors="replace") as text:
+                yield from (line.encode("utf-8", "replace") for line in text)
+        else:
+            yield from file
 
 
 @dataclass
@@ -172,16 +182,15 @@ def _subjects(index: Path) -> _Subjects:
     of_study: dict[str, str] = {}
     several: set[str] = set()
     named = False
-    with open(index, "rb") as file:
-        for line in file:
-            try:
-                fields = _known(json.loads(line.decode("utf-8-sig")))
-            except (ValueError, RecursionError):
-                continue  # `_row` says what is wrong with it
-            study, subject = (identifier_of(fields.get(name)) for name in ("study_id", SUBJECT_FIELDS[0]))
-            named = named or bool(subject)
-            if study and subject and of_study.setdefault(study, subject) != subject:
-                several.add(study)  # numbered anew for every patient
+    for line in _lines(index):
+        try:
+            fields = _known(json.loads(line.decode("utf-8-sig")))
+        except (ValueError, RecursionError):
+            continue  # `_row` says what is wrong with it
+        study, subject = (identifier_of(fields.get(name)) for name in ("study_id", SUBJECT_FIELDS[0]))
+        named = named or bool(subject)
+        if study and subject and of_study.setdefault(study, subject) != subject:
+            several.add(study)  # numbered anew for every patient
     return _Subjects({study: subject for study, subject in of_study.items() if study not in several}, named)
 
 

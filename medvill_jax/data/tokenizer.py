@@ -255,7 +255,8 @@ def _check_kind(tokens: Sequence[str], name: str) -> None:
             raise DataError(
                 f"{name} is a {kind} vocabulary; this model reads BERT WordPiece, as bert-base-uncased has it"
             )
-    capitals = sum(token != token.lower() for token in tokens if not (token[:1] == "[" and token[-1:] == "]"))
+    lower = normalizers.Lowercase().normalize_str
+    capitals = sum(token != lower(token) for token in tokens if not (token[:1] == "[" and token[-1:] == "]"))
     if capitals > len(tokens) * _MOST_CAPITALS:
         share = f" ({capitals} of its {len(tokens)} tokens have capitals)"
         raise DataError(_CASED.format(name=name + share))

@@ -317,6 +317,16 @@ def test_rows_of_one_id_that_differ_are_all_rejected(folder, tmp_path):
     assert report["found"] == 13 == report["kept"] + sum(report["rejected"].values())
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_an_index_in_another_encoding(folder, tmp_path, encoding):
+    index = write(folder, [good(i, text="Größe normal.", Labels=["Hernia"], labels=...) for i in range(3)])
+    index.write_bytes(index.read_text().encode(encoding))
+    report = pairs.prepare(index, tmp_path / "out", progress=False)
+    assert report["kept"] == report["found"] == 3
+    assert {record["text"].decode() for record in records_of(tmp_path / "out").values()} == {"Größe normal."}
+    assert report["labels"]["train"]["Hernia"]["positive"] == 3
+
+
 def test_files_of_the_system_are_no_faults(folder, tmp_path):
     names = ("images/._a.jpg", "__MACOSX/images/a.jpg", "images/.DS_Store", "images/Thumbs.db")
     rows = [good(i) for i in range(4)] + [good(f"h{i}", image=name) for i, name in enumerate(names)]
