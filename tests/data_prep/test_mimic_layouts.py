@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import itertools
 import json
 import shutil
 import zipfile
@@ -264,6 +265,27 @@ def test_split_by_subject(tree, tmp_path):
     other = mimic_cxr.prepare(tree, tmp_path / "b", split="subject", seed=1, **COMMON)
     assert other["kept"] == report["kept"]
     assert other["splits"] != report["splits"] or other["labels"] != report["labels"]
+
+
+def test_a_subject_in_two_splits_is_told_of(tree, tmp_path):
+    """However either table writes its ids."""
+
+    def floats(name, value):
+        return f"{value}.0" if name in ("subject_id", "study_id") else value
+
+    rewritten(tree, tmp_path / "in", floats)
+    rows = table(tree / "mimic-cxr-2.0.0-split.csv.gz")
+    training = [row for row in rows if row["split"] == "train"]
+    subject = next(a["subject_id"] for a, b in itertools.pairwise(training) if a["subject_id"] == b["subject_id"])
+    next(row for row in rows if row["subject_id"] == subject)["split"] = "test"
+    write(tmp_path / "in" / "mimic-cxr-2.0.0-split.csv.gz", rows)
+    common = {"views": (), "fallback": ("impression",), **COMMON}
+    report = mimic_cxr.prepare(tmp_path / "in", tmp_path / "official", **common)
+    assert report["subjects_in_several_splits"] == 1
+    assert any("1 subjects are in more than one split" in warning for warning in report["warnings"])
+    assert any("--split=subject" in warning for warning in report["warnings"])
+    report = mimic_cxr.prepare(tmp_path / "in", tmp_path / "subject", split="subject", **common)
+    assert report["subjects_in_several_splits"] == 0
 
 
 def test_square_images(tree, tmp_path):

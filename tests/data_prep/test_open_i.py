@@ -175,10 +175,12 @@ def test_files_of_the_system_are_none_of_the_source(tmp_path):
     assert (again["found"], again["rejected"]) == (expected["found"], expected["rejected"])
 
 
-@pytest.mark.parametrize("form", ["{}", "CXR{}_IM", "CXR{0}_{0}_IM"])
-def test_projections_are_found_under_every_name(form):
-    name = form.format(2) + "-0652-1001" if form != "{}" else "2_IM-0652-1001"
-    assert open_i._XML_NAME.sub(r"\1_\2", name) == "2_IM-0652-1001"
+@pytest.mark.parametrize("name", ["CXR2_IM-0652-1001", "CXR2_2_IM-0652-1001"])
+def test_projections_are_found_under_every_name(tmp_path, name):
+    (tmp_path / "2.xml").write_text(REPORT.format(uid=2, findings="Clear.", images=IMAGE.format(name=name)))
+    (tmp_path / "p.csv").write_text("uid,filename,projection\n2,2_IM-0652-1001.dcm.png,Lateral\n")
+    [report] = open_i._from_xml([tmp_path / "2.xml"], open_i._projections(tmp_path / "p.csv"))
+    assert report.images == ((name, "LATERAL"),)
 
 
 def test_tables_written_by_other_programs(tmp_path):
