@@ -123,6 +123,8 @@ class Tree:
     zipped: list[tuple[str, bytes]] | None = None
     # Rows (by their identity) and files of which something is lost, or that alone show that another lies.
     touched: set[int | str] = field(default_factory=set)
+    # Such rows, wherever they have gone: no other may get the identity of one.
+    held: list[Any] = field(default_factory=list)
 
     def write(self, root: Path) -> None:
         for name, table in self.tables.items():
@@ -163,6 +165,7 @@ class Tree:
             return None
         row = rng.choice(free)
         self.touched.add(id(row))
+        self.held.append(row)
         return row
 
 
@@ -313,7 +316,9 @@ def files_of_the_system(tree: Tree, rng: random.Random) -> None:
         if tree.zipped is not None:
             tree.zipped.append((f"__MACOSX/{folder}/._{last}", APPLE_DOUBLE))
     for name in [name for name in tree.files if hidden(name) and name.endswith(".jpg")] if tree.index else ():
-        tree.index.append({"id": f"hidden{len(tree.index)}", "image": name, "text": "A film.", "split": "train"})
+        row = {"id": f"hidden{len(tree.index)}", "image": name, "text": "A film.", "split": "train"}
+        tree.touched.add(id(row))
+        tree.index.append(row)
 
 
 def reports_packed(tree: Tree, rng: random.Random) -> None:
