@@ -187,7 +187,9 @@ class Task(base.Task):
             special_ids=tuple(tokenizer.special_ids),
             all_words=config.mlm.all_words if train else 0.0,
         )
-        options = self.records_options(split, train=train) | ({"crop": None} if whole else {})
+        options = self.records_options(split, train=train)
+        if whole:
+            options["crop"] = None
         return PretrainRecords(mlm=mlm, paired=self._paired, **options)
 
     def _train_weights(self, batch: Batch) -> dict[str, jax.Array]:
