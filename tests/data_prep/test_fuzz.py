@@ -27,7 +27,7 @@ from data_prep.phantom import write_tree
 from data_prep.rows import HINTS
 from medvill_jax.data import records
 from medvill_jax.data.records import CHEXPERT_FINDINGS, DataError
-from tests.data_prep import damages
+from tests.data_prep import damages, trees
 from tests.data_prep.damages import LOSSES, SAME
 
 MUTATIONS = 1000
@@ -236,7 +236,7 @@ STUDIES = 20
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("phantom") / "tree"
     write_tree(out, studies=STUDIES, seed=11, image_size=32, progress=False)
-    damages.png_films(out)
+    trees.png_films(out)
     return out
 
 
@@ -265,10 +265,10 @@ def contents(out: Path) -> dict[bytes, dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("kind", damages.KINDS)
+@pytest.mark.parametrize("kind", trees.KINDS)
 def test_composed_damages_mix_up_no_records(phantom, tmp_path, kind):
     base, case, vocabulary = tmp_path / "base", tmp_path / "case", tmp_path / "vocab.txt"
-    damages.phantom_tree(kind, phantom, STUDIES).write(base)
+    trees.phantom_tree(kind, phantom, STUDIES).write(base)
     assert prepare(kind, base, tmp_path / "whole", None)["rejected"] == {}
     shutil.copyfile(tmp_path / "whole" / records.TOKENIZER_FILE, vocabulary)
     truth = contents(tmp_path / "whole")
@@ -281,7 +281,7 @@ def test_composed_damages_mix_up_no_records(phantom, tmp_path, kind):
 
     @hypothesis.seed(f"{SEED}/{kind}")
     @settings(
-        max_examples=max(1, COMPOSED // len(damages.KINDS)),
+        max_examples=max(1, COMPOSED // len(trees.KINDS)),
         database=None,
         deadline=None,
         phases=(Phase.generate, Phase.shrink),
@@ -291,7 +291,7 @@ def test_composed_damages_mix_up_no_records(phantom, tmp_path, kind):
     @given(studies=st.integers(5, STUDIES), done=one_of(same) | one_of(losses) | one_of(same + losses))
     def run(studies, done):
         shutil.rmtree(case, ignore_errors=True)
-        tree = damages.phantom_tree(kind, phantom, studies)
+        tree = trees.phantom_tree(kind, phantom, studies)
         whole = [record for record in truth if record in ids(tree)]
         for damage, number in done:
             damage(tree, random.Random(number))
