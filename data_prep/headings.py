@@ -81,6 +81,15 @@ VIEWED = (
     "july august september october november december jan feb mar apr jun jul aug sep sept oct nov dec additional port "
     "pre preop pre-op op post postop post-op preoperative postoperative screening"
 )
+# Behind a name of views: what is seen, and beside which film, not the section of comparisons.
+COMPARED = (
+    "compared to",
+    "compared with",
+    "in comparison to",
+    "in comparison with",
+    "as compared to",
+    "as compared with",
+)
 # Beside a side, CHEST alone is a place in a sentence (LEFT CHEST: tube).
 SIDES = "left right bilateral"
 

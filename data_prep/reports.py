@@ -418,6 +418,11 @@ def _kind(phrase: str) -> _Kind | None:
     section = _PHRASES.get(" ".join(words), "")
     if section:
         return _Kind(section, True, weak and all(word in _WEAK for word in words), len(words) > 1)
+    spaced = " ".join(words)
+    for compared in headings.COMPARED:
+        views = _kind(spaced.partition(f" {compared}")[0]) if f" {compared}" in spaced else None
+        if views is not None and views.section == _VIEWS:
+            return views
     if not words or (words[0] in _JOINING and words[0] not in ("a", "an", "the")):
         return None
     if set(named) <= {"examination"} and all(word in _NAMING_VIEWS for word in words) and not (named and "." in bare):

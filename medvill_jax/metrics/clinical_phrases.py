@@ -298,6 +298,10 @@ HEADINGS: dict[tuple[str, str], tuple[str, ...]] = {
         rf"(?:(?:final|chest|radiographic|pertinent|other|additional) )*"
         rf"(?:(?:findings?|impressions?|conclusions?){_AND})?(?:findings?|impressions?|conclusions?)(?:\(s\))?",
         r"interpretations?|opinion|report|summary|assessment|description",
+        # How a description begins, not what it was compared with: "AP chest compared to ___:".
+        r"(?:.* )?(?:views?|radiographs?|x-?rays?|cxr|films?|chest) (?:(?:was|were|is|are) )?"
+        r"(?:compared|in comparison) (?:to|with)(?: .*)?",
+        r"in comparison (?:to|with)(?: .*)?",
         # Titles of films.
         rf"(?:{_FILM}[ ,&/-]{{1,3}})*(?:views?|radiographs?|x-? ?rays?|cxr|films?|chest)(?: of (?:the )?chest)?",
     ),

@@ -54,6 +54,8 @@ _SENTENCE_ENDS = (
     r"\n ?(?:[-*•·>|├└│─]+|(?=[\[☐☑☒✓✔✅❌✗✘]))\s?",
     r"\n ?\n",
     r"(?<![,:\s]) ?\n(?= ?[A-Z][a-z])",
+    # Lines such as "EFFUSION - small".
+    r"\n ?(?=[A-Za-z][A-Za-z/ ]{1,40} -+ )",
 )
 _SENTENCE_END = re.compile("|".join(_SENTENCE_ENDS))
 _LIST_MARK = re.compile(r"^(?:[-*•·>|├└│─]+(?!ve ) ?|\(?\d{1,2}[.)] )")

@@ -147,6 +147,16 @@ LAYOUTS = [
 ]
 
 
+@pytest.mark.parametrize("space", [" ", "\n\n "])
+@pytest.mark.parametrize(
+    "title",
+    ["AP chest compared to ___", "PORTABLE AP CHEST COMPARED TO ___", "Chest radiographs in comparison with ___"],
+)
+def test_a_film_that_is_compared_with_another_opens_the_findings(title: str, space: str) -> None:
+    assert reports.sections(f"{title}:{space}{BODY}") == {"findings": BODY}
+    assert reports.sections(f"COMPARED TO: ___\n\nFINDINGS: {BODY}") == {"comparison": "___", "findings": BODY}
+
+
 @pytest.mark.parametrize("title", VIEWS)
 def test_names_of_views_open_the_findings(title):
     for layout, heading in itertools.product(LAYOUTS, in_each_case(title)):
