@@ -13,6 +13,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from data_prep.ids import MISSING
+
 # Fields about the image, asked first, and about the study, where there is nothing about the image.
 IMAGE_FIELDS = (
     "ViewCodeSequence",
@@ -33,7 +35,7 @@ STUDY_FIELDS = (
 ORIENTATION = "PatientOrientation"
 FIELDS = ("ViewPosition", *IMAGE_FIELDS, *STUDY_FIELDS, ORIENTATION)
 # ViewPositions that say nothing.
-UNSAID = frozenset({"", "-", "NONE", "NULL", "NAN", "N/A", "NA", "UNK", "UNKNOWN", "UNDEFINED", "UNSPECIFIED"})
+UNSAID = frozenset(map(str.upper, MISSING)) | {"-", "UNK", "UNKNOWN", "UNDEFINED", "UNSPECIFIED"}
 # View -> the view that it is a kind of.
 KINDS = {"AP": "FRONTAL", "PA": "FRONTAL", **dict.fromkeys(("LL", "RL", "XTABLE LATERAL"), "LATERAL")}
 # View -> words for it, in capitals and with single spaces between letters; the longest words of a text count.

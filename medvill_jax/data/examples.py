@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from medvill_jax.data import records
-from medvill_jax.data.labels import label_groups, targets
+from medvill_jax.data.labels import targets
 from medvill_jax.data.negatives import Negatives, other_images
 from medvill_jax.data.questions import clean_question
 from medvill_jax.data.tokenizer import Tokenizer
@@ -159,12 +159,11 @@ class ReportGroups(Records):
     def __init__(self, data_dir: Place, split: str, **others: Any):
         super().__init__(data_dir, split, **others)
         _require_reports(self._index["text_hash"], data_dir, split)
-        groups = label_groups(self._index["labels"])
-        self.positive = self._index["labels"] == records.POSITIVE
-        unknown = ~self.positive.any(axis=1)
-        self.label_groups = np.where(unknown, len(groups) + np.arange(len(groups)), groups).astype(np.int32)
-        self.text_groups = np.unique(self._index["text_hash"], return_inverse=True)[1].reshape(-1).astype(np.int32)
         self._negatives = Negatives(self._index["labels"], self._index["text_hash"])
+        self.positive = self._index["labels"] == records.POSITIVE
+        groups, unknown = self._negatives.groups, ~self.positive.any(axis=1)
+        self.label_groups = np.where(unknown, len(groups) + np.arange(len(groups)), groups).astype(np.int32)
+        self.text_groups = self._negatives.texts.astype(np.int32)
 
     def others(self, record: int, rng: np.random.Generator) -> HostBatch:
         """The batch keys of what is not this record's report: a negative, and what it shares with others."""

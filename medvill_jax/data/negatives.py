@@ -20,6 +20,9 @@ class Negatives:
         labels: int8 `[n, C]`, one row a record; a record's label set are its positive findings.
         texts: `[n]` any integers that are equal exactly where the texts are.
 
+    Attributes:
+        groups, texts: int `[n]`, equal exactly where the label sets, or the texts, are equal.
+
     Raises:
         DataError: every record has the same text, so nothing can be a negative.
     """
@@ -32,7 +35,7 @@ class Negatives:
             )
         groups = label_groups(labels)
         self._order = np.argsort(groups, kind="stable")
-        self._groups, self._texts = groups, texts
+        self.groups, self.texts = groups, texts
         sorted_groups = groups[self._order]
         self._start = np.searchsorted(sorted_groups, np.arange(groups.max() + 1), "left")
         self._stop = np.searchsorted(sorted_groups, np.arange(groups.max() + 1), "right")
@@ -45,9 +48,9 @@ class Negatives:
 
         Uniform over the records that qualify.
         """
-        group = self._groups[record]
+        group = self.groups[record]
         start, stop = self._start[group], self._stop[group]
-        same_text = self._places_of_text[self._texts[record]]
+        same_text = self._places_of_text[self.texts[record]]
         outside = same_text[(same_text < start) | (same_text >= stop)]
         if len(self._order) - (stop - start) - len(outside) == 0:
             start = stop = 0

@@ -307,12 +307,16 @@ class Task(abc.ABC):
         )
 
     def sample_cells(self, key: jax.Array | None, rows: int) -> jax.Array | None:
+        """`kept_cells` by a key that is used for other draws too; None keeps all."""
+        return None if key is None else self.kept_cells(jax.random.fold_in(key, CELLS), rows)
+
+    def kept_cells(self, key: jax.Array, rows: int) -> jax.Array | None:
         """The visual tokens kept of each example in training, int32 `[rows, N]`; None keeps all."""
         config = self.model_config
-        if config.num_cells is None or key is None:
+        if config.num_cells is None:
             return None
         shared = config.compat.shared_cells
-        return sample_cells(jax.random.fold_in(key, CELLS), rows, config.grid_cells, config.num_cells, shared=shared)
+        return sample_cells(key, rows, config.grid_cells, config.num_cells, shared=shared)
 
     def _model(self, heads: HeadsConfig | None, dtype: jnp.dtype) -> Functional[Any]:
         config, remat = self.model_config, self.config.remat

@@ -56,8 +56,7 @@ class Task(base.Task):
     unused = (r"(mlm|itm)/.*",)
 
     def __init__(self, config: setup.Config, workdir: Path):
-        if config.inputs not in INPUTS:
-            raise ValueError(f"inputs={config.inputs!r}; there are {', '.join(INPUTS)}")
+        setup.require_known(config, {"inputs": INPUTS})
         self._reads_report = config.inputs == "image+report"
         if config.fusion == "late" and not self._reads_report:
             raise ValueError("fusion=late joins image and report: set --config.inputs=image+report")

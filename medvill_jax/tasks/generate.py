@@ -93,8 +93,7 @@ class Task(base.Task):
     stage = "generation"
 
     def __init__(self, config: setup.Config, workdir: Path):
-        if config.objective not in OBJECTIVES:
-            raise ValueError(f"objective={config.objective!r}; there are {', '.join(OBJECTIVES)}")
+        setup.require_known(config, {"objective": OBJECTIVES})
         if config.model.attention != "s2s":
             raise ValueError(f"model.attention={config.model.attention!r}: reports are written under s2s")
         # A missing library shows now, not at the first evaluation.

@@ -38,7 +38,6 @@ from medvill_jax.data import loader
 from medvill_jax.data.examples import HostBatch, PretrainRecords
 from medvill_jax.data.transforms import MlmConfig
 from medvill_jax.metrics import probe
-from medvill_jax.models import medvill
 from medvill_jax.models.finetuned import HeadsConfig
 from medvill_jax.tasks import base, setup
 from medvill_jax.training import contrast
@@ -61,12 +60,7 @@ class Task(base.Task):
     stage = "pretraining"
 
     def __init__(self, config: setup.Config, workdir: Path):
-        for name, value, known in (
-            ("itm.pairs", config.itm.pairs, PAIRS),
-            ("itm.negatives", config.itm.negatives, NEGATIVES),
-        ):
-            if value not in known:
-                raise ValueError(f"{name}={value!r}; there are {', '.join(known)}")
+        setup.require_known(config, {"itm.pairs": PAIRS, "itm.negatives": NEGATIVES})
         if config.contrast.width and config.itm.pairs != "both":
             raise ValueError(
                 f"contrast.width={config.contrast.width} needs itm.pairs=both: reports with nothing masked"
@@ -204,7 +198,7 @@ class Task(base.Task):
     def _train_sums(self, params: Tree, stats: Tree, batch: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
         rows = batch["text_ids"].shape[0]
         cells_key, mixed_key, dropout_key = jax.random.split(key, 3)
-        cells = self._cells(cells_key, rows)
+        cells = self.kept_cells(cells_key, rows)
         module = self.model.bind(params, stats)
         hidden = module.encode(
             batch["image"],
@@ -232,7 +226,7 @@ class Task(base.Task):
         cells_key, mixed_key, words_key, pair_key, contrast_key, hard_key = jax.random.split(key, 6)
         module = self.model.bind(params, stats)
         features = module.image_features(batch["image"], train=True, frozen=self.frozen_parts)
-        block = module.embed_image(features, self._cells(cells_key, rows), words_key)
+        block = module.embed_image(features, self.kept_cells(cells_key, rows), words_key)
         ids, lens = batch["plain_ids"], batch["text_lens"]
         words = module.encode_block(
             block, batch["text_ids"], lens, use_s2s=self._use_s2s(mixed_key, rows), key=words_key
@@ -261,14 +255,6 @@ class Task(base.Task):
         labels = jnp.repeat(jnp.array([1, 0]), rows)
         sums["itm_loss"] = cross_entropy_sum(logits, labels, jnp.concatenate([weights, weights]))
         return sums, self.model.stats_of(module)
-
-    def _cells(self, key: jax.Array, rows: int) -> jax.Array | None:
-        """Visual tokens that are kept of each film, or None for all."""
-        config = self.model_config
-        if config.num_cells is None:
-            return None
-        shared = config.compat.shared_cells
-        return medvill.sample_cells(key, rows, config.grid_cells, config.num_cells, shared=shared)
 
     def _use_s2s(self, key: jax.Array, rows: int) -> jax.Array | None:
         if self.model_config.attention != "mixed":
@@ -303,7 +289,7 @@ class Task(base.Task):
 
     def _probe(self, state: Tree, held_out: PretrainRecords) -> dict[str, float]:
         """What features of films alone say of findings, learnt from a few training films."""
-        train, most = self._records("train", train=True, whole=True), self.config.eval.max_examples
+        train, most = self._probed, self.config.eval.max_examples
         shown = loader.evenly(len(train), PROBE_FILMS), loader.evenly(len(held_out), most)
         few = self.outputs(self._encode, state, train, PROBE_FILMS)
         new = self.outputs(self._encode, state, held_out, most)
@@ -316,6 +302,11 @@ class Task(base.Task):
             "eval/image_rank": probe.effective_rank(new["summary"]),
             "eval/image_rank_cells": probe.effective_rank(new["cells"]),
         }
+
+    @functools.cached_property
+    def _probed(self) -> PretrainRecords:
+        """What trains, with its films whole."""
+        return self._records("train", train=True, whole=True)
 
     def _encoded(self, params: Tree, stats: Tree, batch: Batch) -> dict[str, jax.Array]:
         module = self.model.bind(params, stats)

@@ -72,14 +72,9 @@ class Task(base.Task):
     unused = (r"mlm/.*",)
 
     def __init__(self, config: setup.Config, workdir: Path):
-        for name, value, known in (
-            ("fusion", config.fusion, FUSIONS),
-            ("negatives", config.negatives, NEGATIVES),
-            ("rank.method", config.rank.method, METHODS),
-            ("eval.pool", config.eval.pool, POOLS),
-        ):
-            if value not in known:
-                raise ValueError(f"{name}={value!r}; there are {', '.join(known)}")
+        setup.require_known(
+            config, {"fusion": FUSIONS, "negatives": NEGATIVES, "rank.method": METHODS, "eval.pool": POOLS}
+        )
         setup.require_meeting(config)
         if config.rank.method == "two_stage" and not config.contrast.width:
             raise ValueError("rank.method=two_stage needs a projection to propose candidates: set contrast.width")

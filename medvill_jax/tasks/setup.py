@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medvill_jax.data.loader import Workers
@@ -64,6 +65,14 @@ def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -
         sep_id=sep_id,
         compat=Compat.named(config.compat),
     )
+
+
+def require_known(config: Config, choices: Mapping[str, Sequence[str]]) -> None:
+    """`ValueError` for a field, by its dotted name, that has none of the values that it may have."""
+    for name, known in choices.items():
+        value = functools.reduce(getattr, name.split("."), config)
+        if value not in known:
+            raise ValueError(f"{name}={value!r}; there are {', '.join(known)}")
 
 
 def require_meeting(config: Config) -> None:

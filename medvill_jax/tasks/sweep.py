@@ -157,9 +157,9 @@ class Sweep:
         found = []
         for row in self.rows:
             cells = self._cells(row)
-            runs = [figures for runs in self._repeats(cells) if (figures := self._figures(runs)) is not None]
-            chosen = {"task": row.task, "start": row.start, "share": row.share, "rate": cells[0].rate}
-            found.append(grids.Row(**chosen, runs=runs, planned=len(list(self._repeats(cells)))))
+            repeats = list(self._repeats(cells))
+            runs = [figures for folds in repeats if (figures := self._figures(folds)) is not None]
+            found.append(grids.Row(row.task, row.start, row.share, cells[0].rate, runs, planned=len(repeats)))
         self.out.mkdir(parents=True, exist_ok=True)
         grids.write(self.out, found, FIGURES)
 
@@ -187,15 +187,9 @@ class Sweep:
 
     def _tuning(self, row: Row) -> list[Cell]:
         """The runs that choose a row's rate."""
-        if not self._args.rates:
-            return []
-        first = replace(self._first(row), rate=None)
-        return [replace(first, rate=rate) for rate in self._args.rates]
-
-    def _first(self, row: Row) -> Cell:
         args = self._args
         model, fold = self._models(row.start)[0], 0 if args.folds else None
-        return Cell(row.start, row.task, args.seeds[0], model, row.share, fold)
+        return [Cell(row.start, row.task, args.seeds[0], model, row.share, fold, rate) for rate in args.rates]
 
     def _rate(self, row: Row) -> float | None:
         """The learning rate that is best on validation; the first where none has been tried."""

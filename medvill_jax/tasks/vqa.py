@@ -61,9 +61,7 @@ class Task(base.Task):
     unused = (r"(mlm|itm|pooler)/.*",)
 
     def __init__(self, config: setup.Config, workdir: Path):
-        for name, known in (("summary", SUMMARIES), ("targets", TARGETS), ("fusion", FUSIONS)):
-            if config[name] not in known:
-                raise ValueError(f"{name}={config[name]!r}; there are {', '.join(known)}")
+        setup.require_known(config, {"summary": SUMMARIES, "targets": TARGETS, "fusion": FUSIONS})
         setup.require_meeting(config)
         if config.data.folds:
             raise ValueError("data.folds: the answers of a VQA data set are those of its own training questions")

@@ -54,8 +54,7 @@ class Task:
     trains = False
 
     def __init__(self, config: setup.Config, workdir: Path):
-        if config.scorer not in SCORERS:
-            raise ValueError(f"scorer={config.scorer!r}; there are {', '.join(SCORERS)}")
+        setup.require_known(config, {"scorer": SCORERS})
         if distributed.is_running():
             raise ValueError("task=zero_shot runs in one process: start it without --coordinator, on one host")
         if not config.init.checkpoint:
