@@ -43,7 +43,7 @@ class HeadsConfig:
         cells: whether joint summaries hold the largest values over the film's cells too.
 
     Raises:
-        ValueError: unknown fusion.
+        ValueError: unknown fusion, or cells beside late fusion.
     """
 
     classes: int = 0
@@ -56,6 +56,8 @@ class HeadsConfig:
     def __post_init__(self) -> None:
         if self.fusion not in FUSIONS:
             raise ValueError(f"unknown fusion {self.fusion!r}; there are {', '.join(FUSIONS)}")
+        if self.cells and self.fusion == "late":
+            raise ValueError("cells are read beside a joint summary, not with fusion=late: leave one of them out")
 
 
 class AnswerHead(nnx.Module):

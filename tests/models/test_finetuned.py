@@ -134,6 +134,8 @@ def test_the_text_encoder_is_bert_over_cls_and_text() -> None:
 def test_an_unknown_fusion_is_named() -> None:
     with pytest.raises(ValueError, match="there are joint, late"):
         HeadsConfig(fusion="early")
+    with pytest.raises(ValueError, match="cells are read beside a joint summary, not with fusion=late"):
+        HeadsConfig(classes=5, cells=True, fusion="late")
 
 
 def test_the_answer_head_is_twice_as_wide_inside() -> None:
