@@ -104,7 +104,7 @@ def start() -> None:
     if TOPOLOGY.value or SEARCH.value or CONFIG.value.get("mesh", {}).get("topology"):
         fail("--topology and --search go with --mode=compile, which sets mesh.topology", 2)
 
-    from medvill_jax.training import distributed
+    from medvill_jax.cluster import distributed
 
     try:
         distributed.start_if_cluster(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value, STARTUP_TIMEOUT.value)
@@ -125,12 +125,13 @@ def task_class(name: str) -> Any:
 def run_task() -> None:
     """The task that the configuration names, in every process."""
     from data_prep import phantom
+    from medvill_jax.cluster import distributed
+    from medvill_jax.cluster import workdir as workdirs
     from medvill_jax.data.records import DataError
     from medvill_jax.hub.errors import HubError
     from medvill_jax.metrics.command import MissingExtra
     from medvill_jax.metrics.predictions import PredictionError
-    from medvill_jax.training import checkpoint, distributed, loop
-    from medvill_jax.training import workdir as workdirs
+    from medvill_jax.training import checkpoint, loop
 
     config = CONFIG.value
     try:
@@ -192,7 +193,7 @@ def one_line(workdir: Path, *expected: type[Exception]) -> Iterator[None]:
 
 def evaluate(task: Any) -> dict[str, Any] | None:
     """The figures of the best checkpoint; None if a signal came before they were complete."""
-    from medvill_jax.training import stopping
+    from medvill_jax.cluster import stopping
 
     try:
         with stopping.StopSignal():
@@ -204,7 +205,7 @@ def evaluate(task: Any) -> dict[str, Any] | None:
 
 def prepare_to_compile() -> None:
     """Sets what JAX must find in its environment when it is imported, which is after this."""
-    from medvill_jax.training import topology
+    from medvill_jax.compile import topology
 
     if EVAL_ONLY.value:
         fail("--mode=compile compiles the train step; leave --eval_only out", 2)
@@ -218,12 +219,12 @@ def prepare_to_compile() -> None:
 
 def compile_step(config: Any) -> None:
     """Compiles the train step for a topology, and tells of its memory and time."""
+    from medvill_jax.cluster import workdir as workdirs
+    from medvill_jax.compile import aot, topology
     from medvill_jax.data.records import DataError
     from medvill_jax.hub.errors import HubError
     from medvill_jax.metrics.command import MissingExtra
     from medvill_jax.tasks.base import FAKE
-    from medvill_jax.training import aot, topology
-    from medvill_jax.training import workdir as workdirs
 
     task = task_class(config.task)
     if not task.trains:

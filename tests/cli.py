@@ -11,7 +11,7 @@ import pytest
 from absl.testing import flagsaver
 
 import run
-from medvill_jax.training import workdir as workdirs
+from medvill_jax.cluster import workdir as workdirs
 
 ROOT = Path(__file__).parents[1]
 

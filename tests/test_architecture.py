@@ -21,9 +21,18 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "medvill_jax.models": ({"medvill_jax.batch", "medvill_jax.models"}, {"jax", "flax", "numpy"}),
     "medvill_jax.decoding": ({"medvill_jax.batch", "medvill_jax.decoding"}, {"jax", "numpy"}),
     "medvill_jax.training": (
-        {"medvill_jax.batch", "medvill_jax.paths", "medvill_jax.private", "medvill_jax.training"},
+        {
+            "medvill_jax.batch",
+            "medvill_jax.paths",
+            "medvill_jax.private",
+            "medvill_jax.training",
+            "medvill_jax.cluster",
+            "medvill_jax.compile.topology",
+        },
         None,
     ),
+    "medvill_jax.cluster": ({"medvill_jax.paths", "medvill_jax.private", "medvill_jax.cluster"}, None),
+    "medvill_jax.compile": ({"medvill_jax.batch", "medvill_jax.training", "medvill_jax.compile"}, None),
     "medvill_jax.metrics": ({"medvill_jax.private", "medvill_jax.metrics"}, None),
     "medvill_jax.tasks": (
         {
@@ -33,6 +42,8 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
             "medvill_jax.models",
             "medvill_jax.decoding",
             "medvill_jax.training",
+            "medvill_jax.cluster",
+            "medvill_jax.compile",
             "medvill_jax.metrics",
             "medvill_jax.tasks.base",
             "medvill_jax.tasks.made_with",
@@ -60,6 +71,8 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
 FORBIDDEN_OUTSIDE = {
     "medvill_jax.models": {"optax", "orbax", "grain", "ml_collections"},
     "medvill_jax.training": {"flax", "grain", "ml_collections", "tensorflow_datasets"},
+    "medvill_jax.cluster": {"flax", "grain", "ml_collections", "tensorflow_datasets"},
+    "medvill_jax.compile": {"flax", "grain", "ml_collections", "tensorflow_datasets"},
     "medvill_jax.metrics": {"jax", "flax"},
     "data_prep": {"jax", "flax", "optax", "orbax"},
 }

@@ -20,6 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from medvill_jax.batch import Batch, BatchSpec, fake_batch
+from medvill_jax.cluster import distributed
+from medvill_jax.cluster import workdir as workdirs
+from medvill_jax.compile.aot import Program
+from medvill_jax.compile.flops import TRAINING, forward_flops
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, Records
 from medvill_jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -30,10 +34,6 @@ from medvill_jax.models.finetuned import Finetuned, HeadsConfig
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import Medvill, sample_cells
 from medvill_jax.tasks import setup
-from medvill_jax.training import distributed
-from medvill_jax.training import workdir as workdirs
-from medvill_jax.training.aot import Program
-from medvill_jax.training.flops import TRAINING, forward_flops
 from medvill_jax.training.policy import Tree, frozen_names, path_name
 from medvill_jax.training.step import Objective
 from medvill_jax.training.trainer import Trainer

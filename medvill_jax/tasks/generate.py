@@ -44,6 +44,8 @@ import numpy as np
 from tqdm import tqdm
 
 from medvill_jax.batch import Batch, BatchSpec, report_spec
+from medvill_jax.cluster import distributed
+from medvill_jax.cluster import workdir as workdirs
 from medvill_jax.data import loader
 from medvill_jax.data.examples import HostBatch, ReportRecords
 from medvill_jax.data.records import DataError
@@ -57,8 +59,6 @@ from medvill_jax.models import medvill
 from medvill_jax.models.causal import next_word_states
 from medvill_jax.tasks import base, setup
 from medvill_jax.tasks import made_with as notes
-from medvill_jax.training import distributed
-from medvill_jax.training import workdir as workdirs
 from medvill_jax.training.losses import correct_sum, cross_entropy_sum
 from medvill_jax.training.policy import Tree
 from medvill_jax.training.step import Objective

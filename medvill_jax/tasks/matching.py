@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from medvill_jax.cluster import distributed
+from medvill_jax.cluster import workdir as workdirs
 from medvill_jax.data import loader
 from medvill_jax.tasks import made_with as notes
-from medvill_jax.training import distributed
-from medvill_jax.training import workdir as workdirs
 from medvill_jax.training.policy import Tree
 
 log = logging.getLogger(__name__)

@@ -41,13 +41,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from medvill_jax.batch import Batch, BatchSpec, retrieve_spec
+from medvill_jax.cluster import distributed
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, PairRecords
 from medvill_jax.metrics import bootstrap, ranking
 from medvill_jax.metrics.figures import write_figures
 from medvill_jax.models.finetuned import FUSIONS, Finetuned, HeadsConfig
 from medvill_jax.tasks import base, matching, setup
-from medvill_jax.training import contrast, distributed
+from medvill_jax.training import contrast
 from medvill_jax.training.losses import cross_entropy_sum
 from medvill_jax.training.policy import Tree
 from medvill_jax.training.step import Objective

@@ -31,6 +31,7 @@ import numpy as np
 
 from medvill_jax import private
 from medvill_jax.batch import Batch, BatchSpec, vqa_spec
+from medvill_jax.cluster import distributed
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, QuestionRecords
 from medvill_jax.metrics import bootstrap, vqa
@@ -38,7 +39,6 @@ from medvill_jax.metrics.figures import replace_file, write_figures
 from medvill_jax.models.finetuned import FUSIONS, SUMMARIES, Finetuned, HeadsConfig
 from medvill_jax.tasks import base, setup
 from medvill_jax.tasks import made_with as notes
-from medvill_jax.training import distributed
 from medvill_jax.training.losses import binary_cross_entropy, cross_entropy_sum
 from medvill_jax.training.policy import Tree
 from medvill_jax.training.step import Objective

@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from medvill_jax import private
+from medvill_jax.cluster import distributed, stopping
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import LabelRecords
 from medvill_jax.data.tokenizer import load_tokenizer
@@ -30,7 +31,6 @@ from medvill_jax.hub.loaded import load
 from medvill_jax.metrics import bootstrap, classification
 from medvill_jax.metrics.figures import write_figures
 from medvill_jax.tasks import setup
-from medvill_jax.training import distributed, stopping
 
 log = logging.getLogger(__name__)
 

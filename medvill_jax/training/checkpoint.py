@@ -25,8 +25,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from medvill_jax.cluster import distributed
 from medvill_jax.paths import in_bucket
-from medvill_jax.training import distributed, integrity
+from medvill_jax.training import integrity
 from medvill_jax.training.policy import path_name
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 import jax
 
 from medvill_jax.batch import Batch
-from medvill_jax.training import distributed
+from medvill_jax.cluster import distributed
 from medvill_jax.training.policy import Tree
 
 log = logging.getLogger(__name__)

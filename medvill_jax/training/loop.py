@@ -16,8 +16,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from medvill_jax.batch import Batch
-from medvill_jax.training import stopping
-from medvill_jax.training import workdir as workdirs
+from medvill_jax.cluster import stopping
+from medvill_jax.cluster import workdir as workdirs
 from medvill_jax.training.checkpoint import Checkpoints
 from medvill_jax.training.feed import Feed
 from medvill_jax.training.policy import Tree

@@ -13,12 +13,14 @@ from typing import Any
 import jax
 
 from medvill_jax.batch import Batch, BatchSpec
-from medvill_jax.training import integrity, loop, sharding, step, stopping, topology
-from medvill_jax.training import workdir as workdirs
+from medvill_jax.cluster import stopping
+from medvill_jax.cluster import workdir as workdirs
+from medvill_jax.cluster.workdir import WorkdirError
+from medvill_jax.compile import topology
+from medvill_jax.training import integrity, loop, sharding, step
 from medvill_jax.training.checkpoint import Checkpoints, Keep
 from medvill_jax.training.optimizer import OptimizerConfig, adamw
 from medvill_jax.training.policy import Tree, tree_names
-from medvill_jax.training.workdir import WorkdirError
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from medvill_jax.models.masks import KINDS
 from medvill_jax.tasks.pretrain import Task
 from tests import gcs
 from tests.cli import RunPy
+from tests.cluster.processes import Process
 from tests.conftest import PHANTOM, TINY_FLAGS
-from tests.training.processes import Process
 
 ROOT = Path(__file__).parents[2]
 TINY = [

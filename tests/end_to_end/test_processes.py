@@ -12,14 +12,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from medvill_jax.tasks import classify, generate, pretrain, retrieve, vqa
-from tests.training.processes import Process, free_address
+from tests.cluster.processes import Process, free_address
 
 EVALUATE = """
 import json, sys, time
 from pathlib import Path
 from ml_collections import ConfigDict
 from medvill_jax.metrics import predictions, text
-from medvill_jax.training import distributed
+from medvill_jax.cluster import distributed
 from run import evaluate, task_class
 
 text.meteor_missing = lambda: "left out of these tests"

@@ -11,7 +11,7 @@ import pytest
 
 from medvill_jax.tasks import matching
 from medvill_jax.training import sharding
-from tests.training.processes import Process, free_address
+from tests.cluster.processes import Process, free_address
 
 WIDTH = 64
 
@@ -84,7 +84,7 @@ PROCESS = """
 import json, sys
 import numpy as np
 from medvill_jax.tasks import matching
-from medvill_jax.training import distributed
+from medvill_jax.cluster import distributed
 from tests.tasks.test_matching import fill
 
 distributed.start_if_cluster(sys.argv[1], 2, int(sys.argv[2]), 120.0)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from medvill_jax.training import stopping
+from medvill_jax.cluster import stopping
 from medvill_jax.training.checkpoint import Checkpoints, Keep
 from medvill_jax.training.loop import LoopConfig, NotFiniteError, train
 from medvill_jax.training.writer import MetricsWriter

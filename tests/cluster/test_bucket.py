@@ -10,10 +10,10 @@ import pytest
 from etils import epath
 
 from medvill_jax import paths
-from medvill_jax.training import workdir as workdirs
+from medvill_jax.cluster import workdir as workdirs
 from tests import gcs
-from tests.training import processes
-from tests.training.processes import JOB, SECONDS, Process
+from tests.cluster import processes
+from tests.cluster.processes import JOB, SECONDS, Process
 
 STEPS = 16
 

@@ -1,6 +1,6 @@
 """A tiny run on the real loader, trainer, loop and checkpoints, as a program that tests start, kill and start again.
 
-    python tests/training/job.py --workdir=DIR [--steps=N] [--fsdp=N] [--coordinator=HOST:PORT ...]
+    python tests/cluster/job.py --workdir=DIR [--steps=N] [--fsdp=N] [--coordinator=HOST:PORT ...]
 
 A two-layer network with dropout learns to tell the mean of randomly shifted pictures. Its batch statistics count how
 often each example was seen, so a checkpoint tells what its run has learnt from, and the final state is written to
@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from medvill_jax.cluster import distributed, workdir
 from medvill_jax.data import loader
-from medvill_jax.training import checkpoint, distributed, loop, optimizer, step, trainer, workdir
+from medvill_jax.training import checkpoint, loop, optimizer, step, trainer
 
 EXAMPLES = 24
 BATCH = 8

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import run
-from medvill_jax.training import workdir as workdirs
-from medvill_jax.training.workdir import WorkdirError
+from medvill_jax.cluster import workdir as workdirs
+from medvill_jax.cluster.workdir import WorkdirError
 from tests.cli import release_locks
 
 CONFIG = {

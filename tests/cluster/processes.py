@@ -24,7 +24,7 @@ SECONDS = 900  # for a machine that does much else
 
 # What the programs of tests import, but for run.py, whose flags can be defined only once.
 IMPORTED = (
-    "tests.training.job",
+    "tests.cluster.job",
     "data_prep.phantom",
     *(f"medvill_jax.tasks.{task}" for task in ("pretrain", "classify", "retrieve", "vqa", "generate", "zero_shot")),
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from medvill_jax.training import topology
+from medvill_jax.compile import topology
 
 
 def test_names() -> None:

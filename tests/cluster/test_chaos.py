@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training import processes
-from tests.training.processes import Process
+from tests.cluster import processes
+from tests.cluster.processes import Process
 
 RUNS = 20
 # These are killed inside a write, if one can be caught, and once more elsewhere; others twice, anywhere.

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from medvill_jax.training import aot, hlo, sharding
-from medvill_jax.training.topology import Topology, parse
+from medvill_jax.compile import aot, hlo
+from medvill_jax.compile.topology import Topology, parse
+from medvill_jax.training import sharding
 
 HERE, POD = parse("cpu:1"), parse("v5e:4x4")
 REFUSED_EARLY = (

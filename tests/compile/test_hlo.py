@@ -2,7 +2,7 @@
 
 import pytest
 
-from medvill_jax.training import hlo
+from medvill_jax.compile import hlo
 
 ADD = """
 %add (x: f32[], y: f32[]) -> f32[] {

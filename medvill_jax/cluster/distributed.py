@@ -26,8 +26,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from medvill_jax.training import rendezvous
-from medvill_jax.training.rendezvous import Meeting, StartupError
+from medvill_jax.cluster import rendezvous
+from medvill_jax.cluster.rendezvous import Meeting, StartupError
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from typing import Any
 
 import jax
 
-from medvill_jax.training import hlo
+from medvill_jax.compile import hlo
+from medvill_jax.compile.topology import Topology
 from medvill_jax.training.policy import Tree
-from medvill_jax.training.topology import Topology
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from medvill_jax.training.checkpoint import CheckpointError, Checkpoints, Keep
-from tests.training import processes
-from tests.training.processes import job
+from tests.cluster import processes
+from tests.cluster.processes import job
 
 MIB = 1 << 20
 

@@ -16,9 +16,9 @@ from typing import IO, Any
 from etils import epath
 
 from medvill_jax import private
+from medvill_jax.cluster import distributed
+from medvill_jax.cluster.bucket import Mirror
 from medvill_jax.paths import PathError, in_bucket
-from medvill_jax.training import distributed
-from medvill_jax.training.bucket import Mirror
 
 log = logging.getLogger(__name__)
 

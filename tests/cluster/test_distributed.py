@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
+from medvill_jax.cluster import distributed, rendezvous
+from medvill_jax.cluster import workdir as workdirs
+from medvill_jax.cluster.rendezvous import StartupError
 from medvill_jax.data import loader
-from medvill_jax.training import distributed, rendezvous
-from medvill_jax.training import workdir as workdirs
-from medvill_jax.training.rendezvous import StartupError
 from tests.cli import release_locks
-from tests.training import processes
-from tests.training.job import Pictures
-from tests.training.processes import Process, free_address, job, jobs
+from tests.cluster import processes
+from tests.cluster.job import Pictures
+from tests.cluster.processes import Process, free_address, job, jobs
 
 TRAIN = """
 import itertools, json, sys
@@ -31,7 +31,7 @@ import jax
 from configs.pretrain import get_config
 from medvill_jax.data import loader
 from medvill_jax.tasks.pretrain import Task
-from medvill_jax.training import distributed
+from medvill_jax.cluster import distributed
 
 data, workdir, splits, *cluster = sys.argv[1:]
 if cluster:
@@ -175,7 +175,7 @@ def test_all_others_name_a_killed_process_within_seconds_and_the_run_goes_on(tmp
 
 ABORT = """
 import ctypes, os, signal, sys, time
-from medvill_jax.training import distributed
+from medvill_jax.cluster import distributed
 
 distributed.start_if_cluster(sys.argv[1], 2, int(sys.argv[2]), 120.0)
 with distributed.together():
@@ -280,7 +280,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_by_all_processes(tmp_path: P
 
 BARRIER = """
 import sys, time
-from medvill_jax.training import distributed
+from medvill_jax.cluster import distributed
 
 distributed.start_if_cluster(sys.argv[1], 2, int(sys.argv[2]), 120.0)
 with distributed.together():

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.training import processes
-from tests.training.processes import job
+from tests.cluster import processes
+from tests.cluster.processes import job
 
 LOADING = ("--steps=200", "--load_processes=2", "--load_pause=0.1")
 

@@ -8,7 +8,7 @@ import signal
 from types import FrameType
 from typing import Any
 
-from medvill_jax.training import distributed
+from medvill_jax.cluster import distributed
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import pytest
 
 from medvill_jax.batch import pretrain_spec
+from medvill_jax.compile.flops import forward_flops, valid_taps
 from medvill_jax.models.bert import BertConfig, Encoder
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import Medvill, MedvillConfig
-from medvill_jax.training.flops import forward_flops, valid_taps
 
 SPEC = pretrain_spec(2, image_size=128, text_len=31, max_predictions=8)
 
