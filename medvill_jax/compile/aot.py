@@ -1,8 +1,8 @@
-"""The train step compiled for machines that are not here, and what the compiled program says of them.
+"""Ahead-of-time compilation of the train step for target hardware that need not be present, and a report about it.
 
-All figures are of one chip and one step unless they say otherwise. Memory, operations and bytes are the compiler's; the
-times are a roofline (Williams et al., CACM 2009): the longest of computing, moving data to and from memory, and
-sending, each at the chip's published peak, as if the other two took no time. No run is faster.
+All numbers are per chip and per step unless they say otherwise. Memory, operations and bytes come from the compiler.
+The times are a roofline (Williams et al., CACM 2009): the longest of computing, memory traffic and communication, each
+at the chip's published peak and as if it overlapped perfectly with the other two. No run can be faster.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from medvill_jax.training.policy import Tree
 log = logging.getLogger(__name__)
 
 REPORT_FILE = "compile.json"
-# How the compiler for TPUs says what is needed and what there is: before it lays the program out in memory, and after.
+# The TPU compiler's two out-of-memory messages, before and after it has laid the program out in memory.
 REFUSALS = (
     r"required for HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)",
     r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm",
 )
 UNKNOWN = (
-    "how far sending and computing overlap: the bound takes all of it to",
-    "whether the host's input keeps up: no step waits for it here",
-    "how much of HBM's peak rate real patterns of access reach, and of the matrix units' real shapes",
-    "which links of the interconnect each collective can use: the bound takes all of them to be busy",
+    "how far communication and computation overlap: the bound assumes that they overlap fully",
+    "whether the input pipeline keeps up: the bound assumes that no step waits for data",
+    "how much of their peak rate the HBM reaches with real access patterns and the matrix units with real shapes",
+    "which links of the interconnect each collective can use: the bound assumes that all are busy",
 )
 
 
 class TooLargeError(Exception):
-    """A program that does not fit a chip's memory.
+    """The program does not fit into the memory of a chip.
 
     Attributes:
-        used: bytes that it needs, None where the compiler does not say.
+        used: bytes that it needs; None if the compiler does not say.
         capacity: bytes that the compiler may use.
     """
 
@@ -53,23 +53,23 @@ class TooLargeError(Exception):
         needs = f"needs {gib(used)} of" if used is not None else "needs more than"
         super().__init__(
             f"batch_size={batch_size} does not fit {topology}: {batch_size // chips:,} examples a chip {needs} "
-            f"{gib(capacity)} HBM. A smaller batch, more --config.accumulate, --config.remat=full or "
-            "--config.dtype=bfloat16 need less"
+            f"{gib(capacity)} HBM. Use a smaller batch, more --config.accumulate, "
+            "--config.remat=full or --config.dtype=bfloat16"
         )
 
 
 @dataclass(frozen=True)
 class Program:
-    """A train step that is ready to be compiled.
+    """A train step, ready to be compiled.
 
     Attributes:
-        lower: traces it.
-        state: its abstract state with shardings: `params`, `stats`, `opt`, `step`.
-        batch: the abstract arrays of its global batch.
+        lower: traces and lowers it.
+        state: its abstract state, with shardings: `params`, `stats`, `opt`, `step`.
+        batch: abstract arrays of the global batch.
         batch_size: global.
-        mesh: devices along each axis.
-        flops: useful FLOPs of a whole step, over all chips.
-        settings: fields of the configuration that the figures depend on, for the report.
+        mesh: number of devices along each axis.
+        flops: useful FLOPs of a whole step, summed over all chips.
+        settings: the configuration fields that the numbers depend on, for the report.
     """
 
     lower: Callable[[], jax.stages.Lowered]
@@ -82,27 +82,27 @@ class Program:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What `compile.json` holds.
+class CompileReport:
+    """The content of `compile.json`.
 
     Attributes:
         topology, chips, mesh, batch_size, examples_per_chip, settings: what was compiled.
-        hbm_peak_bytes: arguments, results that reuse no argument, temporaries and the program itself.
-        hbm_capacity_bytes: published; for CPUs a device's share of this machine's memory.
-        hbm_bytes: the peak's parts, by name. `parameters` and `optimizer` are without, `arguments` with the padding of
-            the chip's layout; `parameters`, `optimizer` and `batch` are all that the arguments hold.
-        program_flops: that the compiler counts, with what is recomputed and what loops repeat.
-        model_flops: that are useful.
-        bytes_accessed: by the compiler's count, wherever in the chip they lie.
-        hbm_traffic_bytes: of them, those of main memory; see `training.hlo`.
-        collective_bytes: of whole arrays that are summed, gathered or exchanged.
-        collectives: by kind: `count`, `bytes`, and `wire_bytes`, what the chip sends.
+        hbm_peak_bytes: arguments, results that do not reuse an argument's buffer, temporaries and the program itself.
+        hbm_capacity_bytes: as published; for CPUs, one device's share of this machine's memory.
+        hbm_bytes: the parts of the peak, by name. `arguments` holds `parameters`, `optimizer` and `batch`, and includes
+            the padding of the chip's memory layout, which those three leave out.
+        program_flops: as executed, including recomputation and every iteration of loops.
+        model_flops: useful FLOPs.
+        bytes_accessed: as the compiler counts them, in any memory of the chip.
+        hbm_traffic_bytes: the part of them that goes to or from main memory; see `compile.hlo`.
+        collective_bytes: of the whole arrays that are summed, gathered or exchanged.
+        collectives: for each kind `count`, `bytes`, and `wire_bytes`, which one chip sends.
         roofline_seconds: `compute`, `memory`, `interconnect`; null for CPUs, which have no published peaks.
-        binding: which of them is the longest.
-        mfu_bound: useful FLOP/s at that time over the chip's peak.
-        examples_per_second_bound: of all chips together.
-        compile_seconds: of this machine.
-        notes: what the figures do not know.
+        binding: the longest of the three.
+        mfu_bound: useful FLOP/s in that time, divided by the chip's peak.
+        examples_per_second_bound: over all chips.
+        compile_seconds: on this machine.
+        notes: what these numbers leave out.
     """
 
     topology: str
@@ -135,7 +135,7 @@ class Report:
         return path
 
     def lines(self) -> list[str]:
-        """The same for a person."""
+        """The report as text, one line each."""
         hbm, settings = self.hbm_bytes, ", ".join(f"{name}={value}" for name, value in self.settings.items())
         rows = [
             f"{self.topology}: {self.chips} chips, mesh {self.mesh}; {settings}",
@@ -147,7 +147,7 @@ class Report:
             f"  {'peak':<26}{gib(self.hbm_peak_bytes):>14}   {self.hbm_peak_bytes / self.hbm_capacity_bytes:.1%} of "
             f"{gib(self.hbm_capacity_bytes)}",
             "",
-            "work of a chip in a step",
+            "work of a chip per step",
             f"  {'FLOPs of the program':<26}{self.program_flops / 1e12:>10.4g} TFLOP",
             f"  {'useful FLOPs':<26}{self.model_flops / 1e12:>10.4g} TFLOP",
             f"  {'bytes accessed':<26}{gib(self.bytes_accessed):>14}",
@@ -172,19 +172,19 @@ class Report:
                 f"  {'at most':<26}{self.examples_per_second_bound:>10,.0f} examples/s on all chips",
                 f"  {'MFU at most':<26}{self.mfu_bound:>10.1%}",
             ]
-        return [*rows, "", "what this cannot know", *(f"  {note}" for note in self.notes)]
+        return [*rows, "", "what these numbers leave out", *(f"  {note}" for note in self.notes)]
 
 
 def gib(size: float) -> str:
-    """Bytes for a person: `1.50 GiB`, `3.20 MiB`."""
+    """Formats bytes: `1.50 GiB`, `3.20 MiB`."""
     return f"{size / 2**30:.2f} GiB" if size >= 2**29 else f"{size / 2**20:.2f} MiB"
 
 
-def compile_report(program: Program, topology: Topology) -> Report:
-    """Compiles a train step and reads its figures off.
+def compile_report(program: Program, topology: Topology) -> CompileReport:
+    """Compiles a train step and reports its memory, work and bounds.
 
     Raises:
-        TooLargeError: it does not fit the memory of a chip.
+        TooLargeError: it does not fit into the memory of a chip.
     """
     start = time.perf_counter()
     lowered = program.lower()
@@ -203,7 +203,7 @@ def compile_report(program: Program, topology: Topology) -> Report:
     cost: dict[str, float] = dict(compiled.cost_analysis() or {})  # pyright: ignore[reportArgumentType]
     notes = UNKNOWN
     if loops.unknown:
-        notes = (*notes, f"how often {loops.unknown} loops run: their bodies count once")
+        notes = (*notes, f"how often {loops.unknown} loops iterate: their bodies are counted once")
     return _assemble(
         program,
         topology,
@@ -218,23 +218,23 @@ def compile_report(program: Program, topology: Topology) -> Report:
     )
 
 
-def search(build: Callable[[int], Program], topology: Topology, unit: int = 1, first: int = 256) -> Report:
-    """The report of the largest batch per chip that fits.
+def search(build: Callable[[int], Program], topology: Topology, unit: int = 1, first: int = 256) -> CompileReport:
+    """Finds the largest batch per chip that fits, and returns its report.
 
-    A program that is too large is refused soon and with what it needs, so the search begins with a large one and goes
-    where memory in proportion to the batch would end. The answer is within an eighth of the largest, as each that fits
-    is a whole compilation.
+    The compiler refuses a program that is too large within seconds and says how much memory it needs, so the search
+    starts with a large batch and extrapolates in proportion to memory. It stops within an eighth of the largest batch,
+    because every batch that fits costs a whole compilation.
 
     Args:
-        build: makes the program of a global batch.
-        topology: to compile for.
-        unit: examples that a chip takes at least, and a multiple of.
-        first: the first try, in units.
+        build: makes the program for a global batch size.
+        topology: the target hardware.
+        unit: the batch per chip is a multiple of this.
+        first: the first batch per chip that is tried, in units.
 
     Raises:
-        TooLargeError: not even `unit` examples a chip fit.
+        TooLargeError: not even `unit` examples per chip fit.
     """
-    best: Report | None = None
+    best: CompileReport | None = None
     low, high, tried = 0, None, first
     while True:
         try:
@@ -255,7 +255,7 @@ def search(build: Callable[[int], Program], topology: Topology, unit: int = 1, f
         step = max(1, low // 8)
         if best is not None and high is not None and high - low <= step:
             return best
-        # Memory grows with the batch by a line above zero, so what fits points to no more than fits.
+        # Part of the memory does not grow with the batch, so extrapolating from a batch that fits never overshoots.
         guess = int(tried * capacity / used) if used else (low + tried) // 2
         # Chips lay arrays out in tiles of eight rows.
         guess = guess - guess % 8 if guess >= 8 else guess
@@ -276,7 +276,7 @@ def _assemble(
     traffic: dict[str, hlo.Traffic],
     seconds: float,
     notes: tuple[str, ...],
-) -> Report:
+) -> CompileReport:
     chips, chip = topology.size, topology.chip
     useful = program.flops / chips
     roofline: dict[str, float | None] = dict.fromkeys(("compute", "memory", "interconnect"))
@@ -290,7 +290,7 @@ def _assemble(
         binding = max(times, key=times.__getitem__)
         roofline |= times
         mfu, rate = useful / times[binding] / chip.flops, program.batch_size / times[binding]
-    return Report(
+    return CompileReport(
         topology=topology.name,
         chips=chips,
         mesh=program.mesh,
@@ -316,7 +316,7 @@ def _assemble(
 
 
 def _memory(program: Program, memory: Any) -> tuple[dict[str, int], int]:
-    """The parts of a chip's memory by name, and the peak."""
+    """Bytes of each part of a chip's memory, and their peak."""
     parts = {
         "parameters": _shard_bytes(program.state["params"]) + _shard_bytes(program.state["stats"]),
         "optimizer": _shard_bytes(program.state["opt"]),
@@ -332,20 +332,20 @@ def _memory(program: Program, memory: Any) -> tuple[dict[str, int], int]:
 
 
 def _shard_bytes(tree: Tree) -> int:
-    """Bytes of one device's part of abstract arrays."""
+    """Bytes of one device's shards of abstract arrays."""
     leaves = jax.tree.leaves(tree)
     return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def _refused(error: Exception, program: Program, topology: Topology) -> Exception:
-    """What a compiler's refusal means; the error itself where it is not about memory."""
+    """`TooLargeError` if the compiler refused for want of memory; else the error itself."""
     text = str(error)
     if "RESOURCE_EXHAUSTED" not in text and "Ran out of memory" not in text:
         return error
     used, capacity = None, topology.hbm_bytes
     for pattern in REFUSALS:
-        if found := re.search(pattern, text):
-            used, capacity = _bytes(found[1], found[2]), _bytes(found[3], found[4])
+        if match := re.search(pattern, text):
+            used, capacity = _bytes(match[1], match[2]), _bytes(match[3], match[4])
             break
     return TooLargeError(program.batch_size, topology.size, topology.name, used, capacity)
 

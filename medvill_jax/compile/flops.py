@@ -1,9 +1,9 @@
-"""Useful FLOPs: the matrix products and convolutions that a model's forward pass asks for, counted from their shapes.
+"""Useful FLOPs: the matrix products and convolutions of a model's forward pass, counted from their shapes.
 
-A multiplication and an addition are two. A training step counts three times its forward pass, as for Transformers and
-convolutional networks alike each product of the forward pass has two in the backward pass (Kaplan et al., 2020, section
-2.1; Chowdhery et al., PaLM, 2022, appendix B). What is recomputed to save memory, and the element-wise rest, is not
-useful in this sense, so the ratio to the hardware's peak is the model FLOPs utilisation, MFU.
+A multiplication and an addition are two FLOPs. A training step counts as three forward passes, since each product of
+the forward pass has two in the backward pass (Kaplan et al., 2020, section 2.1; Chowdhery et al., PaLM, 2022, appendix
+B). Recomputation and element-wise operations do not count, so that useful FLOP/s divided by the hardware's peak are the
+model FLOPs utilisation, MFU.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 import jax
 import numpy as np
 
-TRAINING = 3  # forward passes that a training step is worth
+TRAINING = 3  # forward passes with as many FLOPs as a training step
 
 
 def forward_flops(function: Callable[..., Any], *arguments: Any) -> float:
-    """FLOPs of the products and convolutions of one call.
+    """FLOPs of the matrix products and convolutions of one call.
 
     Args:
-        function: anything that `jax.make_jaxpr` traces; it is not run.
+        function: traced by `jax.make_jaxpr`, never run.
         arguments: trees of arrays or of `jax.ShapeDtypeStruct`.
     """
     return _jaxpr_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
@@ -31,15 +31,15 @@ def forward_flops(function: Callable[..., Any], *arguments: Any) -> float:
 def valid_taps(
     size: int, kernel: int, out: int, *, stride: int = 1, pad: int = 0, dilation: int = 1, kernel_dilation: int = 1
 ) -> int:
-    """Along one axis of a convolution, how many of the `out * kernel` products meet an input element.
+    """How many of the `out * kernel` products along one axis of a convolution have an input element as a factor.
 
-    The others meet padding or the zeros between the elements of a dilated input, and no machine need compute them.
+    The others multiply padding, or the zeros between the elements of a dilated input, and need not be computed.
 
     Args:
         size, kernel, out: elements of input, kernel and output.
         stride: of the window.
         pad: zeros before the first input element; may be negative.
-        dilation, kernel_dilation: distance of neighbouring elements of input and kernel.
+        dilation, kernel_dilation: distance between neighbouring elements of input and kernel.
     """
     at = np.arange(out)[:, None] * stride - pad + np.arange(kernel)[None] * kernel_dilation
     return int(((at >= 0) & (at <= (size - 1) * dilation) & (at % dilation == 0)).sum())
@@ -64,14 +64,14 @@ def _jaxpr_flops(jaxpr: Any) -> float:
 
 
 def _inner(values: Any) -> list[Any]:
-    """The jaxprs among an equation's parameters."""
-    found: list[Any] = []
+    """The jaxprs among the parameters of an equation."""
+    jaxprs: list[Any] = []
     for value in values:
         for part in value if isinstance(value, list | tuple) else (value,):
             part = getattr(part, "jaxpr", part)
             if hasattr(part, "eqns"):
-                found.append(part)
-    return found
+                jaxprs.append(part)
+    return jaxprs
 
 
 def _convolution_flops(equation: Any) -> float:

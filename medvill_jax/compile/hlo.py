@@ -1,19 +1,18 @@
-"""Reading a compiled program: what is sent between devices, and what loops repeat.
+"""Reads the text of a compiled program: traffic between devices, work repeated by loops, and memory traffic.
 
-XLA's own cost analysis knows no collectives and counts the body of a loop once. Both stand in the program's text
-(https://openxla.org/xla/operation_semantics), one instruction a line:
+XLA's own cost analysis leaves out collectives and counts the body of a loop once. Both can be read from the program's
+text (https://openxla.org/xla/operation_semantics), which has one instruction per line:
 
     %name = TYPE opcode(%operand, ...), attribute=..., ...
 
-A collective's bytes are those of the whole array that is put together or summed: of the operand, and for an all-gather
-of the result. What one device sends for it, its wire bytes, follows from the ring algorithm over a group of n devices
-(Patarasuk and Yuan, 2009): (n - 1) / n of the bytes, twice that for an all-reduce, all of them for a permutation. An
-asynchronous pair of `-start` and `-done` is one collective. Collectives in a loop count as often as the loop runs.
+The bytes of a collective are those of its operand, or for an all-gather of its result: the whole array that is summed
+or gathered. Its wire bytes, which one device sends, follow from the ring algorithm over a group of n devices (Patarasuk
+and Yuan, 2009): (n - 1) / n of the bytes, twice that for an all-reduce, all of them for a permutation. An asynchronous
+pair of `-start` and `-done` is one collective. A collective in a loop counts once per iteration.
 
-What goes to and from a chip's main memory is what instructions read and write there, each operand once. Arrays whose
-layout names another memory space, `S(1)`, lie in the chip's own fast memory and count nothing, and of an array that is
-only sliced or indexed the parts that are taken count. What an instruction within a fusion reads and writes is the
-fusion's.
+Main-memory traffic is what instructions read and write there, each operand once. Arrays whose layout names another
+memory space, `S(1)`, lie in the chip's fast memory and are left out. Of an array that is only sliced or indexed, the
+taken parts count. Reads and writes inside a fusion belong to the fusion.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ BITS = {
     "s64": 64, "u64": 64, "f16": 16, "bf16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128,
 }  # fmt: skip
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
-# What moves no data of its own.
+# Instructions that move no data themselves.
 FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while", "conditional", "call")
-# What takes parts of its first operand.
+# Instructions that read parts of their first operand.
 PARTS = ("dynamic-slice", "slice", "gather")
 
 ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,<=]*)\]")
@@ -49,8 +48,8 @@ class Instruction:
     """Attributes:
     name, opcode: as in the text.
     shape: its type, as in the text.
-    operands: names.
-    attributes: what follows the operands.
+    operands: names of instructions.
+    attributes: the text after the operands.
     """
 
     name: str
@@ -62,7 +61,7 @@ class Instruction:
 
 @dataclass
 class Program:
-    """Computations by name, each a table of instructions, and the name of the entry."""
+    """Computations by name, each a table of instructions by name, and the name of the entry computation."""
 
     computations: dict[str, dict[str, Instruction]] = field(default_factory=dict)
     entry: str = ""
@@ -71,9 +70,9 @@ class Program:
 @dataclass(frozen=True)
 class Traffic:
     """Attributes:
-    count: how often a step does it.
+    count: executions per run of the program.
     bytes: of the whole arrays.
-    wire_bytes: that one device sends.
+    wire_bytes: sent by one device.
     """
 
     count: int = 0
@@ -81,18 +80,18 @@ class Traffic:
     wire_bytes: float = 0.0
 
     def plus(self, count: int, size: float, wire: float) -> Traffic:
-        """This and more."""
+        """The sum of this and one more collective."""
         return Traffic(self.count + count, self.bytes + size, self.wire_bytes + wire)
 
 
 @dataclass(frozen=True)
 class Loops:
-    """What loops add to an analysis that counts each body once.
+    """Work that loops add to an analysis that counts each body once.
 
     Attributes:
         flops: of matrix products and convolutions.
-        bytes: that instructions read and write in main memory.
-        unknown: loops without a known number of turns; they count once.
+        bytes: read from and written to main memory.
+        unknown: number of loops with unknown iteration counts; their bodies are counted once.
     """
 
     flops: float
@@ -101,7 +100,7 @@ class Loops:
 
 
 def parse(text: str) -> Program:
-    """The text of a compiled module, `compiled.as_text()`."""
+    """Parses the text of a compiled module, `compiled.as_text()`."""
     program, current = Program(), None
     for line in text.splitlines():
         if current is None:
@@ -111,8 +110,8 @@ def parse(text: str) -> Program:
                     program.entry = header[2]
         elif line.startswith("}"):
             current = None
-        elif found := INSTRUCTION.match(line):
-            instruction = _instruction(found[1], found[2])
+        elif match := INSTRUCTION.match(line):
+            instruction = _instruction(match[1], match[2])
             current[instruction.name] = instruction
     if not program.entry:
         raise ValueError("not the text of an HLO module: it has no ENTRY computation")
@@ -120,7 +119,7 @@ def parse(text: str) -> Program:
 
 
 def shape_bytes(shape: str) -> int:
-    """Bytes of an array or a tuple without the padding of its layout; `f32[2,3]{1,0}` has 24."""
+    """Bytes of an array or a tuple, without layout padding: `f32[2,3]{1,0}` has 24."""
     bits = 0
     for kind, sizes in ARRAY.findall(shape):
         width = 8 if kind.startswith("f8") else BITS.get(kind, 0)
@@ -129,25 +128,25 @@ def shape_bytes(shape: str) -> int:
 
 
 def collectives(program: Program, devices: int) -> dict[str, Traffic]:
-    """What a run of the program sends, by kind; kinds that do not occur are left out.
+    """Collectives of one run of the program by kind, as far as they occur.
 
     Args:
         program: of one device.
-        devices: that run it; the group of a collective that names none.
+        devices: number of devices that run it; the group size of a collective that names no group.
     """
-    found: dict[str, Traffic] = {}
+    traffic: dict[str, Traffic] = {}
     first: dict[str, str] = {}
     for computation, instruction, times in _executed(program):
         kind = instruction.opcode.removesuffix("-start")
         if kind not in KINDS:
             continue
-        # TPUs spread one collective over several fusions, each of which repeats it under its channel.
+        # The TPU compiler may spread one collective over several fusions, each repeating it with the same channel.
         if channel := re.search(r"channel_id=\d+", instruction.attributes):
             name = f"{computation}/{instruction.name}"
             if first.setdefault(channel[0], name) != name:
                 continue
         if kind == "all-reduce" and computation.startswith("all-reduce-scatter"):
-            # TPUs write a reduce-scatter as a fusion of this name, of an all-reduce and what each device keeps of it.
+            # TPU compilers write a reduce-scatter as a fusion of this name: an all-reduce and a slice of its result.
             kind = "reduce-scatter"
         group = group_size(instruction.attributes, devices)
         operand = _operand_bytes(program.computations[computation], instruction)
@@ -155,12 +154,12 @@ def collectives(program: Program, devices: int) -> dict[str, Traffic]:
         if group == 1 and kind != "collective-permute":
             continue
         share = {"all-reduce": 2 * (group - 1) / group, "collective-permute": 1.0}.get(kind, (group - 1) / group)
-        found[kind] = found.get(kind, Traffic()).plus(times, size * times, size * share * times)
-    return dict(sorted(found.items()))
+        traffic[kind] = traffic.get(kind, Traffic()).plus(times, size * times, size * share * times)
+    return dict(sorted(traffic.items()))
 
 
 def loops(program: Program) -> Loops:
-    """What loops add to XLA's cost analysis."""
+    """Work that XLA's cost analysis leaves out, because it counts the body of a loop once."""
     flops, size, unknown = 0.0, 0.0, 0
     fused = _fused(program)
     for computation, instruction, times in _executed(program):
@@ -174,7 +173,7 @@ def loops(program: Program) -> Loops:
 
 
 def main_memory_bytes(program: Program) -> float:
-    """What a run of the program reads from and writes to main memory; see the module's docstring."""
+    """Bytes that one run of the program reads from and writes to main memory; see the module's docstring."""
     fused = _fused(program)
     return sum(
         times * _traffic(program, computation, instruction)
@@ -184,32 +183,32 @@ def main_memory_bytes(program: Program) -> float:
 
 
 def group_size(attributes: str, devices: int) -> int:
-    """Devices that one collective joins.
+    """Number of devices in a group of a collective.
 
     Args:
         attributes: of the instruction; groups may be lists, `{{0,1},{2,3}}`, a tiling, `[4,2]<=[8]` (four groups of
             two), or axes of a mesh, `mesh['a'=4,'b'=2] {'b'}`.
-        devices: of the program, for a collective that names no group.
+        devices: number of devices of the program, for a collective that names no group.
     """
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=[^{]*)?\s*\{([^}]*)\}", attributes):
-        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", found[1])}
+    if match := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=[^{]*)?\s*\{([^}]*)\}", attributes):
+        sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", match[1])}
         group = 1
-        for name, part in re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", found[2]):
+        for name, part in re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", match[2]):
             group *= int(part) if part else sizes[name]
         return group
-    if found := re.search(r"replica_groups=\[(\d+(?:,\d+)*)\]<=", attributes):
-        return int(found[1].split(",")[-1])
-    if found := re.search(r"replica_groups=\{\{([^}]*)\}", attributes):
-        return len(found[1].split(","))
+    if match := re.search(r"replica_groups=\[(\d+(?:,\d+)*)\]<=", attributes):
+        return int(match[1].split(",")[-1])
+    if match := re.search(r"replica_groups=\{\{([^}]*)\}", attributes):
+        return len(match[1].split(","))
     return devices
 
 
 def trip_count(program: Program, loop: Instruction) -> int | None:
-    """How often the body of a `while` runs; None where the text does not say."""
-    if found := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
-        return int(found[1])
+    """Iterations of a `while`; None if the text does not say."""
+    if match := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
+        return int(match[1])
     condition = program.computations.get(_called(loop, "condition"), {})
-    # The form of `lax.scan`: from 0 in steps of 1 up to a constant, which nothing else in the condition is.
+    # `lax.scan` counts from 0 in steps of 1 up to a constant, the only one in its condition.
     compared = [item for item in condition.values() if item.opcode in ("compare", "fusion")]
     limits = [
         int(value[1])
@@ -228,14 +227,14 @@ def instruction_flops(table: dict[str, Instruction], instruction: Instruction) -
     left, right = (_sizes(table[name].shape) if name in table else () for name in instruction.operands[:2])
     out, attributes = _sizes(instruction.shape), instruction.attributes
     if instruction.opcode == "dot":
-        found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", attributes)
-        axes = [int(axis) for axis in found[1].split(",") if axis] if found else []
+        match = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", attributes)
+        axes = [int(axis) for axis in match[1].split(",") if axis] if match else []
         return 2.0 * math.prod(out) * math.prod(left[axis] for axis in axes)
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
     if labels is None:
         return 0.0
     window = (
-        dict(re.findall(r"(\w+)=(\S+)", found[1])) if (found := re.search(r"window=\{([^}]*)\}", attributes)) else {}
+        dict(re.findall(r"(\w+)=(\S+)", match[1])) if (match := re.search(r"window=\{([^}]*)\}", attributes)) else {}
     )
     spatial = sorted(set(labels[3]) - {"b", "f"})
 
@@ -273,7 +272,7 @@ def _instruction(name: str, rest: str) -> Instruction:
     inside = rest[opened + 1 : closed]
     opcode = rest[:opened]
     operands = tuple(re.findall(r"%([\w.\-]+)", inside))
-    # A constant's value and a parameter's number stand where operands would.
+    # The value of a constant and the number of a parameter take the place of operands.
     attributes = inside + rest[closed + 1 :] if opcode in ("constant", "parameter") else rest[closed + 1 :]
     return Instruction(name, opcode, shape, operands, attributes)
 
@@ -281,16 +280,16 @@ def _instruction(name: str, rest: str) -> Instruction:
 def _closing(text: str, start: int) -> int:
     """The index of the parenthesis that closes the one at `start`."""
     depth = 0
-    for found in re.compile(r"[()]").finditer(text, start):
-        depth += 1 if found[0] == "(" else -1
+    for parenthesis in re.compile(r"[()]").finditer(text, start):
+        depth += 1 if parenthesis[0] == "(" else -1
         if depth == 0:
-            return found.start()
+            return parenthesis.start()
     return len(text) - 1
 
 
 def _sizes(shape: str) -> tuple[int, ...]:
-    found = ARRAY.search(shape)
-    return tuple(int(size.lstrip("<=")) for size in found[2].split(",") if size) if found else ()
+    array = ARRAY.search(shape)
+    return tuple(int(size.lstrip("<=")) for size in array[2].split(",") if size) if array else ()
 
 
 def _operand_bytes(table: dict[str, Instruction], instruction: Instruction) -> int:
@@ -305,18 +304,18 @@ def _traffic(program: Program, computation: str, instruction: Instruction) -> fl
     operands = [table[name].shape if name in table else "" for name in instruction.operands]
     written = FAST.sub("", instruction.shape)
     if opcode in ("copy-start", "slice-start"):
-        # The type is (made, operand, handle) of a copy and ((operand), made, handle) of a slice.
-        made = [found[0] for found in PLACED.finditer(instruction.shape)][opcode == "slice-start"]
-        return shape_bytes(made) * ((not FAST.search(made)) + (not FAST.search(operands[0])))
+        # The type of a copy is (result, operand, handle), that of a slice ((operand), result, handle).
+        result = [array[0] for array in PLACED.finditer(instruction.shape)][opcode == "slice-start"]
+        return shape_bytes(result) * ((not FAST.search(result)) + (not FAST.search(operands[0])))
     if opcode.endswith("-start"):
-        # The type repeats the operands and has handles; what is made has about their size.
+        # The type repeats the operands and adds handles; the result is about as large as the operands.
         return 2 * sum(shape_bytes(FAST.sub("", shape)) for shape in operands)
     read = 0.0
     if opcode in PARTS:
         read = 0 if FAST.search(operands[0]) else shape_bytes(instruction.shape)
         operands = operands[1:]
     elif opcode == "dynamic-update-slice":
-        # In place: only the part is written.
+        # Updated in place: only the part is read and written.
         return 0 if FAST.search(operands[0]) else 2 * shape_bytes(operands[1])
     inside = program.computations.get(_called(instruction, "calls"), {}) if opcode == "fusion" else {}
     for number, shape in enumerate(operands):
@@ -326,7 +325,7 @@ def _traffic(program: Program, computation: str, instruction: Instruction) -> fl
 
 
 def _taken(fusion: dict[str, Instruction], number: int) -> float:
-    """Bytes that a fusion takes of one of its operands, infinite where it takes all of it."""
+    """Bytes that a fusion reads of one of its operands; infinite if it reads all of it."""
     parameter = next(
         (
             name
@@ -344,11 +343,11 @@ def _taken(fusion: dict[str, Instruction], number: int) -> float:
 
 
 def _called(instruction: Instruction, role: str) -> str:
-    return next((name for found, name in CALLED.findall(instruction.attributes) if found == role), "")
+    return next((name for called_as, name in CALLED.findall(instruction.attributes) if called_as == role), "")
 
 
 def _fused(program: Program) -> set[str]:
-    """Computations whose instructions touch no memory of their own, as they are fused or applied element by element."""
+    """Computations that are fused or applied element by element: their instructions touch no memory themselves."""
     return {
         name
         for table in program.computations.values()
@@ -359,12 +358,12 @@ def _fused(program: Program) -> set[str]:
 
 
 def _executed(program: Program) -> Iterator[tuple[str, Instruction, int]]:
-    """Every instruction that runs: its computation, itself, and how often."""
+    """Every instruction that runs: its computation, the instruction, and its number of executions."""
 
     def walk(computation: str, times: int) -> Iterator[tuple[str, Instruction, int]]:
         for instruction in program.computations.get(computation, {}).values():
             yield computation, instruction, times
-            # The second half of an asynchronous pair may name the computation that the first half started.
+            # The second half of an asynchronous pair may name the computation that the first half has started.
             if instruction.opcode.endswith(("-done", "-update")):
                 continue
             inner = times

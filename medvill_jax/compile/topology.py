@@ -1,7 +1,7 @@
-"""Machines that are not here: the devices of a named topology, for compilation alone, and what their chips can do.
+"""Target hardware for ahead-of-time compilation: the devices of a named topology, and the peak rates of its chips.
 
-A name is `KIND:SHAPE`: `v5e:16x16` is a slice of 256 chips of TPU v5e, `cpu:8` eight devices made of this machine's
-processor. The compiler for TPUs is libtpu (`pip install -e '.[tpu]'`), which runs without one.
+A name is `KIND:SHAPE`: `v5e:16x16` is a slice of 256 TPU v5e chips, `cpu:8` is eight devices on this machine's
+processor. The TPU compiler is libtpu (`pip install -e '.[tpu]'`), which needs no TPU.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ CPU = "cpu"
 
 
 class TopologyError(ValueError):
-    """A topology that cannot be compiled for here; the message says what to do."""
+    """This machine cannot compile for the topology; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Chip:
-    """Published peaks of one chip.
+    """Published peak rates of one chip.
 
     Attributes:
-        flops: bfloat16 FLOP/s of the matrix units. They take float32 operands too, rounded to bfloat16, unless asked
-            for more precision.
-        hbm_bytes: memory.
-        hbm_bandwidth: bytes/s.
-        ici_bandwidth: bytes/s over all links, one direction: what a chip can send while it receives as much.
+        flops: bfloat16 FLOP/s of the matrix units, which round float32 operands to bfloat16 unless more precision is
+            requested.
+        hbm_bytes: size of the main memory.
+        hbm_bandwidth: bytes/s of the main memory.
+        ici_bandwidth: bytes/s over all links in one direction: what a chip can send while it receives as much.
     """
 
     flops: float
@@ -40,7 +40,7 @@ class Chip:
 
 
 GIB = 2**30
-# Google's tables write GB for what is GiB. They state the interconnect in both directions; half of that stands here.
+# Google's tables write GB for GiB, and add both directions of the interconnect; these values are one direction.
 CHIPS = {
     # https://cloud.google.com/tpu/docs/v4: 275 TFLOPs, 32 GiB at 1200 GBps. Its interconnect, 6 links of 50 GB/s, is
     # table 4 of Jouppi et al., "TPU v4: An Optically Reconfigurable Supercomputer", ISCA 2023.
@@ -71,12 +71,12 @@ class Topology:
 
     @property
     def name(self) -> str:
-        """As it was written."""
+        """The name that `parse` reads."""
         return f"{self.kind}:{'x'.join(map(str, self.shape))}"
 
     @property
     def chip(self) -> Chip | None:
-        """What one chip can do; None for CPUs, which have no published peaks."""
+        """Peak rates of one chip; None for CPUs, which have no published peaks."""
         return CHIPS.get(self.kind)
 
     @property
@@ -104,16 +104,16 @@ def parse(name: str) -> Topology:
 
 def prepare(topology: Topology, environment: MutableMapping[str, str]) -> None:
     """Sets the environment variables that a topology needs before JAX is imported."""
-    # Nothing but this machine's processor is ever used, and no accelerator that may be here is taken.
+    # Compilation runs on the CPU alone, and must not occupy an accelerator of this machine.
     environment["JAX_PLATFORMS"] = "cpu"
-    # A program out of the cache is missing some of its analyses, and its time.
+    # A program from the cache lacks some of its analyses, and its compilation time.
     environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     if topology.kind == CPU:
         flags = re.sub(r"--xla_force_host_platform_device_count=\S*", "", environment.get("XLA_FLAGS", ""))
         environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={topology.size}".strip()
     else:
-        # libtpu would ask the cloud which TPU this is, complain that it is none, and refuse to be loaded by two
-        # programs at once. What is said here of this machine has no influence on the topology that is compiled for.
+        # Without these, libtpu asks the cloud's metadata server for this machine's TPU, warns that there is none, and
+        # refuses to be loaded by two programs at once. They do not influence the topology that is compiled for.
         for name, value in {
             "TPU_SKIP_MDS_QUERY": "1",
             "TPU_ACCELERATOR_TYPE": "v5litepod-16",
@@ -124,27 +124,27 @@ def prepare(topology: Topology, environment: MutableMapping[str, str]) -> None:
 
 
 def devices(topology: Topology) -> list[Any]:
-    """One device per chip, in the order of their processes; those of TPUs can be compiled for and nothing else.
+    """One device per chip, ordered by process. TPU devices serve for compilation only.
 
     Raises:
-        TopologyError: libtpu is absent or does not know the shape, or JAX was started with fewer CPU devices.
+        TopologyError: libtpu is not installed or does not know the shape, or JAX was started with too few CPU devices.
     """
     import jax
     from jax.experimental import topologies
 
     if topology.kind == CPU:
-        here = jax.devices(CPU)
-        if len(here) < topology.size:
-            raise TopologyError(f"topology={topology.name} needs {topology.size} CPU devices; JAX has {len(here)}")
-        return here[: topology.size]
+        cpus = jax.devices(CPU)
+        if len(cpus) < topology.size:
+            raise TopologyError(f"topology={topology.name} needs {topology.size} CPU devices; JAX has {len(cpus)}")
+        return cpus[: topology.size]
     if importlib.util.find_spec("libtpu") is None:
         raise TopologyError(f"topology={topology.name} needs libtpu: pip install -e '.[tpu]'")
-    # Where a chip has two cores, they work as one device.
+    # The two cores of a v4 chip work as one device.
     options = {"chip_config_name": "megacore"} if topology.kind == "v4" else {}
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options).devices
+        targets = topologies.get_topology_desc(platform="tpu", topology_name=topology.name, **options).devices
     except (RuntimeError, NotImplementedError, ValueError) as error:
         raise TopologyError(f"topology={topology.name}: {str(error).splitlines()[0]}") from error
-    if len(found) != topology.size:
-        raise TopologyError(f"topology={topology.name} has {len(found)} devices on {topology.size} chips")
-    return sorted(found, key=lambda device: (device.process_index, device.id))
+    if len(targets) != topology.size:
+        raise TopologyError(f"topology={topology.name} has {len(targets)} devices on {topology.size} chips")
+    return sorted(targets, key=lambda device: (device.process_index, device.id))

@@ -67,7 +67,7 @@ def test_a_report_of_cpus(tmp_path: Path) -> None:
     } <= set(written)  # fmt: skip
     text = "\n".join(report.lines())
     assert "no published peaks" in text
-    assert "what this cannot know" in text
+    assert "what these numbers leave out" in text
 
 
 def test_the_roofline_is_the_longest_of_three() -> None:
@@ -119,14 +119,14 @@ def test_the_search_ends_within_an_eighth(monkeypatch: pytest.MonkeyPatch, fits:
     capacity = fixed + 10 * fits * unit + 5
     tried: list[int] = []
 
-    def report(batch_size: int, topology: Topology) -> aot.Report:
+    def report(batch_size: int, topology: Topology) -> aot.CompileReport:
         each = batch_size // topology.size
         tried.append(each)
         used = fixed + 10 * each
         if used > capacity:
             raise aot.TooLargeError(batch_size, topology.size, topology.name, used, capacity)
-        values = dict.fromkeys(aot.Report.__dataclass_fields__) | {"batch_size": batch_size}
-        return aot.Report(**values | {"hbm_peak_bytes": used, "hbm_capacity_bytes": capacity})  # pyright: ignore
+        values = dict.fromkeys(aot.CompileReport.__dataclass_fields__) | {"batch_size": batch_size}
+        return aot.CompileReport(**values | {"hbm_peak_bytes": used, "hbm_capacity_bytes": capacity})  # pyright: ignore
 
     monkeypatch.setattr(aot, "compile_report", report)
     found = aot.search(lambda batch_size: batch_size, POD, unit)  # pyright: ignore[reportArgumentType]
@@ -137,7 +137,7 @@ def test_the_search_ends_within_an_eighth(monkeypatch: pytest.MonkeyPatch, fits:
 
 
 def test_a_search_where_nothing_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    def report(batch_size: int, topology: Topology) -> aot.Report:
+    def report(batch_size: int, topology: Topology) -> aot.CompileReport:
         raise aot.TooLargeError(batch_size, topology.size, topology.name, None, 100)
 
     monkeypatch.setattr(aot, "compile_report", report)
