@@ -7,10 +7,11 @@ from ml_collections import ConfigDict
 VARIANTS = ("", "small", "phantom")
 
 
-def check_variant(file: str, variant: str) -> None:
-    """`ValueError` if a configuration file, given by its path, has no such variant."""
-    if variant not in VARIANTS:
-        raise ValueError(f"{file} has no variant {variant!r}; there are {', '.join(VARIANTS[1:])}")
+def check_variant(file: str, variant: str, *more: str) -> None:
+    """`ValueError` if a configuration file, given by its path, has no such variant among the usual ones and `more`."""
+    known = (*VARIANTS[1:], *more)
+    if variant and variant not in known:
+        raise ValueError(f"{file} has no variant {variant!r}; there are {', '.join(known)}")
 
 
 def base() -> ConfigDict:

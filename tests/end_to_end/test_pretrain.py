@@ -212,7 +212,7 @@ def test_an_unknown_variant_is_named(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
-    assert "no variant 'tiny'; there are small, phantom" in done.stderr
+    assert "no variant 'tiny'; there are small, phantom, modern" in done.stderr
     assert "Traceback" not in done.stderr
 
 

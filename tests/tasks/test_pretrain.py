@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from configs import pretrain as configs
 from medvill_jax.batch import fake_batch
 from medvill_jax.tasks import pretrain
 from medvill_jax.training import contrast
@@ -92,3 +93,22 @@ def test_fields_that_do_not_fit(paired_config: ConfigDict, tmp_path: Path, field
     paired_config.update_from_flattened_dict(fields)
     with pytest.raises(ValueError, match=message):
         pretrain.Task(paired_config, tmp_path / "run")
+
+
+def test_modern_changes_the_objective_of_the_published_network_alone(tiny_config: ConfigDict, tmp_path: Path) -> None:
+    published, modern = configs.get_config().to_dict(), configs.get_config("modern").to_dict()
+    objective = {name: modern.pop(name) for name in ("itm", "contrast", "mlm")}
+    assert modern == {name: value for name, value in published.items() if name not in objective}
+    changed = {
+        f"{section}.{name}"
+        for section, fields in objective.items()
+        for name, value in fields.items()
+        if value != published[section][name]
+    }
+    assert changed == {"itm.pairs", "itm.negatives", "contrast.width", "mlm.all_words"}
+    objective["mlm"]["max_predictions"] = tiny_config.mlm.max_predictions
+    tiny_config.update(objective)
+    tiny_config.steps = tiny_config.eval.every_steps = 2
+    metrics = pretrain.Task(tiny_config, tmp_path / "run").fit()
+    assert metrics is not None
+    assert np.isfinite(metrics["eval/loss"])
