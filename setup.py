@@ -41,6 +41,7 @@ EXTRAS["test"] = [
     # Tests run on all cores.
     "pytest-xdist>=3.6",
     "filelock>=3.15",
+    "pyyaml>=6.0",
     "ruff>=0.9",
     # The reference for areas under curves and F1.
     "scikit-learn>=1.5",

@@ -1,0 +1,201 @@
+"""What a program can check of README.md, CONTRIBUTING.md, CHANGELOG.md and docs/: links, commands, names, sizes."""
+
+import functools
+import importlib
+import re
+import runpy
+import shlex
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import setuptools
+import yaml
+from absl import flags
+from ml_collections import ConfigDict
+
+import run  # noqa: F401  its flags
+from data_prep import flags as data_prep_flags
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")),
+]
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+
+
+def text(page: str) -> str:
+    return (ROOT / page).read_text("utf-8")
+
+
+def prose(page: str) -> str:
+    """The page without its blocks of code."""
+    return FENCE.sub("", text(page))
+
+
+def anchors(page: Path) -> set[str]:
+    """The ids that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text("utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def commands(page: str) -> Iterator[list[str]]:
+    """Every `python ...` of a page, in blocks and in prose, split as a shell splits it, without comments."""
+    written = text(page).replace("\\\n", " ")
+    blocks = [line for _, _, block in FENCE.findall(written) for line in block.splitlines()]
+    for line in [*blocks, *re.findall(r"`(python [^`]+)`", FENCE.sub("", written))]:
+        remote = re.search(r'--command="(.*)"', line)
+        for part in (remote[1] if remote else line).split("&& "):
+            if found := re.search(r"\bpython .*", part):
+                yield shlex.split(found[0], comments=True)[1:]
+
+
+@functools.cache
+def config_of(value: str) -> ConfigDict:
+    name, _, variant = value.partition(":")
+    assert (ROOT / name).is_file(), f"{name} is not there"
+    return importlib.import_module(name.removesuffix(".py").replace("/", ".")).get_config(variant)
+
+
+def check_run(arguments: list[str]) -> None:
+    """The configuration, its fields and run.py's own flags are there."""
+    config: Any = None
+    for name, _, value in (argument.partition("=") for argument in arguments if argument.startswith("--")):
+        if name == "--config":
+            config = config_of(value)
+        elif name.startswith("--config."):
+            assert has_field(config, name.removeprefix("--config.")), f"{config.task} has no {name}"
+        else:
+            assert name[2:] in flags.FLAGS, f"run.py has no {name}"
+
+
+def has_field(config: Any, path: str) -> bool:
+    for part in path.split("."):
+        if not isinstance(config, ConfigDict) or part not in config:
+            return False
+        config = config[part]
+    return True
+
+
+def check_program(arguments: list[str]) -> None:
+    """A module or file with options that stand in its source."""
+    if arguments[0] == "-m":
+        path, rest = ROOT / f"{arguments[1].replace('.', '/')}.py", arguments[2:]
+    else:
+        path, rest = ROOT / arguments[0], arguments[1:]
+    assert path.is_file(), f"{path.relative_to(ROOT)} is not there"
+    source = path.read_text("utf-8")
+    for name in (argument.partition("=")[0] for argument in rest if argument.startswith("--")):
+        assert f'"{name}"' in source, f"{path.relative_to(ROOT)} has no {name}"
+
+
+def test_readme_is_short() -> None:
+    lines = text("README.md").splitlines()
+    assert len(lines) < 200
+    assert max(map(len, lines)) <= 120
+
+
+def test_two_commands_do_all_the_setting_up() -> None:
+    lines = text("README.md").splitlines()
+    assert "pip install -e . && python run.py --config=configs/pretrain.py:phantom" in lines
+    assert "pip install -e '.[test]' && pytest" in lines
+    assert "`pip install -e . -c constraints.txt`" in prose("README.md")
+
+
+def test_files_are_as_short_as_contributing_says() -> None:
+    rooms = ("medvill_jax", "data_prep", "configs", "benchmarks")
+    files = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
+    assert "nine of ten fewer than 360 and none 500" in text("CONTRIBUTING.md")
+    lengths = sorted(len(path.read_text("utf-8").splitlines()) for path in files)
+    assert lengths[len(lengths) // 2] < 150
+    assert lengths[len(lengths) * 9 // 10] < 360
+    assert lengths[-1] < 500
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)) if "://" not in link]
+    for link in links:
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), f"{page}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page}: {link} is no heading of {target.name}"
+
+
+def test_every_page_is_linked_from_readme() -> None:
+    linked = re.findall(r"\]\(([^)\s#]+)", prose("README.md"))
+    assert not {page for page in PAGES if page != "README.md"} - {*linked}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_can_be_typed(page: str) -> None:
+    for arguments in commands(page):
+        if arguments[0] == "run.py":
+            check_run(arguments[1:])
+        elif arguments[:2] == ["-m", "data_prep"]:
+            if any(argument.startswith("--out=") for argument in arguments):
+                data_prep_flags.parser().parse_args(arguments[2:])
+        else:
+            check_program(arguments)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_flags_beside_commands_are_fields_of_a_configuration(page: str) -> None:
+    """Blocks and tables that list flags alone."""
+    names = [path.name for path in ROOT.glob("configs/*.py") if path.name not in ("__init__.py", "base.py")]
+    every = [config_of(f"configs/{name}{variant}") for name in names for variant in ("", ":phantom")]
+    for path in re.findall(r"--config\.([\w.]*\w)", text(page)):
+        assert any(has_field(config, path) for config in every), f"{page}: no configuration has {path}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_extras_that_are_named_are_there(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in re.findall(r"`((?:medvill_jax|data_prep|configs|benchmarks|tests)/[\w/.]*\w)`", text(page)):
+        assert (ROOT / name).exists(), f"{page}: {name}"
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    extras = runpy.run_path(str(ROOT / "setup.py"))["EXTRAS"]
+    assert {*re.findall(r"pip install [^`\n]*?\[(\w+)\]", text(page))} <= {*extras}
+
+
+def test_numbers_of_results_have_a_command_and_a_commit() -> None:
+    """In every section of docs/results.md that has measured something; the command may stand above its parts."""
+    for section in re.split(r"^## ", text("docs/results.md"), flags=re.MULTILINE)[1:]:
+        title = section.partition("\n")[0]
+        outside, *parts = re.split(r"^### ", section, flags=re.MULTILINE)
+        for part in parts or [outside]:
+            if re.search(r"\d\.\d|\d (s|MB|GiB)\b", part):
+                where = f"{title}: {part.partition(chr(10))[0]}"
+                assert re.search(r"`[0-9a-f]{7}`", part), f"{where} names no commit"
+                assert re.search(r"\b(python|pytest|pip) ", part + outside) or "](data.md#" in part, f"{where}: command"
+
+
+def test_the_picture_reads_in_light_and_dark() -> None:
+    picture = ROOT / "docs" / "model.svg"
+    root = ElementTree.parse(picture).getroot()
+    space = {"svg": "http://www.w3.org/2000/svg"}
+    assert root.find("svg:title", space) is not None
+    styles = "".join(style.text or "" for style in root.iterfind("svg:style", space))
+    light, dark = styles.split("@media (prefers-color-scheme: dark)")
+    recoloured = {*re.findall(r"\.([\w-]+) \{", dark)}
+    assert recoloured <= {*re.findall(r"\.([\w-]+) \{", light)}
+    assert {"ink", "quiet", "line", "head"} <= recoloured
+    used = {name for node in root.iter() for name in node.get("class", "").split()}
+    assert used <= {*re.findall(r"\.([\w-]+) \{", light)}
+
+
+@pytest.mark.parametrize(("subject", "status"), [("x" * 72, 0), ("x" * 73, 1), ("", 1)])
+def test_the_hook_holds_commit_subjects(subject: str, status: int, tmp_path: Path) -> None:
+    hooks = yaml.safe_load(text(".pre-commit-config.yaml"))
+    [hook] = [hook for hook in hooks["repos"][0]["hooks"] if hook.get("stages") == ["commit-msg"]]
+    assert "commit-msg" in hooks["default_install_hook_types"]
+    message = tmp_path / "message"
+    message.write_text(f"{subject}\n\nWhy, in as many words as it takes, in lines as long as they are.\n")
+    ended = subprocess.run([*shlex.split(hook["entry"]), message], capture_output=True, text=True, check=False)
+    assert ended.returncode == status
+    assert (status == 0) == (ended.stderr == "")
