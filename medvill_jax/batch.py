@@ -22,7 +22,7 @@ PAD_ID = 0  # of every BERT vocabulary
 def pretrain_spec(
     batch_size: int, *, image_size: int, text_len: int, max_predictions: int, paired: bool = False
 ) -> BatchSpec:
-    """MLM + ITM batch (SPEC section 4).
+    """MLM + ITM batch (docs/spec.md#pretraining).
 
     * `image` uint8 `[B, S, S]`: one channel, bone white; normalised on the device.
     * `text_ids` int32 `[B, T+1]`: words with some masked, then [SEP], then [PAD].
@@ -56,7 +56,7 @@ def pretrain_spec(
 
 
 def report_spec(batch_size: int, *, image_size: int, text_len: int, max_predictions: int) -> BatchSpec:
-    """Report generation batch (SPEC sections 7 and 8).
+    """Report generation batch (docs/spec.md#generation).
 
     `image`, `text_lens`, `weights` and the `mlm_...` keys as in `pretrain_spec`; the latter may also hold the position
     of the final [SEP], and are absent if `max_predictions` is 0. `text_ids` holds what the model reads: masked words,
@@ -70,7 +70,7 @@ def report_spec(batch_size: int, *, image_size: int, text_len: int, max_predicti
 
 
 def classify_spec(batch_size: int, *, image_size: int, text_len: int, classes: int) -> BatchSpec:
-    """Classification batch (SPEC section 5); `text_ids` and `text_lens` are absent if `text_len` is 0.
+    """Classification batch (docs/spec.md#classification); `text_ids`, `text_lens` are absent if `text_len` is 0.
 
     `image`, `text_ids` (nothing masked), `text_lens`, `weights` as in `pretrain_spec`, and
 
@@ -83,7 +83,7 @@ def classify_spec(batch_size: int, *, image_size: int, text_len: int, classes: i
 
 
 def vqa_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
-    """Visual question answering batch (SPEC section 10).
+    """Visual question answering batch (docs/spec.md#vqa).
 
     `image`, `text_ids` (the question), `text_lens`, `weights` as in `pretrain_spec`, and
 
@@ -98,7 +98,7 @@ def vqa_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
 
 
 def retrieve_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
-    """Retrieval batch (SPEC section 6).
+    """Retrieval batch (docs/spec.md#retrieval).
 
     `image`, `text_ids` (nothing masked), `text_lens`, `weights` as in `pretrain_spec`, and
 

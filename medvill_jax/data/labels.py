@@ -1,4 +1,7 @@
-"""From labels to targets: what an uncertain and an unmentioned finding count as (SPEC section 5; Irvin et al. 2019)."""
+"""From labels to targets: what an uncertain and an unmentioned finding count as (Irvin et al. 2019).
+
+See docs/spec.md#labels.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +47,10 @@ def targets(labels: np.ndarray, *, uncertain: str, absent: str) -> tuple[np.ndar
 
 
 def positive_weights(targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Negatives per positive of each class, float32 `[C]`, by which their term weighs more (SPEC section 5).
+    """Negatives per positive of each class, float32 `[C]`, by which their term weighs more.
 
-    1 for a class that has no positive or no negative. Arguments as `targets` returns them.
+    1 for a class that has no positive or no negative. Arguments as `targets` returns them. See
+    docs/spec.md#classification.
     """
     positive, negative = (targets * weights).sum(0), ((1 - targets) * weights).sum(0)
     both = (positive > 0) & (negative > 0)

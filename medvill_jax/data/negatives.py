@@ -1,4 +1,4 @@
-"""Image-text matching negatives: the report of another study whose set of labels differs (SPEC section 4, 16 P8-P9).
+"""Image-text matching negatives: the report of another study whose set of labels differs (docs/spec.md#itm).
 
 One draw, no retries: the records that may serve are counted, one is picked uniformly, and its place is found by binary
 search. Records are sorted by label set, so the own set is one interval to leave out; the few records of other sets

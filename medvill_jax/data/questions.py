@@ -8,10 +8,10 @@ _DROPPED = (*NOTES, ",", "?", "...", ".")
 
 
 def clean_question(text: str) -> str:
-    """A question in small letters without punctuation, as the released MedViLL code reads it (SPEC section 10).
+    """A question in small letters without punctuation, as the released MedViLL code reads it.
 
     The notes of VQA-RAD's authors, commas, question marks and full stops go, "'s" stands apart, "x ray" is "x-ray", and
-    every run of white space is one space. Cleaning twice changes nothing.
+    every run of white space is one space. Cleaning twice changes nothing. See docs/spec.md#vqa-questions.
     """
     text = text.lower()
     for dropped in _DROPPED:

@@ -20,7 +20,7 @@ cv2.setNumThreads(1)
 
 @dataclass(frozen=True)
 class Crop:
-    """Random resized crop, in units of the padded square image (SPEC section 4: scale .8-1.1, ratio 3/4-4/3).
+    """Random resized crop, in units of the padded square image (docs/spec.md#images).
 
     Attributes:
         scale: range of the crop's area; above 1 the film is shrunk into a black border.
@@ -35,7 +35,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class MlmConfig:
-    """Masking for masked language modelling (SPEC section 4, 16 P16-P17).
+    """Masking for masked language modelling (docs/spec.md#mlm).
 
     Attributes:
         probability: chance of each word piece to be predicted; at least one always is.
@@ -158,7 +158,7 @@ def mask_tokens(slots: np.ndarray, length: int, config: MlmConfig, rng: np.rando
 def mask_report(
     slots: np.ndarray, length: int, config: MlmConfig, rng: np.random.Generator, *, cut: bool = False
 ) -> dict[str, np.ndarray]:
-    """Draws the positions to predict for report generation and hides each behind [MASK] (SPEC section 7).
+    """Draws the positions to predict for report generation and hides each behind [MASK] (docs/spec.md#generation).
 
     Unlike in `mask_tokens`, the final [SEP] is drawn too, every second time for sure: where a report ends must be
     learnt. And what is drawn is always [MASK], since that is what a decoder asks with.

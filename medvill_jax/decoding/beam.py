@@ -15,7 +15,7 @@ State = dict[str, Any]
 def beam_search(
     step: Step, cache: Cache, rules: Rules, *, live: jax.Array, beams: int, length_penalty: float = 0.0
 ) -> Decoded:
-    """The best text found by a beam of K (SPEC section 9).
+    """The best text found by a beam of K (docs/spec.md#beam).
 
     Every slot, the K likeliest of all continuations of all beams are taken. Those that end leave the beam and are
     remembered if they score best so far; the others are the beams of the next slot. What has not ended at `max_len` is

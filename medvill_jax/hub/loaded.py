@@ -61,7 +61,7 @@ class Loaded:
         cells: Array | None = None,
         use_s2s: Array | None = None,
     ) -> dict[str, jax.Array]:
-        """Both pre-training heads at every text slot; layout and positions as SPEC section 2, row one.
+        """Both pre-training heads at every text slot; layout and positions as in docs/spec.md#layout.
 
         Args:
             images: uint8 `[B, H, W]`, normalised here, or float32 `[B, H, W, 3]`, taken as already normalised.

@@ -1,4 +1,4 @@
-"""Whose parameter is called what: one dictionary of modules per checkpoint format (SPEC section 15).
+"""Whose parameter is called what: one dictionary of modules per checkpoint format (docs/spec.md#checkpoints).
 
 A dictionary leads from our module path to theirs. `{name}` stands for a number, `{name+k}` for that number plus k. The
 leaves below a module follow one rule for all formats, `LEAVES`, which also turns kernels: torch keeps Linear weights as

@@ -1,4 +1,4 @@
-"""An export back as a PyTorch checkpoint under the published names (SPEC 15)."""
+"""An export back as a PyTorch checkpoint under the published names (docs/spec.md#checkpoints)."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ which no label is known is none.
 A figure that the examples do not define is NaN, never 0: AUROC without a positive or without a negative, AUPRC and F1
 without a positive. Macro means of areas are over the classes with both sides, and in a resample over those of which it
 holds both, as there is no area otherwise. Macro F1 is over the classes with a positive among all examples (`f1`).
+See docs/spec.md#classification-metrics.
 """
 
 from __future__ import annotations

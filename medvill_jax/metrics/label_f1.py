@@ -1,4 +1,7 @@
-"""How well labels read from one set of reports agree with those read from another: clinical F1."""
+"""How well labels read from one set of reports agree with those read from another: clinical F1.
+
+See docs/spec.md#clinical-metrics.
+"""
 
 from __future__ import annotations
 

@@ -5,7 +5,8 @@ equal scores gains nothing from the order in which candidates happen to stand. S
 of 1.0 in float32); logits do not.
 
 Two protocols (formulas in `ranking` and `exact_pair`). Label-conditioned: the candidates with the query's labels are
-relevant, as published; a query may have many or none. Exact pair: only the query's own candidate counts.
+relevant, as published; a query may have many or none. Exact pair: only the query's own candidate counts. See
+docs/spec.md#retrieval-metrics.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ with figures made in the same way.
 Upstream protocol, BLEU only (`bleu*_upstream`): what the released MedViLL code computes. The reference is split at
 single spaces with case and punctuation left on ("Effusion."), the hypothesis is taken as `tokens` gives it, so even a
 perfect hypothesis loses every word that was capitalised or next to punctuation. BLEU-3 weighs each order by 0.33. It is
-here to be set beside published figures, and for nothing else.
+here to be set beside published figures, and for nothing else. See docs/spec.md#text-metrics.
 
 All lie in [0, 1] except CIDEr, in [0, 10] as in COCO's evaluation. A hypothesis without words scores 0 everywhere.
 """

@@ -1,4 +1,7 @@
-"""Figures of answered questions: accuracy over all of them and over groups, with intervals, and a blind baseline."""
+"""Figures of answered questions: accuracy over all of them and over groups, with intervals, and a blind baseline.
+
+See docs/spec.md#vqa-metrics.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """BERT (Devlin et al., NAACL 2019): embeddings, post-LayerNorm encoder, pooler. Names mirror Hugging Face `BertModel`.
 
+See docs/spec.md#encoder.
+
 Randomness is explicit: every call that may drop takes `key`, a PRNG key, or None for evaluation. Each place that drops
 folds its own number into the key it was given.
 """
@@ -66,7 +68,10 @@ def layer_norm(size: int, eps: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nn
 
 
 class Embeddings(nnx.Module):
-    """Word (or any content) + position + token type, LayerNorm, dropout. Image and text share one instance."""
+    """Word (or any content) + position + token type, LayerNorm, dropout. Image and text share one instance.
+
+    See docs/spec.md#embeddings.
+    """
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         size, init = config.hidden_size, nnx.initializers.normal(config.initializer_range)

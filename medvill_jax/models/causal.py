@@ -1,4 +1,4 @@
-"""Every next word of a report in one pass: what a decoder that is fed the report computes (SPEC sections 8, 9, G7).
+"""Every next word of a report in one pass: what a decoder that is fed the report computes (docs/spec.md#causal).
 
 While writing, the network reads the words so far and a [MASK] at the next position; the state of that [MASK] gives the
 next word. Under `s2s` no word sees a later one, so the words' states do not depend on how far the report has got, and

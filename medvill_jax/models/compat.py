@@ -1,4 +1,4 @@
-"""Where the released MedViLL code differs from the clean behaviour, one field per difference (SPEC sections 16, 17).
+"""Where the released MedViLL code differs from the clean behaviour, one field per difference (docs/spec.md#compat).
 
 The published weights were trained and scored by code with these habits. To score them as published, load them with
 `Compat.upstream(...)`; the defaults are the clean behaviour, in which a [PAD] never influences a result.
@@ -19,17 +19,18 @@ class Compat:
     """Switches between the clean and the released behaviour.
 
     Attributes:
-        first_sep_position: position id of the image block's [SEP]: "zero" (pre-training, SPEC 2 row one) or
-            "after_cells", N+1 (fine-tuning).
+        first_sep_position: position id of the image block's [SEP]: "zero" (pre-training) or "after_cells", N+1
+            (fine-tuning). See docs/spec.md#layout.
         cell_positions: position id of a visual token: "raster", the index of its cell (pre-training), or "contiguous",
-            its place in the sequence counted from [CLS] (classification).
-        shared_cells: one random set of cells for the whole batch instead of one per example (P19).
+            its place in the sequence counted from [CLS] (classification); see docs/spec.md#layout.
+        shared_cells: one random set of cells for the whole batch instead of one per example
+            (docs/spec.md#shared-cells).
         pad_visible: real queries see [PAD] keys where the released masks let them: image rows under `bar`, text rows
-            under `non_cross` (P4).
+            under `non_cross` (docs/spec.md#visible-padding).
         layer_norm_eps: replaces `BertConfig.layer_norm_eps`; None keeps it. Report generation and VQA compute with 1e-5
-            whatever their config.json says. The MLM head's is 1e-5 everywhere.
+            whatever their config.json says (docs/spec.md#layer-norm-eps). The MLM head's is 1e-5 everywhere.
         frozen_batch_norm: what a frozen part of the ResNet normalises with while training: its "running" statistics, or
-            those of the "batch" (P2), in which case its running statistics drift as well.
+            those of the "batch", in which case its running statistics drift as well (docs/spec.md#frozen-statistics).
         pad_segment: token type of a [PAD] slot: 1 like the words (pre-training) or 0 (fine-tuning, classification).
             Without effect unless a [PAD] is visible.
     """

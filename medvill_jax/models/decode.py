@@ -1,4 +1,4 @@
-"""One step of writing a report: the network's side of `medvill_jax.decoding` (SPEC sections 8 and 9).
+"""One step of writing a report: the network's side of `medvill_jax.decoding` (docs/spec.md#decoding).
 
 The network learnt to write under the s2s mask by filling in [MASK]: a [MASK] in text slot t sees the image, the words
 before it and itself. Hence, to find word t:

@@ -4,13 +4,13 @@ All of it lies under `heads/`, so an export tells network and heads apart. A hea
 
     fusion   input           summary                                                              width
     joint    image           pooled [CLS] of the image block alone                                H
-    joint    image + text    pooled [CLS] of the joint sequence (SPEC section 5)                  H
-    joint    question        h_[CLS] * h_[SEP], states of the image block (SPEC 10), or h_[CLS]   H
-    late     image + text    mean visual feature beside pooled [CLS] of the text (SPEC 12)        C + H
+    joint    image + text    pooled [CLS] of the joint sequence                                   H
+    joint    question        h_[CLS] * h_[SEP], states of the image block, or h_[CLS]             H
+    late     image + text    mean visual feature beside pooled [CLS] of the text                  C + H
 
-`late` is the CNN + BERT baseline, in which image and text never meet in attention. With `cells` a joint summary has
-the largest value of each visual channel over the film's cells beside it, width C more: a few cells hold most findings,
-and what an encoder shows plainly need not pass through [CLS].
+`late` is the CNN + BERT baseline (docs/spec.md#late-fusion), in which image and text never meet in attention. With
+`cells` a joint summary has the largest value of each visual channel over the film's cells beside it, width C more: a
+few cells hold most findings, and what an encoder shows plainly need not pass through [CLS].
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class HeadsConfig:
 
 
 class AnswerHead(nnx.Module):
-    """Linear to twice the width, ReLU, Linear to the answers (SPEC section 10)."""
+    """Linear to twice the width, ReLU, Linear to the answers (docs/spec.md#vqa)."""
 
     def __init__(self, in_size: int, answers: int, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.hidden = linear(in_size, 2 * config.hidden_size, config, dtype=dtype, rngs=rngs)

@@ -1,4 +1,4 @@
-"""Who may attend to whom: the five attention masks of MedViLL (paper section III-C; SPEC section 3).
+"""Who may attend to whom: the five attention masks of MedViLL (paper section III-C; docs/spec.md#masks).
 
 The sequence is an image block `[CLS] v_1 .. v_N [SEP]` of `image_len` slots followed by `text_len` text slots, of which
 the first `text_lens[b]` hold words and the final [SEP] and the rest are [PAD]. Rows are queries, columns are keys:
@@ -43,8 +43,9 @@ def visible(
         text_lens: int32 `[B]`, real text slots, the final [SEP] included.
         text_len: text slots, padding included.
         use_s2s: bool `[B]`, required by `mixed` and only by it.
-        pad_visible: the released masks literally (SPEC 3, 16 P4): `bar`'s image rows and `non_cross`'s text rows see
-            [PAD] keys, and so do the [PAD] rows of the causal kinds. Only for reproducing published checkpoints.
+        pad_visible: the released masks literally: `bar`'s image rows and `non_cross`'s text rows see [PAD] keys, and so
+            do the [PAD] rows of the causal kinds. Only for reproducing published checkpoints; see
+            docs/spec.md#visible-padding.
 
     Raises:
         ValueError: unknown kind, or `use_s2s` missing or superfluous.

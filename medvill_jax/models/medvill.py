@@ -1,6 +1,6 @@
 """MedViLL (Moon et al., IEEE JBHI 2022): one BERT over `[CLS] v_1 .. v_N [SEP] w_1 .. w_t [SEP] [PAD]..`.
 
-Layout, token types and positions are SPEC section 2, row one: image block type 0, text type 1; a visual token's
+Layout, token types and positions are those of docs/spec.md#layout: image block type 0, text type 1; a visual token's
 position is the raster index of its cell, [CLS] and the first [SEP] have position 0, text counts from 0. Under the
 `non_cross` mask the text block begins with a [CLS] of its own and matching compares the two [CLS] states.
 """
@@ -158,7 +158,7 @@ def normalize(images: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 
 def sample_cells(key: jax.Array, batch: int, grid_cells: int, num_cells: int, *, shared: bool = False) -> jax.Array:
-    """Random cells: int32 `[B, num_cells]`, without repeats, ascending (SPEC section 1, 16 P19).
+    """Random cells: int32 `[B, num_cells]`, without repeats, ascending (docs/spec.md#cells).
 
     Each example has its own, or all have the same where `shared` (`Compat.shared_cells`).
     """
@@ -209,7 +209,7 @@ class Medvill(nnx.Module):
         kept, compat = positions.shape[1], self.config.compat
         if compat.cell_positions == "contiguous":
             positions = jnp.broadcast_to(jnp.arange(1, kept + 1), (batch, kept))
-        # [CLS] and [SEP] sit at position 0, as in the published pre-training (SPEC section 2, row one).
+        # [CLS] and [SEP] sit at position 0, as in the published pre-training (docs/spec.md#layout).
         positions = jnp.pad(positions, ((0, 0), (1, 1)))
         if compat.first_sep_position == "after_cells":
             positions = positions.at[:, -1].set(kept + 1)

@@ -1,6 +1,7 @@
 """ResNet visual embedder (He et al., CVPR 2016), bottleneck v1.5 as in torchvision, without pooling and classifier.
 
 Names follow the Hugging Face `ResNetModel`: a stem ("embedder") and stages of residual layers.
+See docs/spec.md#image-encoder.
 """
 
 from __future__ import annotations

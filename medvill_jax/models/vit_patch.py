@@ -1,4 +1,7 @@
-"""ViT-style patch embedder: the alternative to the ResNet (Dosovitskiy et al., ICLR 2021; SPEC section 1)."""
+"""ViT-style patch embedder: the alternative to the ResNet (Dosovitskiy et al., ICLR 2021).
+
+See docs/spec.md#image-encoder.
+"""
 
 from __future__ import annotations
 

@@ -409,7 +409,10 @@ def _tokenizer(config: setup.Config) -> Tokenizer:
 
 
 def _frozen_parts(names: list[str], frozen: frozenset[str]) -> frozenset[str]:
-    """Parts of the image encoder ("embedder", "stages/0", ...) that are frozen whole, and so keep their statistics."""
+    """Parts of the image encoder ("embedder", "stages/0", ...) that are frozen whole, and so keep their statistics.
+
+    See docs/spec.md#frozen.
+    """
     pattern = re.compile(r"image_encoder/(embedder|stages/\d+)/.*")
     parts: dict[str, bool] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""Diagnosis classification (paper section IV; SPEC section 5): which findings a study has.
+"""Diagnosis classification (paper section IV; docs/spec.md#classification): which findings a study has.
 
 The model reads the image alone (`config.inputs=image`), or image and report under the bidirectional mask
 (`image+report`). Labels are read from reports, so a model that reads the report has the answer before it; its figures

@@ -1,4 +1,4 @@
-"""Report generation: fine-tuning under the s2s mask (SPEC sections 7 and 8).
+"""Report generation: fine-tuning under the s2s mask (docs/spec.md#generation).
 
 Two objectives, `config.objective`:
 

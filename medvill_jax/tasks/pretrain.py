@@ -1,4 +1,4 @@
-"""Pre-training: masked language modelling + image-text matching (paper section III-B; SPEC section 4).
+"""Pre-training: masked language modelling + image-text matching (paper section III-B; docs/spec.md#pretraining).
 
 Held-out figures (`eval/...`), each over every example of the split exactly once:
 

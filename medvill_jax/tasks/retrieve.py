@@ -1,4 +1,4 @@
-"""Image-report retrieval (paper section IV; SPEC sections 6 and 11): which report belongs to a film, and back.
+"""Image-report retrieval (paper section IV; docs/spec.md#retrieval): which report belongs to a film, and back.
 
 What is minimised:
 
@@ -60,7 +60,7 @@ METHODS = ("both", "exhaustive", "two_stage")
 POOLS = ("even", "balanced")
 DIRECTIONS = ("i2r", "r2i")
 METRICS_FILE = "metrics.json"
-# The published test split of MIMIC-CXR (SPEC section 16, R11); what a dry run without data plans for.
+# The published test split of MIMIC-CXR (docs/spec.md#retrieval-pool); what a dry run without data plans for.
 PUBLISHED_POOL = 1531
 # Share of all pairs that two-stage ranking may match unless told otherwise.
 TWO_STAGE_SHARE = 0.1

@@ -1,7 +1,8 @@
-"""Visual question answering (paper section IV; SPEC section 10): an answer out of those of the training questions.
+"""Visual question answering (paper section IV; docs/spec.md#vqa): an answer out of those of the training questions.
 
-The vocabulary holds the answers of the questions that are trained on: not of those that `data.holdout` sets aside or
-`data.fraction` leaves out. The run keeps it as `answers.json`, for evaluations and the export.
+The vocabulary (docs/spec.md#vqa-answers) holds the answers of the questions that are trained on: not of those that
+`data.holdout` sets aside or `data.fraction` leaves out. The run keeps it as `answers.json`, for evaluations and the
+export.
 
 The head reads the product of the states of [CLS] and of the image block's [SEP], or [CLS] alone (`config.summary`).
 `config.targets`: "soft" scores every answer by itself (binary cross entropy, summed over the vocabulary, a question

@@ -1,4 +1,7 @@
-"""Losses and counts as sums over examples; whoever calls divides once, by a weight summed over the whole batch."""
+"""Losses and counts as sums over examples; whoever calls divides once, by a weight summed over the whole batch.
+
+See docs/spec.md#loss.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AdamW with schedules, clipping and per-parameter multipliers."""
+"""AdamW with schedules, clipping and per-parameter multipliers (docs/spec.md#adamw)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class OptimizerConfig:
     learning_rate: peak.
     schedule: one of `SCHEDULES`, after the warm-up: constant, linear to 0, cosine to 0.
     warmup_steps: linear from 0.
-    beta1, beta2, eps: AdamW's constants (SPEC section 14: .9, .999, 1e-6).
+    beta1, beta2, eps: AdamW's constants (docs/spec.md#optimisation).
     weight_decay: decoupled, times the policy below.
     clip_norm: global gradient norm; 0 does not clip.
     decay_policy: `(regex, multiplier)` of the weight decay.

@@ -52,7 +52,10 @@ def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stage_state(stage: str, reference: TorchMedvill) -> Any:
-    """A checkpoint of a later stage (SPEC 15.2-15.5) around the reference's backbone, as its program saves it."""
+    """A checkpoint of a later stage around the reference's backbone, as its program saves it.
+
+    See docs/spec.md#finetuned-checkpoints.
+    """
     generator = torch.Generator().manual_seed(1)
 
     def random(*shape: int) -> torch.Tensor:

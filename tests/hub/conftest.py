@@ -15,7 +15,7 @@ def reference() -> TorchMedvill:
 
 @pytest.fixture(scope="session")
 def upstream(reference: TorchMedvill, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pre-training folder (SPEC 15.1)."""
+    """A pre-training folder (docs/spec.md#pretraining-checkpoint)."""
     folder = tmp_path_factory.mktemp("upstream")
     save(folder / "pytorch_model.bin", reference.state_dict())
     write_config(folder, SIZES)

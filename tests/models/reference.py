@@ -1,7 +1,8 @@
-"""The published network in torch, built from `transformers` parts under the published names (SPEC 15.1).
+"""The published network in torch, built from `transformers` parts under the published names.
 
-`TorchMedvill.state_dict()` has exactly the entries of a released `pytorch_model.bin`, so it is also the checkpoint that
-the conversion tests read. Masks are written here a second time, as loops over the definitions of SPEC section 3.
+`TorchMedvill.state_dict()` has exactly the entries of a released `pytorch_model.bin`
+(docs/spec.md#pretraining-checkpoint), so it is also the checkpoint that the conversion tests read. Masks are written
+here a second time, as loops over the definitions of docs/spec.md#masks.
 """
 
 from __future__ import annotations
@@ -259,7 +260,7 @@ class TorchMedvill(nn.Module):
 def mask_tables(
     kind: str, image_len: int, lens: np.ndarray, text_len: int, use_s2s: np.ndarray | None, released: bool
 ) -> np.ndarray:
-    """int `[B, L, L]`, filled row by row from SPEC section 3; clean: no [PAD] column is ever 1."""
+    """int `[B, L, L]`, filled row by row from docs/spec.md#masks; clean: no [PAD] column is ever 1."""
     length = image_len + text_len
     mask = np.zeros((len(lens), length, length), np.int64)
     for example, valid in enumerate(lens):

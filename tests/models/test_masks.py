@@ -1,4 +1,4 @@
-"""The mask tables of SPEC section 3, literally, and what holds for all sizes."""
+"""The mask tables of docs/spec.md#masks, literally, and what holds for all sizes."""
 
 import jax.numpy as jnp
 import numpy as np
