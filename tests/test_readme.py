@@ -1,4 +1,4 @@
-"""What a program can check of README.md, CONTRIBUTING.md, CHANGELOG.md and docs/: links, commands, names, sizes."""
+"""What a program can check of README.md, CONTRIBUTING.md, CHANGELOG.md and docs/: commands, names, sizes."""
 
 import functools
 import importlib
@@ -37,12 +37,6 @@ def text(page: str) -> str:
 def prose(page: str) -> str:
     """The page without its blocks of code."""
     return FENCE.sub("", text(page))
-
-
-def anchors(page: Path) -> set[str]:
-    """The ids that GitHub gives the headings of a page."""
-    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text("utf-8")), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def commands(page: str) -> Iterator[list[str]]:
@@ -116,16 +110,6 @@ def test_files_are_as_short_as_contributing_says() -> None:
     assert lengths[len(lengths) // 2] < 150
     assert lengths[len(lengths) * 9 // 10] < 360
     assert lengths[-1] < 500
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_links_lead_somewhere(page: str) -> None:
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", prose(page)) if "://" not in link]
-    for link in links:
-        name, _, anchor = link.partition("#")
-        target = (ROOT / page).parent / name if name else ROOT / page
-        assert target.exists(), f"{page}: {link}"
-        assert not anchor or anchor in anchors(target), f"{page}: {link} is no heading of {target.name}"
 
 
 def test_every_page_is_linked_from_readme() -> None:
