@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+# Defines flags, which would go with the first program that imports it.
+import grain.python  # noqa: F401
 import pytest
 
 from tests.cli import RunPy
