@@ -21,8 +21,8 @@ import pydicom
 from pydicom.data import get_testdata_files
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
-from data_prep import dicom
-from data_prep.images import ImageError
+from medvill_jax.films import dicom
+from medvill_jax.films.limits import ImageError
 
 HEAD = "| file | bits, transfer syntax | gray image | furthest from pydicom's |\n| --- | --- | --- | --- |"
 

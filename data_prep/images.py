@@ -1,14 +1,9 @@
-"""Image files of any kind, DICOM too -> 8-bit grayscale JPEG bytes of bounded size, read strictly.
-
-A file that Pillow can only partly decode is an error here: half a radiograph looks like a pathology.
-"""
+"""Image files of any kind, DICOM too -> 8-bit grayscale JPEG bytes of bounded size."""
 
 from __future__ import annotations
 
 import io
 import os
-import re
-import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,34 +13,38 @@ from typing import TypeVar
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data_prep.files import TooLargeError, read_bytes
+from medvill_jax.data.records import DataError
+from medvill_jax.films.decode import FORMATS, decode, to_gray
+from medvill_jax.films.limits import MAX_BYTES, MAX_PIXELS, ImageError, check_size
+from medvill_jax.films.signature import DICOM_HEAD, dicom_start
 
-# Only these of Pillow's readers: others (EPS) start outside programs or have no place among radiographs.
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000")
+__all__ = [
+    "DICOM_HEAD",
+    "FORMATS",
+    "JPEG_QUALITY",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "Encoded",
+    "ImageError",
+    "ImageOptions",
+    "check_size",
+    "dicom_start",
+    "encode",
+    "load",
+    "load_jpeg",
+    "ordered_map",
+    "shrink",
+    "square",
+    "to_gray",
+    "to_jpeg",
+]
 JPEG_QUALITY = 95
-# The largest radiographs have some 30 million pixels; more is a bomb, or would be one on sixteen threads.
-MAX_PIXELS = 64_000_000
-MAX_BYTES = 512 << 20
-# What `dicom_start` needs of a file.
-DICOM_HEAD = 140
-# DICOM files without a header start with an element of one of these groups, which is short.
-_FIRST_GROUPS = (0x0002, 0x0008, 0x0010)
-_FIRST_LENGTH = 256
-_EXIF_ORIENTATION = 0x0112
-_END_OF_JPEG = b"\xff\xd9"
 
 A = TypeVar("A")
 B = TypeVar("B")
-
-
-class ImageError(Exception):
-    """An image cannot be used; `reason` is a rejection reason and the message its detail."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(detail)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class ImageOptions:
       image_size: pixels. Of the short side, if it is longer than that (aspect kept, never enlarged); with `square`, of
         both sides.
       square: fit the whole image into a square, enlarging it if need be, the rest black.
-      dicom: how DICOM values become 8 bits, see `dicom.NORMALIZATIONS`.
+      dicom: how DICOM values become 8 bits, see `films.dicom.NORMALIZATIONS`.
     """
 
     image_size: int = 512
@@ -105,102 +104,28 @@ def to_jpeg(data: bytes, image_size: int) -> bytes:
 
 
 def encode(data: bytes, options: ImageOptions) -> Encoded:
-    """Encoded image bytes of any of `FORMATS`, or DICOM -> a grayscale JPEG.
+    """Encoded image bytes of any form that `films.decode` reads -> a grayscale JPEG.
 
     A gray 8-bit JPEG that has its size already comes back unchanged, byte for byte, once it has been decoded
-    completely. Raises `ImageError` ("unreadable_image" or "oversized_image").
+    completely. Raises `ImageError` ("unreadable_image" or "oversized_image"); `DataError` if pydicom is not installed.
     """
-    if not data:
-        raise ImageError("unreadable_image", "the file is empty")
-    if dicom_start(data[:DICOM_HEAD]) is not None:
-        from data_prep import dicom
-
-        pixels = dicom.to_gray(data, options.dicom)
-    else:
-        decoded = _decode(data, options)
-        if isinstance(decoded, Encoded):
-            return decoded
-        pixels = decoded
+    try:
+        film = decode(data, options.dicom)
+    except ImportError as error:
+        raise DataError(str(error)) from error
+    pixels = film.pixels
+    if film.gray_jpeg and _has_size(pixels.shape, options):
+        return Encoded(data, pixels.shape[1], pixels.shape[0])
     pixels = square(pixels, options.image_size) if options.square else shrink(pixels, options.image_size)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return Encoded(buffer.getvalue(), pixels.shape[1], pixels.shape[0])
 
 
-def dicom_start(head: bytes) -> int | None:
-    """Where the elements of a DICOM file start, by its first `DICOM_HEAD` bytes; None if it is none.
-
-    Behind preamble and prefix, behind the prefix alone, or at once: then the first element is one that files begin by.
-    """
-    for place in (132, 4):
-        if head[place - 4 : place] == b"DICM":
-            return place
-    if len(head) < 8:
-        return None
-    for order in ("<", ">"):
-        group, _, length = struct.unpack(f"{order}HHI", head[:8])
-        if group in _FIRST_GROUPS and (length <= _FIRST_LENGTH or re.fullmatch(rb"[A-Z]{2}", head[4:6])):
-            return 0
-    return None
-
-
-def check_size(width: int, height: int) -> None:
-    """`ImageError` for images without pixels, and for those that would fill the memory."""
-    if width < 1 or height < 1:
-        raise ImageError("unreadable_image", f"{width} x {height} pixels are none")
-    if width * height > min(MAX_PIXELS, Image.MAX_IMAGE_PIXELS or MAX_PIXELS):
-        raise ImageError("oversized_image", f"{width} x {height} pixels are more than the safety limit")
-
-
-def _decode(data: bytes, options: ImageOptions) -> Encoded | np.ndarray:
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            check_size(*image.size)
-            upright = image.getexif().get(_EXIF_ORIENTATION, 1) in (0, 1)
-            image.load()
-            if image.format == "JPEG" and _END_OF_JPEG not in data:
-                raise ImageError("unreadable_image", "the file is cut off: it has no end-of-image mark")
-            if image.format == "JPEG" and image.mode == "L" and upright and _has_size(image.size, options):
-                return Encoded(data, *image.size)
-            return to_gray(image if upright else ImageOps.exif_transpose(image))
-    except ImageError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError("oversized_image", "more pixels than Pillow's safety limit") from error
-    except Image.UnidentifiedImageError as error:
-        raise ImageError("unreadable_image", f"not an image of a known format ({', '.join(FORMATS)})") from error
-    except Exception as error:  # bad bytes make Pillow raise OSError, SyntaxError, ValueError, struct.error, ...
-        raise ImageError("unreadable_image", f"{type(error).__name__}: {error}") from error
-
-
-def _has_size(size: tuple[int, int], options: ImageOptions) -> bool:
+def _has_size(size: tuple[int, ...], options: ImageOptions) -> bool:
     if options.square:
         return size == (options.image_size, options.image_size)
     return min(size) <= options.image_size
-
-
-def to_gray(image: Image.Image) -> np.ndarray:
-    """A decoded Pillow image of any mode -> uint8 `[H, W]`.
-
-    Transparent pixels become black, the colour of air. More than 8 bits are scaled by the smallest bit depth that holds
-    the brightest pixel, so 12-bit images stored in 16 bits do not come out black and relative brightness is kept.
-    """
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image).astype(np.float64)
-        if not np.isfinite(values).all():
-            raise ImageError("unreadable_image", "a pixel is not a finite number")
-        values -= min(values.min(), 0)
-        top = values.max()
-        if not np.isfinite(top):
-            raise ImageError("unreadable_image", "pixel values are out of any range")
-        bits = max(8, int(np.ceil(np.log2(top + 1))))
-        return np.round(values * (255 / (2**bits - 1))).astype(np.uint8)
-    if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
-        colour = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", colour.size, (0, 0, 0, 255)), colour)
-    elif image.mode == "P":
-        image = image.convert("RGB")
-    return np.asarray(image.convert("L"))
 
 
 def shrink(pixels: np.ndarray, image_size: int) -> np.ndarray:

@@ -14,6 +14,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "medvill_jax.batch": (set(), {"numpy", "jax"}),
     "medvill_jax.paths": (set(), {"etils"}),
     "medvill_jax.private": (set(), set()),
+    "medvill_jax.films": ({"medvill_jax.films"}, {"numpy", "cv2", "PIL", "pydicom"}),
     "medvill_jax.data": (
         {"medvill_jax.batch", "medvill_jax.paths", "medvill_jax.data"},
         {"numpy", "grain", "tokenizers", "transformers", "tensorflow_datasets", "cv2", "jax", "etils"},
@@ -66,7 +67,10 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         },
         None,
     ),
-    "data_prep": ({"data_prep", "medvill_jax.private", "medvill_jax.data", "medvill_jax.metrics"}, None),
+    "data_prep": (
+        {"data_prep", "medvill_jax.private", "medvill_jax.films", "medvill_jax.data", "medvill_jax.metrics"},
+        None,
+    ),
 }
 FORBIDDEN_OUTSIDE = {
     "medvill_jax.models": {"optax", "orbax", "grain", "ml_collections"},
@@ -119,6 +123,16 @@ def test_imports_follow_the_rooms(path: Path) -> None:
             assert top not in FORBIDDEN_OUTSIDE.get(room, set()), f"{module} may not import {top}"
             if outside is not None and not _standard(top):
                 assert top in outside, f"{module} may not import {top}"
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    graph: dict[str, set[str]] = {}
+    for path in files():
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        graph[module] = {name for name in imports(path) if name.partition(".")[0] in OURS} - {module}
+    while leaves := {module for module, names in graph.items() if not names & graph.keys()}:
+        graph = {module: names for module, names in graph.items() if module not in leaves}
+    assert not graph, f"circles among: {', '.join(sorted(graph))}"
 
 
 def _standard(top: str) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from data_prep import mimic_cxr, pairs, views
 from data_prep.rows import EXPECTED
 from medvill_jax.data import records
-from tests.data_prep.test_dicom import dataset, stored, written
+from tests.films.test_dicom import dataset, stored, written
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset  # noqa: E402

@@ -23,7 +23,8 @@ from pydicom.filereader import read_dataset
 from pydicom.tag import Tag
 from pydicom.uid import UID
 
-from data_prep.images import DICOM_HEAD, MAX_PIXELS, ImageError, check_size, dicom_start
+from medvill_jax.films.limits import MAX_PIXELS, ImageError, check_size
+from medvill_jax.films.signature import DICOM_HEAD, dicom_start
 
 # What the pixels of a photometric interpretation consist of; others cannot be shown as a radiograph.
 SAMPLES = {

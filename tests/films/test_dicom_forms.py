@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from data_prep.images import ImageError, ImageOptions, encode
-from tests.data_prep.test_dicom import dataset, written
+from tests.films.test_dicom import dataset, written
 
 pydicom = pytest.importorskip("pydicom")
 from pydicom.dataset import Dataset  # noqa: E402

@@ -30,7 +30,8 @@ from pydicom.uid import (  # noqa: E402
     generate_uid,
 )
 
-from data_prep import dicom, dicom_file  # noqa: E402
+from data_prep import dicom  # noqa: E402
+from medvill_jax.films import dicom_file  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:pydicom")
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "dicom"

@@ -1,0 +1,92 @@
+"""The bytes of a film, in whatever form -> 8-bit gray pixels.
+
+A file that can only partly be decoded is an error here: half a radiograph looks like a pathology.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from medvill_jax.films import dicom
+from medvill_jax.films.limits import ImageError, check_size
+from medvill_jax.films.signature import DICOM_HEAD, dicom_start
+
+# Only these of Pillow's readers: others (EPS) start outside programs or have no place among radiographs.
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000")
+_EXIF_ORIENTATION = 0x0112
+_END_OF_JPEG = b"\xff\xd9"
+
+
+@dataclass(frozen=True)
+class Film:
+    """A decoded film.
+
+    Attributes:
+        pixels: uint8 `[H, W]`, bone white, air black.
+        gray_jpeg: whether the file is an upright gray 8-bit JPEG, so that its bytes may stand for the pixels.
+    """
+
+    pixels: np.ndarray
+    gray_jpeg: bool = False
+
+
+def decode(data: bytes, normalization: str = "window") -> Film:
+    """Encoded image bytes of any of `FORMATS`, or DICOM -> a film.
+
+    Args:
+        data: the whole file.
+        normalization: how DICOM values become 8 bits, one of `dicom.NORMALIZATIONS`.
+
+    Raises:
+        ImageError: "unreadable_image" or "oversized_image".
+        ImportError: DICOM, and pydicom is not installed.
+    """
+    if not data:
+        raise ImageError("unreadable_image", "the file is empty")
+    if dicom_start(data[:DICOM_HEAD]) is not None:
+        return Film(dicom.to_gray(data, normalization))
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            check_size(*image.size)
+            upright = image.getexif().get(_EXIF_ORIENTATION, 1) in (0, 1)
+            image.load()
+            if image.format == "JPEG" and _END_OF_JPEG not in data:
+                raise ImageError("unreadable_image", "the file is cut off: it has no end-of-image mark")
+            pixels = to_gray(image if upright else ImageOps.exif_transpose(image))
+            return Film(pixels, image.format == "JPEG" and image.mode == "L" and upright)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError("oversized_image", "more pixels than Pillow's safety limit") from error
+    except Image.UnidentifiedImageError as error:
+        raise ImageError("unreadable_image", f"not an image of a known format ({', '.join(FORMATS)})") from error
+    except Exception as error:  # bad bytes make Pillow raise OSError, SyntaxError, ValueError, struct.error, ...
+        raise ImageError("unreadable_image", f"{type(error).__name__}: {error}") from error
+
+
+def to_gray(image: Image.Image) -> np.ndarray:
+    """A decoded Pillow image of any mode -> uint8 `[H, W]`.
+
+    Transparent pixels become black, the colour of air. More than 8 bits are scaled by the smallest bit depth that holds
+    the brightest pixel, so 12-bit images stored in 16 bits do not come out black and relative brightness is kept.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image).astype(np.float64)
+        if not np.isfinite(values).all():
+            raise ImageError("unreadable_image", "a pixel is not a finite number")
+        values -= min(values.min(), 0)
+        top = values.max()
+        if not np.isfinite(top):
+            raise ImageError("unreadable_image", "pixel values are out of any range")
+        bits = max(8, int(np.ceil(np.log2(top + 1))))
+        return np.round(values * (255 / (2**bits - 1))).astype(np.uint8)
+    if "transparency" in image.info or image.mode in ("LA", "La", "PA", "RGBA", "RGBa"):
+        colour = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", colour.size, (0, 0, 0, 255)), colour)
+    elif image.mode == "P":
+        image = image.convert("RGB")
+    return np.asarray(image.convert("L"))
