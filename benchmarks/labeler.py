@@ -22,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 
+from medvill_jax.findings import CHEXPERT_FINDINGS
 from medvill_jax.metrics import clinical_rules
-from medvill_jax.metrics.clinical import FINDINGS, STYLES, label_batch
+from medvill_jax.metrics.clinical import STYLES, label_batch
 from medvill_jax.metrics.label_f1 import clinical_f1
 
 # Tenths of the reports, by a hash of their id.
@@ -50,7 +51,7 @@ def per_finding(reference: np.ndarray, hypothesis: np.ndarray) -> list[str]:
     """A row per finding; "ours only" and "theirs only" count reports, "there" those in which they see it."""
     names = ("precision", "recall", "F1", "ours only", "theirs only")
     lines = [f"{'finding':<28}{'there':>7}" + "".join(f"{name:>12}" for name in names)]
-    for column, name in enumerate(FINDINGS):
+    for column, name in enumerate(CHEXPERT_FINDINGS):
         true, given = reference[:, column] == 1, hypothesis[:, column] == 1
         hits = int((true & given).sum())
         scores = (
@@ -67,7 +68,7 @@ def per_finding(reference: np.ndarray, hypothesis: np.ndarray) -> list[str]:
 def to_read(identifiers: list[str], reference: np.ndarray, hypothesis: np.ndarray, count: int) -> list[str]:
     """Up to `count` disagreements as finding, identifier and who sees it, by turns over the findings."""
     rows: list[list[str]] = []
-    for column, name in enumerate(FINDINGS):
+    for column, name in enumerate(CHEXPERT_FINDINGS):
         true, given = reference[:, column] == 1, hypothesis[:, column] == 1
         # In an order of their own, so that one disagreement more or less changes no other choice.
         differ = sorted(np.flatnonzero(true != given), key=lambda i: _hash(f"{name}:{identifiers[i]}"))
@@ -116,7 +117,8 @@ def main() -> int:
     args = parser.parse_args()
     rows = [json.loads(line) for line in args.reports.read_text("utf-8").splitlines() if line.strip()]
     texts = [row["text"] for row in rows]
-    reference = np.array([[name in row["chexpert_labels"] for name in FINDINGS] for row in rows], np.int8)  # [N, 14]
+    said = [[name in row["chexpert_labels"] for name in CHEXPERT_FINDINGS] for row in rows]
+    reference = np.array(said, np.int8)  # [N, 14]
     tenths = np.array([tenth(row["id"]) for row in rows])
     held_out = ~np.isin(tenths, DEVELOPMENT)
     if args.to_read:

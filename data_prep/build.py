@@ -35,7 +35,8 @@ from data_prep.workspace import Stopped, failed_list, finished, workspace
 from medvill_jax import private
 from medvill_jax.data import records
 from medvill_jax.data import tokenizer as wordpiece
-from medvill_jax.data.records import CHEXPERT_FINDINGS, SPLITS, DataError
+from medvill_jax.data.records import SPLITS, DataError
+from medvill_jax.findings import CHEXPERT_FINDINGS
 
 __all__ = ["EXPECTED", "HINTS", "BeamOptions", "Rejection", "Row", "build", "file_fingerprint", "summary"]
 

@@ -17,7 +17,8 @@ from data_prep.report_files import ReportError
 from data_prep.splits import split_of
 from data_prep.tables import UNCERTAIN_AS, Cells, Labels, read_table, settle_uncertain
 from data_prep.texts import Texts
-from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, DataError
+from medvill_jax.data.records import DataError
+from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
 
 LABELERS = ("chexpert", "negbio", "report")
 SPLIT_RULES = ("official", "subject")

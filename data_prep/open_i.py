@@ -25,7 +25,8 @@ from data_prep.reports import DESCRIBING, FULL
 from data_prep.splits import split_of
 from data_prep.tables import UNCERTAIN_AS, read_table, settle_uncertain
 from data_prep.texts import Texts
-from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, DataError
+from medvill_jax.data.records import DataError
+from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
 
 SECTIONS = ("findings", "impression", "indication", "comparison")
 REPORTS_TABLE, PROJECTIONS_TABLE = "indiana_reports.csv", "indiana_projections.csv"

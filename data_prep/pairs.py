@@ -21,7 +21,8 @@ from data_prep.ids import identifier_of
 from data_prep.mimic_layout import SUFFIXES
 from data_prep.splits import split_of
 from data_prep.tables import label_value
-from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, POSITIVE, DataError
+from medvill_jax.data.records import DataError
+from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS, POSITIVE
 
 SPLIT_NAMES = {
     "train": "train",

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from data_prep.ids import MISSING, number
-from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN, DataError
+from medvill_jax.data.records import DataError
+from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
 
 LABEL_VALUES = {1.0: POSITIVE, 0.0: NEGATIVE, -1.0: UNCERTAIN}
 # What --uncertain makes of -1.

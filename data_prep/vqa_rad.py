@@ -14,7 +14,8 @@ from data_prep.cleaning import clean_text
 from data_prep.files import listed
 from data_prep.ids import identifier_of
 from data_prep.splits import split_of
-from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, DataError
+from medvill_jax.data.records import DataError
+from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
 
 QUESTION_FILES = ("VQA_RAD Dataset Public.json", "VQA_RAD_Dataset_Public.json", "vqa_rad.json", "questions.json")
 IMAGE_FOLDERS = ("VQA_RAD Image Folder", "VQA_RAD_Image_Folder", "images", ".")

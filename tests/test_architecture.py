@@ -14,9 +14,10 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "medvill_jax.batch": (set(), {"numpy", "jax"}),
     "medvill_jax.paths": (set(), {"etils"}),
     "medvill_jax.private": (set(), set()),
+    "medvill_jax.findings": (set(), set()),
     "medvill_jax.films": ({"medvill_jax.films"}, {"numpy", "cv2", "PIL", "pydicom"}),
     "medvill_jax.data": (
-        {"medvill_jax.batch", "medvill_jax.paths", "medvill_jax.data"},
+        {"medvill_jax.batch", "medvill_jax.paths", "medvill_jax.findings", "medvill_jax.data"},
         {"numpy", "grain", "tokenizers", "transformers", "tensorflow_datasets", "cv2", "jax", "etils"},
     ),
     "medvill_jax.models": ({"medvill_jax.batch", "medvill_jax.models"}, {"jax", "flax", "numpy"}),
@@ -34,11 +35,12 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     ),
     "medvill_jax.cluster": ({"medvill_jax.paths", "medvill_jax.private", "medvill_jax.cluster"}, None),
     "medvill_jax.compile": ({"medvill_jax.batch", "medvill_jax.training", "medvill_jax.compile"}, None),
-    "medvill_jax.metrics": ({"medvill_jax.private", "medvill_jax.metrics"}, None),
+    "medvill_jax.metrics": ({"medvill_jax.private", "medvill_jax.findings", "medvill_jax.metrics"}, None),
     "medvill_jax.tasks": (
         {
             "medvill_jax.batch",
             "medvill_jax.private",
+            "medvill_jax.findings",
             "medvill_jax.data",
             "medvill_jax.models",
             "medvill_jax.decoding",
@@ -68,7 +70,14 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         None,
     ),
     "data_prep": (
-        {"data_prep", "medvill_jax.private", "medvill_jax.films", "medvill_jax.data", "medvill_jax.metrics"},
+        {
+            "data_prep",
+            "medvill_jax.private",
+            "medvill_jax.findings",
+            "medvill_jax.films",
+            "medvill_jax.data",
+            "medvill_jax.metrics",
+        },
         None,
     ),
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from medvill_jax.data.records import CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
+from medvill_jax.findings import CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
 
 SIDES = ("left", "right")
 ZONES = ("upper", "mid", "lower")

@@ -8,7 +8,7 @@ from data_prep.phantom import anatomy, devices
 from data_prep.phantom.anatomy import SIGN, ZONE_Y, Body, Chest
 from data_prep.phantom.canvas import Canvas, Field, Points, curve, ellipse, over
 from data_prep.phantom.findings import Sign
-from medvill_jax.data.records import CHEXPERT_FINDINGS
+from medvill_jax.findings import CHEXPERT_FINDINGS
 
 SIZE = {"small": 0.0, "moderate": 0.5, "large": 1.0}
 WHITE = 0.74

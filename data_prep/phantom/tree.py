@@ -26,7 +26,8 @@ from data_prep.phantom import film, hard
 from data_prep.phantom.findings import Study, sample
 from data_prep.phantom.report import report_text
 from data_prep.workspace import workspace
-from medvill_jax.data.records import CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN, DataError
+from medvill_jax.data.records import DataError
+from medvill_jax.findings import CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
 
 MARKER = "phantom.json"
 # Part of the marker: a tree of an older generator is not taken for one of this.

@@ -25,6 +25,7 @@ from medvill_jax.data.transforms import (
     square_image,
     text_slots,
 )
+from medvill_jax.findings import POSITIVE
 from medvill_jax.paths import Place
 
 HostBatch = dict[str, np.ndarray]
@@ -160,7 +161,7 @@ class ReportGroups(Records):
         super().__init__(data_dir, split, **others)
         _require_reports(self._index["text_hash"], data_dir, split)
         self._negatives = Negatives(self._index["labels"], self._index["text_hash"])
-        self.positive = self._index["labels"] == records.POSITIVE
+        self.positive = self._index["labels"] == POSITIVE
         groups, unknown = self._negatives.groups, ~self.positive.any(axis=1)
         self.label_groups = np.where(unknown, len(groups) + np.arange(len(groups)), groups).astype(np.int32)
         self.text_groups = self._negatives.texts.astype(np.int32)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from medvill_jax.data.records import ABSENT, NEGATIVE, POSITIVE, UNCERTAIN
+from medvill_jax.findings import ABSENT, NEGATIVE, POSITIVE, UNCERTAIN
 
 # Policy -> (target, weight).
 UNCERTAIN_POLICIES = {"positive": (1.0, 1.0), "negative": (0.0, 1.0), "soft": (0.5, 1.0), "ignore": (0.0, 0.0)}

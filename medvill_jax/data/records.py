@@ -22,29 +22,11 @@ import numpy as np
 from etils import epath
 
 from medvill_jax import paths
+from medvill_jax.findings import CHEXPERT_FINDINGS
 from medvill_jax.paths import Place
 
 log = logging.getLogger(__name__)
 
-# Column order of the official MIMIC-CXR-JPG label files (mimic-cxr-2.0.0-chexpert.csv.gz).
-CHEXPERT_FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Enlarged Cardiomediastinum",
-    "Fracture",
-    "Lung Lesion",
-    "Lung Opacity",
-    "No Finding",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Pneumonia",
-    "Pneumothorax",
-    "Support Devices",
-)
-
-POSITIVE, NEGATIVE, UNCERTAIN, ABSENT = 1, 0, -1, -2
 SPLITS = ("train", "validation", "test")
 REJECTED_FILE = "rejected.jsonl"
 REPORT_FILE = "build_report.json"

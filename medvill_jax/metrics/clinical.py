@@ -27,27 +27,11 @@ from typing import IO, Any, Literal, get_args
 import numpy as np
 
 from medvill_jax import private
-from medvill_jax.metrics.clinical_rules import ABSENT, NEGATIVE, OTHER, POSITIVE, UNCERTAIN, read
+from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
+from medvill_jax.metrics.clinical_rules import OTHER, read
 from medvill_jax.metrics.clinical_text import sentences
 from medvill_jax.metrics.command import Parser
 
-# Names and order of the columns of CheXpert's and MIMIC-CXR-JPG's label files.
-FINDINGS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Enlarged Cardiomediastinum",
-    "Fracture",
-    "Lung Lesion",
-    "Lung Opacity",
-    "No Finding",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Pneumonia",
-    "Pneumothorax",
-    "Support Devices",
-)
 NO_FINDING, DEVICES = "No Finding", "Support Devices"
 # "chexpert" also takes over what the CheXpert labeler is known to misread; "plain" reads as a person would.
 Style = Literal["chexpert", "plain"]
@@ -88,24 +72,24 @@ def label(text: str | None, *, style: Style = "chexpert") -> dict[str, int | Non
         (`clinical_phrases.HABITS`, and organs named without a verdict); "plain" to leave these out.
 
     Returns:
-      Finding -> 1 positive, 0 negative, -1 uncertain, None not mentioned, for all of `FINDINGS` in their order.
+      Finding -> 1 positive, 0 negative, -1 uncertain, None not mentioned, for all findings in their order.
 
     Raises:
       TypeError: `text` is neither a string nor None.
       ValueError: no such style.
     """
     said = _said(text, style)
-    return {name: None if (value := said.get(name, ABSENT)) == ABSENT else value for name in FINDINGS}
+    return {name: None if (value := said.get(name, ABSENT)) == ABSENT else value for name in CHEXPERT_FINDINGS}
 
 
 def label_batch(texts: Iterable[str | None], *, style: Style = "chexpert") -> np.ndarray:
     """The labels of many reports, as `label` gives them one at a time.
 
     Returns:
-      int8 `[N, 14]`, columns as `FINDINGS`: 1 positive, 0 negative, -1 uncertain, -2 not mentioned.
+      int8 `[N, 14]`, columns as `CHEXPERT_FINDINGS`: 1 positive, 0 negative, -1 uncertain, -2 not mentioned.
     """
-    rows = [[said.get(name, ABSENT) for name in FINDINGS] for said in (_said(text, style) for text in texts)]
-    return np.array(rows, np.int8).reshape(-1, len(FINDINGS))
+    rows = [[said.get(name, ABSENT) for name in CHEXPERT_FINDINGS] for said in (_said(text, style) for text in texts)]
+    return np.array(rows, np.int8).reshape(-1, len(CHEXPERT_FINDINGS))
 
 
 def _said(text: str | None, style: Style) -> dict[str, int]:

@@ -8,7 +8,8 @@ as a mention was learnt from labels that it gave to public reports; its phrase f
 
 from __future__ import annotations
 
-POSITIVE, NEGATIVE, UNCERTAIN, ABSENT = 1, 0, -1, -2
+from medvill_jax.findings import ABSENT, NEGATIVE, POSITIVE, UNCERTAIN
+
 # Stands for all findings outside of the 14, which count for "No Finding" only.
 OTHER = "other"
 

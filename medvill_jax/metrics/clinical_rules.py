@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
+from medvill_jax.findings import ABSENT, NEGATIVE, POSITIVE, UNCERTAIN
 from medvill_jax.metrics import clinical_phrases as phrases
-from medvill_jax.metrics.clinical_phrases import ABSENT, CUES, NEGATIVE, OTHER, POSITIVE, UNCERTAIN
+from medvill_jax.metrics.clinical_phrases import CUES, OTHER
 from medvill_jax.metrics.clinical_text import COLON, is_name
 
 Span = tuple[int, int]
@@ -274,4 +275,4 @@ def _touches(span: Span, others: list[Span]) -> bool:
     return any(span[0] < end and start < span[1] for start, end in others)
 
 
-__all__ = ["ABSENT", "NEGATIVE", "OTHER", "POSITIVE", "UNCERTAIN", "read"]
+__all__ = ["OTHER", "read"]

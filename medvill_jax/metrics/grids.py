@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from medvill_jax.findings import POSITIVE, UNCERTAIN
 from medvill_jax.metrics import classification, plots
-from medvill_jax.metrics.clinical_phrases import POSITIVE, UNCERTAIN
 from medvill_jax.metrics.figures import replace_file
 
 TABLE, CSV, JSON, CURVES = "table.md", "table.csv", "table.json", "curves.png"

@@ -9,13 +9,12 @@ from typing import Literal
 
 import numpy as np
 
+from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
 from medvill_jax.metrics import f1
-from medvill_jax.metrics.clinical import FINDINGS
-from medvill_jax.metrics.clinical_rules import ABSENT, NEGATIVE, POSITIVE, UNCERTAIN
 
 # The findings of the CheXpert competition (Irvin et al. 2019).
 COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-_SIZES = {14: list(range(14)), 5: [FINDINGS.index(name) for name in COMPETITION]}
+_SIZES = {14: list(range(14)), 5: [CHEXPERT_FINDINGS.index(name) for name in COMPETITION]}
 # What "uncertain" counts as.
 Uncertain = Literal["positive", "negative", "ignore"]
 
@@ -65,8 +64,8 @@ def f1_counts(
       int8 `[N, 14, 3]`: 1 where a finding was hit, falsely given, missed.
     """
     for name, array in (("reference", reference), ("hypothesis", hypothesis)):
-        if array.ndim != 2 or array.shape[1] != len(FINDINGS):
-            raise ValueError(f"{name} has shape {list(array.shape)}; expected [N, {len(FINDINGS)}]")
+        if array.ndim != 2 or array.shape[1] != len(CHEXPERT_FINDINGS):
+            raise ValueError(f"{name} has shape {list(array.shape)}; expected [N, {len(CHEXPERT_FINDINGS)}]")
         if not np.isin(array, (POSITIVE, NEGATIVE, UNCERTAIN, ABSENT)).all():
             raise ValueError(f"{name} has values other than 1, 0, -1 and -2")
     if reference.shape != hypothesis.shape:

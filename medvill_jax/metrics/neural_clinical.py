@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from medvill_jax.findings import CHEXPERT_FINDINGS
 from medvill_jax.metrics import bootstrap
-from medvill_jax.metrics.clinical import FINDINGS
 from medvill_jax.metrics.command import MissingExtra, Parser
 from medvill_jax.metrics.generation import Part, clinical_part, subjects
 from medvill_jax.metrics.label_f1 import f1_counts, supported
@@ -172,7 +172,7 @@ def score(
 
 
 def _chexbert(answer: dict[str, Any]) -> Part:
-    columns = [answer["findings"].index(name) for name in FINDINGS]
+    columns = [answer["findings"].index(name) for name in CHEXPERT_FINDINGS]
     labels = [np.array(answer[side], np.int8)[:, columns] for side in ("references", "hypotheses")]
     part = clinical_part(f1_counts(*labels), supported(labels[0]))
 

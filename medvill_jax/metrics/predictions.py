@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from medvill_jax import private
-from medvill_jax.metrics.clinical import FINDINGS
-from medvill_jax.metrics.clinical_rules import ABSENT, NEGATIVE, POSITIVE, UNCERTAIN
+from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
 
 
 class PredictionError(Exception):
@@ -132,9 +131,9 @@ def _named(labels: Sequence[int] | None, identifier: str) -> dict[str, int] | No
     if labels is None:
         return None
     values = [int(value) for value in labels]
-    if len(values) != len(FINDINGS) or not set(values) <= {POSITIVE, NEGATIVE, UNCERTAIN, ABSENT}:
-        raise ValueError(f"{identifier!r}: labels {values}; expected {len(FINDINGS)} of 1, 0, -1 and -2")
-    return {name: value for name, value in zip(FINDINGS, values, strict=True) if value != ABSENT}
+    if len(values) != len(CHEXPERT_FINDINGS) or not set(values) <= {POSITIVE, NEGATIVE, UNCERTAIN, ABSENT}:
+        raise ValueError(f"{identifier!r}: labels {values}; expected {len(CHEXPERT_FINDINGS)} of 1, 0, -1 and -2")
+    return {name: value for name, value in zip(CHEXPERT_FINDINGS, values, strict=True) if value != ABSENT}
 
 
 def _load(path: Path) -> tuple[list[Prediction], int]:
@@ -208,9 +207,9 @@ def _labels(row: dict[str, Any], key: str) -> tuple[int, ...] | None:
         return None
     if not isinstance(named, dict):
         raise PredictionError(f'{key} must be an object like {{"Edema": 1}}, or null')
-    if unknown := sorted(named.keys() - set(FINDINGS)):
+    if unknown := sorted(named.keys() - set(CHEXPERT_FINDINGS)):
         raise PredictionError(f"{key} names {unknown[0]!r}, which is none of the 14 findings")
     for name, value in named.items():
         if value is not None and (isinstance(value, bool) or value not in (POSITIVE, NEGATIVE, UNCERTAIN)):
             raise PredictionError(f"{key}: {name} is {value!r}; expected 1, 0, -1 or null")
-    return tuple(ABSENT if (value := named.get(name)) is None else int(value) for name in FINDINGS)
+    return tuple(ABSENT if (value := named.get(name)) is None else int(value) for name in CHEXPERT_FINDINGS)

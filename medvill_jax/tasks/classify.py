@@ -32,6 +32,7 @@ from medvill_jax.batch import Batch, BatchSpec, classify_spec
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, LabelRecords
 from medvill_jax.data.labels import positive_weights
+from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
 from medvill_jax.metrics import bootstrap, classification, plots
 from medvill_jax.metrics.figures import write_figures
 from medvill_jax.models.finetuned import Finetuned, HeadsConfig
@@ -65,7 +66,7 @@ class Task(base.Task):
         if self._reads_report:
             setup.require_meeting(config)
             log.warning("inputs=image+report: the labels were read from these reports, so expect near-perfect figures")
-        self.names = records.CHEXPERT_FINDINGS
+        self.names = CHEXPERT_FINDINGS
         if config.data.path not in ("", base.FAKE):
             self.names = records.label_names(config.data.path)
         super().__init__(config, workdir)
@@ -91,7 +92,7 @@ class Task(base.Task):
             raise records.DataError(f"no training record of {self.config.data.path} has a label that counts")
         if empty := [name for name, count in zip(self.names, positive, strict=True) if not count]:
             log.warning("no positive example to learn from: %s", ", ".join(empty))
-        if unlabelled := int((self.train_records.labels == records.ABSENT).all(1).sum()):
+        if unlabelled := int((self.train_records.labels == ABSENT).all(1).sum()):
             log.warning(
                 "%d of %d training records have no label at all; with labels.absent=%s they %s",
                 unlabelled,
@@ -182,7 +183,7 @@ class Task(base.Task):
             {
                 "id": held_out.identifier(record),
                 "probabilities": dict(zip(self.names, row.tolist(), strict=True)),
-                "labels": {n: int(v) for n, v in zip(self.names, labels, strict=True) if v != records.ABSENT},
+                "labels": {n: int(v) for n, v in zip(self.names, labels, strict=True) if v != ABSENT},
                 "subject": int(subjects[record]),
             }
             for record, (row, labels) in enumerate(zip(probabilities, held_out.labels, strict=True))

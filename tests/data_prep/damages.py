@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from data_prep.files import hidden
-from medvill_jax.data.records import CHEXPERT_FINDINGS
+from medvill_jax.findings import CHEXPERT_FINDINGS
 from tests.data_prep.trees import IDS, Table, Tree, content_of
 
 APPLE_DOUBLE = bytes.fromhex("0005160700020000") + b"Mac OS X        "

@@ -19,6 +19,7 @@ from data_prep.build import Rejection, Row, build, summary
 from medvill_jax.data import records
 from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import SPECIAL_TOKENS
+from medvill_jax.findings import CHEXPERT_FINDINGS
 
 REPO = Path(__file__).resolve().parents[2]
 TEXTS = ("The heart is normal.", "Small left pleural effusion.", "No pneumothorax is seen.")
@@ -80,7 +81,7 @@ def test_records_are_read_back_as_written(tmp_path, capfd):
         assert index["text_hash"].dtype == np.uint64
     assert not by_id
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]
-    assert records.label_names(tmp_path / "out") == records.CHEXPERT_FINDINGS
+    assert records.label_names(tmp_path / "out") == CHEXPERT_FINDINGS
 
 
 def test_tfds_opens_the_folder_and_decodes(tmp_path):
@@ -129,7 +130,7 @@ def test_report_counts(tmp_path):
     assert len(lines) == 5
     assert all(set(line) == {"id", "reason", "detail"} for line in lines)
     for split, labels in report["labels"].items():
-        for i, name in enumerate(records.CHEXPERT_FINDINGS):
+        for i, name in enumerate(CHEXPERT_FINDINGS):
             column = records.read_index(tmp_path / "out", split)["labels"][:, i]
             assert labels[name]["positive"] == (column == 1).sum()
             assert labels[name]["absent"] == (column == -2).sum()

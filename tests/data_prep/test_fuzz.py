@@ -26,7 +26,8 @@ from data_prep import mimic_cxr, open_i, pairs
 from data_prep.phantom import write_tree
 from data_prep.rows import HINTS
 from medvill_jax.data import records
-from medvill_jax.data.records import CHEXPERT_FINDINGS, DataError
+from medvill_jax.data.records import DataError
+from medvill_jax.findings import CHEXPERT_FINDINGS
 from tests.data_prep import damages, trees
 from tests.data_prep.damages import LOSSES, SAME
 

@@ -12,7 +12,8 @@ from PIL import Image
 from data_prep import __main__ as command
 from data_prep import mimic_cxr
 from medvill_jax.data import records
-from medvill_jax.data.records import CHEXPERT_FINDINGS, DataError
+from medvill_jax.data.records import DataError
+from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
 
 REPORT = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PORTABLE AP)
@@ -84,7 +85,7 @@ def test_tree_becomes_records(tmp_path, suffix, nested):
     assert record["view"] == b"AP"
     assert record["text"] == b"The heart is at the upper limits of normal in 5 of views. No pleural effusion."
     labels = dict(zip(CHEXPERT_FINDINGS, record["labels"].tolist(), strict=True))
-    assert {name: value for name, value in labels.items() if value != records.ABSENT} == {
+    assert {name: value for name, value in labels.items() if value != ABSENT} == {
         "Edema": 1,
         "Pneumonia": -1,
         "Fracture": 0,
@@ -111,7 +112,7 @@ def test_views_sections_labels_and_limit(tmp_path):
     assert report["views_not_selected"] == {}
     record = records.open_split(tmp_path / "all", "train")[0]
     assert record["text"].startswith(b"No acute process. Follow up. The heart")
-    assert set(record["labels"].tolist()) == {records.ABSENT}
+    assert set(record["labels"].tolist()) == {ABSENT}
     assert prepare(tmp_path / "tree", tmp_path / "few", limit=3)["found"] == 3
     for wrong in ({"sections": ("finding",)}, {"sections": ()}, {"labels": "vicuna"}, {"limit": 0}):
         with pytest.raises(DataError):
@@ -212,7 +213,7 @@ def test_command_line(tmp_path, capsys):
 
 def labels_of(out: Path) -> list[dict[str, int]]:
     found = [record["labels"].tolist() for name in records.splits(out) for record in records.open_split(out, name)]
-    return [{n: v for n, v in zip(CHEXPERT_FINDINGS, row, strict=True) if v != records.ABSENT} for row in found]
+    return [{n: v for n, v in zip(CHEXPERT_FINDINGS, row, strict=True) if v != ABSENT} for row in found]
 
 
 def test_indications_are_never_labelled(tmp_path):

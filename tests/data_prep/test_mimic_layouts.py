@@ -17,7 +17,8 @@ from data_prep import __main__ as command
 from data_prep import mimic_cxr
 from data_prep.phantom import write_tree
 from medvill_jax.data import records
-from medvill_jax.data.records import CHEXPERT_FINDINGS, DataError
+from medvill_jax.data.records import DataError
+from medvill_jax.findings import CHEXPERT_FINDINGS
 
 COMMON = {"progress": False, "image_size": 48}
 

@@ -14,6 +14,7 @@ from data_prep import __main__ as command
 from data_prep import open_i
 from medvill_jax.data import records
 from medvill_jax.data.records import DataError
+from medvill_jax.findings import CHEXPERT_FINDINGS
 
 COMMON = {"progress": False, "labels": "none"}
 REPORT = """<?xml version="1.0" encoding="utf-8"?>
@@ -350,7 +351,7 @@ def test_indications_are_never_labelled(tmp_path):
         open_i.prepare(source, out, sections=(sections,), progress=False, max_rejected=1)
         for name in records.splits(out):
             for record in records.open_split(out, name):
-                values = dict(zip(records.CHEXPERT_FINDINGS, record["labels"].tolist(), strict=True))
+                values = dict(zip(CHEXPERT_FINDINGS, record["labels"].tolist(), strict=True))
                 assert b"Pneumonia" in record["text"]
                 assert {values[finding] for finding in ("Pneumonia", "Pleural Effusion", "Fracture", "Edema")} == {-2}
 

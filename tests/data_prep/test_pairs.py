@@ -15,6 +15,7 @@ from data_prep import pairs
 from medvill_jax.data import records
 from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import SPECIAL_TOKENS
+from medvill_jax.findings import CHEXPERT_FINDINGS
 
 REPO = Path(__file__).resolve().parents[2]
 ROCO = REPO.parent / "shared" / "data" / "roco_cxr" / "index.jsonl"
@@ -198,12 +199,10 @@ def test_findings_beyond_chexpert_follow_its_own(folder, tmp_path):
     rows += [good(3, labels=["edema "]), good(4, labels=["Fractures"]), good(5)]
     index = write(folder, rows)
     report = pairs.prepare(index, tmp_path / "out", limit=2, max_rejected=1, progress=False)
-    assert records.label_names(tmp_path / "out") == (*records.CHEXPERT_FINDINGS, "Fibrosis", "Hernia")
+    assert records.label_names(tmp_path / "out") == (*CHEXPERT_FINDINGS, "Fibrosis", "Hernia")
     assert report["label_names_beyond_chexpert"] == {"Fibrosis": 1, "Hernia": 2}
     assert any("Fibrosis (1), Hernia (2)" in warning for warning in report["warnings"])
-    strict = pairs.prepare(
-        index, tmp_path / "strict", label_names=records.CHEXPERT_FINDINGS, max_rejected=1, progress=False
-    )
+    strict = pairs.prepare(index, tmp_path / "strict", label_names=CHEXPERT_FINDINGS, max_rejected=1, progress=False)
     assert strict["rejected"] == {"unknown_label": 5}
     details = {row["id"]: row["detail"] for row in rejected(tmp_path / "strict")}
     assert "is it 'Fracture'?" in details["i4"]
@@ -262,7 +261,7 @@ def test_subjects_in_two_splits_are_warned_of(folder, tmp_path):
 
 
 def splits_of(folder: Path, rows: list[dict]) -> list[tuple[str, str]]:
-    found = list(pairs._rows(write(folder, rows), records.CHEXPERT_FINDINGS, "subject", 0))
+    found = list(pairs._rows(write(folder, rows), CHEXPERT_FINDINGS, "subject", 0))
     return [(row.subject_id, row.split) for row in found]
 
 

@@ -18,7 +18,8 @@ from data_prep.phantom import tree, write_tree
 from data_prep.phantom.film import render
 from data_prep.phantom.findings import Sign
 from data_prep.phantom.report import findings_text, report_text, sentence
-from medvill_jax.data.records import CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN, DataError
+from medvill_jax.data.records import DataError
+from medvill_jax.findings import CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
 
 STUDIES = 70
 SIGNS = {

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.tables import Labels, label_value, read_table
-from medvill_jax.data.records import ABSENT, CHEXPERT_FINDINGS, DataError
+from medvill_jax.data.records import DataError
+from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
 
 HEADER = ("uid", "findings", "ViewPosition")
 ROWS = [

@@ -13,6 +13,7 @@ from data_prep import vqa_rad
 from medvill_jax.data import records
 from medvill_jax.data.questions import clean_question
 from medvill_jax.data.records import DataError
+from medvill_jax.findings import ABSENT
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "vqa_rad"
 
@@ -53,7 +54,7 @@ def test_records(tmp_path):
     assert record["question"] == record["text"] == b"Is the heart number 3 enlarged?"
     assert (record["answer"], record["answer_original"], record["answer_type"]) == (b"5", b"5", b"OPEN")
     assert (record["organ"], record["image_name"], record["study_id"]) == (b"HEAD", b"synpic3.jpg", b"synpic3")
-    assert set(record["labels"].tolist()) == {records.ABSENT}
+    assert set(record["labels"].tolist()) == {ABSENT}
     assert records.answers(tmp_path / "out") == ("5", "left lung", "no", "yes")
     assert "organ: CHEST" in (tmp_path / "out" / "DATA.md").read_text()
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from medvill_jax.data import records
+from medvill_jax.findings import POSITIVE
 from medvill_jax.metrics.classification import slug
 from tests.cli import RunPy
 
@@ -37,9 +38,7 @@ def test_a_pretrained_model_is_asked(phantom_run: Path, tmp_path: Path) -> None:
     for asked in ("test", "test/reworded"):
         low, high = found[f"{asked}/auroc_macro_ci95"]
         assert low <= found[f"{asked}/auroc_macro"] <= high
-        for name, positives in zip(
-            records.label_names(data), np.asarray(index == records.POSITIVE).sum(0), strict=True
-        ):
+        for name, positives in zip(records.label_names(data), np.asarray(index == POSITIVE).sum(0), strict=True):
             assert (found[f"{asked}/auroc/{slug(name)}"] is None) == (positives in (0, len(index)))
     assert found["test/auroc_macro"] != found["test/reworded/auroc_macro"]
 

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from data_prep.phantom.findings import sample
 from data_prep.phantom.report import findings_text, report_text
-from medvill_jax.data import records
+from medvill_jax.findings import CHEXPERT_FINDINGS
 from medvill_jax.metrics import clinical, clinical_phrases
-from medvill_jax.metrics.clinical import FINDINGS, STYLES, label, label_batch, main
+from medvill_jax.metrics.clinical import STYLES, label, label_batch, main
 from medvill_jax.metrics.label_f1 import clinical_f1
 
 ROOT = Path(__file__).parents[2]
 REAL = ROOT / "../shared/data/openi_reports/reports.jsonl"
 
-ATE, CAR, CON, EDE, ECM, FRA, LES, OPA, NOF, EFF, PLO, PNA, PTX, DEV = FINDINGS
+ATE, CAR, CON, EDE, ECM, FRA, LES, OPA, NOF, EFF, PLO, PNA, PTX, DEV = CHEXPERT_FINDINGS
 
 # Sentence -> what both styles read in it; findings that are not listed are not mentioned ("No Finding" aside).
 SENTENCES: dict[str, dict[str, int]] = {
@@ -175,12 +175,6 @@ def test_habits_belong_to_one_style(sentence: str) -> None:
     assert (mentioned(sentence, "chexpert"), mentioned(sentence, "plain")) == HABITS[sentence]
 
 
-def test_names_and_codes_are_those_of_the_records() -> None:
-    assert FINDINGS == records.CHEXPERT_FINDINGS
-    ours = clinical.POSITIVE, clinical.NEGATIVE, clinical.UNCERTAIN, clinical.ABSENT
-    assert ours == (records.POSITIVE, records.NEGATIVE, records.UNCERTAIN, records.ABSENT)
-
-
 # ---- over a report
 
 
@@ -278,11 +272,11 @@ def test_any_text_has_a_row_and_the_batch_agrees(texts: list[str | None]) -> Non
     assert batch.shape == (len(texts), 14)
     for text, row in zip(texts, batch.tolist(), strict=True):
         one = label(text)
-        assert tuple(one) == FINDINGS
+        assert tuple(one) == CHEXPERT_FINDINGS
         assert [-2 if value is None else value for value in one.values()] == row
         assert set(row) <= {1, 0, -1, -2}
         assert one[NOF] in (1, None)
-        assert one[NOF] is None or all(one[name] in (0, None) for name in FINDINGS if name not in (NOF, DEV))
+        assert one[NOF] is None or all(one[name] in (0, None) for name in CHEXPERT_FINDINGS if name not in (NOF, DEV))
 
 
 @pytest.mark.parametrize(
@@ -349,7 +343,7 @@ def test_made_up_reports_get_the_labels_they_were_made_from() -> None:
         whole = seed % 2 or not study.findings_section
         text = report_text(study, ["AP"], rng) if whole else findings_text(study, rng)
         given_labels, made = label(text), study.labels()
-        for name in FINDINGS:
+        for name in CHEXPERT_FINDINGS:
             found, true = given_labels[name], made.get(name)
             for value in {found, true} - {None}:
                 counts = agree if found == true else wrong
@@ -363,7 +357,7 @@ def test_made_up_reports_get_the_labels_they_were_made_from() -> None:
 @pytest.mark.skipif(not REAL.is_file(), reason=f"no real reports at {REAL}")
 def test_agrees_with_the_chexpert_labeler_on_real_reports() -> None:
     rows = [json.loads(line) for line in REAL.read_text("utf-8").splitlines()]
-    reference = np.array([[name in row["chexpert_labels"] for name in FINDINGS] for row in rows], np.int8)
+    reference = np.array([[name in row["chexpert_labels"] for name in CHEXPERT_FINDINGS] for row in rows], np.int8)
     hypothesis = label_batch(row["text"] for row in rows)
     figures = clinical_f1(reference, hypothesis, uncertain="negative")
     assert figures["clinical_micro_f1_14"] >= 0.962
@@ -389,7 +383,7 @@ def test_command_labels_every_row_in_order(tmp_path: Path, capsys: pytest.Captur
     assert run(source, tmp_path / "out.jsonl") == 0
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == ["b", 7, "b"]
-    assert all(tuple(row["labels"]) == FINDINGS for row in rows)
+    assert all(tuple(row["labels"]) == CHEXPERT_FINDINGS for row in rows)
     assert rows[0]["labels"] == label("Small effusion.")
     assert set(rows[1]["labels"].values()) == {None}
     assert rows[2]["labels"][FRA] == 1

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvill_jax.metrics.clinical import FINDINGS, STYLES, Style, label
+from medvill_jax.findings import CHEXPERT_FINDINGS
+from medvill_jax.metrics.clinical import STYLES, Style, label
 
-ATE, CAR, CON, EDE, ECM, FRA, LES, OPA, NOF, EFF, PLO, PNA, PTX, DEV = FINDINGS
+ATE, CAR, CON, EDE, ECM, FRA, LES, OPA, NOF, EFF, PLO, PNA, PTX, DEV = CHEXPERT_FINDINGS
 
 # Form -> text -> all that both styles read in it, "No Finding" aside.
 FORMS: dict[str, dict[str, dict[str, int]]] = {
@@ -285,8 +286,8 @@ def test_form(text: str, said: dict[str, int], style: Style) -> None:
 
 def test_forms_cover_every_finding_and_value() -> None:
     said = {pair for _, labels in TEXTS for pair in labels.items()}
-    assert {name for name, value in said if value == 1} == {*FINDINGS} - {NOF}
-    assert {name for name, value in said if value == 0} == {*FINDINGS} - {NOF}
+    assert {name for name, value in said if value == 1} == {*CHEXPERT_FINDINGS} - {NOF}
+    assert {name for name, value in said if value == 0} == {*CHEXPERT_FINDINGS} - {NOF}
     assert {name for name, value in said if value == -1} >= {ATE, CAR, EFF, LES, PNA, PTX}
 
 

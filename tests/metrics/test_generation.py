@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medvill_jax.findings import CHEXPERT_FINDINGS
 from medvill_jax.metrics import generation, text
-from medvill_jax.metrics.clinical import FINDINGS, label_batch
+from medvill_jax.metrics.clinical import label_batch
 from medvill_jax.metrics.generation import most_frequent_text, parts, perplexity, score
 from medvill_jax.metrics.label_f1 import clinical_f1
 from medvill_jax.metrics.predictions import Prediction
@@ -131,7 +132,7 @@ def test_empty_references_are_named() -> None:
 
 def test_labels_in_the_rows_come_before_the_labeler() -> None:
     labels = np.full((5, 14), -2)
-    labels[:, FINDINGS.index("Fracture")] = 1
+    labels[:, CHEXPERT_FINDINGS.index("Fracture")] = 1
     own = [replace(each, reference_labels=tuple(row)) for each, row in zip(PREDICTIONS, labels.tolist(), strict=True)]
     figures = score(own, meteor=False, resamples=0)
     assert figures["clinical_micro_recall_14"] == 0  # the hypotheses' labels are the labeler's

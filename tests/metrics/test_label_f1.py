@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from medvill_jax.metrics.clinical import FINDINGS
+from medvill_jax.findings import CHEXPERT_FINDINGS
 from medvill_jax.metrics.label_f1 import COMPETITION, clinical_f1, f1_counts, f1_of_counts, supported
 
-ATE, EFF, FRA = (FINDINGS.index(name) for name in ("Atelectasis", "Pleural Effusion", "Fracture"))
+ATE, EFF, FRA = (CHEXPERT_FINDINGS.index(name) for name in ("Atelectasis", "Pleural Effusion", "Fracture"))
 
 
 def table(**columns: list[int]) -> np.ndarray:
@@ -49,7 +49,7 @@ def test_hand_counted(uncertain: str, counts: list[tuple[int, int, int]]) -> Non
 
 
 def test_five_are_those_of_the_competition() -> None:
-    assert set(COMPETITION) < set(FINDINGS)
+    assert set(COMPETITION) < set(CHEXPERT_FINDINGS)
     only = table(fra=[1, 1])
     figures = clinical_f1(only, only)
     assert figures["clinical_micro_f1_14"] == figures["clinical_macro_f1_14"] == 1
