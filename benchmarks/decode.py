@@ -30,7 +30,7 @@ from torch import nn
 
 from medvill_jax.decoding.rules import Rules
 from medvill_jax.hub.generation import Writing, write
-from medvill_jax.hub.trees import functional
+from medvill_jax.hub.network import functional
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.medvill import MedvillConfig
 

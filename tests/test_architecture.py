@@ -15,18 +15,20 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "medvill_jax.paths": (set(), {"etils"}),
     "medvill_jax.private": (set(), set()),
     "medvill_jax.findings": (set(), set()),
+    "medvill_jax.trees": (set(), {"jax"}),
     "medvill_jax.films": ({"medvill_jax.films"}, {"numpy", "cv2", "PIL", "pydicom"}),
     "medvill_jax.data": (
         {"medvill_jax.batch", "medvill_jax.paths", "medvill_jax.findings", "medvill_jax.data"},
         {"numpy", "grain", "tokenizers", "transformers", "tensorflow_datasets", "cv2", "jax", "etils"},
     ),
-    "medvill_jax.models": ({"medvill_jax.batch", "medvill_jax.models"}, {"jax", "flax", "numpy"}),
+    "medvill_jax.models": ({"medvill_jax.batch", "medvill_jax.trees", "medvill_jax.models"}, {"jax", "flax", "numpy"}),
     "medvill_jax.decoding": ({"medvill_jax.batch", "medvill_jax.decoding"}, {"jax", "numpy"}),
     "medvill_jax.training": (
         {
             "medvill_jax.batch",
             "medvill_jax.paths",
             "medvill_jax.private",
+            "medvill_jax.trees",
             "medvill_jax.training",
             "medvill_jax.cluster",
             "medvill_jax.compile.topology",
@@ -34,12 +36,16 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         None,
     ),
     "medvill_jax.cluster": ({"medvill_jax.paths", "medvill_jax.private", "medvill_jax.cluster"}, None),
-    "medvill_jax.compile": ({"medvill_jax.batch", "medvill_jax.training", "medvill_jax.compile"}, None),
+    "medvill_jax.compile": (
+        {"medvill_jax.batch", "medvill_jax.trees", "medvill_jax.training", "medvill_jax.compile"},
+        None,
+    ),
     "medvill_jax.metrics": ({"medvill_jax.private", "medvill_jax.findings", "medvill_jax.metrics"}, None),
     "medvill_jax.tasks": (
         {
             "medvill_jax.batch",
             "medvill_jax.private",
+            "medvill_jax.trees",
             "medvill_jax.findings",
             "medvill_jax.data",
             "medvill_jax.models",
@@ -60,9 +66,9 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         {
             "medvill_jax.paths",
             "medvill_jax.private",
+            "medvill_jax.trees",
             "medvill_jax.models",
             "medvill_jax.decoding",
-            "medvill_jax.training",
             "medvill_jax.data.tokenizer",
             "medvill_jax.data.records",
             "medvill_jax.hub",

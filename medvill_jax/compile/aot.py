@@ -22,7 +22,7 @@ import jax
 
 from medvill_jax.compile import hlo
 from medvill_jax.compile.topology import Topology
-from medvill_jax.training.policy import Tree
+from medvill_jax.trees import Tree
 
 log = logging.getLogger(__name__)
 

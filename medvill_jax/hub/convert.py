@@ -36,8 +36,8 @@ from medvill_jax.hub.importer import import_checkpoint
 from medvill_jax.hub.names import FAMILIES
 from medvill_jax.hub.sizes import Choices
 from medvill_jax.hub.torch_writer import write_upstream
-from medvill_jax.hub.trees import flatten
 from medvill_jax.models import masks
+from medvill_jax.trees import flatten
 
 
 def convert(

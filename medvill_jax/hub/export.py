@@ -31,9 +31,9 @@ from medvill_jax import private
 from medvill_jax.hub.card import model_card
 from medvill_jax.hub.errors import HubError, raise_all
 from medvill_jax.hub.files import EXPORT_FORMAT, Tensor, is_export, read_file, read_json
-from medvill_jax.hub.trees import expected, flatten, nest, part_of
+from medvill_jax.hub.network import expected
 from medvill_jax.models.medvill import MedvillConfig
-from medvill_jax.training.policy import Tree
+from medvill_jax.trees import Tree, flatten, nest, part_of
 
 VERSION = 1
 CONFIG_FILE = "config.json"

@@ -10,9 +10,10 @@ from medvill_jax.hub.export import Export, read_export
 from medvill_jax.hub.files import is_export, read_json, read_source
 from medvill_jax.hub.match import HEADS, Matched, Recognised, match, recognise_source
 from medvill_jax.hub.names import UPSTREAM
+from medvill_jax.hub.network import expected
 from medvill_jax.hub.sizes import Choices, infer_config
-from medvill_jax.hub.trees import expected, nest, part_of
 from medvill_jax.models.compat import Compat
+from medvill_jax.trees import nest, part_of
 
 VOCAB_FILES = ("vocab.txt", "tokenizer.json")
 

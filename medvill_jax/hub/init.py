@@ -15,9 +15,8 @@ from medvill_jax.hub.files import here, is_export, read_source
 from medvill_jax.hub.importer import parts_of
 from medvill_jax.hub.match import HEADS, POSITIONS, match, recognise_source
 from medvill_jax.hub.names import HF_BERT, UPSTREAM
-from medvill_jax.hub.trees import flatten, nest, part_of
 from medvill_jax.models.medvill import MedvillConfig
-from medvill_jax.training.policy import Tree
+from medvill_jax.trees import Tree, flatten, nest, part_of
 
 BERT_PARTS = ("embeddings", "encoder", "pooler", "mlm")
 RESNET_PARTS = ("image_encoder",)

@@ -20,13 +20,14 @@ from medvill_jax.hub.export import Export, read_export
 from medvill_jax.hub.files import here
 from medvill_jax.hub.generation import Words, Writing
 from medvill_jax.hub.names import UPSTREAM
-from medvill_jax.hub.trees import expected, flatten, functional, nest, part_of
+from medvill_jax.hub.network import expected, functional
 from medvill_jax.hub.understanding import Understanding, in_batches
 from medvill_jax.models import masks
 from medvill_jax.models.bert import BertConfig, Embeddings, Encoder
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import Hidden, MedvillConfig
+from medvill_jax.trees import flatten, nest, part_of
 
 NEEDED = ("embeddings", "encoder", "image_encoder", "image_projection")
 Array = jax.Array | np.ndarray

@@ -19,7 +19,7 @@ from medvill_jax.hub.names import (
     their_shape,
     to_ours,
 )
-from medvill_jax.hub.trees import part_of
+from medvill_jax.trees import part_of
 
 HEADS = "heads"
 POSITIONS = "embeddings/position_embeddings/embedding"

@@ -14,7 +14,8 @@ from medvill_jax.hub.errors import HubError, raise_all
 from medvill_jax.hub.export import Export, replace_folder
 from medvill_jax.hub.match import HEADS
 from medvill_jax.hub.names import UPSTREAM, Format, Renamer, to_theirs
-from medvill_jax.hub.trees import expected, flatten, part_of
+from medvill_jax.hub.network import expected
+from medvill_jax.trees import flatten, part_of
 
 WEIGHTS_FILE = "pytorch_model.bin"
 CONFIG_FILE = "config.json"

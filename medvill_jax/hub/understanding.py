@@ -13,7 +13,7 @@ from medvill_jax.hub.export import HEADS, Export
 from medvill_jax.models.finetuned import Finetuned, HeadsConfig
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import MedvillConfig
-from medvill_jax.training.policy import Tree
+from medvill_jax.trees import Tree
 
 
 def heads_of(export: Export) -> HeadsConfig:

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from medvill_jax.trees import Tree
+
 M = TypeVar("M", bound=nnx.Module)
-Tree = dict[Any, Any]
 
 
 class Functional(Generic[M]):

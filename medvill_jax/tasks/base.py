@@ -34,9 +34,10 @@ from medvill_jax.models.finetuned import Finetuned, HeadsConfig
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import Medvill, sample_cells
 from medvill_jax.tasks import setup
-from medvill_jax.training.policy import Tree, frozen_names, path_name
+from medvill_jax.training.policy import frozen_names
 from medvill_jax.training.step import Objective
 from medvill_jax.training.trainer import Trainer
+from medvill_jax.trees import Tree, flatten
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Task(abc.ABC):
         self.model_config = setup.model_config(config.model, vocab_size=vocab_size, **special)
         self.model = self._model(self.heads(), jnp.dtype(config.dtype))
         self.spec = self.batch_spec()
-        names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(self.model.abstract_params)]
+        names = list(flatten(self.model.abstract_params))
         frozen = frozen_names((*config.freeze, *self.unused), names)
         self.frozen_parts = _frozen_parts(names, frozen)
         if not self.fake:
@@ -104,7 +105,7 @@ class Task(abc.ABC):
 
         All else is a sum over examples, and the same however the batch is cut.
         """
-        names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(self.model.abstract_stats)]
+        names = list(flatten(self.model.abstract_stats))
         return ["BatchNorm's statistics are"] if _frozen_parts(names, frozenset(names)) - self.frozen_parts else []
 
     def export_extra(self, state: Tree) -> dict[str, Any]:

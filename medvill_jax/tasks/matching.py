@@ -16,7 +16,7 @@ from medvill_jax.cluster import distributed
 from medvill_jax.cluster import workdir as workdirs
 from medvill_jax.data import loader
 from medvill_jax.tasks import made_with as notes
-from medvill_jax.training.policy import Tree
+from medvill_jax.trees import Tree
 
 log = logging.getLogger(__name__)
 

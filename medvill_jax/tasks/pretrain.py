@@ -42,8 +42,8 @@ from medvill_jax.models.finetuned import HeadsConfig
 from medvill_jax.tasks import base, setup
 from medvill_jax.training import contrast
 from medvill_jax.training.losses import correct_sum, cross_entropy_sum
-from medvill_jax.training.policy import Tree
 from medvill_jax.training.step import Objective
+from medvill_jax.trees import Tree
 
 # "one": a film faces its own report or another's, as published; "both": its own and another's.
 PAIRS = ("one", "both")

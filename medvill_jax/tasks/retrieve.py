@@ -50,8 +50,8 @@ from medvill_jax.models.finetuned import FUSIONS, Finetuned, HeadsConfig
 from medvill_jax.tasks import base, matching, setup
 from medvill_jax.training import contrast
 from medvill_jax.training.losses import cross_entropy_sum
-from medvill_jax.training.policy import Tree
 from medvill_jax.training.step import Objective
+from medvill_jax.trees import Tree
 
 log = logging.getLogger(__name__)
 

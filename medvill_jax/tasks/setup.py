@@ -18,8 +18,8 @@ from medvill_jax.models.medvill import MedvillConfig
 from medvill_jax.training.checkpoint import Keep
 from medvill_jax.training.loop import LoopConfig
 from medvill_jax.training.optimizer import OptimizerConfig
-from medvill_jax.training.policy import Tree
 from medvill_jax.training.trainer import RunConfig, WarmStart
+from medvill_jax.trees import Tree
 
 log = logging.getLogger(__name__)
 

@@ -41,8 +41,8 @@ from medvill_jax.models.finetuned import FUSIONS, SUMMARIES, Finetuned, HeadsCon
 from medvill_jax.tasks import base, setup
 from medvill_jax.tasks import made_with as notes
 from medvill_jax.training.losses import binary_cross_entropy, cross_entropy_sum
-from medvill_jax.training.policy import Tree
 from medvill_jax.training.step import Objective
+from medvill_jax.trees import Tree
 
 log = logging.getLogger(__name__)
 

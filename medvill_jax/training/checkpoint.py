@@ -28,7 +28,7 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from medvill_jax.cluster import distributed
 from medvill_jax.paths import in_bucket
 from medvill_jax.training import integrity
-from medvill_jax.training.policy import path_name
+from medvill_jax.trees import flatten, nest, tree_names
 
 log = logging.getLogger(__name__)
 
@@ -79,19 +79,11 @@ class Keep:
 
 
 def _names_to_arrays(state: Any) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
-        *branches, last = path_name(path).split("/")
-        node = nested
-        for branch in branches:
-            node = node.setdefault(branch, {})
-        node[last] = leaf
-    return nested
+    return nest(flatten(state), lists=False)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {path_name(path): (tuple(leaf.shape), str(leaf.dtype)) for path, leaf in leaves}
+    return {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in flatten(tree).items()}
 
 
 class _Manager(ocp.CheckpointManager):
@@ -261,8 +253,7 @@ class Checkpoints:
             failure = str(error).partition("[")[0][:200] or type(error).__name__
         if distributed.any_of(failure is not None):
             raise DamagedError(step, failure or "by another process")
-        arrays = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(restored)}
-        state = jax.tree_util.tree_map_with_path(lambda path, _: arrays[path_name(path)], wanted)
+        state = jax.tree.map(flatten(restored).__getitem__, tree_names(wanted))
         numbers = recorded.get("arrays", {})
         for name, number in integrity.of_arrays(state).items():
             if numbers.get(name, number) != number:

@@ -19,7 +19,7 @@ import jax
 
 from medvill_jax.batch import Batch
 from medvill_jax.cluster import distributed
-from medvill_jax.training.policy import Tree
+from medvill_jax.trees import Tree
 
 log = logging.getLogger(__name__)
 

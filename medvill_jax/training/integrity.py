@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
-from medvill_jax.training.policy import path_name
+from medvill_jax.trees import flatten
 
 # Where Orbax keeps the contents of arrays, which their own numbers cover.
 ARRAY_FOLDER = "d"
@@ -23,11 +23,11 @@ ARRAY_FOLDER = "d"
 def of_arrays(tree: Any) -> dict[str, int]:
     """The numbers of a tree's arrays, by name; all processes must call it together."""
     numbers = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    for name, leaf in flatten(tree).items():
         # One at a time: the devices of a process might run several at once, each process in an order of its own, and
         # collectives would wait for each other for ever.
         number = jax.block_until_ready(_of_array(leaf))
-        numbers[path_name(path)] = int(jax.device_get(number))
+        numbers[name] = int(jax.device_get(number))
     return numbers
 
 

@@ -20,8 +20,8 @@ from medvill_jax.cluster import stopping
 from medvill_jax.cluster import workdir as workdirs
 from medvill_jax.training.checkpoint import Checkpoints
 from medvill_jax.training.feed import Feed
-from medvill_jax.training.policy import Tree
 from medvill_jax.training.writer import MetricsWriter
+from medvill_jax.trees import Tree
 
 log = logging.getLogger(__name__)
 

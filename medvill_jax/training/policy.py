@@ -8,44 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias, TypeVar
-
-import jax
+from typing import TypeAlias, TypeVar
 
 V = TypeVar("V")
 Policy: TypeAlias = Sequence[tuple[str, V]]
-Tree = dict[Any, Any]
-
-
-def path_name(path: tuple[Any, ...]) -> str:
-    """A JAX key path as a name: keys, indices and attributes joined by "/"."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def tree_names(tree: Any) -> Any:
-    """The tree with every leaf replaced by its name."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path_name(path), tree)
-
-
-def select(tree: Tree, names: frozenset[str], prefix: str = "") -> Tree:
-    """The part of a nested dict whose leaves' names are in `names`; branches left empty are dropped."""
-    chosen: Tree = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            if branch := select(value, names, name + "/"):
-                chosen[key] = branch
-        elif name in names:
-            chosen[key] = value
-    return chosen
-
-
-def merge(first: Any, second: Any) -> Tree:
-    """The union of two nested dicts without a common leaf; the inverse of two complementary `select`s."""
-    merged = dict(first)
-    for key, value in second.items():
-        merged[key] = merge(merged[key], value) if key in merged else value
-    return merged
 
 
 def resolve(policy: Policy[V], names: Iterable[str]) -> dict[str, V]:

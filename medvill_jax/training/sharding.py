@@ -13,7 +13,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from medvill_jax.training.policy import path_name, resolve
+from medvill_jax.training.policy import resolve
+from medvill_jax.trees import flatten, tree_names
 
 PARAMETER_RULES = ((r".*/(bias|scale|mean|var|count)", "replicate"), (r".*", "largest"))
 
@@ -68,16 +69,12 @@ def parameter_spec(shape: tuple[int, ...], layout: str, fsdp: int) -> PartitionS
 
 def tree_shardings(mesh: Mesh, abstract: Any, rules: Sequence[tuple[str, str]] = PARAMETER_RULES) -> Any:
     """Shardings in the structure of `abstract`, a tree of shaped leaves; a leaf's name is its path joined by "/"."""
-    paths, structure = jax.tree_util.tree_flatten_with_path(abstract)
-    names = [path_name(path) for path, _ in paths]
-    layouts = resolve(rules, names)
-    return jax.tree.unflatten(
-        structure,
-        [
-            NamedSharding(mesh, parameter_spec(leaf.shape, layouts[name], mesh.shape["fsdp"]))
-            for name, (_, leaf) in zip(names, paths, strict=True)
-        ],
-    )
+    layouts = resolve(rules, flatten(abstract))
+
+    def place(name: str, leaf: Any) -> NamedSharding:
+        return NamedSharding(mesh, parameter_spec(leaf.shape, layouts[name], mesh.shape["fsdp"]))
+
+    return jax.tree.map(place, tree_names(abstract), abstract)
 
 
 def decisions(abstract: Any, shardings: Any, rules: Sequence[tuple[str, str]] = PARAMETER_RULES) -> list[str]:
@@ -87,10 +84,10 @@ def decisions(abstract: Any, shardings: Any, rules: Sequence[tuple[str, str]] = 
         abstract, shardings: a tree of shaped leaves, and what `tree_shardings` gave for it under the rules.
         rules: the same.
     """
-    leaves = [(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)]
-    by_rule = resolve([(regex, number) for number, (regex, _) in enumerate(rules)], [name for name, _ in leaves])
+    leaves = flatten(abstract)
+    by_rule = resolve([(regex, number) for number, (regex, _) in enumerate(rules)], leaves)
     totals = np.zeros((len(rules), 2, 2))  # [rule, whole or split, arrays or bytes]
-    for (name, leaf), where in zip(leaves, jax.tree.leaves(shardings), strict=True):
+    for (name, leaf), where in zip(leaves.items(), jax.tree.leaves(shardings), strict=True):
         totals[by_rule[name], int(any(where.spec))] += 1, leaf.size * leaf.dtype.itemsize
     return [
         f"{regex} -> {layout}: "

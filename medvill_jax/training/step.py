@@ -16,7 +16,7 @@ import optax
 
 from medvill_jax.batch import Batch, BatchSpec
 from medvill_jax.training import sharding
-from medvill_jax.training.policy import Tree, merge, select, tree_names
+from medvill_jax.trees import Tree, merge, select, tree_names
 
 # (params, stats, batch, key) -> (sums by name, new stats); the loss terms are among the sums.
 SumsFn = Callable[[Tree, Tree, Batch, jax.Array], tuple[dict[str, jax.Array], Tree]]

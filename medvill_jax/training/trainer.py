@@ -20,7 +20,7 @@ from medvill_jax.compile import topology
 from medvill_jax.training import integrity, loop, sharding, step
 from medvill_jax.training.checkpoint import Checkpoints, Keep
 from medvill_jax.training.optimizer import OptimizerConfig, adamw
-from medvill_jax.training.policy import Tree, tree_names
+from medvill_jax.trees import Tree, tree_names
 
 log = logging.getLogger(__name__)
 

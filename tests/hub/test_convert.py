@@ -18,9 +18,9 @@ from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import read_export
 from medvill_jax.hub.loaded import load
 from medvill_jax.hub.names import UPSTREAM
-from medvill_jax.hub.trees import flatten
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.resnet import ResNetConfig
+from medvill_jax.trees import flatten
 from tests.hub.checkpoints import SIZES, inputs, save, stage_state, state_of, without_torch, write_config
 from tests.models.reference import Sizes, TorchMedvill, TorchvisionResNet, difference, randomise
 

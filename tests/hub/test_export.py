@@ -16,11 +16,11 @@ from safetensors.numpy import load_file, save_file
 from medvill_jax.hub import export as export_module
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import read_export, write_export
-from medvill_jax.hub.trees import flatten, nest
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.compat import STAGES, Compat
 from medvill_jax.models.medvill import IMAGE_ENCODERS, MedvillConfig
 from medvill_jax.models.resnet import ResNetConfig
+from medvill_jax.trees import flatten, nest
 from tests.hub.checkpoints import SIZES
 from tests.models.reference import TorchMedvill, arrays_of, medvill_config
 

@@ -12,8 +12,9 @@ from transformers import BertForPreTraining, BertModel
 from medvill_jax.hub.convert import convert
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.init import load_init
-from medvill_jax.hub.trees import expected, flatten, nest
+from medvill_jax.hub.network import expected
 from medvill_jax.models.medvill import MedvillConfig
+from medvill_jax.trees import flatten, nest
 from tests.hub.checkpoints import SIZES, save, stage_state, write_config
 from tests.models.reference import Sizes, TorchMedvill, TorchvisionResNet, arrays_of, medvill_config, randomise
 

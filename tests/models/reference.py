@@ -20,10 +20,11 @@ from transformers import BertModel
 from medvill_jax.hub.errors import Allowed
 from medvill_jax.hub.files import Source, Tensor
 from medvill_jax.hub.match import match, recognise_source
-from medvill_jax.hub.trees import expected, nest, part_of
+from medvill_jax.hub.network import expected
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.medvill import MedvillConfig
 from medvill_jax.models.resnet import ResNetConfig
+from medvill_jax.trees import nest, part_of
 
 KINDS = ("bidirectional", "s2s", "bar", "mixed", "non_cross")
 

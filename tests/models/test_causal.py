@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from medvill_jax.hub.trees import functional
+from medvill_jax.hub.network import functional
 from medvill_jax.models.causal import next_word_states
 from tests.hub.checkpoints import SIZES
 from tests.models.reference import TorchMedvill, arrays_of, medvill_config

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medvill_jax.hub.trees import functional
+from medvill_jax.hub.network import functional
 from medvill_jax.models import decode
 from medvill_jax.models.compat import Compat
 from tests.models.reference import Sizes, TorchMedvill, arrays_of, medvill_config

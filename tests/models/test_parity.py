@@ -13,13 +13,14 @@ from transformers import ResNetConfig as HfResNetConfig
 from medvill_jax.hub.errors import Allowed
 from medvill_jax.hub.files import Source, Tensor
 from medvill_jax.hub.match import match, recognise_source
-from medvill_jax.hub.trees import functional, nest
+from medvill_jax.hub.network import functional
 from medvill_jax.models import medvill
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.masks import attention_mask
 from medvill_jax.models.medvill import Medvill, MedvillConfig
 from medvill_jax.models.resnet import ResNet, ResNetConfig
+from medvill_jax.trees import flatten, nest
 from tests.models.reference import (
     KINDS,
     Sizes,
@@ -124,12 +125,8 @@ def resnet_from(module: torch.nn.Module, config: ResNetConfig) -> ResNet:
         for name, value in module.state_dict().items()
     }
     source = recognise_source(Source(None, tensors, None, None))  # type: ignore[arg-type]
-    shapes = jax.tree_util.tree_flatten_with_path(
-        nnx.to_pure_dict(nnx.state(ResNet(config, dtype=jnp.float32, rngs=nnx.Rngs(0))))
-    )[0]
-    wanted = {
-        "image_encoder/" + jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape for path, leaf in shapes
-    }
+    state = nnx.to_pure_dict(nnx.state(ResNet(config, dtype=jnp.float32, rngs=nnx.Rngs(0))))
+    wanted = {f"image_encoder/{name}": leaf.shape for name, leaf in flatten(state).items()}
     matched = match(source, wanted, Allowed(()))
     assert not matched.problems
     model = ResNet(config, dtype=jnp.float32, rngs=nnx.Rngs(0))

@@ -25,7 +25,7 @@ import pytest
 import torch
 from torch import nn
 
-from medvill_jax.hub.trees import functional
+from medvill_jax.hub.network import functional
 from medvill_jax.models import medvill
 from medvill_jax.models.masks import attention_mask
 from medvill_jax.models.medvill import Medvill

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvill_jax.hub.trees import flatten, functional
+from medvill_jax.hub.network import functional
 from medvill_jax.models import bert
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.masks import KINDS
 from medvill_jax.models.medvill import Medvill, sample_cells
+from medvill_jax.trees import flatten
 from tests.models.reference import Sizes, TorchMedvill, arrays_of, medvill_config
 
 SIZES = Sizes(depths=(1, 1, 1, 1), hidden=16, heads=2, intermediate=32)

@@ -9,10 +9,10 @@ import optax
 import pytest
 import torch
 
-from medvill_jax.hub.trees import flatten, functional
+from medvill_jax.hub.network import functional
 from medvill_jax.training.losses import cross_entropy_sum
 from medvill_jax.training.optimizer import OptimizerConfig, adamw
-from medvill_jax.training.policy import tree_names
+from medvill_jax.trees import flatten, tree_names
 from tests.models.reference import Sizes, TorchMedvill, arrays_of, medvill_config
 
 SIZES = Sizes(hidden=16, heads=2, intermediate=32, depths=(1, 1, 1, 1))

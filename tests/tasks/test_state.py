@@ -13,7 +13,7 @@ from medvill_jax.tasks import pretrain as pretrain_task
 from medvill_jax.tasks import retrieve as retrieve_task
 from medvill_jax.tasks import vqa as vqa_task
 from medvill_jax.tasks.base import FAKE
-from medvill_jax.training.policy import path_name
+from medvill_jax.trees import flatten
 from tests.conftest import TINY_SIZES
 
 TASKS = [
@@ -31,4 +31,4 @@ def test_no_parameter_is_weakly_typed(module: ModuleType, configs: ModuleType, t
     config.data.path, config.batch_size = FAKE, 8
     config.model.update(TINY_SIZES, image_encoder="vit_patch32")
     made = jax.eval_shape(module.Task(config, tmp_path).model.init, jax.random.key(0))
-    assert [path_name(path) for path, leaf in jax.tree_util.tree_leaves_with_path(made) if leaf.weak_type] == []
+    assert [name for name, leaf in flatten(made).items() if leaf.weak_type] == []

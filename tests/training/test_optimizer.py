@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from medvill_jax.training.optimizer import OptimizerConfig, adamw, schedule
-from medvill_jax.training.policy import frozen_names, merge, resolve, select, tree_names
+from medvill_jax.training.policy import frozen_names, resolve
+from medvill_jax.trees import tree_names
 
 PARAMS = {
     "layer": {
@@ -29,15 +30,6 @@ def test_first_match_wins_and_all_is_covered() -> None:
         resolve([(r"a/bias", 1)], names)
     with pytest.raises(ValueError, match="not a valid regular expression"):
         resolve([(r"(", 1)], names)
-
-
-def test_select_and_merge_are_inverse() -> None:
-    names = frozenset(jax.tree.leaves(tree_names(PARAMS)))
-    assert names == {"layer/0/kernel", "layer/0/bias", "layer/0/scale", "layer/1/kernel"}
-    some = frozen_names([r"layer/0/.*"], sorted(names))
-    joined = merge(select(PARAMS, some), select(PARAMS, names - some))
-    assert jax.tree.structure(joined) == jax.tree.structure(PARAMS)
-    assert select(PARAMS, some)["layer"].keys() == {0}
 
 
 def test_a_freeze_rule_that_matches_nothing_is_an_error() -> None:

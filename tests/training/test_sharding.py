@@ -11,9 +11,9 @@ from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import Medvill, MedvillConfig
 from medvill_jax.training.optimizer import OptimizerConfig, adamw
-from medvill_jax.training.policy import path_name, tree_names
 from medvill_jax.training.sharding import parameter_spec, tree_shardings
 from medvill_jax.training.step import init_state
+from medvill_jax.trees import flatten, tree_names
 
 GOLDEN = Path(__file__).with_name("default_specs.txt")
 
@@ -26,11 +26,8 @@ def specs(fsdp: int) -> dict[str, tuple[tuple[int, ...], PartitionSpec]]:
     state = jax.eval_shape(lambda: init_state(model.init, optimizer, frozenset(), 0))
     mesh = AbstractMesh((8 // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
     shardings = tree_shardings(mesh, state)  # pyright: ignore[reportArgumentType]
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {
-        path_name(path): (leaf.shape, where.spec)
-        for (path, leaf), where in zip(leaves, jax.tree.leaves(shardings), strict=True)
-    }
+    leaves, where = flatten(state), flatten(shardings)
+    return {name: (leaf.shape, where[name].spec) for name, leaf in leaves.items()}
 
 
 @pytest.fixture(scope="module")
