@@ -67,11 +67,10 @@ def _section(title: str, text: str) -> list[str]:
 
 def _settings(config: MedvillConfig, training: Any) -> str:
     bert = config.bert
-    encoder = config.image_encoder if isinstance(config.image_encoder, str) else f"ResNet {config.image_encoder.depths}"
     rows = {
         "layers x width x heads": f"{bert.num_layers} x {bert.hidden_size} x {bert.num_heads}",
         "vocabulary, positions": f"{bert.vocab_size}, {bert.max_positions}",
-        "image encoder": encoder,
+        "image encoder": str(config.image_encoder),
         "image size": config.image_size,
         "visual tokens": config.num_cells or config.grid_cells,
         "attention": config.attention,

@@ -418,7 +418,7 @@ class Loaded:
             raise ValueError(
                 f"images are uint8 [B, H, W] or normalised float32 [B, H, W, 3], not {images.dtype} {images.shape}"
             )
-        grid, positions = _grid(self.config, images.shape[1], images.shape[2]), self.config.bert.max_positions
+        grid, positions = self.config.encoder.cells(*images.shape[1:3]), self.config.bert.max_positions
         if grid > positions:
             raise ValueError(f"{grid} image cells do not fit {positions} positions")
         return images, grid
@@ -456,16 +456,6 @@ def load(path: str | Path, *, compat: str | Compat | None = None, dtype: str = "
     if compat is not None:
         config = dataclasses.replace(config, compat=compat)
     return Loaded(export, config, dtype)
-
-
-def _grid(config: MedvillConfig, height: int, width: int) -> int:
-    stride = config.stride
-    if config.is_vit:
-        if height % stride or width % stride:
-            raise ValueError(f"images of {height} x {width} cannot be cut into patches of {stride}")
-        return (height // stride) * (width // stride)
-    # Strided convolutions round up.
-    return -(-height // stride) * -(-width // stride)
 
 
 def _integers(name: str, value: Any, rank: int) -> np.ndarray:

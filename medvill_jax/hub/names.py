@@ -7,11 +7,14 @@ leaves below a module follow one rule for all formats, `LEAVES`, which also turn
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from medvill_jax.hub import encoders
 
 # Our leaf -> theirs, in the order in which torch registers them.
 LEAVES = {
@@ -56,44 +59,10 @@ def mlm_head(prefix: str) -> dict[str, str]:
     }
 
 
-HF_RESNET = {
-    "image_encoder/embedder/convolution": "embedder.embedder.convolution",
-    "image_encoder/embedder/normalization": "embedder.embedder.normalization",
-    "image_encoder/stages/{stage}/{block}/layer/{conv}/convolution": (
-        "encoder.stages.{stage}.layers.{block}.layer.{conv}.convolution"
-    ),
-    "image_encoder/stages/{stage}/{block}/layer/{conv}/normalization": (
-        "encoder.stages.{stage}.layers.{block}.layer.{conv}.normalization"
-    ),
-    "image_encoder/stages/{stage}/{block}/shortcut/convolution": (
-        "encoder.stages.{stage}.layers.{block}.shortcut.convolution"
-    ),
-    "image_encoder/stages/{stage}/{block}/shortcut/normalization": (
-        "encoder.stages.{stage}.layers.{block}.shortcut.normalization"
-    ),
-}
-TORCHVISION_RESNET = {
-    "image_encoder/embedder/convolution": "conv1",
-    "image_encoder/embedder/normalization": "bn1",
-    "image_encoder/stages/{stage}/{block}/layer/{conv}/convolution": "layer{stage+1}.{block}.conv{conv+1}",
-    "image_encoder/stages/{stage}/{block}/layer/{conv}/normalization": "layer{stage+1}.{block}.bn{conv+1}",
-    "image_encoder/stages/{stage}/{block}/shortcut/convolution": "layer{stage+1}.{block}.downsample.0",
-    "image_encoder/stages/{stage}/{block}/shortcut/normalization": "layer{stage+1}.{block}.downsample.1",
-}
-# A torchvision ResNet's children in an nn.Sequential; 2 and 3 are ReLU and pooling.
-SEQUENTIAL_RESNET = {
-    "image_encoder/embedder/convolution": "img_encoder.model.0",
-    "image_encoder/embedder/normalization": "img_encoder.model.1",
-    "image_encoder/stages/{stage}/{block}/layer/{conv}/convolution": "img_encoder.model.{stage+4}.{block}.conv{conv+1}",
-    "image_encoder/stages/{stage}/{block}/layer/{conv}/normalization": "img_encoder.model.{stage+4}.{block}.bn{conv+1}",
-    "image_encoder/stages/{stage}/{block}/shortcut/convolution": "img_encoder.model.{stage+4}.{block}.downsample.0",
-    "image_encoder/stages/{stage}/{block}/shortcut/normalization": "img_encoder.model.{stage+4}.{block}.downsample.1",
-    "image_encoder/projection": "img_encoder.patch_to_embedding",
-}
 BACKBONE = {
     **bert_embeddings("txt_embeddings"),
     "image_projection": "img_embeddings.img_embeddings",
-    **SEQUENTIAL_RESNET,
+    **encoders.modules("upstream"),
     **BERT_ENCODER,
 }
 ENC_BACKBONE = {ours: f"enc.{theirs}" for ours, theirs in BACKBONE.items()}
@@ -138,7 +107,7 @@ def _tied(head: str, words: str) -> dict[str, str]:
     return {f"{head}.predictions.decoder.weight": words, f"{head}.predictions.decoder.bias": f"{head}.predictions.bias"}
 
 
-_VIT_UNUSED = (r"(enc\.)?img_encoder\.pos_embedding", r"(enc\.)?img_encoder\.cls_token")
+_UNUSED = tuple(pattern for kind in encoders.WEIGHTS for pattern in kind.unused)
 _WORDS = "txt_embeddings.word_embeddings.weight"
 _ENC_SHARED = tuple(f"enc.img_embeddings.{name}" for name in SHARED)
 _BARE_SHARED = tuple(f"img_embeddings.{name}" for name in (*SHARED, "word_embeddings.weight"))
@@ -149,7 +118,7 @@ PRETRAINING = Format(
     {**ENC_BACKBONE, **mlm_head("mlm"), "itm/linear": "itm.linear"},
     (*BACKBONE_PARTS, "mlm", "itm"),
     aliases={**_shared("enc."), **_tied("mlm", f"enc.{_WORDS}")},
-    unused=_VIT_UNUSED,
+    unused=_UNUSED,
     writes=(*_ENC_SHARED, "mlm.predictions.decoder.weight"),
 )
 RETRIEVAL = Format(
@@ -158,7 +127,7 @@ RETRIEVAL = Format(
     {**ENC_BACKBONE, "itm/linear": "itm.linear"},
     (*BACKBONE_PARTS, "itm"),
     aliases=_shared("enc."),
-    unused=_VIT_UNUSED,
+    unused=_UNUSED,
     writes=_ENC_SHARED,
 )
 GENERATION = Format(
@@ -167,7 +136,7 @@ GENERATION = Format(
     {**BACKBONE, **mlm_head("cls")},
     (*BACKBONE_PARTS, "mlm"),
     aliases={**_shared(""), **_tied("cls", _WORDS)},
-    unused=_VIT_UNUSED,
+    unused=_UNUSED,
     writes=(*_BARE_SHARED, "cls.predictions.decoder.weight"),
 )
 VQA = Format(
@@ -176,7 +145,7 @@ VQA = Format(
     {**BACKBONE, "heads/answer/hidden": "ans_classifier.0", "heads/answer/output": "ans_classifier.2"},
     BACKBONE_PARTS,
     aliases=_shared(""),
-    unused=_VIT_UNUSED,
+    unused=_UNUSED,
     writes=_BARE_SHARED,
 )
 CLASSIFICATION = Format(
@@ -185,7 +154,7 @@ CLASSIFICATION = Format(
     {**ENC_BACKBONE, "heads/classifier": "clf"},
     BACKBONE_PARTS,
     aliases=_shared("enc."),
-    unused=(*_VIT_UNUSED, r"enc\.clf\..*"),
+    unused=(*_UNUSED, r"enc\.clf\..*"),
     writes=(*_ENC_SHARED, "enc.img_embeddings.word_embeddings.weight"),
 )
 HF_BERT = Format(
@@ -197,10 +166,20 @@ HF_BERT = Format(
     aliases=_tied("cls", "embeddings.word_embeddings.weight"),
     unused=(r"cls\.seq_relationship\..*", r"embeddings\.token_type_ids"),
 )
-HF_RESNET_FORMAT = Format(
-    "Hugging Face ResNet", "huggingface", HF_RESNET, ("image_encoder",), unused=(r"classifier\..*",)
+HF_RESNET = Format(
+    "Hugging Face ResNet",
+    "huggingface",
+    encoders.modules("huggingface"),
+    ("image_encoder",),
+    unused=(r"classifier\..*",),
 )
-TORCHVISION = Format("torchvision ResNet", "torchvision", TORCHVISION_RESNET, ("image_encoder",), unused=(r"fc\..*",))
+TORCHVISION = Format(
+    "torchvision ResNet",
+    "torchvision",
+    encoders.modules("torchvision"),
+    ("image_encoder",),
+    unused=(r"fc\..*",),
+)
 
 UPSTREAM = {item.name: item for item in (PRETRAINING, RETRIEVAL, GENERATION, VQA, CLASSIFICATION)}
 FAMILIES = ("upstream", "huggingface", "torchvision", "export")
@@ -242,7 +221,7 @@ def recognise(names: Iterable[str]) -> Format | None:
     if some("txt_embeddings.", "img_embeddings.", "img_encoder."):
         return VQA if some("ans_classifier.") else GENERATION
     if some("embedder.embedder.", "encoder.stages."):
-        return HF_RESNET_FORMAT
+        return HF_RESNET
     if some("embeddings.", "encoder.layer."):
         return HF_BERT
     if some("layer1.") and some("conv1."):
@@ -279,11 +258,10 @@ class Renamer:
                     return str(numbers[hole[1]] + int(hole[2] or 0))
 
                 name = re.sub(r"\{(\w+?)(?:\+(\d+))?\}", fill, theirs)
-                # A shortcut has no convolution number and comes last in its block.
-                inner = (numbers["stage"], numbers["block"], numbers.get("conv", 99)) if "stage" in numbers else ()
-                layer = (numbers["layer"],) if "layer" in numbers else ()
+                # What has fewer numbers comes last in its block: a ResNet's shortcut has none of a convolution.
+                inner = (*numbers.values(), math.inf) if numbers else ()
                 section = next(i for i, key in enumerate(self._sections()) if key == ours.partition("/")[0])
-                order = (section, inner or layer, index, _LEAF_ORDER.index(leaf))
+                order = (section, inner, index, _LEAF_ORDER.index(leaf))
                 return f"{name}.{LEAVES[leaf]}", order
         return None
 

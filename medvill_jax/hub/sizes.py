@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from medvill_jax.hub import encoders
 from medvill_jax.hub.errors import HubError, raise_all
 from medvill_jax.hub.match import POSITIONS, Recognised
-from medvill_jax.models import resnet
 from medvill_jax.models.bert import BertConfig
-from medvill_jax.models.medvill import VIT_PATCHES, VIT_WIDTH, MedvillConfig, encoder_stride
+from medvill_jax.models.encoders import ImageEncoder, find
+from medvill_jax.models.medvill import MedvillConfig
 
 # Of all published MedViLL checkpoints, which come with or without a config.json.
 PUBLISHED = {"hidden_size": 768, "num_heads": 12}
@@ -71,7 +72,7 @@ def infer_config(source: Recognised, choices: Choices) -> MedvillConfig:
             f"[CLS] {choices.cls_id} and [SEP] {choices.sep_id} are outside the vocabulary of {bert.vocab_size}: give "
             "the checkpoint's vocab.txt with --tokenizer"
         )
-    stride = encoder_stride(encoder)
+    stride = find(encoder).stride
     side = int(bert.max_positions**0.5) * stride
     image_size = choices.image_size or min(DEFAULT_IMAGE_SIZE // stride * stride, side)
     try:
@@ -141,44 +142,13 @@ def _heads(source: Recognised, stated: Mapping[str, Any], hidden_size: int, choi
     return heads
 
 
-def _image_encoder(source: Recognised) -> str | resnet.ResNetConfig:
-    projection = source.find("image_encoder/projection/kernel")
-    if projection is not None:
-        sides = {3 * side**2: name for name, side in VIT_PATCHES.items()}
-        if len(projection.shape) != 2 or projection.shape[0] != VIT_WIDTH or projection.shape[1] not in sides:
-            raise HubError(f"{source.source.path}: a patch embedder of shape {projection.shape} is not supported")
-        return sides[projection.shape[1]]
-    stated = source.source.config or {}
-    for field in ("downsample_in_first_stage", "downsample_in_bottleneck"):
-        if source.format.family == "huggingface" and stated.get(field):
-            raise HubError(f"{source.source.path}: a ResNet with {field} is not supported")
-    config = _resnet(source)
-    return next((name for name, sizes in resnet.CONFIGS.items() if sizes == config), config)
+def _image_encoder(source: Recognised) -> str | ImageEncoder:
+    def shape(name: str) -> tuple[int, ...] | None:
+        tensor = source.find(f"image_encoder/{name}")
+        return None if tensor is None else tensor.shape
 
-
-def _resnet(source: Recognised) -> resnet.ResNetConfig:
-    def width(name: str) -> int | None:
-        tensor = source.find(f"{name}/convolution/kernel")
-        return tensor.shape[0] if tensor is not None and len(tensor.shape) == 4 else None
-
-    stem = width("image_encoder/embedder")
-    bottleneck = width("image_encoder/stages/0/0/layer/2") is not None
-    last = 2 if bottleneck else 1
-    depths, widths = [], []
-    while (out := width(f"image_encoder/stages/{len(depths)}/0/layer/{last}")) is not None:
-        depth = 1
-        # A gap in the numbering shows as missing tensors, so look one further.
-        while any(
-            width(f"image_encoder/stages/{len(depths)}/{depth + ahead}/layer/{conv}") is not None
-            for ahead in (0, 1)
-            for conv in (0, last)
-        ):
-            depth += 1
-        depths.append(depth)
-        widths.append(out)
-    if stem is None or not depths:
-        raise HubError(
-            f"{source.source.path} lacks the convolutions that tell its ResNet's sizes: "
-            f"{source.renamer.theirs('image_encoder/embedder/convolution/kernel')} or those of the first stage"
-        )
-    return resnet.ResNetConfig(tuple(depths), stem, tuple(widths), bottleneck)
+    stated = source.source.config if source.format.family == "huggingface" else None
+    try:
+        return encoders.sizes(encoders.Found(shape, source.renamer.theirs, stated or {}))
+    except HubError as error:
+        raise HubError(f"{source.source.path}: {error}") from None

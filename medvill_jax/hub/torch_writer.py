@@ -95,6 +95,10 @@ def _their_arrays(export: Export, source: Format) -> dict[str, np.ndarray]:
     wanted += [f"{module}/{leaf}" for module in head_modules for leaf in ("kernel", "bias")]
     arrays |= heads
     raise_all(
+        f"a {source.name} checkpoint has no names for arrays of this model",
+        [f"extra: {name}" for name in wanted if renamer.theirs(name) is None],
+    )
+    raise_all(
         f"a {source.name} checkpoint needs arrays that the export lacks",
         [f"missing: {renamer.theirs(name)}, from {name}" for name in wanted if name not in arrays],
     )

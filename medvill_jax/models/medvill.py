@@ -17,21 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from medvill_jax.models import masks, resnet
+from medvill_jax.models import encoders, masks
 from medvill_jax.models.bert import BertConfig, Embeddings, Encoder, Pooler, fold, linear
 from medvill_jax.models.compat import Compat
+from medvill_jax.models.encoders import ImageEncoder
 from medvill_jax.models.heads import ItmHead, MlmHead
-from medvill_jax.models.resnet import ResNetConfig
-from medvill_jax.models.vit_patch import PatchEmbedder
 
 # ImageNet statistics, for the encoders' pre-trained weights; float32, RGB.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
 PIXEL_STD = (0.229, 0.224, 0.225)
 
-VIT_PATCHES = {"vit_patch16": 16, "vit_patch32": 32}
-VIT_WIDTH = 2048
 CLEAN = Compat()
-IMAGE_ENCODERS = (*resnet.CONFIGS, *VIT_PATCHES)
 
 
 @dataclass(frozen=True)
@@ -40,7 +36,7 @@ class MedvillConfig:
 
     Attributes:
         bert: sizes of the Transformer.
-        image_encoder: one of `IMAGE_ENCODERS`, or the sizes of a ResNet that has no name.
+        image_encoder: one of `encoders.ENCODERS`, or the sizes of one that has no name.
         image_size: side of the square input, pixels.
         attention: one of `masks.KINDS`.
         num_cells: visual tokens kept in training (random, per example, in raster order); None keeps all.
@@ -53,7 +49,7 @@ class MedvillConfig:
     """
 
     bert: BertConfig
-    image_encoder: str | ResNetConfig = "resnet50"
+    image_encoder: str | ImageEncoder = "resnet50"
     image_size: int = 512
     attention: str = "bar"
     num_cells: int | None = None
@@ -63,8 +59,8 @@ class MedvillConfig:
     compat: Compat = CLEAN
 
     def __post_init__(self) -> None:
-        if isinstance(self.image_encoder, str) and self.image_encoder not in IMAGE_ENCODERS:
-            raise ValueError(f"unknown image encoder {self.image_encoder!r}; there are {', '.join(IMAGE_ENCODERS)}")
+        if isinstance(self.image_encoder, str) and self.image_encoder not in encoders.ENCODERS:
+            raise ValueError(f"unknown image encoder {self.image_encoder!r}; there are {', '.join(encoders.ENCODERS)}")
         if self.attention not in masks.KINDS:
             raise ValueError(f"unknown attention {self.attention!r}; the kinds are {', '.join(masks.KINDS)}")
         if self.image_size % self.stride or self.image_size < self.stride:
@@ -80,21 +76,12 @@ class MedvillConfig:
     @property
     def stride(self) -> int:
         """Pixels per cell side."""
-        return encoder_stride(self.image_encoder)
+        return self.encoder.stride
 
     @property
-    def is_vit(self) -> bool:
-        """Whether the image encoder is a patch embedder rather than a ResNet."""
-        return self.image_encoder in VIT_PATCHES
-
-    @property
-    def resnet(self) -> ResNetConfig:
-        """Sizes of the ResNet.
-
-        Raises:
-            KeyError: the image encoder is none.
-        """
-        return resnet.CONFIGS[self.image_encoder] if isinstance(self.image_encoder, str) else self.image_encoder
+    def encoder(self) -> ImageEncoder:
+        """Sizes of the image encoder."""
+        return encoders.find(self.image_encoder)
 
     @property
     def transformer(self) -> BertConfig:
@@ -119,22 +106,10 @@ class MedvillConfig:
             values["bert"] = BertConfig(**values["bert"])
             values["compat"] = Compat(**values.get("compat", {}))
             if isinstance(encoder := values.get("image_encoder"), Mapping):
-                lists = {name: tuple(encoder[name]) for name in ("depths", "widths")}
-                values["image_encoder"] = ResNetConfig(**{**encoder, **lists})
+                values["image_encoder"] = encoders.from_fields(encoder)
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise ValueError(f"not the description of a model: {error}") from error
-
-
-def encoder_stride(image_encoder: str | ResNetConfig) -> int:
-    """Pixels per cell side of an image encoder.
-
-    Raises:
-        KeyError: no such name.
-    """
-    if isinstance(image_encoder, ResNetConfig):
-        return image_encoder.stride
-    return VIT_PATCHES.get(image_encoder) or resnet.CONFIGS[image_encoder].stride
 
 
 @jax.tree_util.register_dataclass
@@ -175,10 +150,7 @@ class Medvill(nnx.Module):
     def __init__(self, config: MedvillConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs, remat: str = ""):
         self.config = config
         self.dtype = dtype
-        if config.is_vit:
-            self.image_encoder = PatchEmbedder(config.stride, VIT_WIDTH, dtype=dtype, rngs=rngs)
-        else:
-            self.image_encoder = resnet.ResNet(config.resnet, dtype=dtype, rngs=rngs, remat=remat)
+        self.image_encoder = config.encoder.build(dtype=dtype, rngs=rngs, remat=remat)
         bert = config.transformer
         self.image_projection = linear(self.image_encoder.width, bert.hidden_size, config.bert, dtype=dtype, rngs=rngs)
         self.embeddings = Embeddings(bert, dtype=dtype, rngs=rngs)

@@ -7,6 +7,7 @@ See docs/spec.md#image-encoder.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,7 @@ class ResNetConfig:
         bottleneck: 1x1-3x3-1x1 layers (ResNet-50/101) instead of 3x3-3x3 (ResNet-18).
     """
 
+    parts: ClassVar[str] = r"embedder|stages/\d+"
     depths: tuple[int, ...]
     stem_width: int
     widths: tuple[int, ...]
@@ -37,6 +39,17 @@ class ResNetConfig:
     def stride(self) -> int:
         """Input pixels per output cell."""
         return 4 * 2 ** (len(self.depths) - 1)
+
+    def __str__(self) -> str:
+        return f"ResNet {self.depths}"
+
+    def cells(self, height: int, width: int) -> int:
+        """Cells that an image of so many pixels becomes: strided convolutions round up."""
+        return -(-height // self.stride) * -(-width // self.stride)
+
+    def build(self, *, dtype: jnp.dtype, rngs: nnx.Rngs, remat: str) -> ResNet:
+        """The module."""
+        return ResNet(self, dtype=dtype, rngs=rngs, remat=remat)
 
 
 CONFIGS = {

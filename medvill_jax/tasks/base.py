@@ -10,7 +10,6 @@ import abc
 import functools
 import itertools
 import logging
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from medvill_jax.data.tokenizer import Tokenizer, load_tokenizer
 from medvill_jax.data.transforms import Crop
 from medvill_jax.hub.export import HEADS, VOCAB_FILE, write_export
 from medvill_jax.models.bert import BertConfig
+from medvill_jax.models.encoders import frozen_parts
 from medvill_jax.models.finetuned import Finetuned, HeadsConfig
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import Medvill, sample_cells
@@ -80,7 +80,7 @@ class Task(abc.ABC):
         self.spec = self.batch_spec()
         names = list(flatten(self.model.abstract_params))
         frozen = frozen_names((*config.freeze, *self.unused), names)
-        self.frozen_parts = _frozen_parts(names, frozen)
+        self.frozen_parts = frozen_parts(self.model_config.encoder, names, frozen)
         if not self.fake:
             self.open_data()
             if "text_ids" in self.spec:
@@ -106,7 +106,8 @@ class Task(abc.ABC):
         All else is a sum over examples, and the same however the batch is cut.
         """
         names = list(flatten(self.model.abstract_stats))
-        return ["BatchNorm's statistics are"] if _frozen_parts(names, frozenset(names)) - self.frozen_parts else []
+        own = frozen_parts(self.model_config.encoder, names, names)
+        return ["BatchNorm's statistics are"] if own - self.frozen_parts else []
 
     def export_extra(self, state: Tree) -> dict[str, Any]:
         """What the export's config.json records of the task, JSON-like."""
@@ -407,16 +408,3 @@ def _tokenizer(config: setup.Config) -> Tokenizer:
         if with_weights.is_file():
             return load_tokenizer(with_weights)
     return load_tokenizer(config.data.tokenizer or records.tokenizer_path(config.data.path))
-
-
-def _frozen_parts(names: list[str], frozen: frozenset[str]) -> frozenset[str]:
-    """Parts of the image encoder ("embedder", "stages/0", ...) that are frozen whole, and so keep their statistics.
-
-    See docs/spec.md#frozen.
-    """
-    pattern = re.compile(r"image_encoder/(embedder|stages/\d+)/.*")
-    parts: dict[str, bool] = {}
-    for name in names:
-        if found := pattern.fullmatch(name):
-            parts[found[1]] = parts.get(found[1], True) and name in frozen
-    return frozenset(part for part, whole in parts.items() if whole)

@@ -18,7 +18,8 @@ from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import read_export, write_export
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.compat import STAGES, Compat
-from medvill_jax.models.medvill import IMAGE_ENCODERS, MedvillConfig
+from medvill_jax.models.encoders import ENCODERS
+from medvill_jax.models.medvill import MedvillConfig
 from medvill_jax.models.resnet import ResNetConfig
 from medvill_jax.trees import flatten, nest
 from tests.hub.checkpoints import SIZES
@@ -169,7 +170,7 @@ def test_damage_is_found_on_reading(content: dict[str, Any], tmp_path: Path) -> 
 
 
 @given(
-    st.sampled_from([*IMAGE_ENCODERS, ResNetConfig((1, 2), 8, (8, 16), False)]),
+    st.sampled_from([*ENCODERS, ResNetConfig((1, 2), 8, (8, 16), False)]),
     st.sampled_from([Compat(), *(Compat.upstream(stage) for stage in STAGES)]),
     st.sampled_from([None, 4]),
 )
