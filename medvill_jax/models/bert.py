@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from medvill_jax.models import attention
 from medvill_jax.models import remat as rematerialisation
+from medvill_jax.models.dropout import dropout, fold
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,6 @@ class BertConfig:
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
             raise ValueError(f"hidden size {self.hidden_size} is not a multiple of {self.num_heads} heads")
-
-
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Inverted dropout; the identity when `key` is None or `rate` is 0."""
-    if key is None or rate == 0.0:
-        return x
-    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
-    return jnp.where(keep, x / (1.0 - rate), 0.0).astype(x.dtype)
-
-
-def fold(key: jax.Array | None, number: int) -> jax.Array | None:
-    """`fold_in` that lets None (evaluation) through."""
-    return None if key is None else jax.random.fold_in(key, number)
 
 
 def _last(x: jax.Array, count: int | None, axis: int) -> jax.Array:
@@ -114,7 +103,7 @@ class Memory:
 
 
 class SelfAttention(nnx.Module):
-    """Multi-head self-attention with an additive mask; the softmax runs in float32."""
+    """Multi-head self-attention with an additive mask."""
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         size = config.hidden_size
@@ -154,10 +143,7 @@ class SelfAttention(nnx.Module):
         )
         own = Memory(k, v)
         memory = own if memory is None else memory.write(own, start)
-        logits = jnp.einsum("bhqd,bhkd->bhqk", q, memory.keys, preferred_element_type=jnp.float32)
-        logits = logits / jnp.sqrt(size // self.heads) + _last(mask, last, -2)
-        probs = dropout(jax.nn.softmax(logits, axis=-1).astype(x.dtype), self.rate, key)  # [B, heads, Q, S]
-        mixed = jnp.einsum("bhqk,bhkd->bhqd", probs, memory.values)
+        mixed = attention.attend(q, memory.keys, memory.values, _last(mask, last, -2), self.rate, key)
         return self.output(mixed.swapaxes(1, 2).reshape(asking.shape)), memory
 
 

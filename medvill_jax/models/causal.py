@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from medvill_jax.models import masks
-from medvill_jax.models.bert import fold
+from medvill_jax.models.dropout import fold
 from medvill_jax.models.medvill import Medvill
 
 

@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from medvill_jax.models.bert import BertConfig, fold, layer_norm, linear
+from medvill_jax.models.bert import BertConfig, layer_norm, linear
+from medvill_jax.models.dropout import fold
 from medvill_jax.models.medvill import Medvill, MedvillConfig
 
 FUSIONS = ("joint", "late")

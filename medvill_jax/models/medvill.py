@@ -18,8 +18,9 @@ import numpy as np
 from flax import nnx
 
 from medvill_jax.models import encoders, masks
-from medvill_jax.models.bert import BertConfig, Embeddings, Encoder, Pooler, fold, linear
+from medvill_jax.models.bert import BertConfig, Embeddings, Encoder, Pooler, linear
 from medvill_jax.models.compat import Compat
+from medvill_jax.models.dropout import fold
 from medvill_jax.models.encoders import ImageEncoder
 from medvill_jax.models.heads import ItmHead, MlmHead
 
@@ -38,7 +39,7 @@ class MedvillConfig:
         bert: sizes of the Transformer.
         image_encoder: one of `encoders.ENCODERS`, or the sizes of one that has no name.
         image_size: side of the square input, pixels.
-        attention: one of `masks.KINDS`.
+        attention: one of `masks.MASKS`.
         num_cells: visual tokens kept in training (random, per example, in raster order); None keeps all.
         s2s_prob: share of examples that the `mixed` mask treats as s2s.
         cls_id, sep_id: word pieces that open and close the image block.
@@ -61,8 +62,8 @@ class MedvillConfig:
     def __post_init__(self) -> None:
         if isinstance(self.image_encoder, str) and self.image_encoder not in encoders.ENCODERS:
             raise ValueError(f"unknown image encoder {self.image_encoder!r}; there are {', '.join(encoders.ENCODERS)}")
-        if self.attention not in masks.KINDS:
-            raise ValueError(f"unknown attention {self.attention!r}; the kinds are {', '.join(masks.KINDS)}")
+        if self.attention not in masks.MASKS:
+            raise ValueError(f"unknown attention {self.attention!r}; the kinds are {', '.join(masks.MASKS)}")
         if self.image_size % self.stride or self.image_size < self.stride:
             raise ValueError(f"image size {self.image_size} is not a multiple of {self.image_encoder}'s {self.stride}")
         if self.num_cells is not None and not 0 < self.num_cells <= self.grid_cells:
@@ -201,7 +202,7 @@ class Medvill(nnx.Module):
             text_ids: int32 `[B, T+1]`.
             key: PRNG key for dropout, or None.
             text_lens: int32 `[B]`, which only `compat.pad_segment` needs; None means that no slot is [PAD].
-            attention: one of `masks.KINDS`; None is the configured one.
+            attention: one of `masks.MASKS`; None is the configured one.
         """
         batch, slots = text_ids.shape
         content = self.embeddings.word_embeddings(text_ids)
@@ -209,7 +210,7 @@ class Medvill(nnx.Module):
         token_types = jnp.ones((1, slots), jnp.int32)
         if text_lens is not None and self.config.compat.pad_segment == 0:
             token_types = (positions < text_lens[:, None]).astype(jnp.int32)  # [B, T+1]
-        if (attention or self.config.attention) == "non_cross":
+        if masks.MASKS[attention or self.config.attention].own_cls:
             content = jnp.concatenate([self._word(batch, "[CLS]"), content], axis=1)
             positions = jnp.pad(positions, (1, 0))
             token_types = jnp.pad(token_types, ((0, 0), (1, 0)), constant_values=1)
@@ -234,7 +235,7 @@ class Medvill(nnx.Module):
             images: uint8 `[B, S, S]`, or normalised float `[B, S, S, 3]`.
             text_ids: int32 `[B, T+1]`: words, [SEP], [PAD]...
             text_lens: int32 `[B]`: words + the final [SEP].
-            attention: one of `masks.KINDS`; None is the configured one.
+            attention: one of `masks.MASKS`; None is the configured one.
             cells: int32 `[B, N]` raster indices of the kept cells, or None for all.
             use_s2s: bool `[B]`, for `mixed` only: which examples take the s2s mask.
             key: PRNG key for dropout; None switches dropout off.

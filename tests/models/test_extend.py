@@ -14,8 +14,11 @@ from flax import nnx
 import medvill_jax
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.torch_writer import write_upstream
-from medvill_jax.models import encoders
+from medvill_jax.models import attention, encoders, masks
+from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.encoders import frozen_parts
+from medvill_jax.models.functional import Functional
+from medvill_jax.models.medvill import Medvill, MedvillConfig
 from medvill_jax.trees import flatten
 from tests.cli import RunPy
 from tests.conftest import TINY_FLAGS
@@ -28,7 +31,7 @@ def section(title: str) -> str:
     return PAGE.read_text("utf-8").split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
-@pytest.mark.parametrize("title", ["An image encoder"])
+@pytest.mark.parametrize("title", ["An image encoder", "A mask", "An attention kernel"])
 def test_the_recipe_touches_few_files_and_they_are_there(title: str) -> None:
     files = set(re.findall(r"`([\w/]+\.py)", section(title)))
     assert 1 <= len(files) <= 5
@@ -115,3 +118,64 @@ def test_a_part_is_frozen_when_all_of_it_is(toy: ToyConfig) -> None:
     assert frozen_parts(toy, names, names) == {"convolution"}
     stem = ["image_encoder/embedder/convolution/kernel", "image_encoder/stages/0/0/kernel"]
     assert frozen_parts(encoders.ENCODERS["resnet18"], stem, stem) == {"embedder", "stages/0"}
+
+
+# ---- a mask and an attention kernel
+
+BERT = BertConfig(vocab_size=40, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=32, max_positions=32)
+
+
+def network(kind: str) -> Functional[Medvill]:
+    config = MedvillConfig(BERT, "vit_patch32", 64, kind, cls_id=1, sep_id=2)
+    return Functional(lambda rngs: Medvill(config, dtype=jnp.dtype("float32"), rngs=rngs))
+
+
+def loss(params: dict, model: Functional[Medvill], key: jax.Array | None = None) -> jax.Array:
+    """A number that all parameters of the sequence have a part in."""
+    images = jax.random.bits(jax.random.key(1), (2, 64, 64), jnp.uint8)
+    ids, lens = jnp.array([[5, 6, 7, 2, 0], [8, 9, 2, 0, 0]]), jnp.array([4, 3])
+    module = model.bind(params, {})
+    hidden = module.encode(images, ids, lens, key=key)
+    return jnp.square(module.mlm_logits(hidden.text)).mean() + jnp.square(module.itm_logits(hidden.summary)).sum()
+
+
+def images_alone(at: masks.Slots) -> jax.Array:
+    """Text rows see themselves and all before, image rows only image rows: `s2s`, but no word sees the image."""
+    return (at.image_row & at.image_column) | (~at.image_row & ~at.image_column & at.causal & at.allowed)
+
+
+def test_a_mask_is_a_function_and_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="unknown attention 'toy'"):
+        network("toy")
+    monkeypatch.setitem(masks.MASKS, "toy", masks.Mask(images_alone, meets=False))
+    model = network("toy")
+    params, _ = model.init(jax.random.key(0))
+    module = model.bind(params, {})
+    ids, lens = jnp.array([[5, 6, 7, 2, 0]]), jnp.array([4])
+    dark, bright = (module.encode(jnp.full((1, 64, 64), gray, jnp.uint8), ids, lens).text[:, :4] for gray in (0, 255))
+    np.testing.assert_array_equal(dark, bright)
+    under_s2s = module.encode(jnp.full((1, 64, 64), 255, jnp.uint8), ids, lens, attention="s2s").text[:, :4]
+    assert np.abs(np.asarray(bright - under_s2s)).max() > 1e-4
+    assert np.isfinite(loss(params, model))
+
+
+def test_an_attention_kernel_takes_the_place_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def kernel(
+        queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, rate: float, key: jax.Array | None
+    ) -> jax.Array:
+        assert key is None
+        calls.append(queries.shape)
+        shape = (queries.shape[0], queries.shape[1], queries.shape[2], keys.shape[2])
+        swapped = (x.swapaxes(1, 2) for x in (queries, keys, values))  # [B, L, heads, D]
+        return jax.nn.dot_product_attention(*swapped, bias=jnp.broadcast_to(mask, shape)).swapaxes(1, 2)
+
+    model = network("bar")
+    params, _ = model.init(jax.random.key(0))
+    ours = jax.value_and_grad(loss)(params, model)
+    monkeypatch.setattr(attention, "attend", kernel)
+    theirs = jax.value_and_grad(loss)(params, model)
+    assert calls == [(2, 2, 11, 8)] * BERT.num_layers
+    for one, two in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,29 @@
+"""Scaled dot-product attention (Vaswani et al., 2017), computed here and nowhere else: a kernel takes one edit."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from medvill_jax.models.dropout import dropout
+
+
+def attend(
+    queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, rate: float, key: jax.Array | None
+) -> jax.Array:
+    """What queries read; the softmax runs in float32.
+
+    Args:
+        queries: `[B, heads, Q, D]`.
+        keys, values: `[B, heads, S, D]`.
+        mask: additive, broadcastable to `[B, heads, Q, S]`.
+        rate: of dropout, over the probabilities.
+        key: PRNG key for dropout, or None.
+
+    Returns:
+        `[B, heads, Q, D]`, in the dtype of the queries.
+    """
+    logits = jnp.einsum("bhqd,bhkd->bhqk", queries, keys, preferred_element_type=jnp.float32)
+    logits = logits / jnp.sqrt(queries.shape[-1]) + mask
+    probs = dropout(jax.nn.softmax(logits, axis=-1).astype(queries.dtype), rate, key)  # [B, heads, Q, S]
+    return jnp.einsum("bhqk,bhkd->bhqd", probs, values)
