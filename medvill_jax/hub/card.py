@@ -48,7 +48,7 @@ def model_card(
         "import medvill_jax",
         "",
         'model = medvill_jax.load("THIS_FOLDER")',
-        "logits = model.logits(images, text_ids, text_lens)",
+        "logits = model.arrays.logits(images, text_ids, text_lens)",
         "```",
         *_section("Data", str(card.get("data") or "Not recorded.")),
         *_section("Source", str(card["source"]) if card.get("source") else ""),

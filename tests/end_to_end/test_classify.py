@@ -118,15 +118,15 @@ def test_an_export_classifies_as_the_run_did(tiny_classify_config: ConfigDict, t
     held_out = task._records("validation")
     images = np.stack([held_out.image(number, held_out.rng(number), own_image=True) for number in range(len(held_out))])
     model = medvill_jax.load(tmp_path / "export")
-    found = model.classify(images, batch_size=4)
+    found = model.arrays.classify(images, batch_size=4)
     assert found["names"] == task.names
     expected = np.array([list(row["probabilities"].values()) for row in rows])
     np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
     np.testing.assert_array_equal(found["positive"], found["probabilities"] >= np.float32(export.extra["thresholds"]))
     with pytest.raises(ValueError, match="reads the image alone"):
-        model.classify(images[:1], np.array([[5, 3]]), np.array([2]))
+        model.arrays.classify(images[:1], np.array([[5, 3]]), np.array([2]))
     with pytest.raises(HubError, match="has no answer head"):
-        model.answer(images[:1], np.array([[5, 3]]), np.array([2]))
+        model.arrays.answer(images[:1], np.array([[5, 3]]), np.array([2]))
 
 
 def test_the_demo_start_point_fits_and_unused_heads_stay(

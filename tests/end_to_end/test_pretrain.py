@@ -290,7 +290,9 @@ def test_an_export_computes_what_the_run_computed(phantom_run: Path) -> None:
     batch = {name: np.asarray(array) for name, array in next(task.train_batches(0)).items()}
     module = task.model.bind(state["params"], state["stats"])
     hidden = module.encode(batch["image"], batch["text_ids"], batch["text_lens"])
-    logits = medvill_jax.load(phantom_run / "export").logits(batch["image"], batch["text_ids"], batch["text_lens"])
+    logits = medvill_jax.load(phantom_run / "export").arrays.logits(
+        batch["image"], batch["text_ids"], batch["text_lens"]
+    )
     np.testing.assert_allclose(logits["itm"], module.itm_logits(hidden.summary), atol=1e-5)
     np.testing.assert_allclose(logits["mlm"], module.mlm_logits(hidden.text), atol=1e-5)
 

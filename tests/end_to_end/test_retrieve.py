@@ -124,10 +124,10 @@ def test_an_export_matches_as_the_run_did(trained: tuple[ConfigDict, Path]) -> N
     images = np.stack([pool.image(number, pool.rng(number), own_image=True) for number in range(len(pool))])
     ids, lens = zip(*(pool.slots(number) for number in range(len(pool))), strict=True)
     model = medvill_jax.load(workdir / "export")
-    scores = model.match(images, np.stack(ids), np.array(lens), batch_size=7)
+    scores = model.arrays.match(images, np.stack(ids), np.array(lens), batch_size=7)
     _, state, _ = task.trainer.best_state()
     np.testing.assert_allclose(scores, task._pair_matrix(state, pool, None)[0], atol=1e-4)
-    cosines = model.similarity(images, np.stack(ids), np.array(lens))
+    cosines = model.arrays.similarity(images, np.stack(ids), np.array(lens))
     assert cosines.shape == (10, 10)
     assert np.abs(cosines).max() <= 1 + 1e-5
 

@@ -108,7 +108,7 @@ def test_an_export_answers_as_the_run_did(tiny_vqa_config: ConfigDict, tmp_path:
     images = np.stack([held_out.image(number, held_out.rng(number), own_image=True) for number in range(10)])
     ids, lens = zip(*(held_out.slots(number) for number in range(10)), strict=True)
     model = medvill_jax.load(tmp_path / "export")
-    answers = model.answer(images, np.stack(ids), np.array(lens), batch_size=3)
+    answers = model.arrays.answer(images, np.stack(ids), np.array(lens), batch_size=3)
     assert [each["answer"] for each in answers] == [row["predicted"] for row in rows]
     assert read_export(tmp_path / "export").extra["answers"] == list(task.answers)
 

@@ -101,7 +101,7 @@ def test_full_size_has_532_entries_and_comes_back_with_the_same_logits(tmp_path:
             "bar",
             cells=torch.from_numpy(cells).expand(2, -1),
         )
-    logits = loaded.logits(images, ids, lens, cells=cells)
+    logits = loaded.arrays.logits(images, ids, lens, cells=cells)
     assert difference(logits["mlm"], mlm, where=np.arange(24)[None] < lens[:, None]) <= 1e-4
     assert difference(logits["itm"], itm) <= 1e-4
 
@@ -124,7 +124,7 @@ def test_sizes_come_from_the_source(tmp_path: Path) -> None:
     assert loaded.config.image_encoder == ResNetConfig((1, 1, 2, 1), 4, (8, 12, 16, 20), False)
     images, ids, lens = inputs()
     mlm, itm = model(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), torch.from_numpy(ids).long(), lens, "bar")
-    logits = loaded.logits(images, ids, lens)
+    logits = loaded.arrays.logits(images, ids, lens)
     real = np.arange(ids.shape[1])[None] < lens[:, None]
     assert difference(logits["mlm"], mlm, where=real) <= 1e-4
     assert difference(logits["itm"], itm) <= 1e-4
@@ -159,7 +159,7 @@ def test_every_problem_is_reported_at_once(reference: TorchMedvill, tmp_path: Pa
     convert(tmp_path, tmp_path / "export", allow=[*some, r".*bn2\.running_var", r"mlm\.predictions\.decoder\.weight"])
     assert "itm" not in read_export(tmp_path / "export").params
     with pytest.raises(HubError, match="allowed to be missing: pooler/dense/bias"):
-        load(tmp_path / "export").logits(*inputs())
+        load(tmp_path / "export").arrays.logits(*inputs())
 
 
 def test_a_missing_last_layer_is_named_by_config_json(reference: TorchMedvill, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_heads_of_fine_tuned_models(reference: TorchMedvill, tmp_path: Path) -> 
         np.testing.assert_array_equal(kernel, state_of(content)[name].numpy().T)
         assert export.config.compat == Compat.upstream(stage)
         assert load(folder / "export", compat="clean").config.compat == Compat()
-        assert load(folder / "export").logits(*inputs()) == {}
+        assert load(folder / "export").arrays.logits(*inputs()) == {}
 
 
 def test_a_head_whose_layers_do_not_follow_is_refused(reference: TorchMedvill, tmp_path: Path) -> None:
@@ -258,9 +258,9 @@ def test_hugging_face_bert(form: str, tmp_path: Path) -> None:
     base = model.bert if heads else model
     expected = base(torch.from_numpy(ids), torch.from_numpy(mask).long()).last_hidden_state
     loaded = load(tmp_path / "export")
-    assert difference(loaded.text_hidden(ids, lens), expected, where=mask) <= 1e-4
+    assert difference(loaded.arrays.text_hidden(ids, lens), expected, where=mask) <= 1e-4
     with pytest.raises(HubError, match="lacks image_encoder, image_projection"):
-        loaded.logits(*inputs())
+        loaded.arrays.logits(*inputs())
     with pytest.raises(HubError, match="only a whole MedViLL model"):
         convert(tmp_path / "export", tmp_path / "back", to="upstream")
 
@@ -293,7 +293,7 @@ def test_the_patch_embedder_of_the_released_code(reference: TorchMedvill, tmp_pa
     assert "enc.img_encoder.pos_embedding" in notes[0]
     loaded = load(tmp_path / "export")
     assert loaded.config.image_encoder == "vit_patch32"
-    assert np.isfinite(np.asarray(loaded.logits(*inputs())["mlm"])).all()
+    assert np.isfinite(np.asarray(loaded.arrays.logits(*inputs())["mlm"])).all()
 
 
 @pytest.mark.parametrize("layer_type", ["bottleneck", "basic"])
@@ -310,7 +310,7 @@ def test_hugging_face_resnet(layer_type: str, tmp_path: Path) -> None:
     theirs = model.resnet.encoder.stages[1].layers[1].layer[0].normalization
     np.testing.assert_array_equal(norm["var"], theirs.running_var.numpy())
     with pytest.raises(HubError, match="lacks embeddings, encoder"):
-        load(tmp_path / "export").text_hidden(np.ones((1, 2), int), np.array([2]))
+        load(tmp_path / "export").arrays.text_hidden(np.ones((1, 2), int), np.array([2]))
 
 
 @pytest.mark.parametrize("name", ["resnet.pth", "resnet.safetensors"])

@@ -1,4 +1,4 @@
-"""`load(...).generate(...)` against torch run anew for every word, and arguments that do not fit."""
+"""`load(...).arrays.generate(...)` against torch run anew for every word, and arguments that do not fit."""
 
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def follower(network: TorchMedvill, image: np.ndarray) -> slow.Follow:
 def test_cached_decoding_equals_full_recompute(
     loaded: Loaded, network: TorchMedvill, images: np.ndarray, beams: int, penalty: float
 ) -> None:
-    reports = loaded.generate(images, beam_size=beams, max_len=RULES.max_len, length_penalty=penalty)
+    reports = loaded.arrays.generate(images, beam_size=beams, max_len=RULES.max_len, length_penalty=penalty)
     for image, report in zip(images, reports, strict=True):
         follow = follower(network, image)
         text, total, _ = slow.beam(follow, RULES, beams, penalty)
@@ -100,27 +100,27 @@ def test_cached_decoding_equals_full_recompute(
 def test_neighbours_order_and_batch_size_do_not_matter(
     loaded: Loaded, images: np.ndarray, fields: dict[str, Any]
 ) -> None:
-    whole = loaded.generate(images, max_len=8, batch_size=5, **fields)
+    whole = loaded.arrays.generate(images, max_len=8, batch_size=5, **fields)
     order = [3, 0, 4, 1, 2]
-    shuffled = loaded.generate(images[order], max_len=8, batch_size=2, **fields)
+    shuffled = loaded.arrays.generate(images[order], max_len=8, batch_size=2, **fields)
     for place, example in enumerate(order):
         assert shuffled[place]["token_ids"] == whole[example]["token_ids"]
         assert abs(shuffled[place]["log_prob"] - whole[example]["log_prob"]) <= 1e-4
 
 
 def test_rules_and_defined_results(loaded: Loaded, images: np.ndarray) -> None:
-    assert loaded.generate(images[:0], max_len=8) == []
+    assert loaded.arrays.generate(images[:0], max_len=8) == []
     gray = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
-    for report in loaded.generate(gray, beam_size=2, max_len=12, min_len=6, no_repeat_ngram=1):
+    for report in loaded.arrays.generate(gray, beam_size=2, max_len=12, min_len=6, no_repeat_ngram=1):
         ids = report["token_ids"]
         assert len(ids) >= 6
         assert len(set(ids)) == len(ids)
         assert not {PAD, UNK, CLS, SEP, MASK} & set(ids)
-    silent = loaded.generate(images[:2], max_len=8, banned=[n for n in range(SIZES.vocab) if n != SEP])
+    silent = loaded.arrays.generate(images[:2], max_len=8, banned=[n for n in range(SIZES.vocab) if n != SEP])
     assert [(report["token_ids"], report["text"]) for report in silent] == [([], "")] * 2
     assert all(report["log_prob"] < 0 for report in silent)
     some = [n for n in range(SIZES.vocab) if n not in (SEP, MASK)]
-    assert loaded.generate(images[:1], max_len=3, min_len=3, banned=some)[0]["token_ids"] == [MASK] * 3
+    assert loaded.arrays.generate(images[:1], max_len=3, min_len=3, banned=some)[0]["token_ids"] == [MASK] * 3
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_rules_and_defined_results(loaded: Loaded, images: np.ndarray) -> None:
 )
 def test_arguments_that_do_not_fit(loaded: Loaded, images: np.ndarray, change: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        loaded.generate(**{"images": images, "max_len": 8, **change})
+        loaded.arrays.generate(**{"images": images, "max_len": 8, **change})
 
 
 def test_vocabularies_that_do_not_serve(folder: Path, images: np.ndarray, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_vocabularies_that_do_not_serve(folder: Path, images: np.ndarray, tmp_pa
         if vocab is not None:
             (path := tmp_path / "vocab.txt").write_text(vocab)
         object.__setattr__(loaded.export, "vocab", path)
-        return loaded.generate(images[:1], max_len=3)
+        return loaded.arrays.generate(images[:1], max_len=3)
 
     with pytest.raises(HubError, match=r"lacks the special token \[MASK\]"):
         generate(vocabulary(without=MASK))
@@ -179,8 +179,8 @@ def test_a_damaged_network_and_one_without_the_head(folder: Path, images: np.nda
     loaded = medvill_jax.load(folder)
     loaded.export.params["mlm"]["bias"][:] = np.nan
     with pytest.raises(HubError, match="not finite"):
-        loaded.generate(images[:1], max_len=8)
+        loaded.arrays.generate(images[:1], max_len=8)
     parts = tuple(part for part in loaded.export.parts if part != "mlm")
     object.__setattr__(loaded.export, "parts", parts)
     with pytest.raises(HubError, match=r"lacks mlm"):
-        loaded.generate(images[:1], max_len=8)
+        loaded.arrays.generate(images[:1], max_len=8)

@@ -47,7 +47,7 @@ def test_logits_are_those_of_torch(loaded: Loaded, reference: TorchMedvill, kind
     use_s2s = np.zeros(3, bool) if kind == "mixed" else None
     chosen = None if cells is None else torch.from_numpy(cells).expand(3, -1)
     mlm, itm = torch_logits(reference, images, ids, lens, kind, cells=chosen, use_s2s=use_s2s)
-    logits = loaded.logits(images, ids, lens, attention=kind, cells=cells)
+    logits = loaded.arrays.logits(images, ids, lens, attention=kind, cells=cells)
     assert logits["mlm"].dtype == logits["itm"].dtype == jnp.float32
     assert logits["mlm"].shape == (3, 7, 120)
     real = np.arange(7)[None] < lens[:, None]
@@ -59,13 +59,13 @@ def test_logits_are_those_of_torch(loaded: Loaded, reference: TorchMedvill, kind
 def test_the_attention_is_the_exports_own(loaded: Loaded, kind: str) -> None:
     images, ids, lens = inputs(1)
     own = Loaded(loaded.export, dataclasses.replace(loaded.config, attention=kind), "float32")
-    stated = loaded.logits(images, ids, lens, attention=kind)
-    found = own.logits(images, ids, lens)
+    stated = loaded.arrays.logits(images, ids, lens, attention=kind)
+    found = own.arrays.logits(images, ids, lens)
     assert found.keys() == stated.keys()
     for name, logits in found.items():
         np.testing.assert_array_equal(logits, stated[name])
     np.testing.assert_array_equal(
-        own.hidden(images, ids, lens).text, loaded.hidden(images, ids, lens, attention=kind).text
+        own.arrays.hidden(images, ids, lens).text, loaded.arrays.hidden(images, ids, lens, attention=kind).text
     )
 
 
@@ -73,10 +73,10 @@ def test_nothing_is_matched_where_no_image_sees_the_text(loaded: Loaded) -> None
     images, ids, lens = inputs(1)
     own = Loaded(loaded.export, dataclasses.replace(loaded.config, attention="s2s"), "float32")
     with pytest.raises(ValueError, match=r"'s2s' for matching: under bidirectional, bar, non_cross"):
-        own.match(images, ids, lens)
+        own.arrays.match(images, ids, lens)
     with pytest.raises(ValueError, match=r"'mixed' for matching"):
-        loaded.match(images, ids, lens, attention="mixed")
-    assert own.match(images, ids, lens, attention="bar").shape == (3, 3)
+        loaded.arrays.match(images, ids, lens, attention="mixed")
+    assert own.arrays.match(images, ids, lens, attention="bar").shape == (3, 3)
 
 
 def test_released_behaviour_by_name(folder: Path, reference: TorchMedvill) -> None:
@@ -85,9 +85,9 @@ def test_released_behaviour_by_name(folder: Path, reference: TorchMedvill) -> No
     images, ids, lens = inputs(2)
     lens[:] = 3
     _, itm = torch_logits(reference, images, ids, lens, "bar", released=True)
-    ours = released.logits(images, ids, lens)["itm"]
+    ours = released.arrays.logits(images, ids, lens)["itm"]
     assert difference(ours, itm) <= 1e-4
-    clean = medvill_jax.load(folder).logits(images, ids, lens)["itm"]
+    clean = medvill_jax.load(folder).arrays.logits(images, ids, lens)["itm"]
     assert np.abs(np.asarray(ours) - np.asarray(clean)).max() > 1e-3
 
 
@@ -95,24 +95,24 @@ def test_gray_images_are_normalised_inside(loaded: Loaded) -> None:
     _, ids, lens = inputs()
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
     normalised = np.asarray(medvill.normalize(jnp.asarray(pixels), jnp.dtype("float32")))
-    one, two = loaded.logits(pixels, ids, lens), loaded.logits(normalised, ids, lens)
+    one, two = loaded.arrays.logits(pixels, ids, lens), loaded.arrays.logits(normalised, ids, lens)
     np.testing.assert_allclose(one["mlm"], two["mlm"], rtol=0, atol=1e-5)
 
 
 def test_cells_may_be_shared_or_own_and_hidden_states_are_there(loaded: Loaded) -> None:
     images, ids, lens = inputs()
-    shared = loaded.logits(images, ids, lens, cells=np.array([1, 3]))
-    own = loaded.logits(images, ids, lens, cells=np.tile([1, 3], (3, 1)))
+    shared = loaded.arrays.logits(images, ids, lens, cells=np.array([1, 3]))
+    own = loaded.arrays.logits(images, ids, lens, cells=np.tile([1, 3], (3, 1)))
     np.testing.assert_array_equal(shared["mlm"], own["mlm"])
-    hidden = loaded.hidden(images, ids, lens, cells=np.array([1, 3]))
+    hidden = loaded.arrays.hidden(images, ids, lens, cells=np.array([1, 3]))
     assert (hidden.image.shape, hidden.text.shape, hidden.summary.shape) == ((3, 4, 32), (3, 7, 32), (3, 32))
 
 
 def test_mixed_takes_a_choice_per_example(loaded: Loaded) -> None:
     images, ids, lens = inputs()
     s2s = np.array([True, False, True])
-    mixed = loaded.logits(images, ids, lens, attention="mixed", use_s2s=s2s)["mlm"]
-    parts = [loaded.logits(images, ids, lens, attention=kind)["mlm"] for kind in ("bidirectional", "s2s")]
+    mixed = loaded.arrays.logits(images, ids, lens, attention="mixed", use_s2s=s2s)["mlm"]
+    parts = [loaded.arrays.logits(images, ids, lens, attention=kind)["mlm"] for kind in ("bidirectional", "s2s")]
     np.testing.assert_allclose(mixed[1], parts[0][1], rtol=0, atol=1e-5)
     np.testing.assert_allclose(mixed[0], parts[1][0], rtol=0, atol=1e-5)
 
@@ -140,7 +140,7 @@ def test_mixed_takes_a_choice_per_example(loaded: Loaded) -> None:
 def test_arguments_that_do_not_fit(loaded: Loaded, change: dict[str, Any], match: str) -> None:
     images, ids, lens = inputs()
     with pytest.raises(ValueError, match=match):
-        loaded.logits(**{"images": images, "text_ids": ids, "text_lens": lens, **change})
+        loaded.arrays.logits(**{"images": images, "text_ids": ids, "text_lens": lens, **change})
 
 
 def test_importing_the_package_is_light() -> None:
@@ -150,3 +150,9 @@ def test_importing_the_package_is_light() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
     with pytest.raises(AttributeError, match="no attribute 'other'"):
         medvill_jax.other  # noqa: B018
+
+
+def test_questions_over_arrays_leave_room_on_the_model_itself(loaded: Loaded) -> None:
+    asked = {"answer", "classify", "generate", "hidden", "logits", "match", "similarity", "text_hidden"}
+    assert {name for name in dir(loaded.arrays) if not name.startswith("_")} == asked
+    assert {name for name in dir(loaded) if not name.startswith("_")} == {"arrays", "config", "export"}

@@ -53,6 +53,6 @@ def test_last_hidden_states_of_real_sentences(tmp_path: Path) -> None:
     mask = tokens["attention_mask"].numpy().astype(bool)
     with torch.no_grad():
         expected = theirs(**tokens).last_hidden_state
-    ours = loaded.text_hidden(tokens["input_ids"].numpy(), mask.sum(axis=1))
+    ours = loaded.arrays.text_hidden(tokens["input_ids"].numpy(), mask.sum(axis=1))
     assert len(SENTENCES) == 20
     assert difference(ours, expected, where=mask) <= 1e-4

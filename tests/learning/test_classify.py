@@ -23,7 +23,7 @@ def balanced(phantom: Phantom) -> ConfigDict:
 def test_findings_of_films(phantom: Phantom, tmp_path: Path, rolled: bool) -> None:
     model, names = learn(task, balanced(phantom), tmp_path)
     assert len(names) >= 16
-    found = model.classify(phantom.films(names))
+    found = model.arrays.classify(phantom.films(names))
     cells = np.array([[phantom.labels(name)[finding] for finding in found["names"]] for name in names])
     said, there, absent = found["probabilities"] >= 0.5, cells == "1.0", (cells == "0.0") | (cells == "")
     judged = there.any(0) & absent.any(0)
@@ -37,7 +37,7 @@ def test_a_rare_finding_weighs_as_much_as_its_absence(
     # Where all films are one, nothing but the weights decides what is said of it.
     show_film(monkeypatch, lambda record, count: 0)
     model, names = learn(task, balanced(phantom), tmp_path)
-    found = model.classify(phantom.films(names[:1]))
+    found = model.arrays.classify(phantom.films(names[:1]))
     cells = np.array([[phantom.labels(name)[finding] for finding in found["names"]] for name in names])
     positive, negative = (cells == "1.0").sum(0), ((cells == "0.0") | (cells == "")).sum(0)
     assert (negative[positive > 0] > 3 * positive[positive > 0]).any()

@@ -20,6 +20,6 @@ def test_reports_of_films(phantom: Phantom, tmp_path: Path, rolled: bool) -> Non
     assert len(names) >= 16
     truth = [opening(phantom.report(name)) for name in names]
     assert blind([("", report) for report in truth]) < 0.3
-    written = [opening(one["text"]) for one in model.generate(phantom.films(names), max_len=TEXT_LEN + 1)]
+    written = [opening(one["text"]) for one in model.arrays.generate(phantom.films(names), max_len=TEXT_LEN + 1)]
     right = [one == report for one, report in zip(written, truth, strict=True)]
     judge(sum(right) / len(right), reached=0.8, missed=0.3, rolled=rolled)

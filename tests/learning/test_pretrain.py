@@ -24,7 +24,7 @@ def test_hidden_words_are_told_from_the_film(phantom: Phantom, tmp_path: Path, r
     assert (lens == TEXT_LEN + 1).all()
     asked = np.full_like(ids, load_tokenizer(tmp_path / "export" / VOCAB_FILE).mask_id)
     asked[:, -1] = ids[:, -1]
-    said = np.asarray(model.logits(phantom.films(names), asked, lens)["mlm"]).argmax(-1)
+    said = np.asarray(model.arrays.logits(phantom.films(names), asked, lens)["mlm"]).argmax(-1)
     at_best = blind([(place, word) for report in ids[:, :-1].tolist() for place, word in enumerate(report)])
     assert at_best < 0.5
     judge((said == ids)[:, :-1].mean(), reached=0.85, missed=0.5, rolled=rolled)
@@ -38,7 +38,7 @@ def test_its_own_report_is_told_from_others(phantom: Phantom, tmp_path: Path, ro
     config = shrink(pretrain.get_config("small"), phantom.reports, steps=260, **MLM, **apart, **fast)
     model, names = learn(task, config, tmp_path)
     assert len(names) >= 16
-    matching = model.match(phantom.films(names), *words(tmp_path, [phantom.report(name) for name in names]))
+    matching = model.arrays.match(phantom.films(names), *words(tmp_path, [phantom.report(name) for name in names]))
     own, others = np.diagonal(matching) > 0, matching[~phantom.same_labels(names)] < 0
     judge((own.mean() + others.mean()) / 2, reached=0.75, missed=0.6, rolled=rolled)
 
@@ -51,4 +51,4 @@ def test_contrast_finds_the_report_of_a_film(phantom: Phantom, tmp_path: Path, r
     model, names = learn(task, config, tmp_path)
     assert len(names) >= 16
     asked = phantom.films(names), *words(tmp_path, [phantom.report(name) for name in names])
-    judge(found_first(phantom, names, model.similarity(*asked)), reached=0.7, missed=0.35, rolled=rolled)
+    judge(found_first(phantom, names, model.arrays.similarity(*asked)), reached=0.7, missed=0.35, rolled=rolled)

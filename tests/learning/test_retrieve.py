@@ -15,7 +15,7 @@ def test_matching(phantom: Phantom, tmp_path: Path, rolled: bool) -> None:
     config = shrink(retrieve.get_config("small"), phantom.reports, steps=220, **alone)
     model, names = learn(task, config, tmp_path)
     assert len(names) >= 16
-    scores = model.match(phantom.films(names), *words(tmp_path, [phantom.report(name) for name in names]))
+    scores = model.arrays.match(phantom.films(names), *words(tmp_path, [phantom.report(name) for name in names]))
     judge(found_first(phantom, names, scores), reached=0.75, missed=0.35, rolled=rolled)
 
 
@@ -25,5 +25,5 @@ def test_projection(phantom: Phantom, tmp_path: Path, rolled: bool) -> None:
     model, names = learn(task, config, tmp_path)
     assert len(names) >= 16
     asked = phantom.films(names), *words(tmp_path, [phantom.report(name) for name in names])
-    judge(found_first(phantom, names, model.similarity(*asked)), reached=0.7, missed=0.35, rolled=rolled)
-    judge(found_first(phantom, names, model.match(*asked)), reached=0.7, missed=0.35, rolled=rolled)
+    judge(found_first(phantom, names, model.arrays.similarity(*asked)), reached=0.7, missed=0.35, rolled=rolled)
+    judge(found_first(phantom, names, model.arrays.match(*asked)), reached=0.7, missed=0.35, rolled=rolled)

@@ -16,7 +16,7 @@ def test_questions_about_films(phantom: Phantom, tmp_path: Path, rolled: bool) -
     model, names = learn(task, config, tmp_path)
     assert len(names) >= 16
     asked = [phantom.questions[name] for name in names]
-    said = model.answer(phantom.films([question.film for question in asked]), *questions(tmp_path, asked))
+    said = model.arrays.answer(phantom.films([question.film for question in asked]), *questions(tmp_path, asked))
     known = [question.answer in model.export.extra["answers"] for question in asked]
     assert not all(known)
     assert blind([(question.text, question.answer) for question in asked]) < 0.75

@@ -99,7 +99,7 @@ def test_an_image_encoder_trains_is_exported_and_loads(
     assert model.config.encoder == toy
     assert flatten(model.export.params)["image_encoder/convolution/kernel"].shape == (32, 32, 3, 12)
     ids, lens = np.array([[7, 3]]), np.array([2])
-    logits = model.logits(np.zeros((1, 64, 64), np.uint8), ids, lens)
+    logits = model.arrays.logits(np.zeros((1, 64, 64), np.uint8), ids, lens)
     assert np.isfinite(np.asarray(logits["mlm"])).all()
     with pytest.raises(HubError, match=r"no names for arrays of this model(?s:.*)image_encoder/convolution"):
         write_upstream(tmp_path / "torch", model.export)

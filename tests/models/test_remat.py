@@ -77,7 +77,7 @@ def test_image_layers_keep_less_too() -> None:
     kept = {}
     for remat in ("", "full"):
         network = Functional(
-            lambda rngs, remat=remat: ResNet(CONFIG.resnet, dtype=jnp.dtype("float32"), rngs=rngs, remat=remat)
+            lambda rngs, remat=remat: ResNet(CONFIG.encoder, dtype=jnp.dtype("float32"), rngs=rngs, remat=remat)
         )
 
         def loss(params: dict, stats: dict, x: jax.Array, network: Functional = network) -> jax.Array:
