@@ -29,7 +29,7 @@ from collections.abc import Callable
 import numpy as np
 
 from medvill_jax.metrics import bootstrap, classification, label_f1, vqa
-from medvill_jax.metrics.generation import clinical_part
+from medvill_jax.metrics.report_scores import clinical_part
 
 CLASSES, POSITIVE = 14, 0.1
 Score = Callable[[], object]

@@ -15,9 +15,9 @@ import numpy as np
 from medvill_jax import private
 from medvill_jax.metrics import bootstrap, clinical, text
 from medvill_jax.metrics.command import MissingExtra, Parser
-from medvill_jax.metrics.generation import Labeler, parts, subjects
 from medvill_jax.metrics.label_f1 import Uncertain
 from medvill_jax.metrics.predictions import Prediction, PredictionError, read
+from medvill_jax.metrics.report_scores import Labeler, parts, subjects
 
 _HELP = """\
 Compares generated reports with those of a first run, on the same examples: both figures, their difference, how sure.
@@ -80,7 +80,7 @@ def compare(
     resamples: int = bootstrap.RESAMPLES,
     seed: int = 0,
 ) -> list[Row]:
-    """Every figure of `generation.score` in a first run and in each of the others; arguments as there.
+    """Every figure of `report_scores.score` in a first run and in each of the others; arguments as there.
 
     Returns:
       Rows with b - a, its 95 % interval (paired bootstrap), p (two-sided approximate randomisation) and p corrected for
@@ -88,7 +88,7 @@ def compare(
 
     Raises:
       CompareError: other ids, another reference, reference label or subject for the same id.
-      ValueError, MissingExtra: as in `generation.score`.
+      ValueError, MissingExtra: as in `report_scores.score`.
     """
     runs = aligned(a, *others)
     found: list[list[Row]] = [[] for _ in others]

@@ -15,7 +15,7 @@ import numpy as np
 
 from medvill_jax.findings import POSITIVE, UNCERTAIN
 from medvill_jax.metrics import classification, plots
-from medvill_jax.metrics.figures import replace_file
+from medvill_jax.metrics.metrics_file import replace_file
 
 TABLE, CSV, JSON, CURVES = "table.md", "table.csv", "table.json", "curves.png"
 COLUMNS = ("task", "start", "labels", "figure", "mean", "sd", "runs", "interval of the first run", "rate")

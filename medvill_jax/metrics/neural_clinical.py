@@ -27,9 +27,9 @@ import numpy as np
 from medvill_jax.findings import CHEXPERT_FINDINGS
 from medvill_jax.metrics import bootstrap
 from medvill_jax.metrics.command import MissingExtra, Parser
-from medvill_jax.metrics.generation import Part, clinical_part, subjects
 from medvill_jax.metrics.label_f1 import f1_counts, supported
 from medvill_jax.metrics.predictions import Prediction, PredictionError, read
+from medvill_jax.metrics.report_scores import Part, clinical_part, subjects
 
 _PROGRAM = "python -m medvill_jax.metrics.neural_clinical"
 _HELP = """\
@@ -140,7 +140,7 @@ def score(
     """Figures of some of the metrics in `NEEDED`, in their order.
 
     Returns:
-      What is resampled (`bootstrap.resampled`); `chexbert_*` as `clinical_*` in `generation.score`;
+      What is resampled (`bootstrap.resampled`); `chexbert_*` as `clinical_*` in `report_scores.score`;
       `radgraph_f1_{simple,partial,complete}` (entities; entities and whether they have relations; whole relations),
       `radcliq_v1`, `bertscore`, `radeval_bertscore`, `srrbert_{precision,recall,f1}`, each a mean over reports; and
       `*_ci95`.

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from medvill_jax.metrics.classification import Reliability
-from medvill_jax.metrics.figures import replace_file
+from medvill_jax.metrics.metrics_file import replace_file
 
 _INK, _LINE, _BARS, _IDEAL = "#222222", "#1f5fa8", "#9db8d6", "#999999"
 _COLUMNS = 5

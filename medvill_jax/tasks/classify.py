@@ -34,7 +34,7 @@ from medvill_jax.data.examples import HostBatch, LabelRecords
 from medvill_jax.data.labels import positive_weights
 from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
 from medvill_jax.metrics import bootstrap, classification, plots
-from medvill_jax.metrics.figures import write_figures
+from medvill_jax.metrics.metrics_file import write_metrics
 from medvill_jax.models.finetuned import Finetuned, HeadsConfig
 from medvill_jax.tasks import base, setup
 from medvill_jax.tasks import made_with as notes
@@ -177,7 +177,7 @@ class Task(base.Task):
         subjects: np.ndarray,
         made_with: dict[str, Any],
     ) -> None:
-        write_figures(self.workdir / METRICS_FILE, figures)
+        write_metrics(self.workdir / METRICS_FILE, figures)
         probabilities = _sigmoid(logits)
         rows = (
             {

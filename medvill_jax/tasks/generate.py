@@ -13,10 +13,10 @@ Held-out figures while training (`eval/...`):
   `perplexity` (its exponential over the whole split), `accuracy`, and `loss_shuffled_images`, each report facing
   another study's image. The final [SEP] counts where the report ends, and not where `model.text_len` cuts it;
 * of reports that the model writes by itself, over `config.eval.generate_examples` fixed examples: `bleu4`,
-  `clinical_micro_f1_14` (`metrics.generation`), and the latter with shuffled images.
+  `clinical_micro_f1_14` (`metrics.report_scores`), and the latter with shuffled images.
 
 `--eval_only` writes a report for every example of `config.eval.split` into `predictions.jsonl`, and `metrics.json`: all
-figures of `metrics.generation` as `SPLIT/...`, and those of three baselines:
+figures of `metrics.report_scores` as `SPLIT/...`, and those of three baselines:
 
 * `baseline/most_frequent/...`: the most frequent training report, whatever the film;
 * `baseline/nearest_neighbour/...`: the report of the training film that looks most alike, by the cosine of the image
@@ -53,8 +53,8 @@ from medvill_jax.data.tokenizer import SPECIAL_TOKENS
 from medvill_jax.data.transforms import MlmConfig
 from medvill_jax.hub import generation
 from medvill_jax.metrics import bootstrap, clinical, predictions, text
-from medvill_jax.metrics.generation import perplexity, score
 from medvill_jax.metrics.predictions import Prediction
+from medvill_jax.metrics.report_scores import perplexity, score
 from medvill_jax.models import medvill
 from medvill_jax.models.causal import next_word_states
 from medvill_jax.tasks import base, setup

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from medvill_jax.metrics.figures import replace_file
+from medvill_jax.metrics.metrics_file import replace_file
 
 
 def fits(note: Path, made_with: Mapping[str, Any]) -> bool:

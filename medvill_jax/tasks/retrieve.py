@@ -45,7 +45,7 @@ from medvill_jax.cluster import distributed
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, PairRecords
 from medvill_jax.metrics import bootstrap, ranking
-from medvill_jax.metrics.figures import write_figures
+from medvill_jax.metrics.metrics_file import write_metrics
 from medvill_jax.models.finetuned import FUSIONS, Finetuned, HeadsConfig
 from medvill_jax.tasks import base, matching, setup
 from medvill_jax.training import contrast
@@ -189,7 +189,7 @@ class Task(base.Task):
             chance = ranking.chance(relevant, everything)
             figures |= {f"baseline/chance/{name}/{row}": value for row, value in chance.items()}
         if jax.process_index() == 0:
-            write_figures(self.workdir / METRICS_FILE, figures)
+            write_metrics(self.workdir / METRICS_FILE, figures)
         return figures
 
     def export_extra(self, state: Tree) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from typing import Any
 from medvill_jax import private
 from medvill_jax.metrics import grids
 from medvill_jax.metrics.command import Parser
-from medvill_jax.metrics.figures import write_figures
+from medvill_jax.metrics.metrics_file import write_metrics
 from medvill_jax.models.masks import KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -228,7 +228,7 @@ class Sweep:
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             files = [self._workdir(cell.name) / "predictions.jsonl" for cell in folds]
-            write_figures(path, {f"test/{name}": value for name, value in grids.pooled(files).items()})
+            write_metrics(path, {f"test/{name}": value for name, value in grids.pooled(files).items()})
         return json.loads(path.read_text())
 
     def _finish(self, cell: Cell) -> str | None:

@@ -36,7 +36,7 @@ from medvill_jax.cluster import distributed
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, QuestionRecords
 from medvill_jax.metrics import bootstrap, vqa
-from medvill_jax.metrics.figures import replace_file, write_figures
+from medvill_jax.metrics.metrics_file import replace_file, write_metrics
 from medvill_jax.models.finetuned import FUSIONS, SUMMARIES, Finetuned, HeadsConfig
 from medvill_jax.tasks import base, setup
 from medvill_jax.tasks import made_with as notes
@@ -165,7 +165,7 @@ class Task(base.Task):
             figures |= {f"{prefix}/{name}": value for name, value in found.items()}
         made_with = self.made_with(step, state, held_out)
         if jax.process_index() == 0:
-            write_figures(self.workdir / METRICS_FILE, figures)
+            write_metrics(self.workdir / METRICS_FILE, figures)
             lines = (
                 {
                     "id": held_out.identifier(record),

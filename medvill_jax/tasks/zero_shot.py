@@ -29,7 +29,7 @@ from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import VOCAB_FILE
 from medvill_jax.hub.loaded import load
 from medvill_jax.metrics import bootstrap, classification
-from medvill_jax.metrics.figures import write_figures
+from medvill_jax.metrics.metrics_file import write_metrics
 from medvill_jax.tasks import setup
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class Task:
             )
             figures |= {f"{split}/{prefix}{name}": value for name, value in found.items() if name.startswith(ranked)}
         private.folder(self.workdir)
-        write_figures(self.workdir / METRICS_FILE, figures)
+        write_metrics(self.workdir / METRICS_FILE, figures)
         return figures
 
     def closing_lines(self, figures: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medvill_jax.metrics import compare as program
-from medvill_jax.metrics import generation, text
+from medvill_jax.metrics import report_scores, text
 from medvill_jax.metrics.compare import CompareError, compare, main, table
 from medvill_jax.metrics.predictions import Prediction, Writer
 
@@ -62,7 +62,7 @@ def test_a_better_run_is_better_and_a_like_one_is_not() -> None:
 
 
 def test_figures_are_those_of_the_scores() -> None:
-    figures = [generation.score(each, meteor=False, resamples=0) for each in (BAD, GOOD)]
+    figures = [report_scores.score(each, meteor=False, resamples=0) for each in (BAD, GOOD)]
     for row in compare(BAD, GOOD[::-1], meteor=False, resamples=5):
         assert row.a == pytest.approx(figures[0][row.name])
         assert row.b == pytest.approx(figures[1][row.name])

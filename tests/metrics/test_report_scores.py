@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvill_jax.findings import CHEXPERT_FINDINGS
-from medvill_jax.metrics import generation, text
 from medvill_jax.metrics.clinical import label_batch
-from medvill_jax.metrics.generation import most_frequent_text, parts, perplexity, score
+from medvill_jax.metrics import report_scores, text
 from medvill_jax.metrics.label_f1 import clinical_f1
 from medvill_jax.metrics.predictions import Prediction
+from medvill_jax.metrics.report_scores import most_frequent_text, parts, perplexity, score
 
 REFERENCES = [
     "The heart is enlarged. There is a small left pleural effusion.",
@@ -192,10 +192,10 @@ def test_perplexity() -> None:
 
 
 def test_meteor_is_left_out_rather_than_zero(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generation.text, "meteor_missing", lambda: "METEOR is left out")
+    monkeypatch.setattr(report_scores.text, "meteor_missing", lambda: "METEOR is left out")
     assert "meteor" not in score(PREDICTIONS, resamples=0)
-    monkeypatch.setattr(generation.text, "meteor_missing", lambda: None)
-    monkeypatch.setattr(generation.text, "meteor", lambda references, hypotheses: 0.25)
+    monkeypatch.setattr(report_scores.text, "meteor_missing", lambda: None)
+    monkeypatch.setattr(report_scores.text, "meteor", lambda references, hypotheses: 0.25)
     assert score(PREDICTIONS, resamples=0)["meteor"] == 0.25
 
 

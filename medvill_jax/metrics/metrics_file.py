@@ -14,7 +14,7 @@ import numpy as np
 from medvill_jax import private
 
 
-def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
+def write_metrics(path: Path, figures: Mapping[str, Any]) -> None:
     """Writes figures as one flat JSON object, in their order; whoever reads sees the old file or the new one.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medvill_jax.metrics.figures import write_figures
+from medvill_jax.metrics.metrics_file import write_metrics
 
 
 def test_order_values_and_null(tmp_path: Path) -> None:
@@ -24,7 +24,7 @@ def test_order_values_and_null(tmp_path: Path) -> None:
         "split": "Prüfung",
         "nothing": None,
     }
-    write_figures(path, figures)
+    write_metrics(path, figures)
     read = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert list(read) == list(figures)
     assert read == {
@@ -40,16 +40,16 @@ def test_order_values_and_null(tmp_path: Path) -> None:
         "nothing": None,
     }
     assert path.read_text().endswith("}\n")
-    write_figures(path, {"other": 1.0})
+    write_metrics(path, {"other": 1.0})
     assert json.loads(path.read_text()) == {"other": 1.0}
     assert [each.name for each in tmp_path.iterdir()] == ["metrics.json"]
 
 
 def test_cut_off_it_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "metrics.json"
-    write_figures(path, {"accuracy": 0.5})
+    write_metrics(path, {"accuracy": 0.5})
     with pytest.raises(TypeError, match="figure 'bad' is a dict"):
-        write_figures(path, {"accuracy": 0.7, "bad": {}})
+        write_metrics(path, {"accuracy": 0.7, "bad": {}})
 
     def full(self: Path, content: bytes) -> int:
         self.touch()
@@ -57,6 +57,6 @@ def test_cut_off_it_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
-        write_figures(path, {"accuracy": 0.7})
+        write_metrics(path, {"accuracy": 0.7})
     assert json.loads(path.read_text()) == {"accuracy": 0.5}
     assert [each.name for each in tmp_path.iterdir()] == ["metrics.json"]
