@@ -1,13 +1,13 @@
-"""How sure a figure is, and whether two runs differ, by resampling examples.
+"""Confidence intervals of metrics, and tests of the difference between two runs, by resampling examples.
 
-A figure here is a function of sums over examples: a mean, a ratio of sums, corpus BLEU, F1. Its examples are the rows
-of an array `[N, C]`, and `figure` turns their sums `[..., C]` into values `[..., K]`. A resample is then one row of a
-matrix product, and a thousand of them take a second. For a figure of weighted examples that is no function of sums
-(areas under curves) there is `interval_of_weights`, for anything else `interval_of`.
+Most metrics are functions of sums over examples: a mean, a ratio of sums, corpus BLEU, F1. Each example is then a row
+of an array `[N, C]`, and a `Statistic` turns sums of rows `[..., C]` into values `[..., K]`. A resample is one row of a
+matrix product, and a thousand of them take a second. Metrics of weighted examples that are no functions of sums (areas
+under curves) use `interval_of_weights`, all others `interval_of`.
 
-What is drawn is a cluster: all rows of one subject, films of a patient or questions about a film, together. They are
-not independent, and drawn one by one would make intervals too narrow (Field and Welsh 2007). Without `clusters` each
-row is its own. `resampled` says which of the two it was, as a figure beside the intervals.
+Resampling draws clusters: all rows of one subject together, such as the films of a patient or the questions about a
+film. They are not independent, and drawing them one by one would make intervals too narrow (Field and Welsh 2007).
+Without `clusters` each row is a cluster. `resampled` reports which of the two was drawn, next to the intervals.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-Figure = Callable[[np.ndarray], np.ndarray]
+Statistic = Callable[[np.ndarray], np.ndarray]
+"""Sums over examples `[..., C]` -> values `[..., K]`."""
 Clusters = Sequence[Any] | np.ndarray | None
-"""An identifier for each row, equal for those of one subject; None: each row by itself."""
+"""An identifier for each row, the same for all rows of a subject; None: each row is a cluster."""
 
 RESAMPLES, LEVEL = 1000, 0.95
-# Counts of drawn clusters held at once; bounds the memory, at a byte each, for any number of clusters.
+# How many counts of drawn clusters are in memory at once, a byte each, whatever the number of clusters.
 _CHUNK = 64_000_000
-# Clusters whose counts are floats at once, as a matrix product takes nothing else.
+# How many clusters have their counts converted to float at once, for a matrix product.
 _SLICE = 1 << 16
 
 
@@ -39,14 +40,14 @@ def numbered(clusters: Clusters, count: int) -> np.ndarray:
         return np.arange(count)
     if len(clusters) != count:
         raise ValueError(f"{count} rows, but {len(clusters)} cluster identifiers; expected one a row")
-    _, first, of = np.unique(np.asarray(clusters), return_index=True, return_inverse=True)
-    place = np.empty(len(first), np.int64)
-    place[np.argsort(first)] = np.arange(len(first))
-    return place[of]
+    _, first, inverse = np.unique(np.asarray(clusters), return_index=True, return_inverse=True)
+    number = np.empty(len(first), np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    return number[inverse]
 
 
 def resampled(clusters: Clusters, count: int) -> dict[str, float]:
-    """What intervals of `count` rows resample, and how many of them there are.
+    """What intervals of `count` rows resample, subjects or rows, and how many.
 
     Returns:
       `resampled_subjects`, or `resampled_rows` where no two rows share a cluster.
@@ -55,68 +56,68 @@ def resampled(clusters: Clusters, count: int) -> dict[str, float]:
     return {"resampled_rows" if drawn == count else "resampled_subjects": float(drawn)}
 
 
-def resampled_words(figures: Mapping[str, Any], prefix: str = "") -> str:
-    """`resampled` for a person, from the figures whose names begin with a prefix."""
+def resampled_words(metrics: Mapping[str, Any], prefix: str = "") -> str:
+    """`resampled` as text, read from the metrics whose names begin with `prefix`."""
     for unit in ("subjects", "rows"):
-        if (count := figures.get(f"{prefix}resampled_{unit}")) is not None:
+        if (count := metrics.get(f"{prefix}resampled_{unit}")) is not None:
             return f"95 % intervals resample {count:,.0f} {unit}"
     return "no intervals"
 
 
 def mean(sums: np.ndarray) -> np.ndarray:
-    """The figure "mean over examples" of rows `[N, K + 1]`, whose last column counts the example (1)."""
+    """The mean over examples, a `Statistic` of rows `[N, K + 1]` whose last column is 1."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return sums[..., :-1] / sums[..., -1:]
 
 
 def interval(
     rows: np.ndarray,
-    figure: Figure,
+    statistic: Statistic,
     *,
     clusters: Clusters = None,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
 ) -> np.ndarray:
-    """The percentile bootstrap interval (Efron 1979) of a figure.
+    """The percentile bootstrap interval (Efron 1979) of a statistic.
 
     Args:
-      rows: `[N, C]`, what each example adds.
-      figure: sums `[..., C]` -> values `[..., K]`.
-      clusters: an identifier for each row; rows of one are drawn together.
-      resamples: how often all G clusters are drawn, with replacement.
-      level: how much of the distribution the interval holds.
+      rows: `[N, C]`, what each example adds to the sums.
+      statistic: sums `[..., C]` -> values `[..., K]`.
+      clusters: an identifier for each row; rows with the same identifier are drawn together.
+      resamples: how many resamples are drawn, each of as many clusters as there are (G), with replacement.
+      level: the coverage of the interval.
       seed: of the draws; the same seed and G draw the same clusters, whatever the rows.
 
     Returns:
-      float64 `[2, K]`, low and high; NaN where the figure is NaN in every resample (else those are left out).
+      float64 `[2, K]`, low and high. Resamples in which a value is NaN are left out; NaN if it is NaN in all.
 
     Raises:
-      ValueError: no rows, not one cluster a row, no resamples, or a level outside (0, 1).
+      ValueError: no rows, not one cluster for each row, no resamples, or a level outside (0, 1).
     """
     rows = cluster_sums(_checked(rows, resamples, level), clusters)
     return interval_of_weights(
-        lambda drawn: figure(sums(drawn, rows)), len(rows), resamples=resamples, level=level, seed=seed
+        lambda drawn: statistic(sums(drawn, rows)), len(rows), resamples=resamples, level=level, seed=seed
     )
 
 
 def interval_of_weights(
-    figure: Figure,
+    statistic: Statistic,
     count: int,
     *,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
 ) -> np.ndarray:
-    """Like `interval`, for a figure of how often each cluster was drawn; the same seed draws the same clusters.
+    """Like `interval`, for a function of how often each cluster was drawn; the same seed draws the same clusters.
 
     Args:
-      figure: uint8 `[some, count]`, how often each cluster was drawn in some resamples -> values `[some, K]`.
-      count: how many clusters there are.
+      statistic: uint8 `[R, count]`, how often each cluster was drawn in R of the resamples -> values `[R, K]`.
+      count: the number of clusters.
     """
     _checked(np.zeros((count, 1)), resamples, level)
     rng = np.random.default_rng(seed)
-    values = [figure(drawn) for drawn in _draws(count, resamples, rng)]
+    values = [statistic(drawn) for drawn in _draws(count, resamples, rng)]
     return _percentiles(np.concatenate(values), level)
 
 
@@ -132,15 +133,15 @@ def interval_of(
     """Like `interval`, for any metric of a list of examples; calls it once per resample.
 
     Args:
-      metric: takes the numbers of the drawn examples, int64 in 0..count-1, repeated where drawn twice; `count` of them
+      metric: takes the indices of the drawn examples, int64 in 0..count-1, repeated where drawn twice; `count` of them
         unless clusters differ in size.
-      count: how many examples there are.
+      count: the number of examples.
       clusters: as in `interval`.
     """
     _checked(np.zeros((count, 1)), resamples, level)
     rng = np.random.default_rng(seed)
-    of = numbered(clusters, count)
-    members, sizes = np.argsort(of, kind="stable"), np.bincount(of)
+    cluster_of = numbered(clusters, count)
+    members, sizes = np.argsort(cluster_of, kind="stable"), np.bincount(cluster_of)
     starts = np.cumsum(sizes) - sizes
 
     def draw() -> np.ndarray:
@@ -156,7 +157,7 @@ def interval_of(
 
 @dataclass(frozen=True)
 class Paired:
-    """The difference b - a of a figure between two runs on the same examples; arrays are float64 `[K]`."""
+    """The difference b - a of a statistic between two runs on the same examples; arrays are float64 `[K]`."""
 
     difference: np.ndarray
     low: np.ndarray
@@ -167,7 +168,7 @@ class Paired:
 def paired(
     a: np.ndarray,
     b: np.ndarray,
-    figure: Figure,
+    statistic: Statistic,
     *,
     clusters: Clusters = None,
     method: Literal["randomisation", "bootstrap"] = "randomisation",
@@ -175,21 +176,22 @@ def paired(
     level: float = LEVEL,
     seed: int = 0,
 ) -> Paired:
-    """Whether two runs differ on the same examples.
+    """The difference between two runs on the same examples, its interval and its p value.
 
-    The interval of the difference is that of the paired bootstrap: both runs are scored on the same resample. The p
-    value is two-sided, (k + 1) / (resamples + 1), where k counts differences at least as large as the one seen
+    The interval is that of the paired bootstrap: both runs are scored on the same resample. The p value is two-sided,
+    (k + 1) / (resamples + 1), where k counts differences at least as large as the observed one
 
     * "randomisation": after the runs' answers were swapped in a random half of the clusters (approximate
-      randomisation, Noreen 1989; Riezler and Maxwell 2005). Its hypothesis is that the runs are exchangeable.
-    * "bootstrap": among bootstrapped differences moved to have the mean 0 (Koehn 2004; Berg-Kirkpatrick et al. 2012).
+      randomisation, Noreen 1989; Riezler and Maxwell 2005). The null hypothesis is that the runs are exchangeable.
+    * "bootstrap": among bootstrapped differences, shifted by the observed one (Koehn 2004; Berg-Kirkpatrick et al.
+      2012).
 
     Args:
-      a, b: `[N, C]`, what each example adds in either run, in the same order.
-      figure, clusters, resamples, level, seed: as in `interval`.
+      a, b: `[N, C]`, what each example adds to the sums of either run, in the same order.
+      statistic, clusters, resamples, level, seed: as in `interval`.
 
     Returns:
-      `Paired`; NaN for a figure that is NaN in either run. The smallest p possible is 1 / (resamples + 1).
+      `Paired`; NaN for a value that is NaN in either run. The smallest p possible is 1 / (resamples + 1).
 
     Raises:
       ValueError: as in `interval`; shapes that differ; no such method.
@@ -200,68 +202,69 @@ def paired(
         )
     if method not in ("randomisation", "bootstrap"):
         raise ValueError(f"method={method!r}; there are randomisation, bootstrap")
-    a, b = (cluster_sums(_checked(each, resamples, level), clusters) for each in (a, b))
-    seen = figure(b.sum(0)) - figure(a.sum(0))  # [K]
+    a, b = (cluster_sums(_checked(rows, resamples, level), clusters) for rows in (a, b))
+    observed = statistic(b.sum(0)) - statistic(a.sum(0))  # [K]
     rng = np.random.default_rng(seed)
-    drawn = np.concatenate([figure(sums(d, b)) - figure(sums(d, a)) for d in _draws(len(a), resamples, rng)])
-    low, high = _percentiles(drawn, level)
+    draws = _draws(len(a), resamples, rng)
+    differences = np.concatenate([statistic(sums(drawn, b)) - statistic(sums(drawn, a)) for drawn in draws])
+    low, high = _percentiles(differences, level)
     if method == "bootstrap":
-        null = drawn - seen
+        null = differences - observed
     else:
-        null = np.concatenate([_swapped(a, b, figure, swap) for swap in _swaps(len(a), resamples, rng)])
-    # A resample without a value counts against a difference; rounding must not make equal values unequal.
-    least = np.abs(seen) * (1 - 1e-9)
-    extreme = (~(np.abs(null) < least)).sum(0)
-    nothing = np.isnan(seen)
+        null = np.concatenate([_swapped(a, b, statistic, swap) for swap in _swaps(len(a), resamples, rng)])
+    # A NaN counts as extreme, and so against a difference. Rounding must not make equal values unequal.
+    threshold = np.abs(observed) * (1 - 1e-9)
+    extreme = (~(np.abs(null) < threshold)).sum(0)
     p = (extreme + 1) / (resamples + 1)
-    return Paired(*(np.where(nothing, np.nan, each) for each in (seen, low, high, p)))
+    undefined = np.isnan(observed)
+    return Paired(*(np.where(undefined, np.nan, values) for values in (observed, low, high, p)))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """p values of several comparisons, corrected so that all of them hold together (Holm 1979).
+    """p values corrected for the number of comparisons by Holm's step-down procedure (Holm 1979).
 
-    With the step-down corrected values, the probability of calling any difference that there is not is at most the
-    level at which they are read, however the comparisons depend on each other.
+    Rejecting all hypotheses whose corrected p is at most alpha keeps the probability of any false rejection at most
+    alpha, however the comparisons depend on each other.
 
     Args:
-      p: float64 `[..., M]`, of M comparisons; NaN for one that was not made, which is not counted.
+      p: float64 `[..., M]`, of M comparisons; NaN for a comparison that was not made, which is not counted.
 
     Returns:
       float64 of the same shape, none smaller than its `p`, none above 1.
     """
     order = np.argsort(p, -1)  # NaN last
     ordered = np.take_along_axis(p, order, -1)
-    made = (~np.isnan(p)).sum(-1, keepdims=True)
-    steps = np.maximum.accumulate(ordered * np.maximum(made - np.arange(p.shape[-1]), 1), -1)
+    comparisons = (~np.isnan(p)).sum(-1, keepdims=True)
+    steps = np.maximum.accumulate(ordered * np.maximum(comparisons - np.arange(p.shape[-1]), 1), -1)
     corrected = np.empty(p.shape)
     np.put_along_axis(corrected, order, np.minimum(steps, 1), -1)
     return corrected
 
 
 def sums(drawn: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """float64 `[R, C]`: the sums over rows `[G, C]`, each as often as `[R, G]` says."""
+    """Weighted sums over rows, float64 `[R, C]`: of counts `drawn` `[R, G]` and rows `[G, C]`."""
     total = np.zeros((len(drawn), rows.shape[1]))
     for start in range(0, len(rows), _SLICE):
-        some = slice(start, start + _SLICE)
-        total += drawn[:, some].astype(np.float64) @ rows[some]
+        chunk = slice(start, start + _SLICE)
+        total += drawn[:, chunk].astype(np.float64) @ rows[chunk]
     return total
 
 
 def cluster_sums(rows: np.ndarray, clusters: Clusters) -> np.ndarray:
-    """Rows `[N, C]` added up by cluster, `[G, C]` in the order of `numbered`; the rows themselves if none share one."""
-    of = numbered(clusters, len(rows))
-    count = int(of.max(initial=-1)) + 1
+    """Rows `[N, C]` summed by cluster, `[G, C]` in the order of `numbered`; `rows` itself if no two share a cluster."""
+    cluster_of = numbered(clusters, len(rows))
+    count = int(cluster_of.max(initial=-1)) + 1
     if count == len(rows):
         return rows
     total = np.empty((count, rows.shape[1]))
     for column, values in enumerate(rows.T):
-        total[:, column] = np.bincount(of, values)
+        total[:, column] = np.bincount(cluster_of, values)
     return total
 
 
-def _swapped(a: np.ndarray, b: np.ndarray, figure: Figure, swap: np.ndarray) -> np.ndarray:
+def _swapped(a: np.ndarray, b: np.ndarray, statistic: Statistic, swap: np.ndarray) -> np.ndarray:
     moved = sums(swap, b - a)  # [R, C]
-    return figure(b.sum(0) - moved) - figure(a.sum(0) + moved)
+    return statistic(b.sum(0) - moved) - statistic(a.sum(0) + moved)
 
 
 def _checked(rows: np.ndarray, resamples: int, level: float) -> np.ndarray:
@@ -281,9 +284,9 @@ def _sizes(count: int, resamples: int) -> Iterator[int]:
 
 
 def _draws(count: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """How often each cluster is drawn, uint8 `[some, count]`, until there were `resamples` rows.
+    """How often each cluster is drawn, in chunks uint8 `[R, count]` of `resamples` rows in all.
 
-    That one of 256 clusters or more is drawn 256 times has a probability below 1e-500.
+    uint8 is enough: the probability that one of 256 or more clusters is drawn 256 times is below 1e-500.
     """
     for size in _sizes(count, resamples):
         drawn = np.empty((size, count), np.uint8)
@@ -293,13 +296,13 @@ def _draws(count: int, resamples: int, rng: np.random.Generator) -> Iterator[np.
 
 
 def _swaps(count: int, resamples: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Whether each cluster's answers are swapped, uint8 `[some, count]`, until there were `resamples` rows."""
+    """Whether the answers of each cluster are swapped, in chunks uint8 `[R, count]` of `resamples` rows in all."""
     for size in _sizes(count, resamples):
         yield np.stack([rng.integers(0, 2, count, np.uint8) for _ in range(size)])
 
 
 def _percentiles(values: np.ndarray, level: float) -> np.ndarray:
-    """`[2, K]` of values `[R, K]`, column by column over what is not NaN."""
+    """Low and high, `[2, K]`, of values `[R, K]`, column by column; NaN is left out."""
     out = np.full((2, values.shape[1]), np.nan)
     for k, column in enumerate(values.T):
         if (known := column[~np.isnan(column)]).size:

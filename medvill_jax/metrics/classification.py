@@ -1,11 +1,12 @@
-"""Figures of a multi-label classification: areas under curves, F1, calibration, each with its interval.
+"""Metrics of a multi-label classification with their intervals: areas under curves, F1, calibration error.
 
-A label may be unknown (`known` false): an uncertain or unmentioned finding. It counts nowhere then, and an example of
-which no label is known is none.
+A label may be unknown (`known` false), such as an uncertain or unmentioned finding. Unknown labels count nowhere, and
+examples without any known label are left out.
 
-A figure that the examples do not define is NaN, never 0: AUROC without a positive or without a negative, AUPRC and F1
-without a positive. Macro means of areas are over the classes with both sides, and in a resample over those of which it
-holds both, as there is no area otherwise. Macro F1 is over the classes with a positive among all examples (`f1`).
+A metric that the examples do not define is NaN, never 0: AUROC without a positive or without a negative, AUPRC and F1
+without a positive. Macro means of areas are over the classes with a positive and a negative, in a resample over those
+that have both in it. Macro F1 is over the classes with a positive among all examples (`metrics.f1`).
+
 See docs/spec.md#classification-metrics.
 """
 
@@ -27,12 +28,12 @@ from medvill_jax.metrics.areas import Ranking, areas, ratio
 Value = float | list[float]
 
 BINS = 15
-# Resamples whose areas are computed at once; few MB for each thread.
-_TOGETHER = 64
+# How many resamples have their areas computed at once; a few MB for each thread.
+_RESAMPLES_AT_ONCE = 64
 
 
 def slug(name: str) -> str:
-    """A name as it stands in names of figures: "Pleural Effusion" -> "pleural_effusion"."""
+    """A class name as part of a metric's name: "Pleural Effusion" -> "pleural_effusion"."""
     return re.sub(r"[\W_]+", "_", name.lower()).strip("_")
 
 
@@ -46,7 +47,7 @@ def auroc(scores: np.ndarray, targets: np.ndarray, weights: np.ndarray | None = 
     Args:
       scores: `[N]`, higher is more positive; any monotone scale.
       targets: bool `[N]`.
-      weights: float `[N]`, or `[R, N]` for R figures at once; 0 leaves an example out. None: 1 each.
+      weights: float `[N]`, or `[R, N]` for R values at once; 0 leaves an example out. None: all 1.
 
     Returns:
       A float, or float64 `[R]`; NaN without a positive or without a negative.
@@ -100,13 +101,13 @@ def calibration(
 ) -> float | np.ndarray:
     """The expected calibration error (Guo et al. 2017) of the probability of the positive class.
 
-    The distance between mean probability and fraction positive, averaged over bins of equal width by the examples in
-    them. A bin holds its upper edge, the first one 0 too.
+    The distance between mean probability and fraction positive, averaged over bins of equal width, each weighted by its
+    number of examples. A bin includes its upper edge, and the first bin 0 too.
 
     Args:
       probabilities: `[N]` in [0, 1].
       targets, weights: as in `auroc`.
-      bins: how many.
+      bins: the number of bins.
 
     Returns:
       A float in [0, 1], or float64 `[R]`; NaN without an example.
@@ -119,7 +120,7 @@ def calibration(
 
 
 class Reliability(NamedTuple):
-    """What a reliability diagram shows, by bin: `[bins]` each, NaN (count 0) where a bin is empty."""
+    """The data of a reliability diagram by bin, `[bins]` each; the first two are NaN where a bin is empty."""
 
     confidence: np.ndarray
     """Mean probability, float64."""
@@ -138,28 +139,28 @@ def reliability(
       probabilities: `[N]`, or `[N, C]` for all classes pooled, in [0, 1].
       targets: bool, of the same shape.
       known: bool, of the same shape; False leaves a label out. None: all are known.
-      bins: how many.
+      bins: the number of bins.
     """
     known = np.ones(probabilities.shape, bool) if known is None else np.asarray(known, bool)
     _length(probabilities, targets, known)
-    some, positive = _probabilities(probabilities[known]), _binary("targets", targets[known])
-    numbers = _bins(some, bins)
-    count = np.bincount(numbers, minlength=bins)
+    scores, positive = _probabilities(probabilities[known]), _binary("targets", targets[known])
+    bin_of = _bins(scores, bins)
+    count = np.bincount(bin_of, minlength=bins)
     confidence, fraction = (
-        ratio(np.bincount(numbers, each, bins), count) for each in (some, positive.astype(np.float64))
+        ratio(np.bincount(bin_of, values, bins), count) for values in (scores, positive.astype(np.float64))
     )
     return Reliability(confidence, fraction, count)
 
 
 def best_thresholds(scores: np.ndarray, targets: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """By class, the threshold with the highest F1 where a score at or above it is positive.
+    """The threshold with the highest F1 for each class; a score at or above it is positive.
 
-    A threshold lies midway between two adjacent scores, never on an example but where floats leave no room. One below
-    all scores is half the lowest, or the lowest itself if that is not above 0. Of equally good ones it is the lowest: a
-    missed finding is the dearer mistake.
+    A threshold lies midway between two adjacent scores, or on the upper one where no float is between them. A threshold
+    below all scores is half the lowest, or the lowest itself if that is not above 0. Of equally good thresholds it is
+    the lowest, as a missed finding is the worse mistake.
 
     Args:
-      scores: `[N, C]`, of the split to choose on; F1 on that same split is in-sample, and higher than on another.
+      scores: `[N, C]`, of the split to choose on; F1 on the same split is in-sample, and so too high.
       targets: 0 or 1, `[N, C]`.
       known: bool `[N, C]`; False leaves a label out, whatever its score and target.
 
@@ -185,7 +186,7 @@ def score(
     resamples: int = bootstrap.RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Value]:
-    """All figures of a multi-label classification.
+    """All metrics of a multi-label classification.
 
     Args:
       probabilities: `[N, C]` in [0, 1].
@@ -201,15 +202,15 @@ def score(
       * `examples` (with a known label), `classes_undefined` (without a positive or without a negative);
       * `auroc_macro`, `auprc_macro`: means over the other classes;
       * `f1_macro`: the mean over the classes with a positive; `classes_absent`, how many have none, and
-        `classes_absent_false_alarms`, how often these are given;
+        `classes_absent_false_alarms`, the false alarms in these;
       * `auroc_micro`, `auprc_micro`, `f1_micro`, `ece`: over all known labels, pooled;
       * `auroc/SLUG`, `auprc/SLUG`, `f1/SLUG`, `positives/SLUG` for every class.
 
-      All in [0, 1] but the counts, NaN where not defined. Next to each but the counts `NAME_ci95`: [low, high], the
-      percentile bootstrap, and what it resamples (`bootstrap.resampled`).
+      All but the counts are in [0, 1], NaN where not defined, and have an interval `NAME_ci95`: [low, high], from the
+      percentile bootstrap; `bootstrap.resampled` says what that resamples.
 
     Raises:
-      ValueError: no known label, shapes that differ, class names that are alike, or values out of range.
+      ValueError: no known label, shapes that differ, class names with the same slug, or values out of range.
     """
     probabilities, targets, known = _table(probabilities, targets, known)
     _probabilities(probabilities[known])
@@ -225,33 +226,33 @@ def score(
 
     labels = (targets & known).sum(0)
     absent, false_alarms = averages.absent(scorer.outcomes, scorer.supported)
-    figures: dict[str, Value] = {
+    metrics: dict[str, Value] = {
         "examples": float(rows.sum()),
         "classes_undefined": float(((labels == 0) | (labels == known.sum(0))).sum()),
         "classes_absent": absent,
         "classes_absent_false_alarms": false_alarms,
     }
-    keys = [f"{kind}_{mean}" for kind in ("auroc", "auprc", "f1") for mean in ("macro", "micro")]
-    keys += ["ece", *(f"{kind}/{each}" for kind in ("auroc", "auprc", "f1") for each in slugs)]
+    keys = [f"{metric}_{mean}" for metric in ("auroc", "auprc", "f1") for mean in ("macro", "micro")]
+    keys += ["ece", *(f"{metric}/{name}" for metric in ("auroc", "auprc", "f1") for name in slugs)]
     values = scorer(np.ones((1, scorer.clusters), np.uint8))[0].tolist()
     limits: list[list[float]] = []
     if resamples:
-        figures |= bootstrap.resampled(clusters, len(clusters))
+        metrics |= bootstrap.resampled(clusters, len(clusters))
         limits = bootstrap.interval_of_weights(scorer, scorer.clusters, resamples=resamples, seed=seed).T.tolist()
     for number, (key, value) in enumerate(zip(keys, values, strict=True)):
-        figures[key] = value
+        metrics[key] = value
         if limits:
-            figures[f"{key}_ci95"] = limits[number]
-    return figures | {f"positives/{each}": float(count) for each, count in zip(slugs, labels, strict=True)}
+            metrics[f"{key}_ci95"] = limits[number]
+    return metrics | {f"positives/{name}": float(count) for name, count in zip(slugs, labels, strict=True)}
 
 
 class _Scorer:
-    """The figures of `score`, in its order, of drawn clusters: uint8 `[R, G]` -> float64 `[R, K]`.
+    """The metrics of `score`, in its order, of drawn clusters: uint8 `[R, G]` -> float64 `[R, K]`.
 
     Attributes:
-      clusters: G.
+      clusters: G, the number of clusters.
       supported: bool `[C]`, which classes have a positive.
-      outcomes: float64 `[C, 3]`, what was hit, falsely given and missed in all of them.
+      outcomes: float64 `[C, 3]`, hits, false alarms and misses over all clusters.
     """
 
     def __init__(
@@ -268,29 +269,29 @@ class _Scorer:
             examples, chosen, positive = _labels(probabilities, targets, known, column)
             return Ranking(clusters[examples], chosen, positive)
 
-        # All labels first: as many as those of the classes together, and so half of the work.
+        # Pooled labels first: they are half of the work, as many as those of all classes together.
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             self._rankings = list(threads.map(ranking, (None, *range(self._classes))))
         size = 3 * self._classes
         rows = np.zeros((len(known), size + BINS + 1))
         for column in range(self._classes):
-            some = known[:, column]
-            given = probabilities[:, column] >= thresholds[column]
-            rows[:, 3 * column : 3 * column + 3] = averages.outcomes(given & some, targets[:, column]) & some[:, None]
-            _add_gaps(rows[:, size:], probabilities[:, column], targets[:, column], some)
-        # One matrix product for all that is a function of sums.
+            counted = known[:, column]
+            predicted = (probabilities[:, column] >= thresholds[column]) & counted
+            rows[:, 3 * column : 3 * column + 3] = averages.outcomes(predicted, targets[:, column]) & counted[:, None]
+            _add_gaps(rows[:, size:], probabilities[:, column], targets[:, column], counted)
+        # One matrix product for all metrics that are functions of sums.
         self._rows = bootstrap.cluster_sums(rows, clusters)
         self.clusters = len(self._rows)
         self.outcomes = self._rows[:, :size].sum(0).reshape(-1, 3)
         self.supported = self.outcomes[:, 0] + self.outcomes[:, 2] > 0
 
     def __call__(self, drawn: np.ndarray) -> np.ndarray:
-        found = []
+        areas_of = []
         with ThreadPoolExecutor(os.cpu_count()) as threads:
-            for start in range(0, len(drawn), _TOGETHER):
-                weights = np.ascontiguousarray(drawn[start : start + _TOGETHER].T)  # [G, some]
-                found.append(list(threads.map(areas, self._rankings, repeat(weights))))
-        pooled, *by_class = np.concatenate(found, -1)  # [2, R] each
+            for start in range(0, len(drawn), _RESAMPLES_AT_ONCE):
+                weights = np.ascontiguousarray(drawn[start : start + _RESAMPLES_AT_ONCE].T)  # [G, resamples]
+                areas_of.append(list(threads.map(areas, self._rankings, repeat(weights))))
+        pooled, *by_class = np.concatenate(areas_of, -1)  # [2, R] each
         sums = bootstrap.sums(drawn, self._rows)
         outcomes = sums[:, : 3 * self._classes].reshape(len(sums), -1, 3)  # [R, C, 3]
         aurocs, auprcs = np.stack(by_class, -1)  # [R, C]
@@ -298,22 +299,22 @@ class _Scorer:
         f1s = np.where(self.supported, averages.scores(outcomes)[2], np.nan)
         f1_pooled = averages.scores(outcomes.sum(1))[2] if self.supported.any() else np.full(len(sums), np.nan)
         columns = []
-        for each, whole, defined in (
+        for values, pooled_values, defined in (
             (aurocs, pooled[0], both_sides),
             (auprcs, pooled[1], both_sides),
             (f1s, f1_pooled, self.supported),
         ):
-            columns += [averages.mean_of_defined(each, defined)[:, None], whole[:, None]]
+            columns += [averages.mean_of_defined(values, defined)[:, None], pooled_values[:, None]]
         return np.concatenate([*columns, _ece(sums[:, 3 * self._classes :])[:, None], aurocs, auprcs, f1s], 1)
 
 
 def _labels(
     scores: np.ndarray, targets: np.ndarray, known: np.ndarray, column: int | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Example, score and truth of the known labels of one class, or of all (None), of `[N, C]` arrays."""
-    some = slice(None) if column is None else slice(column, column + 1)
-    there = known[:, some]
-    return np.nonzero(there)[0], scores[:, some][there], targets[:, some][there]
+    """Example, score and target, `[n]` each, of the known labels of one class, or of all classes (None)."""
+    columns = slice(None) if column is None else slice(column, column + 1)
+    counted = known[:, columns]
+    return np.nonzero(counted)[0], scores[:, columns][counted], targets[:, columns][counted]
 
 
 def _best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -339,7 +340,7 @@ def _bins(probabilities: np.ndarray, bins: int) -> np.ndarray:
 
 
 def _add_gaps(rows: np.ndarray, probabilities: np.ndarray, targets: np.ndarray, known: np.ndarray) -> None:
-    """Adds to rows `[N, bins + 1]` the known labels of a class, `[N]` each: target minus probability by bin, and 1."""
+    """Adds a class to rows `[N, bins + 1]`: target minus probability of a known label to its bin, and 1 at the end."""
     examples, bins = np.nonzero(known)[0], rows.shape[1] - 1
     rows[examples, _bins(probabilities[known], bins)] += targets[known] - probabilities[known]
     rows[:, bins] += known
@@ -350,11 +351,11 @@ def _ece(sums: np.ndarray) -> np.ndarray:
     return ratio(np.abs(sums[..., :-1]).sum(-1), sums[..., -1])
 
 
-def _area(kind: int, scores: np.ndarray, targets: np.ndarray, weights: np.ndarray | None) -> float | np.ndarray:
+def _area(index: int, scores: np.ndarray, targets: np.ndarray, weights: np.ndarray | None) -> float | np.ndarray:
     weighted = _weights(weights, _length(scores, targets))
     known = np.ones((len(scores), 1), bool)
     table = _table(np.asarray(scores)[:, None], np.asarray(targets)[:, None], known)
-    return _one_or_many(areas(Ranking(*_labels(*table, None)), weighted.T)[kind], weights)
+    return _one_or_many(areas(Ranking(*_labels(*table, None)), weighted.T)[index], weights)
 
 
 def _one_or_many(values: np.ndarray, weights: np.ndarray | None) -> float | np.ndarray:
@@ -383,8 +384,8 @@ def _table(scores: np.ndarray, targets: np.ndarray, known: np.ndarray) -> tuple[
 
 
 def _length(*arrays: np.ndarray) -> int:
-    shapes = [list(np.shape(each)) for each in arrays]
-    if any(each != shapes[0] for each in shapes):
+    shapes = [list(np.shape(array)) for array in arrays]
+    if any(shape != shapes[0] for shape in shapes):
         raise ValueError(f"arrays of shapes {', '.join(map(str, shapes))}; expected the same")
     return shapes[0][0]
 
@@ -407,6 +408,6 @@ def _slugs(names: Sequence[str], count: int) -> list[str]:
     slugs = [slug(name) for name in names]
     if len(slugs) != count:
         raise ValueError(f"{len(slugs)} class names for {count} classes")
-    if bad := sorted({each for each in slugs if not each or slugs.count(each) > 1}):
+    if bad := sorted({name for name in slugs if not name or slugs.count(name) > 1}):
         raise ValueError(f"class names are empty or alike: {', '.join(map(repr, bad))}")
     return slugs

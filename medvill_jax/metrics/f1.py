@@ -1,13 +1,12 @@
 """Precision, recall and F1 of classes from counts, and which classes a macro mean is over.
 
-A macro mean is over the classes that the references define: those with a positive among all of them. A class without
-one has no recall, and counted as 0 two false alarms in two such classes would halve a perfect score; so these are told
-as counts, how many there are and how many false alarms (`absent`). Pooled (micro) figures are over all classes.
+A macro mean is over the supported classes: those with a positive among all references. A class without a positive has
+no recall. Counted as 0, two such classes with a false alarm each could halve an otherwise perfect score, so they are
+reported as counts instead (`absent`). Pooled (micro) metrics are over all classes.
 
-Which classes they are follows from the full reference set and stays so in every resample of it. A class of which a
-resample happens to hold no positive counts there as its formula says, 0 with a false alarm. With neither there is
-nothing to count, and only then the class is left out of that resample's mean: it would be 0 for a perfect answer, or 1
-for an empty one.
+The supported classes follow from the full reference set and are the same in every resample of it. If a resample has no
+positive of a supported class, its F1 there is 0 with a false alarm. Without a false alarm it is undefined, and left out
+of that resample's mean: 0 would punish a perfect answer, and 1 would reward an empty one.
 """
 
 from __future__ import annotations
@@ -16,34 +15,34 @@ import numpy as np
 
 
 def outcomes(predicted: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """bool `[..., 3]` of bool `[...]`: whether a label was hit, falsely given, missed."""
+    """bool `[..., 3]` of bool `[...]`: whether a label is a hit, a false alarm, a miss."""
     return np.stack([predicted & targets, predicted & ~targets, ~predicted & targets], -1)
 
 
 def scores(counts: np.ndarray) -> np.ndarray:
     """Precision, recall and F1, float64 `[3, ...]`, of summed `outcomes` `[..., 3]`.
 
-    A ratio without a denominator is 0 if something was missed or false, and NaN if nothing was counted at all.
+    A ratio with denominator 0 is 0 if there was any miss or false alarm, and NaN if all counts are 0.
     """
     hits, false, missed = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
-    each = [(hits, hits + false), (hits, hits + missed), (2 * hits, 2 * hits + false + missed)]
-    found = np.stack([np.divide(above, below, out=np.zeros(below.shape), where=below > 0) for above, below in each])
-    return np.where(hits + false + missed > 0, found, np.nan)
+    fractions = [(hits, hits + false), (hits, hits + missed), (2 * hits, 2 * hits + false + missed)]
+    ratios = np.stack([np.divide(top, below, out=np.zeros(below.shape), where=below > 0) for top, below in fractions])
+    return np.where(hits + false + missed > 0, ratios, np.nan)
 
 
 def mean_of_defined(values: np.ndarray, defined: np.ndarray) -> np.ndarray:
-    """The mean `[...]` over classes of values `[..., C]`: of those that are `defined` (bool, `[C]` or `[..., C]`).
+    """The mean `[...]` of values `[..., C]` over the classes that are `defined` (bool, `[C]` or `[..., C]`).
 
-    What is NaN is left out; NaN if nothing is left.
+    NaN values are left out; the mean is NaN if no value is left.
     """
-    there = defined & ~np.isnan(values)
-    number = there.sum(-1)
-    total = np.where(there, values, 0.0).sum(-1)
+    counted = defined & ~np.isnan(values)
+    number = counted.sum(-1)
+    total = np.where(counted, values, 0.0).sum(-1)
     return np.divide(total, number, out=np.full(np.shape(total), np.nan), where=number > 0)
 
 
 def absent(counts: np.ndarray, supported: np.ndarray) -> tuple[float, float]:
-    """How many classes no reference defines, and the false alarms in them.
+    """How many classes have no positive in any reference, and the false alarms in them.
 
     Args:
       counts: `[C, 3]`, `outcomes` summed over all examples.

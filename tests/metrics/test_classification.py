@@ -239,7 +239,7 @@ def test_intervals_are_those_of_the_drawn_examples(seed: int, monkeypatch: pytes
         assert figures[f"{name}_ci95"] == pytest.approx(expected, abs=1e-12)
     for module, bound, value in (
         (bootstrap, "_CHUNK", 25 * 7),
-        (classification, "_TOGETHER", 3),
+        (classification, "_RESAMPLES_AT_ONCE", 3),
         *((areas, bound, 3) for bound in ("_LABELS", "_STEPS", "_STRIDE")),
     ):
         monkeypatch.setattr(module, bound, value)
