@@ -29,7 +29,7 @@ from collections.abc import Callable
 import numpy as np
 
 from medvill_jax.metrics import bootstrap, classification, label_f1, vqa
-from medvill_jax.metrics.report_scores import clinical_part
+from medvill_jax.metrics.report_scores import clinical_group
 
 CLASSES, POSITIVE = 14, 0.1
 Score = Callable[[], object]
@@ -44,8 +44,8 @@ def clinical(rng: np.random.Generator, clusters: np.ndarray, resamples: int) -> 
     labels = [(rng.random((len(clusters), 14), np.float32) < POSITIVE).astype(np.int8) for _ in range(2)]
 
     def score() -> object:
-        part = clinical_part(label_f1.f1_counts(*labels), label_f1.supported(labels[0]))
-        return bootstrap.interval(part.rows, part.figure, clusters=clusters, resamples=resamples)
+        group = clinical_group(label_f1.f1_counts(*labels), label_f1.supported(labels[0]))
+        return bootstrap.interval(group.rows, group.statistic, clusters=clusters, resamples=resamples)
 
     return score
 

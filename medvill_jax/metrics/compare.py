@@ -1,4 +1,4 @@
-"""Whether runs' reports are better than those of another, on the same examples."""
+"""Compares the generated reports of runs with those of a first run, on the same examples."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from medvill_jax.metrics import bootstrap, clinical, text
 from medvill_jax.metrics.command import MissingExtra, Parser
 from medvill_jax.metrics.label_f1 import Uncertain
 from medvill_jax.metrics.predictions import Prediction, PredictionError, read
-from medvill_jax.metrics.report_scores import Labeler, parts, subjects
+from medvill_jax.metrics.report_scores import Labeler, metric_groups, subjects
 
 _HELP = """\
-Compares generated reports with those of a first run, on the same examples: both figures, their difference, how sure.
+Compares generated reports with those of a first run, on the same examples: the metrics of both, their difference, its
+interval and p value.
 
   python -m medvill_jax.metrics.compare A/predictions.jsonl B/predictions.jsonl [C/predictions.jsonl ...]
 
-Every line of each file is one example, matched by id, in any order:
+Every line of each file is one example. All files have the same ids, in any order:
 
   {"id": "s1", "reference": "Small left effusion.", "hypothesis": "left pleural effusion ."}
 
 How to read the table:
-  A, B         the figures of the two runs; higher is better. 0 to 1, but for cider (0 to 10)
+  A, B         the metrics of the two runs; higher is better. From 0 to 1, but cider from 0 to 10
   B - A        the difference
-  95 % of it   interval of the difference from resampled patients, or examples where the files do not say which are of
-               one (paired bootstrap). Without 0 in it, the runs differ by more than that choice explains
-  p            how often a difference this large arises when the runs' answers are swapped at random (two-sided), for
-               all examples of a patient together. Look at the figure that was chosen beforehand: of twenty figures one
-               is below 0.05 by chance
-  p, Holm      with several runs: p corrected for how many are compared with A, figure by figure (Holm 1979). This is
-               the one to judge by
-  bleuN_upstream compares cased with lower-cased text, as the released MedViLL code does; even perfect reports stay
-  far below 1 in it. meteor has no interval; it needs Java and is left out without it.
+  95 % of it   its 95 % interval by the paired bootstrap, which resamples patients, or examples if the files do not say
+               which examples are of one patient. An interval without 0: the runs differ beyond the choice of examples
+  p            how often a difference this large arises when the runs' answers are swapped at random (two-sided),
+               together for all examples of a patient. Choose one metric beforehand: of twenty metrics one has p below
+               0.05 by chance
+  p, Holm      with several runs: p corrected for the number of runs compared with A, for each metric by itself (Holm
+               1979). Judge by this one
+  bleuN_upstream compares cased with lower-cased text, as the released MedViLL code does, so even perfect reports stay
+  far below 1. meteor needs Java, is left out without it, and has no interval.
 
-What differs between two training seeds is not in the interval: it is about these two runs on other such examples.
-Clinical figures use labels in the rows (reference_labels, hypothesis_labels) where every row has them, else
+The interval is about these two runs on other examples; it does not include the variation between training seeds.
+Clinical metrics use the labels in the rows (reference_labels, hypothesis_labels) if every row has them, else
 medvill_jax's rule-based labeler.
 
 Exit status: 0 done, 1 something to correct, said in one line on stderr.
@@ -55,9 +56,10 @@ class CompareError(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of the first run and of another, number `run` of those given after it, from 1.
+    """One metric of the first run (a) and of another run (b).
 
-    `p_holm` is `p` corrected for the number of other runs. The last four are NaN for a figure that cannot be resampled.
+    `run` numbers the other runs from 1. `p_holm` is `p` corrected for the number of other runs. The last four are NaN
+    for a metric that cannot be resampled.
     """
 
     run: int
@@ -80,50 +82,51 @@ def compare(
     resamples: int = bootstrap.RESAMPLES,
     seed: int = 0,
 ) -> list[Row]:
-    """Every figure of `report_scores.score` in a first run and in each of the others; arguments as there.
+    """Every metric of `report_scores.score` in a first run and in each of the others; arguments as there.
 
     Returns:
-      Rows with b - a, its 95 % interval (paired bootstrap), p (two-sided approximate randomisation) and p corrected for
-      the number of others; one other run after another. Resampled and swapped are `subjects_of` the runs.
+      One row for each other run and metric, sorted by run, with the difference b - a, its 95 % interval (paired
+      bootstrap), p (two-sided approximate randomisation) and p corrected for the number of other runs. Both resample
+      `subjects_of` the runs.
 
     Raises:
       CompareError: other ids, another reference, reference label or subject for the same id.
       ValueError, MissingExtra: as in `report_scores.score`.
     """
     runs = aligned(a, *others)
-    found: list[list[Row]] = [[] for _ in others]
+    rows_of: list[list[Row]] = [[] for _ in others]
     options: dict[str, Any] = {"clusters": subjects_of(runs), "resamples": resamples, "seed": seed}
-    of_a, *of_others = (parts(each, labeler=labeler, uncertain=uncertain) for each in runs)
-    for number, one in enumerate(of_a):
-        results = [bootstrap.paired(one.rows, other[number].rows, one.figure, **options) for other in of_others]
+    groups_of_a, *groups_of_others = (metric_groups(run, labeler=labeler, uncertain=uncertain) for run in runs)
+    for group_a, *groups_b in zip(groups_of_a, *groups_of_others, strict=True):
+        results = [bootstrap.paired(group_a.rows, group.rows, group_a.statistic, **options) for group in groups_b]
         corrected = bootstrap.holm(np.stack([result.p for result in results], -1))  # [K, others]
-        for run, result in enumerate(results):
+        for run, (group_b, result) in enumerate(zip(groups_b, results, strict=True)):
             columns = (result.difference, result.low, result.high, result.p, corrected[:, run])
-            values = one.values().values(), of_others[run][number].values().values()
-            rows = zip(one.names, *values, *(column.tolist() for column in columns), strict=True)
-            found[run] += [Row(run + 1, *row) for row in rows]
+            values = group_a.values().values(), group_b.values().values()
+            rows = zip(group_a.names, *values, *(column.tolist() for column in columns), strict=True)
+            rows_of[run] += [Row(run + 1, *row) for row in rows]
     if meteor and text.meteor_missing() is None:
-        references = [each.reference for each in a]
-        first, *rest = (text.meteor(references, [each.hypothesis for each in run]) for run in runs)
+        references = [example.reference for example in a]
+        first, *rest = (text.meteor(references, [example.hypothesis for example in run]) for run in runs)
         for run, value in enumerate(rest):
-            found[run].append(Row(run + 1, "meteor", first, value, value - first, *[math.nan] * 4))
-    return [row for rows in found for row in rows]
+            rows_of[run].append(Row(run + 1, "meteor", first, value, value - first, *[math.nan] * 4))
+    return [row for rows in rows_of for row in rows]
 
 
 def aligned(a: Sequence[Prediction], *others: Sequence[Prediction]) -> list[Sequence[Prediction]]:
     """All runs in the order of the first; `CompareError` if they are not of the same examples."""
-    return [a, *(_matched(a, b, _letter(run)) for run, b in enumerate(others, 1))]
+    return [a, *(_in_order_of(a, b, _letter(run)) for run, b in enumerate(others, 1))]
 
 
 def subjects_of(runs: Sequence[Sequence[Prediction]]) -> list[int] | None:
-    """The subject of each example, from `aligned` runs of which every row has one; None if there is no such run.
+    """The subject of each example, from any of the `aligned` runs that has one in every row; None if no run has.
 
     Raises:
-      CompareError: runs that tell other subjects apart. How they number them does not matter.
+      CompareError: runs that group the examples into different subjects. How they number these does not matter.
     """
-    known = [found for run in runs if (found := subjects(run)) is not None]
-    # Numbered anew, the same subjects have the same numbers.
-    if len({tuple(bootstrap.numbered(found, len(found)).tolist()) for found in known}) > 1:
+    known = [of_run for run in runs if (of_run := subjects(run)) is not None]
+    # `numbered` gives the same numbers to the same grouping.
+    if len({tuple(bootstrap.numbered(of_run, len(of_run)).tolist()) for of_run in known}) > 1:
         raise CompareError("the files say differently which examples are of one subject; write them from the same data")
     return known[0] if known else None
 
@@ -132,26 +135,26 @@ def _letter(run: int) -> str:
     return chr(ord("A") + run)
 
 
-def _matched(a: Sequence[Prediction], b: Sequence[Prediction], letter: str) -> list[Prediction]:
+def _in_order_of(a: Sequence[Prediction], b: Sequence[Prediction], letter: str) -> list[Prediction]:
     """The rows of b in the order of a."""
-    of_a, of_b = {each.id: each for each in a}, {each.id: each for each in b}
+    of_a, of_b = {example.id: example for example in a}, {example.id: example for example in b}
     if of_a.keys() != of_b.keys():
         sides = ((of_a.keys() - of_b.keys(), "A"), (of_b.keys() - of_a.keys(), letter))
         missing = [f"{len(only)} only in {run} (such as {min(only)!r})" for only, run in sides if only]
         shared = len(of_a.keys() & of_b.keys())
         raise CompareError(f"the files hold different examples: {shared} ids in both, {', '.join(missing)}")
     for key in ("reference", "reference_labels"):
-        other = [name for name, each in of_a.items() if getattr(each, key) != getattr(of_b[name], key)]
+        other = [name for name, example in of_a.items() if getattr(example, key) != getattr(of_b[name], key)]
         if other:
             raise CompareError(f"{len(other)} of {len(a)} ids have another {key} in {letter} (such as {other[0]!r})")
-    have = [all(each.hypothesis_labels is not None for each in run) for run in (a, b)]
+    have = [all(example.hypothesis_labels is not None for example in run) for run in (a, b)]
     if have[0] != have[1]:
         raise CompareError(f"only {'A' if have[0] else letter} carries hypothesis_labels in every row; use one labeler")
-    return [of_b[each.id] for each in a]
+    return [of_b[example.id] for example in a]
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as text, one figure a line, and a block for each run that is compared with the first."""
+    """The rows as text, one metric a line, in one block for each run that is compared with the first."""
     runs = sorted({row.run for row in rows})
     return "\n\n".join(_block([row for row in rows if row.run == run], several=len(runs) > 1) for run in runs)
 
@@ -160,15 +163,18 @@ def _block(rows: Sequence[Row], *, several: bool) -> str:
     letter = _letter(rows[0].run)
     lines = [("", "A", letter, f"{letter} - A", "95 % of it", "p", "p, Holm")]
     for row in rows:
-        sure = "-" if math.isnan(row.low) else f"[{row.low:+.4f}, {row.high:+.4f}]"
-        cells = (_cell(row.a), _cell(row.b), _cell(row.difference, "+.4f"), sure, _cell(row.p), _cell(row.p_holm))
+        interval = "-" if math.isnan(row.low) else f"[{row.low:+.4f}, {row.high:+.4f}]"
+        cells = (_cell(row.a), _cell(row.b), _cell(row.difference, "+.4f"), interval, _cell(row.p), _cell(row.p_holm))
         lines.append((row.name, *cells))
-    # Corrected for one comparison p stays p.
+    # The correction for a single comparison changes nothing.
     lines = [line if several else line[:-1] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(cell.ljust(width) if k == 0 else cell.rjust(width) for k, (cell, width) in enumerate(each)).rstrip()
-        for each in (zip(line, widths, strict=True) for line in lines)
+        "  ".join(
+            cell.ljust(width) if k == 0 else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
     )
 
 
@@ -204,10 +210,10 @@ def _write(target: Path, rows: Sequence[Row], head: dict[str, object], paths: Se
         raise CompareError(f"{target}: {error.strerror or error}") from error
 
 
-def _positive(given: str) -> int:
-    value = int(given)
+def _positive(argument: str) -> int:
+    value = int(argument)
     if value < 1:
-        raise ValueError(given)
+        raise ValueError(argument)
     return value
 
 
@@ -224,7 +230,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--uncertain",
         choices=("positive", "negative", "ignore"),
         default="positive",
-        help="what an uncertain finding counts as in clinical figures (default: %(default)s)",
+        help="what an uncertain finding counts as in clinical metrics (default: %(default)s)",
     )
     parser.add_argument(
         "--resamples", type=_positive, default=bootstrap.RESAMPLES, help="how many (default: %(default)s)"

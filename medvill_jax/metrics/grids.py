@@ -1,4 +1,4 @@
-"""The table of a grid of runs: means over runs, curves over the share of labels, predictions pooled over folds."""
+"""The table of a grid of runs: means over runs, plots over the share of labels, and metrics pooled over folds."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ COLUMNS = ("task", "start", "labels", "figure", "mean", "sd", "runs", "interval 
 
 @dataclass(frozen=True)
 class Row:
-    """What a grid found for one start.
+    """The results of the runs that have the same task, start and share of labels.
 
     Attributes:
-        task, start: of the runs.
-        share: of the training labels.
-        rate: their learning rate; None is the configuration's.
-        runs: the figures of every run that is done.
-        planned: how many runs there will be.
+        task: the task of the runs.
+        start: the weights that the runs start from.
+        share: the share of the training labels, in (0, 1].
+        rate: the learning rate; None for that of the configuration.
+        runs: the metrics of every run that is done.
+        planned: the number of planned runs.
     """
 
     task: str
@@ -40,20 +41,20 @@ class Row:
     runs: Sequence[Mapping[str, Any]]
     planned: int
 
-    def values(self, figure: str) -> list[float]:
-        """A figure of every run for which it is defined."""
-        return [value for run in self.runs if (value := run.get(figure)) is not None]
+    def values(self, metric: str) -> list[float]:
+        """A metric of every run for which it is defined."""
+        return [value for run in self.runs if (value := run.get(metric)) is not None]
 
 
-def write(folder: Path, rows: Sequence[Row], figures: Mapping[str, Sequence[str]]) -> None:
+def write(folder: Path, rows: Sequence[Row], metrics: Mapping[str, Sequence[str]]) -> None:
     """Writes `table.md`, `table.csv` and `table.json`, and with several shares of labels `curves.png`.
 
     Args:
-        folder: exists.
+        folder: a folder that exists.
         rows: in the order of the table.
-        figures: task -> names of the figures that are shown.
+        metrics: task -> names of the metrics to show.
     """
-    lines = [_line(row, figure) for row in rows for figure in figures[row.task]]
+    lines = [_line(row, metric) for row in rows for metric in metrics[row.task]]
     markdown = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     markdown += [f"| {' | '.join(line)} |" for line in lines]
     replace_file(folder / TABLE, ("\n".join(markdown) + "\n").encode())
@@ -66,18 +67,18 @@ def write(folder: Path, rows: Sequence[Row], figures: Mapping[str, Sequence[str]
     ]
     replace_file(folder / JSON, (json.dumps(everything, indent=1) + "\n").encode())
     if len({row.share for row in rows}) > 1:
-        plots.share_plot(folder / CURVES, _curves(rows, figures))
+        plots.share_plot(folder / CURVES, _curves(rows, metrics))
 
 
-def _line(row: Row, figure: str) -> tuple[str, ...]:
-    values = row.values(figure)
+def _line(row: Row, metric: str) -> tuple[str, ...]:
+    values = row.values(metric)
     spread = f"{statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    interval = row.runs[0].get(f"{figure}_ci95") if row.runs else None
+    interval = row.runs[0].get(f"{metric}_ci95") if row.runs else None
     return (
         row.task,
         row.start,
         f"{100 * row.share:g} %",
-        figure,
+        metric,
         f"{statistics.fmean(values):.3f}" if values else "" if row.runs else "not run",
         spread,
         f"{len(values)}/{row.planned}",
@@ -87,28 +88,28 @@ def _line(row: Row, figure: str) -> tuple[str, ...]:
 
 
 def _curves(
-    rows: Sequence[Row], figures: Mapping[str, Sequence[str]]
+    rows: Sequence[Row], metrics: Mapping[str, Sequence[str]]
 ) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
-    """Task and figure -> start -> (share, mean, standard deviation), by share."""
+    """Panel title -> start -> (share, mean, standard deviation), sorted by share."""
     curves: dict[str, dict[str, list[tuple[float, float, float]]]] = {}
     for row in sorted(rows, key=lambda row: row.share):
-        for figure in figures[row.task]:
-            if values := row.values(figure):
+        for metric in metrics[row.task]:
+            if values := row.values(metric):
                 spread = statistics.stdev(values) if len(values) > 1 else 0.0
-                panel = curves.setdefault(f"{row.task}: {figure}", {})
+                panel = curves.setdefault(f"{row.task}: {metric}", {})
                 panel.setdefault(row.start, []).append((row.share, statistics.fmean(values), spread))
     return curves
 
 
 def pooled(files: Sequence[Path], *, seed: int = 0) -> dict[str, Any]:
-    """The figures of a cross-validated classification: the predictions of all folds are scored once, as one set.
+    """The metrics of a cross-validated classification, computed once over the predictions of all folds.
 
-    Thresholds are 0.5, so F1 is not comparable with that of a single split. Intervals resample subjects, which no two
-    folds share.
+    Thresholds are 0.5, so F1 is not comparable with that of a single split. Intervals resample subjects; no subject is
+    in two folds.
 
     Args:
-        files: the predictions of each fold, as `classify` writes them.
-        seed: of the intervals.
+        files: the prediction file of each fold, as `classify` writes it.
+        seed: of the resamples.
     """
     probabilities: list[list[float]] = []
     labels: list[list[int | None]] = []

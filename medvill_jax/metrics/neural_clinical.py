@@ -1,18 +1,19 @@
-"""CheXbert F1, RadGraph F1 and other learnt metrics of reports, by `radeval`, from weights in a local folder.
+"""CheXbert F1, RadGraph F1 and other metrics of reports by trained models, computed by `radeval` from local weights.
 
     python -m medvill_jax.metrics.neural_clinical predictions.jsonl --weights=DIR
 
-`radeval` (the "clinical" extra) brings PyTorch and fetches what it misses, so it runs in a process of its own that no
-network can be reached from (`radeval_scores`); this one makes figures and intervals of what it says.
+`radeval` (the "clinical" extra) imports PyTorch and downloads missing files, so it runs in a separate process without
+network access (`radeval_scores`). This module turns its scores into metrics with intervals.
 
 CheXbert: Smit et al., EMNLP 2020. RadGraph: Jain et al., NeurIPS 2021 Datasets and Benchmarks; F1 as Delbrouck et al.,
-EMNLP Findings 2022. RadEval: Xu et al., EMNLP 2025 System Demonstrations. Weights have licences of their own that are
-not ours to pass on.
+EMNLP Findings 2022. RadEval: Xu et al., EMNLP 2025 System Demonstrations. The weights have
+their own licences and are not distributed here.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from medvill_jax.metrics import bootstrap
 from medvill_jax.metrics.command import MissingExtra, Parser
 from medvill_jax.metrics.label_f1 import f1_counts, supported
 from medvill_jax.metrics.predictions import Prediction, PredictionError, read
-from medvill_jax.metrics.report_scores import Part, clinical_part, subjects
+from medvill_jax.metrics.report_scores import MetricGroup, clinical_group, subjects
 
 _PROGRAM = "python -m medvill_jax.metrics.neural_clinical"
 _HELP = """\
@@ -38,9 +39,9 @@ Scores generated reports with CheXbert F1 and RadGraph F1, from weights in a loc
   pip install 'medvill_jax[clinical]'
   python -m medvill_jax.metrics.neural_clinical predictions.jsonl --weights=DIR
 
---metrics=NAME,NAME... chooses others; figures are means over reports, with 95 % intervals, and higher is better but for
-radcliq (RadCliQ-v1), which predicts a number of errors. What DIR must hold for each (a model is a folder that has the
-files of the Hugging Face repository of that name: configuration, tokenizer, and weights unless a file has them):
+--metrics=NAME,NAME... chooses others. Metrics are means over reports with 95 % intervals; higher is better, except for
+radcliq (RadCliQ-v1), which predicts the number of errors. DIR must hold, for each metric (a model is a folder with the
+files of the Hugging Face repository of that name: configuration, tokenizer, and weights if no other file has them):
 
   chexbert           chexbert/chexbert.pth (StanfordAIMI/RRG_scorers), bert-base-uncased
   radgraph           radgraph-xl/: radgraph-xl.tar.gz (StanfordAIMI/RRG_scorers), unpacked; the model that its
@@ -52,22 +53,22 @@ files of the Hugging Face repository of that name: configuration, tokenizer, and
   srrbert            StanfordAIMI/SRR-BERT-Leaves-with-Statuses, microsoft/BiomedVLP-CXR-BERT-general,
                      nltk_data/tokenizers/punkt_tab of NLTK
 
-A machine with a network fills DIR:
+On a host with network access, fill DIR by:
 
   hf download google-bert/bert-base-uncased --local-dir DIR/bert-base-uncased
   hf download StanfordAIMI/RRG_scorers chexbert.pth --local-dir DIR/chexbert
 
-Checkpoints are read as plain tensors (PyTorch's weights_only), so none of them can run code. A GPU is used if there
-is one. Exit status: 0 done, 1 something to correct, said in one line on stderr.
+Checkpoints are read as plain tensors (PyTorch's weights_only), so none of them can run code. A GPU is used if
+available. Exit status: 0 done, 1 something to correct, said in one line on stderr.
 """
 
-# Of the names in a line, one must be there.
+# File names; one of each tuple is needed.
 _CONFIG, _TOKENIZER = ("config.json",), ("tokenizer.json", "vocab.txt", "vocab.json")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _MODEL = (_CONFIG, _TOKENIZER, _WEIGHTS)
 _ARCHIVE = (_CONFIG, ("weights.th",), ("vocabulary",))
 _CHEXBERT = {"chexbert": (("chexbert.pth",),), "bert-base-uncased": (_CONFIG, _TOKENIZER)}
-# What lies in which folder, for each metric.
+# Metric -> folder -> the files that it needs.
 NEEDED: Mapping[str, Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "chexbert": _CHEXBERT,
     "radgraph": {"radgraph-xl": _ARCHIVE},
@@ -104,7 +105,7 @@ def missing(weights: Path, metrics: Sequence[str]) -> list[str]:
 
 
 def _encoders(config: Path) -> Iterator[str]:
-    """The models that RadGraph's configuration names; a file that cannot be read is told of when it is loaded."""
+    """The models that RadGraph's configuration names; none if the file cannot be read, which loading reports."""
     try:
         settings = json.loads(config.read_bytes())
         yield settings["model"]["embedder"]["token_embedders"]["bert"]["model_name"]
@@ -114,7 +115,7 @@ def _encoders(config: Path) -> Iterator[str]:
 
 
 def _run(references: list[str], hypotheses: list[str], weights: Path, metrics: Sequence[str]) -> dict[str, Any]:
-    """What `radeval_scores` says in a process of its own."""
+    """The scores of `radeval_scores`, which runs in a separate process."""
     request = json.dumps({"metrics": list(metrics), "references": references, "hypotheses": hypotheses})
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "answer.json"
@@ -137,16 +138,16 @@ def score(
     metrics: Sequence[str] = USUAL,
     seed: int = 0,
 ) -> dict[str, float | list[float]]:
-    """Figures of some of the metrics in `NEEDED`, in their order.
+    """The requested metrics, a subset of `NEEDED`, with their intervals.
 
     Returns:
-      What is resampled (`bootstrap.resampled`); `chexbert_*` as `clinical_*` in `report_scores.score`;
+      `bootstrap.resampled`, which says what intervals resample; `chexbert_*` as `clinical_*` in `report_scores.score`;
       `radgraph_f1_{simple,partial,complete}` (entities; entities and whether they have relations; whole relations),
       `radcliq_v1`, `bertscore`, `radeval_bertscore`, `srrbert_{precision,recall,f1}`, each a mean over reports; and
       `*_ci95`.
 
     Raises:
-      ValueError: no predictions, no metrics, or a metric that there is not.
+      ValueError: no predictions, no metrics, or an unknown metric.
       MissingExtra: radeval is not installed.
       WeightsError: files are missing from `weights`, cannot be read, or hold something else.
     """
@@ -159,33 +160,33 @@ def score(
         raise MissingExtra("radeval", "clinical", "this score")
     if lacking := missing(weights, metrics):
         raise WeightsError(f"{weights}: no {', '.join(lacking)}; {_PROGRAM} --help tells where to get them")
-    texts = [each.reference for each in predictions], [each.hypothesis for each in predictions]
+    texts = [example.reference for example in predictions], [example.hypothesis for example in predictions]
     clusters = subjects(predictions)
-    figures: dict[str, float | list[float]] = {**bootstrap.resampled(clusters, len(predictions))}
+    values: dict[str, float | list[float]] = {**bootstrap.resampled(clusters, len(predictions))}
     for metric, answer in _run(*texts, weights, metrics).items():
-        part = _chexbert(answer) if metric == "chexbert" else _means(answer, len(predictions))
-        limits = bootstrap.interval(part.rows, part.figure, clusters=clusters, seed=seed).T.tolist()
-        for (name, value), pair in zip(part.values().items(), limits, strict=True):
-            figures |= {name: value, f"{name}_ci95": pair}
-        figures |= part.counts
-    return figures
+        group = _chexbert(answer) if metric == "chexbert" else _means(answer, len(predictions))
+        limits = bootstrap.interval(group.rows, group.statistic, clusters=clusters, seed=seed).T.tolist()
+        for (name, value), pair in zip(group.values().items(), limits, strict=True):
+            values |= {name: value, f"{name}_ci95": pair}
+        values |= group.counts
+    return values
 
 
-def _chexbert(answer: dict[str, Any]) -> Part:
+def _chexbert(answer: dict[str, Any]) -> MetricGroup:
     columns = [answer["findings"].index(name) for name in CHEXPERT_FINDINGS]
     labels = [np.array(answer[side], np.int8)[:, columns] for side in ("references", "hypotheses")]
-    part = clinical_part(f1_counts(*labels), supported(labels[0]))
+    group = clinical_group(f1_counts(*labels), supported(labels[0]))
 
     def renamed(name: str) -> str:
         return name.replace("clinical_", "chexbert_")
 
-    counts = {renamed(name): value for name, value in part.counts.items()}
-    return replace(part, names=tuple(map(renamed, part.names)), counts=counts)
+    counts = {renamed(name): value for name, value in group.counts.items()}
+    return replace(group, names=tuple(map(renamed, group.names)), counts=counts)
 
 
-def _means(answer: dict[str, list[float]], count: int) -> Part:
+def _means(answer: dict[str, list[float]], count: int) -> MetricGroup:
     names = tuple(name.replace("radgraph_", "radgraph_f1_").replace("_weighted", "") for name in answer)
-    return Part(names, np.array([*answer.values(), np.ones(count)], np.float64).T, bootstrap.mean)
+    return MetricGroup(names, np.array([*answer.values(), np.ones(count)], np.float64).T, bootstrap.mean)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -196,22 +197,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--metrics", default=",".join(USUAL), metavar="NAMES", help="default: %(default)s")
     args = parser.parse_args(argv)
     try:
-        figures = score(read(args.predictions), args.weights, metrics=args.metrics.split(","))
+        values = score(read(args.predictions), args.weights, metrics=args.metrics.split(","))
     except (PredictionError, MissingExtra, WeightsError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-    print(json.dumps({key: _known(value) for key, value in figures.items()}, indent=2))
+    print(json.dumps({key: _finite(value) for key, value in values.items()}, indent=2))
     return 0
 
 
-def _known(value: float | list[float]) -> float | list[float | None] | None:
-    """JSON has no NaN."""
+def _finite(value: float | list[float]) -> float | list[float | None] | None:
+    """The value with None for NaN, which JSON lacks."""
     if isinstance(value, list):
-        return [None if each != each else each for each in value]
-    return None if value != value else value
+        return [None if math.isnan(limit) else limit for limit in value]
+    return None if math.isnan(value) else value
 
 
 if __name__ == "__main__":

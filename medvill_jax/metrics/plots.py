@@ -1,4 +1,4 @@
-"""Pictures of figures, for people. They hold no example, only counts over many."""
+"""Plots of metrics. They show only counts and means over examples, never a single example."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def reliability_plot(
     title: str = "Reliability",
     ece: float | None = None,
 ) -> None:
-    """Writes a PNG: what share of findings given a probability is there, and how often each probability is given.
+    """Writes a reliability diagram as PNG: the fraction positive over the predicted probability, and a histogram.
 
-    The same curves give the same bytes (with one version of matplotlib).
+    The same curves give the same bytes with the same version of matplotlib.
 
     Args:
-      path: the file, in a folder that exists; replaced at once.
-      overall: all classes pooled, as from `classification.reliability`: a large curve above its histogram.
-      classes: class name -> its own, drawn small beside it, in this order.
-      title: one line above all.
+      path: the file, in a folder that exists; replaced atomically.
+      overall: all classes pooled, from `classification.reliability`: a large curve above its histogram.
+      classes: class name -> its reliability, small panels next to the large one, in this order.
+      title: one line above the panels.
       ece: the calibration error of `overall`, written into its panel.
 
     Raises:
-      ValueError: curves of different numbers of bins.
+      ValueError: curves with different numbers of bins.
       OSError: the file cannot be written.
     """
     classes = classes or {}
@@ -52,19 +52,19 @@ def reliability_plot(
     columns = math.ceil(len(classes) / rows)
     figure = Figure(figsize=(5.2 + 2.0 * columns, max(6.4, 2.0 * rows + 0.9)), dpi=120, layout="constrained")
     figure.suptitle(title, fontsize=13, color=_INK)
-    place: Any = figure
+    large: Any = figure
     if columns:
-        place, beside = figure.subfigures(1, 2, squeeze=False, width_ratios=(5.0, 2.0 * columns))[0]
-        _small(beside, classes, rows, columns)
-    _large(place, overall, ece)
+        large, small = figure.subfigures(1, 2, squeeze=False, width_ratios=(5.0, 2.0 * columns))[0]
+        _small(small, classes, rows, columns)
+    _large(large, overall, ece)
     _save(path, figure)
 
 
 def share_plot(path: Path, panels: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]]) -> None:
-    """Writes a PNG: figures over the share of the training labels, a curve with its band for every start.
+    """Writes a PNG: metrics over the share of training labels, for every start a curve and its standard deviation.
 
     Args:
-      path: the file, in a folder that exists; replaced at once.
+      path: the file, in a folder that exists; replaced atomically.
       panels: title -> start -> (share, mean, standard deviation), by ascending share.
 
     Raises:
@@ -72,9 +72,9 @@ def share_plot(path: Path, panels: Mapping[str, Mapping[str, Sequence[tuple[floa
     """
     rows = math.ceil(len(panels) / 2)
     figure = Figure(figsize=(9.6, 3.4 * max(rows, 1)), dpi=120, layout="constrained")
-    every = figure.subplots(max(rows, 1), 2, squeeze=False).ravel()
+    grid = figure.subplots(max(rows, 1), 2, squeeze=False).ravel()
     starts = list(dict.fromkeys(start for panel in panels.values() for start in panel))
-    for axes, (title, panel) in zip(every, panels.items(), strict=False):
+    for axes, (title, panel) in zip(grid, panels.items(), strict=False):
         for start, points in panel.items():
             share, mean, spread = np.array(points).T
             colour = f"C{starts.index(start)}"
@@ -85,7 +85,7 @@ def share_plot(path: Path, panels: Mapping[str, Mapping[str, Sequence[tuple[floa
         axes.set_xlabel("training labels, %", fontsize=9, color=_INK)
         axes.legend(fontsize=8, frameon=False, loc="lower right")
         _plain(axes, 8)
-    for axes in every[len(panels) :]:
+    for axes in grid[len(panels) :]:
         axes.set_axis_off()
     _save(path, figure)
 
@@ -93,7 +93,7 @@ def share_plot(path: Path, panels: Mapping[str, Mapping[str, Sequence[tuple[floa
 def _save(path: Path, figure: Figure) -> None:
     FigureCanvasAgg(figure)
     content = io.BytesIO()
-    # The library's version is not part of the picture.
+    # Metadata would name the version of matplotlib.
     figure.savefig(content, format="png", metadata={"Software": None})
     replace_file(path, content.getvalue())
 
@@ -131,7 +131,7 @@ def _small(place: Any, classes: Mapping[str, Reliability], rows: int, columns: i
         axes.set_title(name, fontsize=8.5, color=_INK)
         _note(axes, f"{positives:,} of {curve.count.sum():,} present" if positives else "none present", 7)
         _plain(axes, 7)
-        # The lowest panel of its column carries the scale.
+        # Only the lowest panel of a column has tick labels.
         axes.tick_params(labelbottom=number + columns >= len(classes))
     for axes in panels[len(classes) :]:
         axes.set_axis_off()
@@ -139,13 +139,13 @@ def _small(place: Any, classes: Mapping[str, Reliability], rows: int, columns: i
 
 def _curve(axes: Any, curve: Reliability, *, size: float, line: float) -> None:
     axes.plot([0, 1], [0, 1], color=_IDEAL, linewidth=1, linestyle="--")
-    there = curve.count > 0
-    confidence, positive, count = (each[there] for each in curve)
+    filled = curve.count > 0
+    confidence, positive, count = (values[filled] for values in curve)
     axes.plot(confidence, positive, color=_LINE, linewidth=line)
-    for some, fill in ((count >= _FEW, _LINE), (count < _FEW, "white")):
+    for bins, fill in ((count >= _FEW, _LINE), (count < _FEW, "white")):
         axes.plot(
-            confidence[some],
-            positive[some],
+            confidence[bins],
+            positive[bins],
             linestyle="none",
             marker="o",
             markersize=size,

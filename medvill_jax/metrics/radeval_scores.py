@@ -1,13 +1,14 @@
-"""The process in which `radeval` runs: `neural_clinical` starts this file, so that nothing of ours loads PyTorch.
+"""The process that runs `radeval`: `neural_clinical` starts this file, so that no other program of ours loads PyTorch.
 
     python -P radeval_scores.py DIR ANSWER < request.json
 
-It imports nothing of ours. The request is `{"metrics": [names], "references": [texts], "hypotheses": [texts]}`, and
-the answer, a file, is `{"scores": {metric: {figure: [N numbers]}}}` or `{"error": one line}`. CheXbert gives labels in
-place of scores: `{"findings": [14 names], "references": [N rows of 1, -1, 0], "hypotheses": likewise}`.
+This file imports nothing of `medvill_jax`. The request is `{"metrics": [names], "references": [texts], "hypotheses":
+[texts]}`. The file ANSWER holds `{"scores": {metric: {name: [N numbers]}}}` or `{"error": one line}`. For CheXbert the
+answer has labels instead of scores: `{"findings": [14 names], "references": [N rows of 1, -1, 0], "hypotheses":
+likewise}`.
 
-DIR becomes the current folder. Each library takes a model's name as a folder if there is one, so models are read from
-DIR by the names that the package gives them, and the hub is never asked.
+DIR becomes the current folder. Each library takes a model's name for a folder if a folder of that name exists, so the
+models are read from DIR under their usual names, and the Hugging Face hub is never asked.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-# What some libraries fetch is asked for by nothing that they could be told; a proxy that nobody answers stops them all.
+# Some libraries download without an option to switch it off; a proxy that does not exist stops them all.
 _NOWHERE = "http://127.0.0.1:9"
 _OFFLINE = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"), "1")
 _OFFLINE |= dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), _NOWHERE)
@@ -32,14 +33,14 @@ class LoadError(Exception):
 
 
 def _isolate(folder: Path) -> None:
-    """Makes `folder` the only place that models come from. Libraries read all this once, when they are imported."""
+    """Makes `folder` the only source of models; call it before the libraries are imported, as they read this once."""
     os.chdir(folder)
     for name in ("no_proxy", "NO_PROXY"):
         os.environ.pop(name, None)
-    # The caches of other programs hold models under the same names, maybe others than those in the folder.
+    # Caches of other programs may hold other models under the same names.
     os.environ |= _OFFLINE | dict.fromkeys(("HF_HOME", "HF_HUB_CACHE"), str(folder / "none"))
     os.environ["NLTK_DATA"] = str(folder / "nltk_data")
-    # No metric reads an image, and a torchvision that was built for another PyTorch keeps transformers from loading.
+    # No metric needs images, and a torchvision built for another PyTorch keeps transformers from loading.
     sys.modules["torchvision"] = None  # pyright: ignore[reportArgumentType]
     # radeval 2.2.1 is installed as "radeval", while its RadGraph imports itself as "RadEval".
     sys.modules["RadEval"] = importlib.import_module("radeval")
@@ -49,7 +50,7 @@ def _model(metric: str, folder: Path) -> Any:
     """The metric's model.
 
     Raises:
-      LoadError: a file cannot be read, holds something else, or a library of the package does not work here.
+      LoadError: a file cannot be read or holds something else, or a library does not work.
     """
     try:
         if metric == "chexbert":
@@ -59,14 +60,14 @@ def _model(metric: str, folder: Path) -> Any:
         if metric == "radcliq":
             _chexbert_from(folder)
         return importlib.import_module("radeval.metrics._registry").get_metric_class(metric)()
-    except Exception as error:  # What libraries raise over a file that they cannot read is of no common kind.
+    except Exception as error:  # Libraries raise all kinds of errors for a file that they cannot read.
         reason = f"{type(error).__name__}: {textwrap.shorten(str(error), 200)}"
         raise LoadError(f"{metric} cannot load its model ({reason})") from error
 
 
 def _chexbert_from(folder: Path) -> Any:
     module = importlib.import_module("radeval.metrics.f1chexbert.f1chexbert")
-    # The checkpoint is the only file that is not loaded by the name of a folder.
+    # The checkpoint is the only file that is not found by a folder's name.
     module.__dict__["hf_hub_download"] = lambda **_: str(folder / "chexbert" / "chexbert.pth")
     return module
 
@@ -85,7 +86,7 @@ def _scores(metric: str, model: Any, references: list[str], hypotheses: list[str
 
 
 def answer(folder: Path, request: dict[str, list[str]]) -> dict[str, Any]:
-    """What the request asks for; models are loaded one after the other, and all before any of them scores."""
+    """The answer to a request; all models are loaded before any of them scores."""
     _isolate(folder)
     try:
         models = {metric: _model(metric, folder) for metric in request["metrics"]}

@@ -1,4 +1,4 @@
-"""The file of figures: what JSON makes of them, and that it is never half a file."""
+"""The file of metrics: their values in JSON, and that the file is never half written."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from medvill_jax.metrics.metrics_file import write_metrics
 
 def test_order_values_and_null(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
-    figures = {
+    metrics = {
         "test/z": 0.1,
         "test/a": math.nan,
         "test/a_ci95": [math.nan, 0.5],
@@ -24,9 +24,9 @@ def test_order_values_and_null(tmp_path: Path) -> None:
         "split": "Prüfung",
         "nothing": None,
     }
-    write_metrics(path, figures)
+    write_metrics(path, metrics)
     read = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert list(read) == list(figures)
+    assert list(read) == list(metrics)
     assert read == {
         "test/z": 0.1,
         "test/a": None,
@@ -48,7 +48,7 @@ def test_order_values_and_null(tmp_path: Path) -> None:
 def test_cut_off_it_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "metrics.json"
     write_metrics(path, {"accuracy": 0.5})
-    with pytest.raises(TypeError, match="figure 'bad' is a dict"):
+    with pytest.raises(TypeError, match="metric 'bad' is a dict"):
         write_metrics(path, {"accuracy": 0.7, "bad": {}})
 
     def full(self: Path, content: bytes) -> int:

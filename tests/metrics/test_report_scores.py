@@ -14,7 +14,7 @@ from medvill_jax.metrics.clinical import label_batch
 from medvill_jax.metrics import report_scores, text
 from medvill_jax.metrics.label_f1 import clinical_f1
 from medvill_jax.metrics.predictions import Prediction
-from medvill_jax.metrics.report_scores import most_frequent_text, parts, perplexity, score
+from medvill_jax.metrics.report_scores import metric_groups, most_frequent_text, perplexity, score
 
 REFERENCES = [
     "The heart is enlarged. There is a small left pleural effusion.",
@@ -201,7 +201,7 @@ def test_meteor_is_left_out_rather_than_zero(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_parts_are_what_score_reports() -> None:
     figures = score(PREDICTIONS, meteor=False, resamples=0)
-    for part in parts(PREDICTIONS):
-        assert part.rows.shape[0] == 5
-        assert part.values() == {name: figures[name] for name in part.names}
-        assert part.counts == {name: figures[name] for name in part.counts}
+    for group in metric_groups(PREDICTIONS):
+        assert group.rows.shape[0] == 5
+        assert group.values() == {name: figures[name] for name in group.names}
+        assert group.counts == {name: figures[name] for name in group.counts}
