@@ -1,4 +1,4 @@
-"""What the command lines of this room share: one line for one mistake, and status 1 for all of them."""
+"""The argument parser of the command lines in `metrics`: one line and status 1 for every mistake."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""The file of generated reports: one row per example, written as it is generated, read by everything that scores.
+"""The file of generated reports, with one row per example: written during generation, read for scoring.
 
     {"id": "s1", "reference": "Small left effusion.", "hypothesis": "left pleural effusion .", "log_prob": -4.2,
      "reference_labels": {"Pleural Effusion": 1}, "hypothesis_labels": {"Pleural Effusion": 1}, "subject": 0}
 
-`subject` is a whole number that examples of one patient share, and no patient's identifier; intervals resample subjects
-where every row has one. `log_prob` is the sum of the natural log-probabilities of the hypothesis' tokens, the closing
-[SEP] counted. Labels are 1 positive, 0 negative, -1 uncertain; a finding that is not named, or null, is not mentioned.
-All but the first three keys may be null or missing; further keys are left alone.
+`subject` is a whole number, the same for all examples of a patient, but not an identifier of the patient; intervals
+resample subjects if every row has one. `log_prob` is the sum of the natural log-probabilities of the tokens of the
+hypothesis, including the closing [SEP]. Labels are 1 positive, 0 negative, -1 uncertain; a finding that is missing or
+null is not mentioned. All but the first three keys may be null or missing; further keys are ignored.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PredictionError(Exception):
 
 @dataclass(frozen=True)
 class Prediction:
-    """One generated report beside the written one; labels are 14 values as a row of `clinical.label_batch`."""
+    """A generated report (hypothesis) and its reference; labels are 14 values as a row of `clinical.label_batch`."""
 
     id: str
     reference: str
@@ -43,10 +43,10 @@ class Prediction:
 def read(path: str | Path) -> list[Prediction]:
     """All rows of a prediction file, in its order.
 
-    A last line that was cut short, as a run leaves it that was killed while writing, is left out.
+    An incomplete last line, which a run leaves that is killed while writing, is left out.
 
     Raises:
-      PredictionError: no such file, no row in it, a row that is not as the module says (with its line), an id twice.
+      PredictionError: no such file, no row in it, a row of another form (with its line), or an id twice.
     """
     path = Path(path)
     rows, _ = _load(path)
@@ -56,21 +56,21 @@ def read(path: str | Path) -> list[Prediction]:
 
 
 class Writer:
-    """Writes rows one at a time, and goes on where an earlier run stopped:
+    """Writes rows one at a time, and continues the file of an interrupted run:
 
         with Writer(path) as out:
             for example in examples:
                 if example.id not in out.done:
                     out.write(Prediction(...))
 
-    Each row is handed to the operating system before `write` returns. One writer per file at a time.
+    `write` returns once the operating system has the row. Only one writer may use a file at a time.
 
     Attributes:
-      done: the ids that the file holds.
+      done: the ids of the rows in the file.
 
     Raises:
-      PredictionError: a file that cannot be written, or one with a damaged row (but for a last line cut short, which
-        is removed).
+      PredictionError: a file that cannot be written, or one with a damaged row; an incomplete last line is removed
+        instead.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -88,10 +88,10 @@ class Writer:
             raise PredictionError(f"{self.path}: {error.strerror or error}") from error
 
     def write(self, row: Prediction) -> None:
-        """Adds a row.
+        """Appends a row.
 
         Raises:
-          PredictionError: its id is there already, or the disk does not take it.
+          PredictionError: the file has a row of this id, or cannot be written.
           ValueError: labels that are not 14 of 1, 0, -1, -2; a log-probability that is not finite.
         """
         if row.id in self.done:
@@ -115,7 +115,7 @@ class Writer:
         self.done.add(row.id)
 
     def close(self) -> None:
-        """Closes the file; its rows outlast a power cut from here on."""
+        """Closes the file, with all rows flushed to disk."""
         if not self._file.closed:
             os.fsync(self._file.fileno())
             self._file.close()
@@ -137,7 +137,7 @@ def _named(labels: Sequence[int] | None, identifier: str) -> dict[str, int] | No
 
 
 def _load(path: Path) -> tuple[list[Prediction], int]:
-    """The rows, and how many bytes they take up: less than the file if its last line was cut short."""
+    """The rows, and their size in bytes: less than that of the file if its last line is incomplete."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -208,7 +208,7 @@ def _labels(row: dict[str, Any], key: str) -> tuple[int, ...] | None:
     if not isinstance(named, dict):
         raise PredictionError(f'{key} must be an object like {{"Edema": 1}}, or null')
     if unknown := sorted(named.keys() - set(CHEXPERT_FINDINGS)):
-        raise PredictionError(f"{key} names {unknown[0]!r}, which is none of the 14 findings")
+        raise PredictionError(f"{key} names {unknown[0]!r}, which is not one of the 14 findings")
     for name, value in named.items():
         if value is not None and (isinstance(value, bool) or value not in (POSITIVE, NEGATIVE, UNCERTAIN)):
             raise PredictionError(f"{key}: {name} is {value!r}; expected 1, 0, -1 or null")

@@ -1,8 +1,8 @@
-"""Generated reports in the form that ReXrank's evaluation script reads.
+"""Writes generated reports in the format of ReXrank's evaluation script.
 
 ReXrank (Zhang et al. 2024, rexrank.ai) describes a test set as one JSON object, study -> its images and sections, and
-scores the same object with the key `model_prediction` added to every study. The leaderboard itself takes a program
-that writes such a file from such a description; this file serves to run its evaluation script on our reports.
+scores the same object with the key `model_prediction` added to every study. The leaderboard itself takes a program that
+writes such a file from a description; this module is for running the evaluation script by yourself.
 """
 
 from __future__ import annotations
@@ -21,20 +21,23 @@ from medvill_jax.metrics.command import Parser
 from medvill_jax.metrics.predictions import Prediction, PredictionError, read
 
 _HELP = """\
-Writes generated reports in the form that ReXrank's evaluation script reads.
+Writes generated reports in the format of ReXrank's evaluation script.
 
   python -m medvill_jax.metrics.rexrank predictions.jsonl --test=ReXRank_MIMICCXR_test.json --out=submission.json
 
-The test description comes from ReXrank: one object, study -> {"image_path": [...], "key_image_path": "...", ...}. A
-prediction belongs to a study whose name is its id (with or without a leading s), to the study of the image whose path,
-or an ending of it that no other study has, is its id, without .png or .jpg; or, of Open-I, to the study of which its id
-names an image (3030_IM-1405-1001.dcm belongs to CXR3030_IM-1405). Of several images the key image counts, else the
-first that has a prediction. Every study needs one. All that the description says is kept, and model_prediction is
-added.
+The test description comes from ReXrank: one object, study -> {"image_path": [...], "key_image_path": "...", ...}. The
+id of a prediction names its study in one of three ways:
+
+  - the name of the study, with or without a leading s
+  - the path of an image of the study without .png or .jpg, or an ending of this path that no other study has
+  - for Open-I, an image of the study (3030_IM-1405-1001.dcm belongs to CXR3030_IM-1405)
+
+If several images of a study have predictions, that of the key image is used, else the first. Every study needs a
+prediction. The output is the description with model_prediction added.
 
 Exit status: 0 done, 1 something to correct, said in one line on stderr.
 """
-# Studies and images of Open-I, whose number is there once or twice.
+# Names of studies and images of Open-I, which have their number once or twice.
 _OPEN_I = re.compile(r"(?:CXR)?([0-9]+)_(?:\1_)?(IM-[0-9]+)(?:-.*)?")
 
 
@@ -48,26 +51,26 @@ def submission(studies: dict[str, dict[str, Any]], predictions: Sequence[Predict
     Raises:
       RexrankError: studies without a prediction, with how many and one of them.
     """
-    known = {each.id: each.hypothesis for each in predictions}
-    for each in predictions:
-        known.setdefault(_of_open_i(each.id), each.hypothesis)
+    hypotheses = {prediction.id: prediction.hypothesis for prediction in predictions}
+    for prediction in predictions:
+        hypotheses.setdefault(_of_open_i(prediction.id), prediction.hypothesis)
     names = {study: _names(study, fields) for study, fields in studies.items()}
-    owners = Counter(name for of_one in names.values() for name in set(of_one))
+    studies_with = Counter(name for of_study in names.values() for name in set(of_study))
     out: dict[str, dict[str, Any]] = {}
     missing: list[str] = []
     for study, fields in studies.items():
-        found = next((known[name] for name in names[study] if name in known and owners[name] == 1), None)
-        if found is None:
+        unique = (name for name in names[study] if name in hypotheses and studies_with[name] == 1)
+        if (name := next(unique, None)) is None:
             missing.append(study)
         else:
-            out[study] = {**fields, "model_prediction": found}
+            out[study] = {**fields, "model_prediction": hypotheses[name]}
     if missing:
         raise RexrankError(f"{len(missing)} of {len(studies)} studies have no prediction (such as {missing[0]!r})")
     return out
 
 
 def _names(study: str, fields: dict[str, Any]) -> list[str]:
-    """What a prediction for a study may be called, best first."""
+    """The ids that a prediction for a study may have, best first."""
     images = fields.get("image_path") or []
     paths = [fields.get("key_image_path"), *(images if isinstance(images, list) else [images])]
     names = [study, f"s{study}"]
@@ -78,18 +81,18 @@ def _names(study: str, fields: dict[str, Any]) -> list[str]:
 
 
 def _of_open_i(name: str) -> str:
-    """What the study and all images of an Open-I report have in common; other names stay."""
+    """One name for the study and all images of an Open-I report; other names stay."""
     return _OPEN_I.sub(r"Open-I \1 \2", name) if _OPEN_I.fullmatch(name) else name
 
 
 def export(predictions: Path, test: Path, target: Path) -> int:
-    """Writes `submission` of a prediction file; `target` appears only once it is complete.
+    """Writes the `submission` of a prediction file; `target` appears only once it is complete.
 
     Returns:
-      How many studies.
+      The number of studies.
 
     Raises:
-      RexrankError, PredictionError: a file that cannot be read or written, or files that do not fit.
+      RexrankError, PredictionError: a file that cannot be read or written, or studies without a prediction.
     """
     rows = read(predictions)
     try:

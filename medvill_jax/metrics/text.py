@@ -1,17 +1,18 @@
-"""How near generated reports come to the written ones, word by word: BLEU, ROUGE-L, CIDEr, METEOR.
+"""Word overlap of generated reports with reference reports: BLEU, ROUGE-L, CIDEr, METEOR.
 
-Standard protocol, in all of them: both sides are lower-cased, lose their accents, and are cut at white space and around
-each punctuation mark (`tokens`). This is what an uncased BERT tokenizer does before it looks for word pieces, so a
-generated report, which comes back as such words with spaces between, can score 1 without having guessed where spaces
-stood ("x - ray" is "x-ray" here). One reference per hypothesis. Figures depend on the tokenisation: compare them only
-with figures made in the same way.
+Standard protocol, for all four: both texts are lower-cased, lose their accents, and are split at white space and around
+each punctuation mark (`tokens`). An uncased BERT tokenizer does the same before it splits words into word pieces, so a
+generated report, which consists of such words separated by spaces, can score 1 ("x - ray" equals "x-ray"). There is one
+reference per hypothesis. Metrics depend on the tokenisation: compare them only with metrics computed in the same way.
 
-Upstream protocol, BLEU only (`bleu*_upstream`): what the released MedViLL code computes. The reference is split at
-single spaces with case and punctuation left on ("Effusion."), the hypothesis is taken as `tokens` gives it, so even a
-perfect hypothesis loses every word that was capitalised or next to punctuation. BLEU-3 weighs each order by 0.33. It is
-here to be set beside published figures, and for nothing else. See docs/spec.md#text-metrics.
+Upstream protocol, BLEU only (`bleu*_upstream`): that of the released MedViLL code. The reference is split at single
+spaces and keeps case and punctuation ("Effusion."), while the hypothesis is split by `tokens`, so even a perfect
+hypothesis misses every word that is capitalised or next to punctuation. BLEU-3 weighs each order by 0.33. Use this
+protocol only to compare with published results.
 
-All lie in [0, 1] except CIDEr, in [0, 10] as in COCO's evaluation. A hypothesis without words scores 0 everywhere.
+All are in [0, 1], but CIDEr in [0, 10] as in COCO's evaluation. A hypothesis without words scores 0.
+
+See docs/spec.md#text-metrics.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ import numpy as np
 from medvill_jax.metrics.command import MissingExtra
 
 ORDERS = 4
-# Columns of the counts that BLEU is computed from: hits of order 1-4, n-grams of order 1-4, two lengths in tokens.
+# Columns of `bleu_counts`: hits of order 1-4, n-grams of order 1-4, and the lengths of hypothesis and reference.
 _HITS, _TOTALS, _HYPOTHESIS, _REFERENCE = slice(0, 4), slice(4, 8), 8, 9
 
 
 def tokens(text: str) -> list[str]:
     """Words and punctuation marks of a text, lower-cased, without accents; any Unicode.
 
-    Joining them with spaces and cutting again gives the same tokens.
+    Joining the tokens with spaces and splitting again yields the same tokens.
     """
     text = unicodedata.normalize("NFD", text.lower())
     characters: list[str] = []
@@ -45,16 +46,16 @@ def tokens(text: str) -> list[str]:
 
 
 def _is_punctuation(character: str, category: str) -> bool:
-    # BERT counts every other ASCII sign as punctuation too: $, +, <, =, ^ and the like.
+    # Like BERT, which counts all other ASCII symbols as punctuation: $, +, <, =, ^ and so on.
     return category.startswith("P") or (character.isascii() and character.isprintable() and not character.isalnum())
 
 
 def bleu_counts(references: Sequence[str], hypotheses: Sequence[str], *, upstream: bool = False) -> np.ndarray:
-    """What each example adds to corpus BLEU, counted by sacrebleu.
+    """What each example adds to the counts of corpus BLEU, by sacrebleu.
 
     Args:
       references, hypotheses: texts, one of each per example.
-      upstream: the upstream protocol (see the module).
+      upstream: use the upstream protocol (see the module).
 
     Returns:
       int64 `[N, 10]`: hits of order 1 to 4, n-grams of the hypothesis of order 1 to 4, its length, the reference's.
@@ -72,15 +73,15 @@ def bleu_counts(references: Sequence[str], hypotheses: Sequence[str], *, upstrea
         numbers: dict[str, str] = {}
 
         def coded(words: Iterable[str], numbers: dict[str, str] = numbers) -> str:
-            # sacrebleu cuts at white space, and upstream's "words" may be empty or hold a line break.
+            # sacrebleu splits at white space, and words of the upstream protocol may be empty or hold a line break.
             return " ".join(numbers.setdefault(word, str(len(numbers))) for word in words)
 
-        judged = tokens(hypothesis)
-        truth = reference.split(" ") if upstream else tokens(reference)
-        found = scorer.sentence_score(coded(judged), [coded(truth)])
-        row[:] = *found.counts, *found.totals, found.sys_len, found.ref_len
+        predicted_words = tokens(hypothesis)
+        true_words = reference.split(" ") if upstream else tokens(reference)
+        score = scorer.sentence_score(coded(predicted_words), [coded(true_words)])
+        row[:] = *score.counts, *score.totals, score.sys_len, score.ref_len
         if upstream:
-            # nltk, which upstream uses, counts one n-gram where a hypothesis is too short to have any.
+            # nltk, which the released code uses, counts one n-gram for a hypothesis that is too short to have any.
             row[_TOTALS] = np.maximum(row[_TOTALS], 1)
     return rows
 
@@ -88,8 +89,8 @@ def bleu_counts(references: Sequence[str], hypotheses: Sequence[str], *, upstrea
 def bleu(counts: np.ndarray, *, upstream: bool = False) -> np.ndarray:
     """Corpus BLEU-1 to BLEU-4 (Papineni et al. 2002) without smoothing, from summed counts.
 
-    An order without a hit makes its BLEU and those above it 0. In particular BLEU-4 of a corpus in which no text has
-    four tokens is 0, even where every hypothesis is perfect.
+    Without a hit of some order, the BLEU of this order and of all higher orders is 0. For example, BLEU-4 is 0 for a
+    corpus without a text of four tokens, even if every hypothesis is perfect.
 
     Args:
       counts: `[..., 10]` as from `bleu_counts`, summed over examples.
@@ -100,19 +101,19 @@ def bleu(counts: np.ndarray, *, upstream: bool = False) -> np.ndarray:
     """
     counts = np.asarray(counts, np.float64)
     hits, totals = counts[..., _HITS], counts[..., _TOTALS]
-    judged, truth = counts[..., _HYPOTHESIS], counts[..., _REFERENCE]
-    with np.errstate(divide="ignore"):  # log 0 = -inf is what is meant: exp of it is 0
+    hypothesis, reference = counts[..., _HYPOTHESIS], counts[..., _REFERENCE]
+    with np.errstate(divide="ignore"):  # log 0 = -inf, and exp(-inf) = 0 as it should be
         logs = np.log(hits / np.maximum(totals, 1))  # [..., 4]
-        penalty = np.minimum(0.0, 1 - truth / np.maximum(judged, 1e-9))  # a hypothesis corpus of no words: exp -> 0
+        penalty = np.minimum(0.0, 1 - reference / np.maximum(hypothesis, 1e-9))  # exp(penalty) = 0 without words
     weights = [[1 / n] * n for n in range(1, ORDERS + 1)]
     if upstream:
         weights[2] = [0.33] * 3
-    scores = [np.exp(penalty + (logs[..., : len(each)] * each).sum(-1)) for each in weights]
+    scores = [np.exp(penalty + (logs[..., : len(orders)] * orders).sum(-1)) for orders in weights]
     return np.stack(scores, -1)
 
 
 class _Tokens:
-    """`tokens` in the form rouge-score asks for."""
+    """`tokens` with the interface that rouge-score requires."""
 
     def tokenize(self, text: str) -> list[str]:
         return tokens(text)
@@ -140,7 +141,7 @@ def cider(references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
     """CIDEr-D (Vedantam et al. 2015) by pycocoevalcap; n-grams are weighed by their rarity among `references`.
 
     Returns:
-      float64 `[N]` in [0, 10]. NaN with fewer than two different references: then no n-gram is rarer than another.
+      float64 `[N]` in [0, 10]; NaN if all references are equal, as then no n-gram is rarer than another.
 
     Raises:
       MissingExtra: pycocoevalcap is not installed.
@@ -149,14 +150,14 @@ def cider(references: Sequence[str], hypotheses: Sequence[str]) -> np.ndarray:
         from pycocoevalcap.cider.cider import Cider
     except ImportError as error:
         raise MissingExtra("pycocoevalcap", "generate", "CIDEr") from error
-    truth, judged = _coco(references, hypotheses)
+    truth, predicted = _coco(references, hypotheses)
     if len({text for (text,) in truth.values()}) < 2:
         return np.full(len(references), np.nan)
-    return np.asarray(Cider().compute_score(truth, judged)[1], float)
+    return np.asarray(Cider().compute_score(truth, predicted)[1], float)
 
 
 def meteor_missing() -> str | None:
-    """Why METEOR cannot be computed here, in one line; None if it can be tried."""
+    """Why METEOR cannot be computed, in one line; None if its requirements are installed."""
     try:
         import pycocoevalcap.meteor.meteor  # noqa: F401
     except ImportError:
@@ -167,10 +168,10 @@ def meteor_missing() -> str | None:
 def meteor(references: Sequence[str], hypotheses: Sequence[str]) -> float:
     """Corpus METEOR 1.5 (Denkowski and Lavie 2014), English, by pycocoevalcap's copy of the authors' Java program.
 
-    The program adds up the matches of all examples before it scores, so this is no mean over examples.
+    The program sums the counts of all examples before it scores, so this is no mean over examples.
 
     Returns:
-      A number in [0, 1].
+      A number in [0, 1]; NaN without examples.
 
     Raises:
       MissingExtra: pycocoevalcap is not installed.
@@ -191,7 +192,7 @@ def meteor(references: Sequence[str], hypotheses: Sequence[str]) -> float:
         program.meteor_p.kill()
         raise RuntimeError(f"METEOR's Java program failed ({type(error).__name__})") from error
     finally:
-        # The wrapper closes only what it writes to; it waits for the process when it is collected.
+        # The wrapper closes only stdin, and waits for the process when it is garbage-collected.
         for stream in (program.meteor_p.stdout, program.meteor_p.stderr):
             if stream is not None:
                 stream.close()
@@ -200,12 +201,12 @@ def meteor(references: Sequence[str], hypotheses: Sequence[str]) -> float:
 
 
 def _coco(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """The two mappings that COCO's metrics take: example -> texts, as tokens with spaces between."""
+    """The two mappings that COCO's metrics take: example -> texts, as tokens joined by spaces."""
 
-    def texts(given: Sequence[str]) -> dict[int, list[str]]:
-        # Halves of a surrogate pair cannot be sent to another program.
-        return {k: [" ".join(tokens(text)).encode("utf-8", "replace").decode()] for k, text in enumerate(given)}
+    def by_example(texts: Sequence[str]) -> dict[int, list[str]]:
+        # Lone surrogates cannot be sent to another program.
+        return {k: [" ".join(tokens(text)).encode("utf-8", "replace").decode()] for k, text in enumerate(texts)}
 
     if len(references) != len(hypotheses):
         raise ValueError(f"{len(references)} references, but {len(hypotheses)} hypotheses")
-    return texts(references), texts(hypotheses)
+    return by_example(references), by_example(hypotheses)
