@@ -139,7 +139,7 @@ SAME = (r"stable", r"unchanged", r"unaltered", r"similar", r"maintained", r"no (
 
 # Where a cue stands, and what it says of a finding: "before" and "after" it in a sentence, as the "value" of an item
 # ("Pneumothorax: none"), from the value's beginning. "person": read so by a person, but not by the CheXpert labeler.
-_SEEN = (
+SEEN = (
     r"(?:seen|identified|present|visuali[sz]ed|evident|demonstrated|detected|appreciated|noted|visible|apparent|found|"
     r"observed|shown|suspected)"
 )
@@ -181,11 +181,11 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
     ("after", NEGATIVE): (
         rf"(?:{_IS}|has been|have been|has|have) (?:now |also |both |all |completely |fully |since |previously |"
         r"entirely ){0,2}(?:resolved|cleared|disappeared|absent|excluded|ruled out|negative|removed|gone)",
-        rf"{_IS} (?:not|no longer|no more) (?:\w{{1,14}} ){{0,2}}{_SEEN}{_BEFORE}",
-        rf"(?:not|no longer|no more|never) (?:now |currently |definitely |clearly )?{_SEEN}{_BEFORE}",
-        rf"(?:cannot|can not|can't|could not|(?:can|could) no longer) be {_SEEN}|can be (?:excluded|ruled out)",
+        rf"{_IS} (?:not|no longer|no more) (?:\w{{1,14}} ){{0,2}}{SEEN}{_BEFORE}",
+        rf"(?:not|no longer|no more|never) (?:now |currently |definitely |clearly )?{SEEN}{_BEFORE}",
+        rf"(?:cannot|can not|can't|could not|(?:can|could) no longer) be {SEEN}|can be (?:excluded|ruled out)",
         rf"(?:absent|neg|negative|-ve|(?:completely |fully |now )?(?:resolved|cleared|removed)){_END}",
-        rf"(?:no|none(?: {_SEEN})?){_END}",
+        rf"(?:no|none(?: {SEEN})?){_END}",
         r"(?:completely|fully) (?:resolved|cleared)",
         rf"(?:{_IS}|seems?|appears?|felt|thought) (?:\w{{1,14}} ){{0,2}}(?:unlikely|not likely|less likely)",
         r"unlikely",
@@ -194,7 +194,7 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
         rf"no(?![\w.]){_CHANGE}",
         r"(?:none|nil|nothing|nope|n|never|false|0|-|neg|negative|-ve)(?![\w./])",
         r"(?:absent|absence|free|clear|normal|unremarkable|intact|resolved|removed|gone|excluded|ruled out)(?!\w)",
-        r"(?:not|no longer) (?:\w{1,14} ){0,2}" + _SEEN,
+        r"(?:not|no longer) (?:\w{1,14} ){0,2}" + SEEN,
         r"(?:with)?in (?:the )?(?:\w{1,10} )?limits|wnl",
     ),
     ("long value", NEGATIVE): (
@@ -266,146 +266,6 @@ NEW = (
 )
 FRESH = (*NEW, r"possible|possibly|probable|probably|suspected|questionable|likely")
 VERBS = (r"is|are|was|were|has|have", r"(?<!previously )(?:seen|identified|noted|present)")
-
-# What a heading opens: a section that tells about the patient or the examination, "left out", or one that describes
-# the image, "read". The first that matches decides. It is the "end" of the words before the colon (a line may hold
-# several sections), "all" of them, or stands "within" them. What is in no line here may be an item: "Heart: normal."
-_FILM = (
-    r"(?:pa|ap|frontal|lateral|portable|upright|supine|erect|single|one|two|three|\d|chest|view|views|radiographs?|x-?ray|"
-    r"film|digital|of|the|and|with)"
-)
-_AND = r"(?: ?/ ?| and | & |, )"
-HEADINGS: dict[tuple[str, str], tuple[str, ...]] = {
-    ("left out", "all"): (
-        r"(?:type of )?(?:exam(?:ination)?s?|stud(?:y|ies)|views?|modality|protocol)(?: (?:type|date|performed))?",
-        r"(?:\w{1,14} ){0,2}(?:dates?|times?|patient|physician|department|mrn|accession|age|sex)",
-        r"priors?|pmhx?|psh|hpi|cc|dx|rfe|requests?|requested|referral|concerns?|medications|(?:\w{1,14} )?complaints?",
-        r"(?:signs?|symptoms?)(?: ?/ ?| and )?(?:symptoms)?",
-        r"(?:admitting|admission|working|provisional|clinical|referring|ordering|pre-?operative) diagnos[ie]s",
-        r"(?:underlying )?(?:medical )?condition",
-        # As they are mistyped.
-        r"indicatons?|indictions?|indcations?|idications?|ndications?|indicatoins?|histroy|comparsions?|compairsons?",
-    ),
-    ("left out", "end"): (
-        r"(?:(?:clinical|brief|patient|medical|past|surgical|social|relevant) )*(?:indications?|history|hx)"
-        rf"(?:{_AND}(?:indications?|history|reason))?",
-        r"(?:indications?|reasons?|history) (?:for|of) (?:this |the )?(?:study|exam(?:ination)?|test|present illness)",
-        r"clinical (?:information|details|data|statement|question|concern|context|background)",
-        r"comparisons?(?: (?:stud(?:y|ies)|exam(?:ination)?s?|films?|dates?))?",
-        rf"techniques?(?:{_AND}(?:views?|comparisons?))?",
-        r"recommendations?(?:\(s\))?",
-    ),
-    ("read", "end"): (
-        rf"(?:(?:final|chest|radiographic|pertinent|other|additional) )*"
-        rf"(?:(?:findings?|impressions?|conclusions?){_AND})?(?:findings?|impressions?|conclusions?)(?:\(s\))?",
-        r"interpretations?|opinion|report|summary|assessment|description",
-        # How a description begins, not what it was compared with: "AP chest compared to ___:".
-        r"(?:.* )?(?:views?|radiographs?|x-?rays?|cxr|films?|chest) (?:(?:was|were|is|are) )?"
-        r"(?:compared|in comparison) (?:to|with)(?: .*)?",
-        r"in comparison (?:to|with)(?: .*)?",
-        # Titles of films.
-        rf"(?:{_FILM}[ ,&/-]{{1,3}})*(?:views?|radiographs?|x-? ?rays?|cxr|films?|chest)(?: of (?:the )?chest)?",
-    ),
-    ("left out", "within"): (
-        r"indications?|history|reason|clinical|information|questions?",
-        r"techniques?|procedure",
-        r"comparisons?|compared|prior (?:stud|exam|film|radiograph|imag)\w{0,8}",
-    ),
-    ("left out to its end", "within"): (r"notifications?|communication|dictated|signed|attending",),
-    ("read", "within"): (
-        r"views?|radiographs?|x-? ?rays?|cxrs?|films?|exam(?:ination)?|study",
-        r"portable|pa|ap|upright|supine|semi-?(?:erect|upright)",
-    ),
-    ("read", "all"): (r"(?:wet read|preliminary|final)(?: report)?",),
-}
-# Sentences that go on with an indication.
-INDICATIONS = (
-    r"(?:please |to |for )?(?:evaluat|assess|rule out|r/o|exclu|quer|question|\?|concern|check)",
-    r"(?:history|h/o|status post|s/p|known|presents?|presenting|with) ",
-    r"(?:concern|suspicion) for",
-)
-# Sentences about the patient or an earlier film, in any section.
-PATIENT = (
-    r"year[ -]olds?|y/o|yo [mf]",
-    r"^comparison (?:is|was) (?:made )?(?:to|with)(?!.{0,300}(?<!\w)(?:there|now|new|has|have|shows?)(?!\w))",
-)
-# What stands for words that were taken out to hide a name or a date.
-DEIDENTIFIED = (
-    r"\[\*\*.{0,80}?\*\*\]",
-    r"_{2,}",
-    r"(?<![A-Za-z])[Xx]{3,}(?:[/-][Xx]{2,})*(?![A-Za-z])",
-    r"[\[<](?:REDACTED|NAME|DATE|TIME|AGE|ID|PERSON|PATIENT|DOCTOR|HOSPITAL|LOCATION|PHONE)[\]>]",
-)
-# Short forms, in any case.
-SHORT: tuple[tuple[str, str], ...] = (
-    (r"(?<!\w)(vs|dr|approx|incl)\.", r"\1"),
-    (r"(?:(?<!\S)\?|(?:^|(?<=[,;(.:] ))\? )(?=[a-z])", "possible "),
-    (r"(?<!\w)poss\.", "possible"),
-    (r"(?<!\w)prob\.", "probable"),
-    (r"(?<!\w)neg\.(?= (?:for|of))", "negative"),
-    (r"(?<!\w)(is|are|was|were|does|do|did|has|have|could)n't", r"\1 not"),
-    (r"(?<!\w)w/o(?!\w)", "without"),
-    (r"(?<!\w)w/ ?(?=[a-z])", "with "),
-    (r"(?<!\w)c/w(?!\w)", "consistent with"),
-    (r"(?<!\w)s/p(?!\w)", "status post"),
-    (r"(?<!\w)(?:h/o|hx of)(?!\w)", "history of"),
-    (r"[<\[]([a-z ]{0,20}(?:indication|history|comparison|technique|findings|impression))[>\]]:?", r"\1:"),
-)
-_YES = r"(?:\[ ?[x+v✓✔] ?\]|\( ?[x✓✔] ?\)|[☑☒✓✔✅])"
-_NO = r"(?:\[ ?[-_o]? ?\]|\( ?\)|[☐❌✗✘])"
-_TICKED_YES, _UNTICKED_YES = (rf"(?:yes ?{box}|{box} ?yes)" for box in (_YES, _NO))
-_TICKED_NO, _UNTICKED_NO = (rf"(?:no ?{box}|{box} ?no)" for box in (_YES, _NO))
-_TICKED = r" ?([^\[\]()☑☒✓✔✅☐❌✗✘:;]{2,80})"
-# Ways to write an item -> "finding: value". On a sentence in lower case, over and over.
-ITEMS: tuple[tuple[str, str], ...] = (
-    # Boxes for both answers.
-    (rf"{_UNTICKED_YES},? {_TICKED_NO}|{_TICKED_NO},? {_UNTICKED_YES}", "no"),
-    (rf"{_TICKED_YES},? {_UNTICKED_NO}|{_UNTICKED_NO},? {_TICKED_YES}", "yes"),
-    (rf": ?{_YES}(?! ?\w)", ": yes;"),
-    (rf": ?{_NO}(?! ?\w)", ": no;"),
-    # A tick list; a box left empty denies.
-    (rf"^((?:[^:;]+: (?:yes|no);)*) ?{_YES}{_TICKED}", r"\1\2: yes;"),
-    (rf"^((?:[^:;]+: (?:yes|no);)*) ?{_NO}{_TICKED}", r"\1\2: no;"),
-    (rf"(?<=\w) ?{_YES}", ": yes;"),
-    (rf"(?<=\w) ?{_NO}", ": no;"),
-    (r"(?<=\w) ?[(\[](?:-|neg(?:ative)?|no|none|absent|nil|not seen)[)\]](?! \w)", ": no;"),
-    (r"(?<=\w) ?[(\[](?:\+|pos(?:itive)?|yes|present)[)\]]", ": yes;"),
-    (r"(?<=\w) ?[(\[](?:\?|possible|questionable|uncertain)[)\]]", ": possible;"),
-    (r"^\((?:-|neg|negative)\) ?|(?<=[,;] )-(?=[a-z]{3})", "no "),
-    (r"^\((?:\+|pos|positive)\) ?", ""),
-    (r"^(?:is|are) there (?:an? |any )?(?:evidence of )?([^?:]{3,80})\? ?", r"\1: "),
-    # The verdict is the heading.
-    (
-        rf"^(?:no|none(?: of the following)?|not {_SEEN}|(?:pertinent )?negatives?|absent|negative for|resolved|"
-        r"removed)(?: findings?)? ?[:=] ?",
-        "no ",
-    ),
-    (r"^(?:yes|(?:pertinent )?positives?|present|seen)(?: findings?)? ?[:=] ?", ""),
-    (
-        r"^(?:possible|probable|likely|suspected|suspicious for|concern for|uncertain|questionable|equivocal|rule out|"
-        r"r/o|cannot (?:exclude|be excluded)|differential(?: diagnosis)?|ddx|consider)(?: findings?)? ?[:=] ?",
-        "possible ",
-    ),
-)
-# What stands between a finding and its value, besides a colon, where the value is one of `CUES` and all there is.
-SEPARATORS = r" ?[-=|>]+ ?| ?\.{2,} ?|\? "
-# What else items are about: these end the item before them.
-ORGANS = (
-    r"lungs?(?: (?:fields?|volumes?|parenchyma))?|pleurae?|pleural (?:spaces?|surfaces?)|airways?|trachea",
-    r"hil(?:a|um)|bon(?:es?|y)(?: (?:thorax|structures))?|osseous structures?|ribs?|spine|chest wall|soft tissues?",
-    r"diaphragms?|(?:upper )?abdomen|aorta|vessels|(?:pulmonary )?vasculature|vascularity|free air|other|findings",
-)
-# Words that may stand about the name of an item.
-QUALIFIERS = (
-    r"left|right|bilateral|acute|new|any|focal|pulmonary|pleural|lung|rib|pericardial|apical|basilar|displaced|other|"
-    r"airspace|interstitial|suspicious|support|visible|tension|compression|upper|lower|middle|lobe|hilar|osseous|"
-    r"presence of|evidence of|size|status|positions?|placement|seen|present|identified|noted"
-)
-# Words before the colon that make a sentence of them, not the name of a finding.
-STATING = (
-    r"is|are|was|were|has|have|there|this|these|may|might|could|no|not|without|shows?|demonstrates?|consistent|"
-    r"with|possibl[ey]|probabl[ey]|likely|suspected|questionable",
-)
 
 # Where the CheXpert labeler reads otherwise than a person: finding -> (pattern anywhere in a sentence, verdict).
 # No whole reports are remembered here: every entry is a manner of misreading that many reports share.

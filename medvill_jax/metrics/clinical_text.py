@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from medvill_jax.metrics import clinical_forms as forms
 from medvill_jax.metrics import clinical_phrases as phrases
 
 # Anything longer is no sentence. The cut bounds the work of all that follows, whatever the text.
@@ -35,7 +36,7 @@ class _Rewriting:
 
 
 _PLAIN_MARKS = str.maketrans({"’": "'", "‘": "'", "–": "-", "—": "-", "‐": "-", "‑": "-", "−": "-"})
-_DEIDENTIFIED = re.compile("|".join(phrases.DEIDENTIFIED))
+_DEIDENTIFIED = re.compile("|".join(forms.DEIDENTIFIED))
 _BLANKS = re.compile(r"[^\S\n]+")
 _BOLD = re.compile(r"\*{2,}")
 _ANSWER = r"(?i:no|none|nil|not seen|absent|negative|yes|present|possible)(?!\w)"
@@ -59,8 +60,8 @@ _SENTENCE_ENDS = (
 )
 _SENTENCE_END = re.compile("|".join(_SENTENCE_ENDS))
 _LIST_MARK = re.compile(r"^(?:[-*•·>|├└│─]+(?!ve ) ?|\(?\d{1,2}[.)] )")
-_SHORT = _Rewriting(phrases.SHORT, re.IGNORECASE)
-_PATIENT = re.compile(rf"(?<!\w)(?:{'|'.join(phrases.PATIENT)})(?!\w)")
+_SHORT = _Rewriting(forms.SHORT, re.IGNORECASE)
+_PATIENT = re.compile(rf"(?<!\w)(?:{'|'.join(forms.PATIENT)})(?!\w)")
 
 # What may end a heading: a colon, or, where the heading is all that stands before it, a dash or the line.
 _HEADING_END = re.compile(r"(?<!\d):+|:+(?!\d)| - |(?<=\S) ?\n|(?<=[A-Z]{3}) (?=[A-Z][a-z\s]|\d[.)])")
@@ -68,8 +69,8 @@ _BOUNDARY = re.compile(r"[.;!?:]\s|\n")
 _INDENT = re.compile(r"[\s>#*•\-_|(]*(?:\d{1,2}[.)]\s*)?")
 _ASIDE_END = re.compile(r"\S ?\n ?\n")
 _FULL_STOP = re.compile(r"[.!?]\s")
-_GOES_ON = re.compile(rf"\s*(?:{'|'.join(phrases.INDICATIONS)})", re.IGNORECASE)
-_STATING = re.compile(rf"(?<!\w)(?:{'|'.join(phrases.STATING)})(?!\w)")
+_GOES_ON = re.compile(rf"\s*(?:{'|'.join(forms.INDICATIONS)})", re.IGNORECASE)
+_STATING = re.compile(rf"(?<!\w)(?:{'|'.join(forms.STATING)})(?!\w)")
 
 
 def _heading_pattern(where: str, patterns: tuple[str, ...]) -> re.Pattern[str]:
@@ -77,23 +78,21 @@ def _heading_pattern(where: str, patterns: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile({"end": rf"(?<![a-z]){words}$", "all": rf"^{words}$"}.get(where, rf"(?<![a-z]){words}(?![a-z])"))
 
 
-_HEADINGS = [(what, where, _heading_pattern(where, rows)) for (what, where), rows in phrases.HEADINGS.items()]
-_ITEMS = _Rewriting(phrases.ITEMS)
+_HEADINGS = [(what, where, _heading_pattern(where, rows)) for (what, where), rows in forms.HEADINGS.items()]
+_ITEMS = _Rewriting(forms.ITEMS)
 _NAMES = "|".join(
     pattern
-    for table in (phrases.MENTIONS, phrases.SUBJECTS, {"": phrases.ORGANS})
+    for table in (phrases.MENTIONS, phrases.SUBJECTS, {"": forms.ORGANS})
     for rows in table.values()
     for pattern in rows
 )
-_NAME = rf"(?:(?:{phrases.QUALIFIERS}) ){{0,3}}(?:{_NAMES})(?: (?:{phrases.QUALIFIERS}))?"
+_NAME = rf"(?:(?:{forms.QUALIFIERS}) ){{0,3}}(?:{_NAMES})(?: (?:{forms.QUALIFIERS}))?"
 _NAMED = rf"(?<![\w-]){_NAME}(?:(?: ?[/&,] ?| and | or |, and |, or ){_NAME}){{0,4}}"
 # No colon of a time of day.
 COLON = re.compile(r" ?(?:(?<!\d):|:(?!\d))")
 _ITEM = re.compile(rf"{_NAMED}{COLON.pattern}")
 _VALUE = "|".join(pattern for (where, _), rows in phrases.CUES.items() for pattern in rows if where == "value")
-_SEPARATED = re.compile(
-    rf"(^|[,;] )({_NAMED})(?:{phrases.SEPARATORS})(?=(?:{_VALUE})(?: ?$| ?[,;(]| {_NAMED} ?[-=|:]))"
-)
+_SEPARATED = re.compile(rf"(^|[,;] )({_NAMED})(?:{forms.SEPARATORS})(?=(?:{_VALUE})(?: ?$| ?[,;(]| {_NAMED} ?[-=|:]))")
 
 
 # A line that ends in a finding, and a next one that begins with something new.
