@@ -1,18 +1,18 @@
 """Labels of the 14 CheXpert findings from the text of a chest radiograph report, by rules, offline.
 
-This is our own labeler. It is neither the CheXpert labeler (Irvin et al., AAAI 2019) nor CheXbert (Smit et al., EMNLP
-2020) and shares no code, phrase list or weights with either; it has their findings and their four values, and in its
-default style it follows the CheXpert labeler closely enough to stand in for it:
+This labeler is neither the CheXpert labeler (Irvin et al., AAAI 2019) nor CheXbert (Smit et al., EMNLP 2020). It shares
+no code, phrase list or weights with either, but has their findings and their four values. Its default style agrees with
+the CheXpert labeler closely enough to replace it:
 
     label("Stable cardiomegaly. No effusion.")  ->  {..., "Cardiomegaly": 1, "Pleural Effusion": 0, ...}
 
     python -m medvill_jax.metrics.clinical --input=reports.jsonl --output=labels.jsonl
 
-How: sections that do not describe the image are left out; the rest is cut into sentences and items, whatever form
-these have (`clinical_text`); words around a finding state, doubt or deny it (`clinical_rules`); all words, headings and
-forms are data (`clinical_phrases`); a finding stated anywhere is positive, else doubted anywhere uncertain, else
-negative. "No Finding" is positive if a report says something and states or doubts nothing but devices, outside of the
-14 too (a granuloma is a finding), and is never negative or uncertain.
+Sections that do not describe the image are left out, and the rest is split into sentences and items (`clinical_text`).
+Words around a finding state, doubt or deny it (`clinical_rules`). All words and forms are data (`clinical_phrases`,
+`clinical_forms`). A finding is positive if any sentence states it, else uncertain if any doubts it, else negative.
+"No Finding" is positive if the report has text and neither states nor doubts any finding but devices; findings other
+than the 14 count too, such as a granuloma. It is never negative or uncertain.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from medvill_jax.metrics.clinical_text import sentences
 from medvill_jax.metrics.command import Parser
 
 NO_FINDING, DEVICES = "No Finding", "Support Devices"
-# "chexpert" also takes over what the CheXpert labeler is known to misread; "plain" reads as a person would.
+# "chexpert" reproduces the known misreadings of the CheXpert labeler; "plain" does not.
 Style = Literal["chexpert", "plain"]
 STYLES: tuple[Style, ...] = get_args(Style)
 # A statement outweighs a doubt, and a doubt a denial.
@@ -45,8 +45,7 @@ labeler, not the CheXpert labeler and not CheXbert.
 
   python -m medvill_jax.metrics.clinical --input=reports.jsonl --output=labels.jsonl
 
-Every line of the input is one report; of a whole report, sections such as HISTORY or TECHNIQUE are left out, on lines
-of their own or not:
+Every line of the input is one report. Sections such as HISTORY or TECHNIQUE are left out, also in the middle of a line:
 
   {"id": "s1", "text": "Small left effusion. Possible pneumonia. No pneumothorax."}
 
@@ -66,48 +65,47 @@ def label(text: str | None, *, style: Style = "chexpert") -> dict[str, int | Non
     """The labels of one report.
 
     Args:
-      text: a report, or some sections of one, in English; any Unicode. None, and a text without a letter, mention
-        nothing.
-      style: "chexpert" to agree with labels made by the CheXpert labeler, its known misreadings included
-        (`clinical_phrases.HABITS`, and organs named without a verdict); "plain" to leave these out.
+      text: an English report or sections of one, any Unicode. None and a text without letters mention nothing.
+      style: "chexpert" to agree with the labels of the CheXpert labeler, including its known misreadings
+        (`clinical_phrases.HABITS`, and organs named without a verdict); "plain" without these.
 
     Returns:
       Finding -> 1 positive, 0 negative, -1 uncertain, None not mentioned, for all findings in their order.
 
     Raises:
       TypeError: `text` is neither a string nor None.
-      ValueError: no such style.
+      ValueError: an unknown style.
     """
-    said = _said(text, style)
-    return {name: None if (value := said.get(name, ABSENT)) == ABSENT else value for name in CHEXPERT_FINDINGS}
+    labels = _labels(text, style)
+    return {name: None if (value := labels.get(name, ABSENT)) == ABSENT else value for name in CHEXPERT_FINDINGS}
 
 
 def label_batch(texts: Iterable[str | None], *, style: Style = "chexpert") -> np.ndarray:
-    """The labels of many reports, as `label` gives them one at a time.
+    """The labels of many reports, by `label`; arguments and errors as there.
 
     Returns:
       int8 `[N, 14]`, columns as `CHEXPERT_FINDINGS`: 1 positive, 0 negative, -1 uncertain, -2 not mentioned.
     """
-    rows = [[said.get(name, ABSENT) for name in CHEXPERT_FINDINGS] for said in (_said(text, style) for text in texts)]
+    rows = [[labels.get(name, ABSENT) for name in CHEXPERT_FINDINGS] for labels in (_labels(text, style) for text in texts)]
     return np.array(rows, np.int8).reshape(-1, len(CHEXPERT_FINDINGS))
 
 
-def _said(text: str | None, style: Style) -> dict[str, int]:
+def _labels(text: str | None, style: Style) -> dict[str, int]:
     if not isinstance(text, str | None):
         raise TypeError(f"a report is a string or None, not {type(text).__name__}")
     if style not in STYLES:
         raise ValueError(f"style={style!r}; there are {', '.join(STYLES)}")
-    said: dict[str, int] = {}
+    labels: dict[str, int] = {}
     empty = True
     for sentence in sentences(text or ""):
         empty = empty and not any(map(str.isalpha, sentence))
         for name, value in read(sentence, style == "chexpert"):
-            if name not in said or _WEIGHT[value] > _WEIGHT[said[name]]:
-                said[name] = value
-    if not empty and all(value == NEGATIVE or name == DEVICES for name, value in said.items()):
-        said[NO_FINDING] = POSITIVE
-    said.pop(OTHER, None)
-    return said
+            if name not in labels or _WEIGHT[value] > _WEIGHT[labels[name]]:
+                labels[name] = value
+    if not empty and all(value == NEGATIVE or name == DEVICES for name, value in labels.items()):
+        labels[NO_FINDING] = POSITIVE
+    labels.pop(OTHER, None)
+    return labels
 
 
 def label_file(source: Path, target: Path, *, style: Style = "chexpert") -> int:
@@ -116,10 +114,10 @@ def label_file(source: Path, target: Path, *, style: Style = "chexpert") -> int:
     Reads and writes row by row. `target` is replaced only once all rows are written, and may be `source` itself.
 
     Returns:
-      How many rows.
+      The number of rows.
 
     Raises:
-      LabelError: a file that cannot be read or written, or a row that is not as above; names the line.
+      LabelError: a file that cannot be read or written, or a row of another form, with its line.
     """
     if target.is_dir():
         raise LabelError(f"{target}: is a folder, not a file to write")
@@ -179,8 +177,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--style",
         choices=STYLES,
         default="chexpert",
-        help="chexpert: agree with the CheXpert labeler, its known misreadings included; "
-        "plain: leave these out (default: %(default)s)",
+        help="chexpert: agree with the CheXpert labeler, including its known misreadings; "
+        "plain: without these (default: %(default)s)",
     )
     private.add_flag(parser)
     args = parser.parse_args(argv)

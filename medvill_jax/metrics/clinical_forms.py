@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from medvill_jax.metrics.clinical_phrases import SEEN
 
-# What a heading opens: a section that tells about the patient or the examination, "left out", or one that describes
-# the image, "read". The first that matches decides. It is the "end" of the words before the colon (a line may hold
-# several sections), "all" of them, or stands "within" them. What is in no line here may be an item: "Heart: normal."
+# (section that a heading opens, position of the pattern) -> patterns; the first match decides. Sections about the
+# patient or the examination are "left out"; those that describe the image are "read". A pattern matches the "end" of
+# the words before the colon (a line may hold several sections), "all" of them, or is "within" them. Other words before
+# a colon may name an item: "Heart: normal."
 _FILM = (
     r"(?:pa|ap|frontal|lateral|portable|upright|supine|erect|single|one|two|three|\d|chest|view|views|radiographs?|x-?ray|"
     r"film|digital|of|the|and|with)"
@@ -23,7 +24,7 @@ HEADINGS: dict[tuple[str, str], tuple[str, ...]] = {
         r"(?:signs?|symptoms?)(?: ?/ ?| and )?(?:symptoms)?",
         r"(?:admitting|admission|working|provisional|clinical|referring|ordering|pre-?operative) diagnos[ie]s",
         r"(?:underlying )?(?:medical )?condition",
-        # As they are mistyped.
+        # Common misspellings.
         r"indicatons?|indictions?|indcations?|idications?|ndications?|indicatoins?|histroy|comparsions?|compairsons?",
     ),
     ("left out", "end"): (
@@ -39,7 +40,7 @@ HEADINGS: dict[tuple[str, str], tuple[str, ...]] = {
         rf"(?:(?:final|chest|radiographic|pertinent|other|additional) )*"
         rf"(?:(?:findings?|impressions?|conclusions?){_AND})?(?:findings?|impressions?|conclusions?)(?:\(s\))?",
         r"interpretations?|opinion|report|summary|assessment|description",
-        # How a description begins, not what it was compared with: "AP chest compared to ___:".
+        # These begin a description: "AP chest compared to ___:".
         r"(?:.* )?(?:views?|radiographs?|x-?rays?|cxr|films?|chest) (?:(?:was|were|is|are) )?"
         r"(?:compared|in comparison) (?:to|with)(?: .*)?",
         r"in comparison (?:to|with)(?: .*)?",
@@ -58,7 +59,7 @@ HEADINGS: dict[tuple[str, str], tuple[str, ...]] = {
     ),
     ("read", "all"): (r"(?:wet read|preliminary|final)(?: report)?",),
 }
-# Sentences that go on with an indication.
+# Sentences that continue an indication.
 INDICATIONS = (
     r"(?:please |to |for )?(?:evaluat|assess|rule out|r/o|exclu|quer|question|\?|concern|check)",
     r"(?:history|h/o|status post|s/p|known|presents?|presenting|with) ",
@@ -69,14 +70,14 @@ PATIENT = (
     r"year[ -]olds?|y/o|yo [mf]",
     r"^comparison (?:is|was) (?:made )?(?:to|with)(?!.{0,300}(?<!\w)(?:there|now|new|has|have|shows?)(?!\w))",
 )
-# What stands for words that were taken out to hide a name or a date.
+# De-identification marks, which replace names and dates.
 DEIDENTIFIED = (
     r"\[\*\*.{0,80}?\*\*\]",
     r"_{2,}",
     r"(?<![A-Za-z])[Xx]{3,}(?:[/-][Xx]{2,})*(?![A-Za-z])",
     r"[\[<](?:REDACTED|NAME|DATE|TIME|AGE|ID|PERSON|PATIENT|DOCTOR|HOSPITAL|LOCATION|PHONE)[\]>]",
 )
-# Short forms, in any case.
+# Abbreviations, in upper or lower case -> what they stand for.
 SHORT: tuple[tuple[str, str], ...] = (
     (r"(?<!\w)(vs|dr|approx|incl)\.", r"\1"),
     (r"(?:(?<!\S)\?|(?:^|(?<=[,;(.:] ))\? )(?=[a-z])", "possible "),
@@ -96,14 +97,14 @@ _NO = r"(?:\[ ?[-_o]? ?\]|\( ?\)|[☐❌✗✘])"
 _TICKED_YES, _UNTICKED_YES = (rf"(?:yes ?{box}|{box} ?yes)" for box in (_YES, _NO))
 _TICKED_NO, _UNTICKED_NO = (rf"(?:no ?{box}|{box} ?no)" for box in (_YES, _NO))
 _TICKED = r" ?([^\[\]()☑☒✓✔✅☐❌✗✘:;]{2,80})"
-# Ways to write an item -> "finding: value". On a sentence in lower case, over and over.
+# Ways to write an item -> "finding: value", on a sentence in lower case. Applied until nothing changes.
 ITEMS: tuple[tuple[str, str], ...] = (
-    # Boxes for both answers.
+    # One box for yes and one for no.
     (rf"{_UNTICKED_YES},? {_TICKED_NO}|{_TICKED_NO},? {_UNTICKED_YES}", "no"),
     (rf"{_TICKED_YES},? {_UNTICKED_NO}|{_UNTICKED_NO},? {_TICKED_YES}", "yes"),
     (rf": ?{_YES}(?! ?\w)", ": yes;"),
     (rf": ?{_NO}(?! ?\w)", ": no;"),
-    # A tick list; a box left empty denies.
+    # A tick list; an empty box denies.
     (rf"^((?:[^:;]+: (?:yes|no);)*) ?{_YES}{_TICKED}", r"\1\2: yes;"),
     (rf"^((?:[^:;]+: (?:yes|no);)*) ?{_NO}{_TICKED}", r"\1\2: no;"),
     (rf"(?<=\w) ?{_YES}", ": yes;"),
@@ -127,21 +128,21 @@ ITEMS: tuple[tuple[str, str], ...] = (
         "possible ",
     ),
 )
-# What stands between a finding and its value, besides a colon, where the value is one of `CUES` and all there is.
+# Separators of a finding and its value other than a colon, if the value is one of `CUES` and nothing else follows.
 SEPARATORS = r" ?[-=|>]+ ?| ?\.{2,} ?|\? "
-# What else items are about: these end the item before them.
+# Other names of items; they end the item before them.
 ORGANS = (
     r"lungs?(?: (?:fields?|volumes?|parenchyma))?|pleurae?|pleural (?:spaces?|surfaces?)|airways?|trachea",
     r"hil(?:a|um)|bon(?:es?|y)(?: (?:thorax|structures))?|osseous structures?|ribs?|spine|chest wall|soft tissues?",
     r"diaphragms?|(?:upper )?abdomen|aorta|vessels|(?:pulmonary )?vasculature|vascularity|free air|other|findings",
 )
-# Words that may stand about the name of an item.
+# Words that may be part of an item's name, before or after the finding.
 QUALIFIERS = (
     r"left|right|bilateral|acute|new|any|focal|pulmonary|pleural|lung|rib|pericardial|apical|basilar|displaced|other|"
     r"airspace|interstitial|suspicious|support|visible|tension|compression|upper|lower|middle|lobe|hilar|osseous|"
     r"presence of|evidence of|size|status|positions?|placement|seen|present|identified|noted"
 )
-# Words before the colon that make a sentence of them, not the name of a finding.
+# Words that a sentence has and the name of an item has not.
 STATING = (
     r"is|are|was|were|has|have|there|this|these|may|might|could|no|not|without|shows?|demonstrates?|consistent|"
     r"with|possibl[ey]|probabl[ey]|likely|suspected|questionable",

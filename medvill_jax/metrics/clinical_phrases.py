@@ -1,21 +1,20 @@
-"""The words of the labeler: what findings are called, what denies or doubts them, which headings open what, how items
-are written. A new wording or form is one more line.
+"""The words of the labeler: how findings are named, and which words deny or doubt them. A new wording is one more line.
 
-Entries are regular expressions on one sentence in lower case, and match whole words unless said otherwise. Repetition
-is bounded where a text is long, so that none makes a match slow. What the CheXpert labeler (Irvin et al. 2019) counts
-as a mention was learnt from labels that it gave to public reports; its phrase files are not used.
+Entries are regular expressions on one sentence in lower case; they match whole words unless a comment says otherwise.
+Repetition is bounded, so that no pattern is slow on a long text. Which words the CheXpert labeler (Irvin et al. 2019)
+counts as a mention was derived from its labels of public reports; its phrase files are not used.
 """
 
 from __future__ import annotations
 
 from medvill_jax.findings import ABSENT, NEGATIVE, POSITIVE, UNCERTAIN
 
-# Stands for all findings outside of the 14, which count for "No Finding" only.
+# All findings other than the 14; they only count for "No Finding".
 OTHER = "other"
 
 Table = dict[str, tuple[str, ...]]
 
-# Finding -> wordings that say it is there, unless something in reach denies or doubts them.
+# Finding -> wordings that state it, unless a cue in reach denies or doubts them.
 MENTIONS: Table = {
     "Atelectasis": (
         r"atelecta\w{1,6}",
@@ -57,7 +56,7 @@ MENTIONS: Table = {
         r"(?:peri)?bronchial (?:wall )?(?:thickening|cuffing)",
     ),
     "Pleural Effusion": (r"effusions?", r"pleural fluid", r"hydrothora(?:x|ces)", r"ha?emothora(?:x|ces)"),
-    # Fibrosis belongs to the lung; the CheXpert labeler has it here, as long as it is not called pulmonary.
+    # The CheXpert labeler counts fibrosis as pleural, unless it is called pulmonary.
     "Pleural Other": (
         r"pleural[ -](?:thickening|scar(?:ring)?|plaques?|calcifications?)",
         r"fibro(?:sis|thorax)",
@@ -80,7 +79,7 @@ MENTIONS: Table = {
         r"bullets?",
     ),
 }
-# What looks like a mention and is another thing.
+# Finding -> wordings that look like a mention but mean something else.
 NOT_MENTIONS: Table = {
     "Edema": (r"(?:laryngeal|soft tissue|subcutaneous|cerebral|leg|pedal|ankle) o?edema",),
     "Lung Lesion": (r"mass effect", r"calcified nodules?"),
@@ -89,7 +88,7 @@ NOT_MENTIONS: Table = {
     "Pleural Other": (r"(?:pulmonary|lung) fibrosis",),
     "Support Devices": (r"(?:fracture|pleural|paratracheal|kerley b?|septal|psoas|fat) lines?",),
 }
-# Finding -> parts of words, one of which is in whatever any wording of it matches.
+# Finding -> parts of words; every match of a wording of the finding contains one of them.
 HINTS: dict[str, str] = {
     "Atelectasis": "atelec collaps",
     "Cardiomegaly": "cardi heart silhouette",
@@ -109,7 +108,7 @@ HINTS: dict[str, str] = {
     "elevat volume bull congest densit tracheost lesion ectasi",
 }
 
-# Organs that are named in sickness and in health: what is said about their size in the same clause decides.
+# Finding -> organs; a statement about the organ's size in the same clause decides on the finding.
 SUBJECTS: Table = {
     "Cardiomegaly": (
         r"(?<!left )(?<!right )heart(?! (?:failure|rate|enlargement|disease|valve))"
@@ -131,14 +130,15 @@ HEALTHY = (
     r"not (?:\w{1,14} ){0,2}(?:enlarged|widened)|non-?enlarged|nl|clear|intact",
 )
 ENLARGED = (r"enlarge(?:d|ment)|widen(?:ed|ing)|wide|prominent|larger?|big|increased?|dilated|borderline",)
-# A person takes this for a doubt about an organ.
+# A doubt about the size of an organ in the plain style.
 BORDERLINE = r"borderline(?! in size| (?:\w{1,14} ){0,2}enlarge)"
-# The organ could not be judged.
-UNREAD = (r"(?:cannot|not|difficult|limited) (?:\w{1,14} ){0,3}(?:assess|evaluat|identif)\w{0,5}",)
+# The organ could not be assessed.
+NOT_ASSESSED = (r"(?:cannot|not|difficult|limited) (?:\w{1,14} ){0,3}(?:assess|evaluat|identif)\w{0,5}",)
 SAME = (r"stable", r"unchanged", r"unaltered", r"similar", r"maintained", r"no (?:\w{1,14} ){0,2}change")
 
-# Where a cue stands, and what it says of a finding: "before" and "after" it in a sentence, as the "value" of an item
-# ("Pneumothorax: none"), from the value's beginning. "person": read so by a person, but not by the CheXpert labeler.
+# (position of a cue, its verdict on a finding) -> patterns. Positions: "before" and "after" the finding in a sentence;
+# "value", at the beginning of the value of an item ("Pneumothorax: none"). "before, plain": in sentences, only in the
+# plain style, as the CheXpert labeler does not know it.
 SEEN = (
     r"(?:seen|identified|present|visuali[sz]ed|evident|demonstrated|detected|appreciated|noted|visible|apparent|found|"
     r"observed|shown|suspected)"
@@ -150,7 +150,7 @@ _CHANGE = (
     r"real |further |appreciable |definite |obvious ){0,3}(?:changes?|increase|decrease|improvement|longer|doubt|"
     r"(?:worsening|progression) (?:of|in))(?!\w))"
 )
-# What has only been said of the past: "not seen on the prior film".
+# Statements about the past: "not seen on the prior film".
 _BEFORE = r"(?! (?:(?:(?:on|in) )?(?:the )?(?:prior|previous)|previously|before|earlier))"
 _END = r"(?=$|[,;)])"
 CUES: dict[tuple[str, int], tuple[str, ...]] = {
@@ -177,7 +177,7 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
         r"(?:rather than|instead of|as opposed to)",
         r"nor|neither|never",
     ),
-    ("before, person", NEGATIVE): (r"resolved",),
+    ("before, plain", NEGATIVE): (r"resolved",),
     ("after", NEGATIVE): (
         rf"(?:{_IS}|has been|have been|has|have) (?:now |also |both |all |completely |fully |since |previously |"
         r"entirely ){0,2}(?:resolved|cleared|disappeared|absent|excluded|ruled out|negative|removed|gone)",
@@ -204,7 +204,7 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
         r"possib(?:le|ly|ility)(?: of)?",
         r"probabl[ey]",
         r"likely|may|maybe|might|could(?! not)|perhaps|query|uncertain|either|doubtful|consider",
-        # A device of a presumed kind is there.
+        # A device of a presumed kind is present.
         r"presum(?:ed|ably)(?! (?:\w{1,14} ){0,2}(?:device|tube|line|catheter|drain|lead|port)s?)",
         r"potential(?:ly)?",
         r"equivocal(?: for)?",
@@ -236,11 +236,11 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
         r"(?:may|might|could) be|borderline|suspicious|\+ ?/ ?-|\?)(?!\w)",
         _CANNOT + r"(?:excluded?|ruled? out)",
     ),
-    # Later in a value too: "none on the right, small on the left".
+    # Also later in a value: "none on the right, small on the left".
     ("value", POSITIVE): (
         r"(?:yes|y|present|positive|pos|true|1|\+{1,3}|trace|tiny|small|minimal|mild|moderate|large|severe)(?![\w./])",
     ),
-    # Nothing has been said about it.
+    # The value says nothing about the finding.
     ("value", ABSENT): (
         r"(?:n/?a|unknown|undetermined|pending|deferred)(?!\w)",
         r"(?:not|cannot be|could not be|unable to be|incompletely|suboptimally) (?:\w{1,14} )?"
@@ -249,16 +249,16 @@ CUES: dict[tuple[str, int], tuple[str, ...]] = {
         r"(?:see|as) (?:above|below|described|findings|impression)",
     ),
 }
-# After a doubt about something else, these state what follows.
+# These state the finding that follows, even after a doubt about another one.
 AFFIRMS = (r"suggestive of", r"consistent with", r"compatible with")
-# Where the reach of denials and doubts ends, in either direction.
+# These end the reach of denials and doubts, in both directions.
 BREAKS = (
     r"but|however|although|though|except|apart from|aside from|other than|otherwise|nevertheless|yet|while|whereas",
     r"which|because|(?<!be )(?:secondary|due) to|there (?:is|are|has|was|were)",
     r"(?<!consistent )(?<!compatible )(?<!associated )with",
     r"and (?:the|there|a|an|small|mild|moderate|large|stable|unchanged|persistent|new|left|right|bilateral)",
 )
-# After a comma these begin something new, out of reach of a denial before it: "no effusion, stable cardiomegaly".
+# After a comma these begin a statement that a denial before it does not reach: "no effusion, stable cardiomegaly".
 NEW = (
     r"stable|persistent|unchanged|chronic|healed|healing|known|mild|mildly|minimal|small|moderate|severe|large|old|new",
     r"there|the|a|an|left|right|bilateral|bibasilar",
@@ -267,11 +267,11 @@ NEW = (
 FRESH = (*NEW, r"possible|possibly|probable|probably|suspected|questionable|likely")
 VERBS = (r"is|are|was|were|has|have", r"(?<!previously )(?:seen|identified|noted|present)")
 
-# Where the CheXpert labeler reads otherwise than a person: finding -> (pattern anywhere in a sentence, verdict).
-# No whole reports are remembered here: every entry is a manner of misreading that many reports share.
+# Misreadings of the CheXpert labeler: finding -> (pattern anywhere in a sentence, its verdict). An entry holds for many
+# reports; none is made for a single report.
 HABITS: dict[str, tuple[tuple[str, int], ...]] = {
     "Cardiomegaly": (
-        # Normal only by "is" and "are", not by other verbs.
+        # It takes an organ as normal after "is" and "are", but not after other verbs.
         (r"the heart size [^,]{0,60}(?<!\w)(?:appears?|have|has become) [^,]{0,20}normal", POSITIVE),
         (r"heart size and [^,]{0,30} appear (?:stable|normal limits)", POSITIVE),
         (
@@ -281,8 +281,8 @@ HABITS: dict[str, tuple[tuple[str, int], ...]] = {
         (r"enlarged (?:but )?(?:stable|unchanged)|stable enlarged(?! cardiomediastinum)", UNCERTAIN),
         (r"borderline heart size|heart size (?:is |remains )?borderline(?! enlarge)", UNCERTAIN),
     ),
-    # Scopes come from a parser of syntax: a sentence without a verb loses its "no" where the last plural could be one,
-    # or where "air space" falls apart.
+    # It takes the scope of "no" from a syntax parser, which fails where a sentence without a verb ends in a plural that
+    # could be one, or where it splits "air space".
     "Consolidation": (
         (r"^no (?:focal )?air ?space consolidations$", POSITIVE),
         (r"^no [^,]{1,40}, [^,]{1,40}, or \w{1,20} air space consolidation", POSITIVE),
@@ -297,14 +297,14 @@ HABITS: dict[str, tuple[tuple[str, int], ...]] = {
             r"mediastinal (?:silhouette|contours?) (?:are maintained|appears? (?:stable|similar|normal limits))",
             POSITIVE,
         ),
-        # Any contour is one of the mediastinum, be it of the aorta, a hilum or a rib.
+        # It takes any contour as that of the mediastinum, even of the aorta, a hilum or a rib.
         (
             r"^(?!.{0,300}(?<!\w)(?:no|not|normal|unremarkable|within|stable|unchanged|may|might|possibl[ey])(?!\w))"
             r".{0,300}(?<!\w)contours?(?!\w)",
             POSITIVE,
         ),
     ),
-    # Phrases match parts of words: "lump", "plate", "tube".
+    # Its phrases match parts of words: "lump", "plate", "tube".
     "Lung Lesion": ((r"lumpectomy", POSITIVE),),
     "Support Devices": (
         (r"(?<![\w-])(?:endplates?|platelike)(?!\w)", POSITIVE),

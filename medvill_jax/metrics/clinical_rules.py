@@ -1,4 +1,4 @@
-"""Reading a report sentence by sentence: which findings it names, and whether it states, denies or doubts them."""
+"""The rules of the labeler: which findings a sentence names, and whether it states, denies or doubts them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medvill_jax.metrics.clinical_text import COLON, is_name
 
 Span = tuple[int, int]
 
-# Characters that a cue reaches over, at most.
+# The longest reach of a cue, in characters.
 _AHEAD, _BACK, _ABOUT = 240, 160, 160
 
 
@@ -30,17 +30,18 @@ _HINTS = {name: tuple(hints.split()) for name, hints in phrases.HINTS.items()}
 _HISTORY = re.compile(r"(?<!\w)history of (?:(?!with|now|there|which|but)[\w',/-]{1,20} ){0,6}$")
 
 _DENIES_AHEAD = _words(CUES["before", NEGATIVE])
-_DENIES_AHEAD_PLAIN = _words(CUES["before", NEGATIVE] + CUES["before, person", NEGATIVE])
+_DENIES_AHEAD_PLAIN = _words(CUES["before", NEGATIVE] + CUES["before, plain", NEGATIVE])
 _DENIES_BACK = _words(CUES["after", NEGATIVE])
 _DOUBTS_AHEAD = _words(CUES["before", UNCERTAIN])
 _DOUBTS_BACK = _words(CUES["after", UNCERTAIN])
-_VALUES = [(re.compile("|".join(rows)), says) for (where, says), rows in CUES.items() if where.endswith("value")] + [
+_VALUES = [
+    *((re.compile("|".join(rows)), verdict) for (where, verdict), rows in CUES.items() if where.endswith("value")),
     (_DENIES_AHEAD_PLAIN, NEGATIVE),
     (_DOUBTS_AHEAD, UNCERTAIN),
 ]
 _BARE = re.compile("|".join(row for (where, _), rows in CUES.items() if where == "value" for row in rows))
 _AMOUNT = re.compile("|".join(CUES["value", POSITIVE]))
-# What may stand before a value, and between its parts.
+# Words before a value, and separators of its parts.
 _FILLER = re.compile(r"[\[(\"' ]*(?:- ?(?=[a-z])(?!ve))?(?:(?:there|this|it) (?:is|are) )?")
 _PARTS = re.compile(r"[,;]\s*(?:and |but )?|(?<!\w)(?:but|however) ")
 _DOUBLE = re.compile(r" (?:\w{1,14} )?(?:without|absen|negative|clear|free|resol)")
@@ -48,7 +49,7 @@ _BREAK = _words(phrases.BREAKS)
 _AFFIRMS = _words(phrases.AFFIRMS)
 _FRESH = re.compile(rf", (?:and )?(?:{'|'.join(phrases.FRESH)})(?!\w)")
 _VERB = re.compile(rf"(?<!\w)(?:{'|'.join(phrases.VERBS)})(?!\w)")
-# "No effusion is seen, ..." or "... is seen and ...": the denial has been spent.
+# "No effusion is seen, ..." or "... is seen and ...": the denial reaches no further.
 _CLOSED = re.compile(rf"(?<!\w)(?:{'|'.join(phrases.VERBS)})(?!\w)[^,]{{0,40}}?(?:,|(?<!\w)(?:and|with)(?!\w))")
 _LISTED = re.compile(r"(?<!\w)(?:and|or|nor)(?!\w)")
 _ONE = re.compile(r"(?:is|was|has)(?!\w)")
@@ -56,7 +57,7 @@ _OR = r"(?:and/or|or|versus|vs)"
 _OR_BEFORE = re.compile(rf"(?:(?<!\w){_OR}|/) ?(?:[\w-]{{1,20}} ){{0,2}}$")
 _OR_AFTER = re.compile(rf"^(?: ([\w-]{{1,20}}))?(?: {_OR}(?!\w)| ?/)")
 
-_UNREAD = _words(phrases.UNREAD)
+_NOT_ASSESSED = _words(phrases.NOT_ASSESSED)
 _HEALTHY = _words(phrases.HEALTHY)
 _VERDICTS = (
     rf"(?<![\w-])(?:(?P<healthy>{'|'.join(phrases.HEALTHY)})|(?P<large>{'|'.join(phrases.ENLARGED)})|"
@@ -79,79 +80,80 @@ _VERDICT_SHARED = re.compile(
 
 @lru_cache(maxsize=10_000)
 def read(sentence: str, habits: bool) -> tuple[tuple[str, int], ...]:
-    """What a sentence says of each finding that it names.
+    """The findings that a sentence names, with its verdict on each.
 
     Args:
       sentence: one of `clinical_text.sentences`.
-      habits: misread what the CheXpert labeler is known to misread.
+      habits: whether to reproduce the known misreadings of the CheXpert labeler.
 
     Returns:
-      Pairs of a finding, or `OTHER`, and `POSITIVE`, `NEGATIVE` or `UNCERTAIN`, one per mention.
+      One pair per mention: a finding or `OTHER`, and `POSITIVE`, `NEGATIVE` or `UNCERTAIN`.
     """
     colon = COLON.search(sentence)
     if colon and is_name(sentence[: colon.start()]):
         return tuple(_item(sentence[: colon.start()], sentence[colon.end() :].strip(), habits))
-    found: list[tuple[str, int]] = []
+    verdicts: list[tuple[str, int]] = []
     cues: _Cues | None = None
     for name, hints in _HINTS.items():
-        # Most sentences are spared the patterns of most findings.
+        # Hints are faster than patterns, and most sentences have none of most findings.
         if not any(hint in sentence for hint in hints):
             continue
         if habits and (value := _habit(name, sentence)) is not None:
-            found.append((name, value))
+            verdicts.append((name, value))
             continue
         cues = cues or _Cues(sentence, habits)
         named = _named(name, sentence)
-        found += [(name, cues.status(*span)) for span in named]
+        verdicts += [(name, cues.status(*span)) for span in named]
         for span in _spans(_SUBJECTS.get(name), sentence):
             if not _touches(span, named):
-                found += [(name, value) for value in _about(cues, span, habits)]
-    return tuple(found)
+                verdicts += [(name, value) for value in _about(cues, span, habits)]
+    return tuple(verdicts)
 
 
 def _item(name: str, value: str, habits: bool) -> list[tuple[str, int]]:
-    """What "name: value" says: the value of each finding in the name that the value does not name itself."""
+    """Verdicts of "name: value": on the findings that the value names, and by the value on others in the name."""
     if not value:
         return []
     first, *rest = _PARTS.split(value, maxsplit=1)
     bare = _BARE.fullmatch(first)
-    found = list(read("".join(rest) if bare else value, habits))
-    said = {finding for finding, _ in found}
+    verdicts = list(read("".join(rest) if bare else value, habits))
+    in_value = {finding for finding, _ in verdicts}
     verdict = _value(value, habits)
     for finding, hints in _HINTS.items():
-        if finding in said or not any(hint in name for hint in hints):
+        if finding in in_value or not any(hint in name for hint in hints):
             continue
         if _named(finding, name):
-            found += [(finding, verdict)]
+            verdicts += [(finding, verdict)]
         else:
             for organ in _spans(_SUBJECTS.get(finding), name):
-                found += [(finding, each) for each in _organ(name, organ, value, verdict, habits)]
-    return [(finding, each) for finding, each in found if each != ABSENT]
+                verdicts += [(finding, about) for about in _organ(name, organ, value, verdict, habits)]
+    return [(finding, said) for finding, said in verdicts if said != ABSENT]
 
 
 def _value(value: str, habits: bool) -> int:
-    """What the value of an item says about its finding; `ABSENT` for nothing."""
+    """The verdict of an item's value on its finding; `ABSENT` if it says nothing about it."""
     first, *others = [_FILLER.sub("", part, count=1) for part in _PARTS.split(value)]
-    names = bool(read(first, habits))
-    says = next((says for pattern, says in _VALUES if pattern.match(first)), None)
-    if says is None or (says == UNCERTAIN and names):
+    names_finding = bool(read(first, habits))
+    verdict = next((verdict for pattern, verdict in _VALUES if pattern.match(first)), None)
+    if verdict is None or (verdict == UNCERTAIN and names_finding):
         # "is not seen", "has resolved"
-        says = _Cues(f"it {first}", habits).status(0, 2)
-        if names and _VERB.search(first):
-            says = ABSENT
+        verdict = _Cues(f"it {first}", habits).status(0, 2)
+        if names_finding and _VERB.search(first):
+            verdict = ABSENT
     # "None on the right, small on the left."
     amounts = [part for part in others if _AMOUNT.match(part) and not read(part, habits)]
-    return _Cues(f"it {amounts[0]}", habits).status(0, 2) if amounts else says
+    return _Cues(f"it {amounts[0]}", habits).status(0, 2) if amounts else verdict
 
 
 def _organ(name: str, organ: Span, value: str, verdict: int, habits: bool) -> list[int]:
+    """The verdict of "name: value" on an organ in the name: one value, or none."""
     around = _VERDICT.search(name)
     if around and around["large"]:
         return [verdict]
-    said = _VERDICT.search(value)
+    size = _VERDICT.search(value)
     # "Mediastinum: heart size is normal" says nothing of the mediastinum.
-    if said and not read(value[: said.end()], False):
-        if _BORDERLINE.match(value, said.start()):
+    if size and not read(value[: size.end()], False):
+        if _BORDERLINE.match(value, size.start()):
             return [UNCERTAIN]
         return _about(_Cues(f"{name} {value}", habits), organ, habits)
     return [NEGATIVE] if verdict == NEGATIVE and not read(value, habits) else []
@@ -172,32 +174,32 @@ def _named(name: str, sentence: str) -> list[Span]:
 
 
 def _about(cues: _Cues, organ: Span, habits: bool) -> list[int]:
-    """What is said about the size of an organ: one value, or none."""
+    """The verdict of a sentence on the size of an organ: one value, or none."""
     text, (start, end) = cues.text, organ
     before = text[max(0, start - 90) : start]
     verdict = _VERDICT_BEFORE.search(before) or _VERDICT_SHARED.search(before)
-    where = organ
+    span = organ
     if verdict is None:
-        # "Otherwise normal" is said of the organ still.
+        # "Otherwise normal" is still about the organ.
         right = min((a for a, b in cues.breaks if a >= end and text[a:b] != "otherwise"), default=len(text))
         verdict = _VERDICT.search(text, end, min(right, end + _ABOUT))
-        where = verdict.span() if verdict else organ
+        span = verdict.span() if verdict else organ
     if verdict is None:
         # The CheXpert labeler takes an organ named without a verdict for its finding, and "stable" for a doubt.
-        return [POSITIVE] if habits and not _UNREAD.search(text) else []
+        return [POSITIVE] if habits and not _NOT_ASSESSED.search(text) else []
     if verdict["healthy"]:
         return [NEGATIVE]
     if verdict["large"]:
         if not habits and _BORDERLINE.match(text, verdict.start()):
             return [UNCERTAIN]
-        return [cues.status(*where)]
+        return [cues.status(*span)]
     if _HEALTHY.search(text):
         return [NEGATIVE]
     return [UNCERTAIN] if habits else []
 
 
 class _Cues:
-    """The denials and doubts of one sentence, found once and asked for every mention in it."""
+    """The denials and doubts of one sentence, which decide on every mention in it."""
 
     def __init__(self, text: str, habits: bool) -> None:
         self.text = text
@@ -211,13 +213,13 @@ class _Cues:
         self.denies_back = [span for span in _spans(_DENIES_BACK, text) if not _touches(span, doubts)]
 
     def status(self, start: int, end: int) -> int:
-        """`POSITIVE`, `NEGATIVE` or `UNCERTAIN` for what is named at `[start, end)`."""
+        """`POSITIVE`, `NEGATIVE` or `UNCERTAIN` for the mention at `[start, end)`."""
         text = self.text
         left = max((b for _, b in self.breaks if b <= start), default=0)
         right = min((a for a, _ in self.breaks if a >= end), default=len(text))
 
         denials = self._ahead(self.denies_ahead, left, start)
-        # "Not without", "not entirely clear of": two denials make a statement.
+        # Two denials make a statement: "not without", "not entirely clear of".
         if len(denials) > 1 and _DOUBLE.match(text[denials[-2][1] : start]):
             denials = denials[:-2]
         if denials or any(self._reaches_back(end, a) for a, _ in self._back(self.denies_back, end, right)):
@@ -229,7 +231,7 @@ class _Cues:
             return UNCERTAIN
         if _OR_BEFORE.search(text[max(0, start - 60) : start]):
             return UNCERTAIN
-        # "Opacities, atelectasis or infiltrate": the opacities are there.
+        # "Opacities, atelectasis or infiltrate" states the opacities.
         if (choice := _OR_AFTER.search(text[end : end + 40])) and not _ANY.fullmatch(choice[1] or ""):
             return UNCERTAIN
         return UNCERTAIN if text.endswith("?") else POSITIVE
@@ -241,14 +243,14 @@ class _Cues:
         return [cue for cue in cues if end <= cue[0] <= end + _BACK and cue[1] <= right]
 
     def _reaches_back(self, end: int, cue_start: int) -> bool:
-        """Whether a denial behind is of this mention too: "A, B and C are absent", but not "A, B is absent"."""
+        """Whether a denial after a mention reaches it: A in "A, B and C are absent", but not in "A, B is absent"."""
         between = self.text[end:cue_start]
         if _VERB.search(between):
             return False
         return "," not in between or _LISTED.search(between) is not None or not _ONE.match(self.text, cue_start)
 
     def _reaches(self, cue_end: int, start: int) -> bool:
-        """Whether what stands between a cue and a later mention lets the cue reach it."""
+        """Whether a cue reaches a later mention across the text between them."""
         if start - cue_end > _AHEAD:
             return False
         between = self.text[cue_end:start].replace(" - ", ", ")
@@ -261,7 +263,7 @@ class _Cues:
         return not fresh or " or " in self.text[cue_end + fresh[-1] :]
 
     def _affirmed(self, doubt_end: int, start: int) -> bool:
-        """Whether a statement follows on a doubt about something else: "probably lobar, consistent with pneumonia"."""
+        """Whether a mention is stated after a doubt about another word: "probably lobar, consistent with pneumonia"."""
         between = self.text[doubt_end:start]
         affirms = _AFFIRMS.search(between)
         return affirms is not None and len(between[: affirms.start()].split()) > 1

@@ -1,4 +1,4 @@
-"""From the text of a report to the sentences and items that describe its image, in lower case."""
+"""Splits the text of a report into the sentences and items that describe the image, in lower case."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import NamedTuple
 from medvill_jax.metrics import clinical_forms as forms
 from medvill_jax.metrics import clinical_phrases as phrases
 
-# Anything longer is no sentence. The cut bounds the work of all that follows, whatever the text.
+# Longer sentences are split here, which bounds the work of all patterns.
 _LONGEST = 400
-# Characters before a colon in which a heading is looked for.
+# A heading is at most this many characters before its colon.
 _HEADING_LENGTH = 80
-# Words that the name of an item has at most.
+# The most words in the name of an item.
 _NAME_WORDS = 9
 
 
 class _Rewriting:
-    """A table of patterns and what they are replaced by, one row after the other."""
+    """Replaces patterns by words, one row of a table after the other."""
 
     def __init__(self, rows: tuple[tuple[str, str], ...], flags: int = 0) -> None:
         self.rows = [(re.compile(pattern, flags), words) for pattern, words in rows]
-        # Most texts have none of it.
+        # Most texts match no row.
         self.any = re.compile("|".join(pattern for pattern, _ in rows), flags)
 
     def __call__(self, text: str, count: int = 0) -> str:
@@ -40,14 +40,14 @@ _DEIDENTIFIED = re.compile("|".join(forms.DEIDENTIFIED))
 _BLANKS = re.compile(r"[^\S\n]+")
 _BOLD = re.compile(r"\*{2,}")
 _ANSWER = r"(?i:no|none|nil|not seen|absent|negative|yes|present|possible)(?!\w)"
-# Where a sentence ends, or another begins.
+# Ends of sentences.
 _SENTENCE_ENDS = (
-    # Full stops, but not the dots between a finding and its value; "effusion.No"; a question without its answer.
+    # Full stops, but not the dots between a finding and its value; "effusion.No"; a question mark without an answer.
     r"(?<=[.!])(?<!\.\.\.)\s+",
     r"(?<=[a-z\d)])\.(?=[A-Z])",
     rf"(?<=\?)\s+(?!\s|{_ANSWER})",
     rf";(?!\s*{_ANSWER}\s*(?:[.,;]|$))",
-    # "1." "(2)" "a)", and "1" or "#1:" before a capital.
+    # "1.", "(2)", "a)"; "1" or "#1:" before a capital letter.
     r"(?<![^\s.:])(?<!: )(?:\(?\d{1,2}[.)]|\(?[a-h]\))\s",
     r"(?<!\S)#?\d{1,2}[:-]? (?=[A-Z][a-z])",
     # Bullets, boxes, blank lines, and lines that begin with a capital.
@@ -63,7 +63,7 @@ _LIST_MARK = re.compile(r"^(?:[-*•·>|├└│─]+(?!ve ) ?|\(?\d{1,2}[.)] )
 _SHORT = _Rewriting(forms.SHORT, re.IGNORECASE)
 _PATIENT = re.compile(rf"(?<!\w)(?:{'|'.join(forms.PATIENT)})(?!\w)")
 
-# What may end a heading: a colon, or, where the heading is all that stands before it, a dash or the line.
+# A heading ends in a colon; a heading alone on its line also in a dash or at the end of the line.
 _HEADING_END = re.compile(r"(?<!\d):+|:+(?!\d)| - |(?<=\S) ?\n|(?<=[A-Z]{3}) (?=[A-Z][a-z\s]|\d[.)])")
 _BOUNDARY = re.compile(r"[.;!?:]\s|\n")
 _INDENT = re.compile(r"[\s>#*•\-_|(]*(?:\d{1,2}[.)]\s*)?")
@@ -78,7 +78,7 @@ def _heading_pattern(where: str, patterns: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile({"end": rf"(?<![a-z]){words}$", "all": rf"^{words}$"}.get(where, rf"(?<![a-z]){words}(?![a-z])"))
 
 
-_HEADINGS = [(what, where, _heading_pattern(where, rows)) for (what, where), rows in forms.HEADINGS.items()]
+_HEADINGS = [(opens, where, _heading_pattern(where, rows)) for (opens, where), rows in forms.HEADINGS.items()]
 _ITEMS = _Rewriting(forms.ITEMS)
 _NAMES = "|".join(
     pattern
@@ -88,14 +88,14 @@ _NAMES = "|".join(
 )
 _NAME = rf"(?:(?:{forms.QUALIFIERS}) ){{0,3}}(?:{_NAMES})(?: (?:{forms.QUALIFIERS}))?"
 _NAMED = rf"(?<![\w-]){_NAME}(?:(?: ?[/&,] ?| and | or |, and |, or ){_NAME}){{0,4}}"
-# No colon of a time of day.
+# A colon, but not that of a time of day.
 COLON = re.compile(r" ?(?:(?<!\d):|:(?!\d))")
 _ITEM = re.compile(rf"{_NAMED}{COLON.pattern}")
 _VALUE = "|".join(pattern for (where, _), rows in phrases.CUES.items() for pattern in rows if where == "value")
 _SEPARATED = re.compile(rf"(^|[,;] )({_NAMED})(?:{forms.SEPARATORS})(?=(?:{_VALUE})(?: ?$| ?[,;(]| {_NAMED} ?[-=|:]))")
 
 
-# A line that ends in a finding, and a next one that begins with something new.
+# A line that ends in a finding, and a next line that begins a new statement.
 _NAMED_LAST = re.compile(rf"(?<![\w-])(?:{_NAMES}) ?$", re.IGNORECASE)
 _NEW_LINE = re.compile(rf" ?(?:no|without|{'|'.join(phrases.NEW)})(?!\w)", re.IGNORECASE)
 
@@ -103,7 +103,7 @@ _NEW_LINE = re.compile(rf" ?(?:no|without|{'|'.join(phrases.NEW)})(?!\w)", re.IG
 class _Heading(NamedTuple):
     start: int
     end: int
-    # What `HEADINGS` says of it; "" for one that is no section's, at the start of a line.
+    # The section that it opens, as in `HEADINGS`; "" for words before a colon at the start of a line.
     opens: str
     starts_line: bool
 
@@ -111,20 +111,20 @@ class _Heading(NamedTuple):
 def sentences(text: str) -> Iterator[str]:
     """The sentences that describe the image, in lower case, with single blanks and without numbering.
 
-    An item is a sentence of its own, whatever its form: "pneumothorax: none". Sections under a heading such as
-    INDICATION or TECHNIQUE are left out, up to the next heading of a section or a blank line; where neither follows,
-    one sentence is, with those after it that still ask. De-identification marks are gone.
+    Every item is one sentence of the form "pneumothorax: none". Sections under a heading such as INDICATION or
+    TECHNIQUE are left out, up to the next heading of a section or a blank line. If neither follows, only the first
+    sentence of the section and those that continue it are left out. De-identification marks are removed.
     """
     text = unicodedata.normalize("NFKC", text).translate(_PLAIN_MARKS)
     text = _BLANKS.sub(" ", _BOLD.sub("", _DEIDENTIFIED.sub(" ", text)))
-    text = _own_lines(_SHORT(text))
+    text = _separate_lines(_SHORT(text))
     heading = ""
     for piece in _SENTENCE_END.split(_described(text)):
         words = _LIST_MARK.sub("", " ".join(piece.lower().split())).strip(" .|")
         if not words or _PATIENT.search(words):
             continue
         words = f"{heading} {words}" if heading else words
-        # Its value stands on the next line.
+        # The value of an item is on the next line.
         heading = words if words.endswith(":") and len(words) < _HEADING_LENGTH else ""
         if heading:
             continue
@@ -139,8 +139,8 @@ def sentences(text: str) -> Iterator[str]:
         yield heading
 
 
-def _own_lines(text: str) -> str:
-    """The text with a blank line where a list has no marks but its lines: "No effusion\nSmall pneumothorax"."""
+def _separate_lines(text: str) -> str:
+    """The text with a blank line between the lines of a list without marks: "No effusion\nSmall pneumothorax"."""
     lines = text.split("\n")
     for i, (line, following) in enumerate(itertools.pairwise(lines)):
         if line and _NEW_LINE.match(following) and _NAMED_LAST.search(line[-40:]):
@@ -149,13 +149,13 @@ def _own_lines(text: str) -> str:
 
 
 def is_name(words: str) -> bool:
-    """Whether words before a colon can be the name of an item; those of a sentence cannot."""
+    """Whether words before a colon can be the name of an item, and not a sentence."""
     return len(words.split()) <= _NAME_WORDS and not _STATING.search(words)
 
 
 @lru_cache(maxsize=10_000)
 def _items(sentence: str) -> tuple[str, ...]:
-    """The items of a sentence as "name: value", or the sentence where it holds none."""
+    """The items of a sentence as "name: value", or the sentence itself if it has none."""
     while (rewritten := _ITEMS(sentence, count=1)) != sentence:
         sentence = rewritten
     while separated := _SEPARATED.search(sentence):
@@ -168,7 +168,7 @@ def _items(sentence: str) -> tuple[str, ...]:
 
 
 def _described(text: str) -> str:
-    """The text without the sections that are left out, and without the headings of the others."""
+    """The text without the sections that are left out, and without the headings of all others."""
     headings = _headings(text)
     read_later = max((heading.start for heading in headings if heading.opens == "read"), default=-1)
     kept = [text[: headings[0].start] if headings else text]
@@ -184,7 +184,7 @@ def _described(text: str) -> str:
                 start = end
             else:
                 start = _after_indication(text, start, end)
-        # The line break keeps sections apart.
+        # The blank line separates sections.
         kept.append("\n\n" + text[heading.start if not heading.opens else start : end])
     return "".join(kept)
 
@@ -198,7 +198,7 @@ def _after_indication(text: str, start: int, end: int) -> int:
 
 
 def _headings(text: str) -> list[_Heading]:
-    found: list[_Heading] = []
+    headings: list[_Heading] = []
     boundary = 0
     for mark in _HEADING_END.finditer(text):
         begin = max(boundary, mark.start() - _HEADING_LENGTH)
@@ -211,27 +211,27 @@ def _headings(text: str) -> list[_Heading]:
         if not words or (not colon and not words[0].isupper()):
             continue
         opens, offset = _opens(words.lower(), whole, colon)
-        # Within a line, headings are not in small letters, except for what ends a section that is left out; without a
-        # colon they stand alone, or are in capitals.
-        inside = bool(found) and found[-1].opens == "left out" and opens == "read"
+        # Within a line, a heading is not in lower case, unless it ends a section that is left out. Without a colon, a
+        # heading is alone on its line or in capitals.
+        inside = bool(headings) and headings[-1].opens == "left out" and opens == "read"
         if (offset and words[offset].islower() and not inside) or (offset and mark[0] != " " and not colon):
             opens = ""
         if mark[0] == " " and not words[offset:].isupper():
             opens = ""
         starts_line = whole and (begin == 0 or text[begin - 1] == "\n")
         if opens or (colon and starts_line):
-            found.append(_Heading(start + offset if opens else start, mark.end(), opens, starts_line))
+            headings.append(_Heading(start + offset if opens else start, mark.end(), opens, starts_line))
             boundary = mark.end()
-    return found
+    return headings
 
 
 @lru_cache(maxsize=10_000)
 def _opens(words: str, whole: bool, colon: bool) -> tuple[str, int]:
-    """What a heading of these words opens, "" if it is none of a section, and where in them it begins."""
+    """The section that a heading of these words opens ("" for none), and where in the words the heading begins."""
     name = whole and is_name(words)
-    for what, where, pattern in _HEADINGS:
+    for opens, where, pattern in _HEADINGS:
         if where == "end" or (name and colon):
             match = pattern.search(words)
             if match:
-                return what, match.start() if where == "end" else 0
+                return opens, match.start() if where == "end" else 0
     return "", 0
