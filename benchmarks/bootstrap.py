@@ -1,19 +1,19 @@
-"""How long intervals of large evaluations take, and how much memory: a million rows, a thousand resamples.
+"""Time and memory of the intervals of large evaluations: a million rows, a thousand resamples.
 
     python benchmarks/bootstrap.py
     python benchmarks/bootstrap.py --only=classification --rows=100000 --rows_a_subject=5
 
-Draws random predictions and scores them with the functions that the tasks call, each in a process of its own:
+Makes random predictions and scores them with the functions that the tasks call, each in a separate process:
 
-    mean             the mean of one column, as accuracies, ROUGE-L and MRR are resampled
+    mean             the mean of one column, as for accuracy, ROUGE-L and MRR
     clinical         precision, recall and F1, micro and macro, over 14 and over 5 findings
     vqa              accuracy over all questions, closed and open ones, and four groups
     classification   AUROC, AUPRC and F1 of 14 classes, macro, micro and by class, and calibration error; a tenth of
                      the labels are positive, and few scores are equal
 
-Prints the seconds of each, drawing the predictions not counted, and the process's peak resident memory, predictions
-counted. What a classification takes grows with the share of positives. Not measured: what makes the rows, such as
-BLEU's counts, and the median rank of a retrieval, which is sorted anew for each resample.
+Prints the seconds of each, without making the predictions, and the peak resident memory of the process, including the
+predictions. The cost of a classification grows with the share of positives. Not measured are the rows themselves, such
+as the counts of BLEU, and the median rank of a retrieval, which is sorted again for each resample.
 """
 
 from __future__ import annotations
@@ -91,17 +91,17 @@ def main() -> None:
     parser.add_argument("--rows_a_subject", type=int, default=1, help="rows that are drawn together")
     parser.add_argument("--resamples", type=int, default=1000)
     parser.add_argument("--only", choices=CASES, help="one case")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--in_this_process", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.here:
+    if args.in_this_process:
         measure(args)
         return
     print(f"{args.rows:,} rows, {args.rows_a_subject} a subject, {args.resamples:,} resamples")
     print(f"{'':<16}{'seconds':>9}{'processor':>11}{'peak memory':>13}")
     for name in [args.only] if args.only else CASES:
-        command = [sys.executable, __file__, *sys.argv[1:], f"--only={name}", "--here"]
-        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-        print(f"{name:<16}{found['seconds']:>9.1f}{found['processor']:>11.1f}{found['mib']:>9,.0f} MiB", flush=True)
+        command = [sys.executable, __file__, *sys.argv[1:], f"--only={name}", "--in_this_process"]
+        result = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        print(f"{name:<16}{result['seconds']:>9.1f}{result['processor']:>11.1f}{result['mib']:>9,.0f} MiB", flush=True)
 
 
 if __name__ == "__main__":

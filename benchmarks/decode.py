@@ -1,17 +1,18 @@
-"""How fast reports are written: cached beam search against a loop that runs the whole sequence anew for every word.
+"""Speed of report generation: cached beam search against a loop that recomputes the whole sequence for every token.
 
-    python benchmarks/decode.py                                   # BERT-base, 256 cells, beam 4, 128 word pieces
+    python benchmarks/decode.py                                   # BERT-base, 256 cells, beam 4, 128 tokens
     python benchmarks/decode.py --layers=2 --tokens=16            # a quick check
 
-Both write with the same random weights on the CPU, and neither ends early: [SEP] is banned, so every report has all its
-word pieces. The reference is PyTorch: the ResNet runs once per image (which is generous: the released code runs it for
-every word), then every word runs the Transformer over image, words and [MASK] of all beams, the vocabulary head over
-the [MASK] rows only, and takes the best K of all continuations. Its cost per word grows smoothly with the length of the
-sequence, so by default a few lengths are timed (`--lengths`, spread evenly from the first word to the last, each the
-faster of `--repeats`) and the time of a report is their trapezoidal sum over all words. `--lengths=0` runs every word
-of one report instead. Ours is timed whole, in batches of `--batch` images, compilation excluded and stated.
+Both generate with the same random weights on the CPU, and neither ends early: [SEP] is banned, so all reports have the
+same number of tokens. The reference is in PyTorch: it runs the ResNet once per image (the released code runs it for
+every token), and for every token the Transformer over the image, the tokens and the [MASK] of all beams, the vocabulary
+head over the [MASK] rows only, and the selection of the best K continuations. Its cost per token grows smoothly with
+the length of the sequence, so by default a few lengths are timed (`--lengths`, spaced evenly from the first token to
+the last, each the fastest of `--repeats`), and the time of a report is their linear interpolation, summed over all
+tokens. `--lengths=0` runs every token of one report instead. Our program is timed as a whole, in batches of `--batch`
+images; compilation is measured separately.
 
-Before timing, both write the same few words, which must be equal.
+Before timing, both generate a few tokens, which must be equal.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ IMAGE_SIZE = 512
 
 
 class Reference:
-    """The Transformer and its MLM head in torch, over the same arrays; the image block's embeddings are handed in."""
+    """The Transformer and its MLM head in torch, with the same arrays; the embeddings of the image are an input."""
 
     def __init__(self, config: MedvillConfig, params: dict[str, Any]):
         self.config, self.params = config, jax.tree.map(lambda leaf: torch.from_numpy(np.array(leaf)), params)
@@ -62,8 +63,8 @@ class Reference:
         )
         return self.norm(tables["layer_norm"], x, self.config.bert.layer_norm_eps)
 
-    def next_word(self, image: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
-        """Image `[1, N+2, H]`, words `[K, t]` -> log-probabilities `[K, V]` of the words that follow."""
+    def next_token(self, image: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+        """Image `[1, N+2, H]`, tokens `[K, t]` -> log-probabilities `[K, V]` of the next token."""
         bert, beams = self.config.bert, texts.shape[0]
         ids = torch.cat([texts, torch.full((beams, 1), MASK)], 1)
         x = torch.cat([image.expand(beams, -1, -1), self.embed(ids)], 1)  # [K, L, H]
@@ -91,17 +92,17 @@ class Reference:
     def extend(
         self, image: torch.Tensor, texts: torch.Tensor, totals: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One word more for every beam: words `[K, t]` and sums `[K]` -> `[K, t+1]` and `[K]`."""
-        values = totals[:, None] + self.next_word(image, texts)
+        """Adds a token to every beam: tokens `[K, t]` and summed log-probabilities `[K]` -> `[K, t+1]` and `[K]`."""
+        values = totals[:, None] + self.next_token(image, texts)
         totals, place = values.flatten().topk(texts.shape[0])
-        parent, word = place // values.shape[1], place % values.shape[1]
-        return torch.cat([texts[parent], word[:, None]], 1), totals
+        parent, token = place // values.shape[1], place % values.shape[1]
+        return torch.cat([texts[parent], token[:, None]], 1), totals
 
-    def write(self, image: torch.Tensor, beams: int, words: int) -> torch.Tensor:
-        """The best of `beams` texts, int `[words]`."""
+    def write(self, image: torch.Tensor, beams: int, length: int) -> torch.Tensor:
+        """The best of `beams` texts, int `[length]`."""
         texts = torch.zeros((beams, 0), dtype=torch.long)
         totals = torch.tensor([0.0] + [-torch.inf] * (beams - 1))
-        for _ in range(words):
+        for _ in range(length):
             texts, totals = self.extend(image, texts, totals)
         return texts[0]
 
@@ -113,9 +114,9 @@ def seconds(call: Any) -> float:
 
 
 def reference_seconds(reference: Reference, image: torch.Tensor, flags: argparse.Namespace) -> tuple[float, str]:
-    """Time of one report's words, and how it was found."""
+    """Seconds of the tokens of one report, and how they were measured."""
     if not flags.lengths:
-        return seconds(lambda: reference.write(image, flags.beams, flags.tokens)), "every word of one report was run"
+        return seconds(lambda: reference.write(image, flags.beams, flags.tokens)), "every token of one report was run"
     totals = torch.zeros(flags.beams)
     generator = torch.Generator().manual_seed(0)
     lengths = np.unique(np.linspace(0, flags.tokens - 1, flags.lengths).round().astype(int))
@@ -125,19 +126,19 @@ def reference_seconds(reference: Reference, image: torch.Tensor, flags: argparse
         times.append(
             min(seconds(lambda texts=texts: reference.extend(image, texts, totals)) for _ in range(flags.repeats))
         )
-        print(f"  torch, word {length + 1:>3}: {times[-1]:8.3f} s", flush=True)
+        print(f"  torch, token {length + 1:>3}: {times[-1]:8.3f} s", flush=True)
     total = float(np.interp(np.arange(flags.tokens), lengths, times).sum())
-    return total, f"extrapolated from words {', '.join(str(n + 1) for n in lengths)}, linear in between"
+    return total, f"interpolated linearly between tokens {', '.join(str(n + 1) for n in lengths)}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--tokens", type=int, default=128, help="word pieces of every report")
+    parser.add_argument("--tokens", type=int, default=128, help="tokens of every report")
     parser.add_argument("--beams", type=int, default=4)
-    parser.add_argument("--batch", type=int, default=8, help="images that ours writes about at a time")
+    parser.add_argument("--batch", type=int, default=8, help="images in a batch of our program")
     parser.add_argument(
-        "--lengths", type=int, default=4, help="text lengths at which torch is timed; 0: run every word"
+        "--lengths", type=int, default=4, help="number of text lengths at which torch is timed; 0: every token"
     )
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--vocabulary", type=int, default=30522)
@@ -154,18 +155,15 @@ def main() -> int:
     def ours(params: Any, stats: Any, writing: Writing, images: Any) -> Any:
         return write(model.bind(params, stats), images, live, seeds, writing)
 
-    def writing(words: int) -> Writing:
-        return Writing(Rules(END, words, min_len=words, banned=BANNED), MASK, flags.beams)
+    def writing(length: int) -> Writing:
+        return Writing(Rules(END, length, min_len=length, banned=BANNED), MASK, flags.beams)
 
     @jax.jit
     def encode(params: Any, stats: Any, image: jax.Array) -> jax.Array:
         module = model.bind(params, stats)
         return module.embed_image(module.image_features(image), None, None)
 
-    print(
-        f"{flags.layers} layers, {config.grid_cells} cells, beam {flags.beams}, {flags.tokens} word pieces, "
-        "float32, CPU"
-    )
+    print(f"{flags.layers} layers, {config.grid_cells} cells, beam {flags.beams}, {flags.tokens} tokens, float32, CPU")
     encode(params, stats, images[:1]).block_until_ready()
     block = encode(params, stats, images[:1])
     encoding = seconds(lambda: encode(params, stats, images[:1]).block_until_ready())
@@ -174,11 +172,11 @@ def main() -> int:
 
     with jax.default_matmul_precision("highest"):
         few = min(4, flags.tokens)
-        mine = np.asarray(ours(params, stats, writing(few), images).tokens[0])
-        theirs = reference.write(image, flags.beams, few).numpy()
-        print(f"first {few} word pieces: ours {mine.tolist()}, torch {theirs.tolist()}")
-        if (mine != theirs).any():
-            print("error: the two do not write the same text", file=sys.stderr)
+        jax_tokens = np.asarray(ours(params, stats, writing(few), images).tokens[0])
+        torch_tokens = reference.write(image, flags.beams, few).numpy()
+        print(f"first {few} tokens: ours {jax_tokens.tolist()}, torch {torch_tokens.tolist()}")
+        if (jax_tokens != torch_tokens).any():
+            print("error: the two generate different tokens", file=sys.stderr)
             return 1
 
         start = time.perf_counter()
@@ -192,15 +190,15 @@ def main() -> int:
     memory = compiled.memory_analysis()
     per_report = best / flags.batch
     print(f"  ours, {flags.batch} reports: {best:.2f} s; compiled in {compiling:.1f} s; working memory", end=" ")
-    print(f"{memory.temp_size_in_bytes / 2**20:.0f} MiB beside the arrays")
-    words, how = reference_seconds(reference, image, flags)
+    print(f"{memory.temp_size_in_bytes / 2**20:.0f} MiB in addition to the arrays")
+    generating, how = reference_seconds(reference, image, flags)
     print(
-        f"torch:  {1 / (encoding + words):9.4f} reports/s ({encoding + words:.1f} s each, of which "
+        f"torch:  {1 / (encoding + generating):9.4f} reports/s ({encoding + generating:.1f} s each, of which "
         f"{encoding:.2f} s encode"
     )
     print(f"        the image, timed with our encoder); {how}")
     print(f"ours:   {1 / per_report:9.4f} reports/s ({per_report:.2f} s each)")
-    print(f"ratio:  {(encoding + words) / per_report:.1f}x")
+    print(f"ratio:  {(encoding + generating) / per_report:.1f}x")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak resident memory, both together: {peak:.1f} GiB")
     return 0

@@ -1,11 +1,11 @@
-"""What is read of pydicom's test files, what is refused and why, and how far our grays are from pydicom's own.
+"""Which of pydicom's test files are read, which are refused and why, and how far gray values are from pydicom's.
 
-    pip install pydicom-data                               # more files than pydicom brings itself
+    pip install pydicom-data                               # further test files
     python benchmarks/dicom.py --out=docs/dicom.md [FOLDER ...]
 
 The reference is `pydicom.pixels`: `apply_modality_lut`, then `apply_voi_lut`, scaled to 0..255 from the darkest to the
-brightest value that they can give (without a window, from the smallest to the largest pixel), MONOCHROME1 inverted. The
-part of the page above its table stays as it is.
+brightest possible value (without a window, from the smallest to the largest pixel), MONOCHROME1 inverted. The page
+above its table is not changed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HEAD = "| file | bits, transfer syntax | gray image | furthest from pydicom's |\
 
 
 def reference(data: pydicom.Dataset) -> np.ndarray:
-    """float `[H, W]` in 0..255, as pydicom has it. Raises whatever pydicom raises."""
+    """The gray image by pydicom, float `[H, W]` in 0..255. Raises whatever pydicom raises."""
     pixels = data.pixel_array
     if pixels.ndim == 3:
         return pixels.mean(-1)
@@ -45,39 +45,39 @@ def reference(data: pydicom.Dataset) -> np.ndarray:
 
 
 def row(path: Path) -> str:
-    """The line of a file in the table."""
+    """The line of the table for one file."""
     data = pydicom.dcmread(path, force=True)
     syntax = data.file_meta.get("TransferSyntaxUID")
-    what = (
+    stored = (
         f"{data.get('BitsStored', '-')} of {data.get('BitsAllocated', '-')}, {syntax.name if syntax else 'none said'}"
     )
     try:
         ours = dicom.to_gray(path.read_bytes()).astype(float)
     except ImageError as error:
-        return f"| {path.name} | {what} | refused: {error} | |"
+        return f"| {path.name} | {stored} | refused: {error} | |"
     try:
         theirs = reference(data)
-        away = f"{np.abs(ours - theirs).max():.1f}" if ours.shape == theirs.shape else f"{theirs.shape} pixels"
+        difference = f"{np.abs(ours - theirs).max():.1f}" if ours.shape == theirs.shape else f"{theirs.shape} pixels"
     except Exception as error:
-        away = f"pydicom: {type(error).__name__}"
-    return f"| {path.name} | {what} | {ours.shape[1]} x {ours.shape[0]} | {away} |"
+        difference = f"pydicom: {type(error).__name__}"
+    return f"| {path.name} | {stored} | {ours.shape[1]} x {ours.shape[0]} | {difference} |"
 
 
 def table(paths: Iterable[Path]) -> list[str]:
-    """The lines of all files, by name; a file that is there twice counts once."""
+    """The lines of all files, sorted by name; of files with the same name only the last is used."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return [row(path) for _, path in sorted({path.name: path for path in paths}.items())]
 
 
 def files(folders: Iterable[Path] = ()) -> list[Path]:
-    """pydicom's test files but those about directories, those of pydicom-data if installed, and those of `folders`."""
-    more = importlib.util.find_spec("data_store")
-    roots = [*map(Path, more.submodule_search_locations or () if more else ()), *folders]
-    found = [*map(Path, get_testdata_files()), *(path for root in roots for path in root.rglob("*"))]
+    """The test files of pydicom without DICOMDIR, those of pydicom-data if installed, and those of `folders`."""
+    package = importlib.util.find_spec("data_store")
+    roots = [*map(Path, package.submodule_search_locations or () if package else ()), *folders]
+    paths = [*map(Path, get_testdata_files()), *(path for root in roots for path in root.rglob("*"))]
     return [
         path
-        for path in found
+        for path in paths
         if path.is_file()
         and path.suffix in ("", ".dcm")
         and path.name != "README"

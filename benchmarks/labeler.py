@@ -1,13 +1,13 @@
-"""How well our report labeler agrees with the CheXpert labeler, how fast it is, and how slow it can be made.
+"""Agreement of our report labeler with the CheXpert labeler, its speed, and its slowest input.
 
     python benchmarks/labeler.py --reports=../shared/data/openi_reports/reports.jsonl
     python benchmarks/labeler.py --reports=../shared/data/openi_reports/reports.jsonl --to_read=50
 
-Every line of the file is a report with `id`, `text` and `chexpert_labels`, the list of its positive findings. Figures
-are of the positive class. The rules were written with the reports of `DEVELOPMENT` in view and without reading those of
-the rest, "held out", but for three of them. A labeler by rules has nothing to fit, so the folds show the spread, not a
-cross-fitted figure. The second command names disagreements of the development part to read, evenly over the findings;
-docs/labeler.md says who was right in them.
+Every line of the file is a report with `id`, `text` and `chexpert_labels`, the list of its positive findings. Metrics
+are of the positive class. The authors of the rules read the reports of `DEVELOPMENT`, and only three of the others,
+which are "held out". Rules are not fitted, so the folds show the spread of the metrics, not a cross-validation. The
+second command lists disagreements in the development reports, spread evenly over the findings; docs/labeler.md says
+which labeler was right in them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ AVERAGES = ("clinical_micro_precision_14", "clinical_micro_recall_14", "clinical
 
 
 def tenth(identifier: str) -> int:
-    """Which tenth a report lies in: the same on every machine and for every order of the file."""
+    """The tenth that a report belongs to, 0 to 9; a function of its id only."""
     return _hash(f"labeler:{identifier}")[0] % 10
 
 
@@ -43,55 +43,55 @@ def _hash(words: str) -> bytes:
 
 
 def averages(name: str, reference: np.ndarray, hypothesis: np.ndarray) -> str:
-    figures = clinical_f1(reference, hypothesis, uncertain="negative")
-    return f"{name:<28}{len(reference):>7}" + "".join(f"{figures[key]:>11.4f}" for key in AVERAGES)
+    metrics = clinical_f1(reference, hypothesis, uncertain="negative")
+    return f"{name:<28}{len(reference):>7}" + "".join(f"{metrics[key]:>11.4f}" for key in AVERAGES)
 
 
 def per_finding(reference: np.ndarray, hypothesis: np.ndarray) -> list[str]:
-    """A row per finding; "ours only" and "theirs only" count reports, "there" those in which they see it."""
+    """A row per finding; "ours only", "theirs only" and "there" (positive for the CheXpert labeler) count reports."""
     names = ("precision", "recall", "F1", "ours only", "theirs only")
     lines = [f"{'finding':<28}{'there':>7}" + "".join(f"{name:>12}" for name in names)]
     for column, name in enumerate(CHEXPERT_FINDINGS):
-        true, given = reference[:, column] == 1, hypothesis[:, column] == 1
-        hits = int((true & given).sum())
+        true, predicted = reference[:, column] == 1, hypothesis[:, column] == 1
+        hits = int((true & predicted).sum())
         scores = (
-            hits / max(1, given.sum()),
+            hits / max(1, predicted.sum()),
             hits / max(1, true.sum()),
-            2 * hits / max(1, true.sum() + given.sum()),
+            2 * hits / max(1, true.sum() + predicted.sum()),
         )
-        only = (given & ~true).sum(), (true & ~given).sum()
+        only = (predicted & ~true).sum(), (true & ~predicted).sum()
         line = f"{name:<28}{true.sum():>7}" + "".join(f"{score:>12.4f}" for score in scores)
         lines.append(line + "".join(f"{count:>12}" for count in only))
     return lines
 
 
 def to_read(identifiers: list[str], reference: np.ndarray, hypothesis: np.ndarray, count: int) -> list[str]:
-    """Up to `count` disagreements as finding, identifier and who sees it, by turns over the findings."""
+    """Up to `count` disagreements, in turn over the findings: the finding, the id, and which labeler is positive."""
     rows: list[list[str]] = []
     for column, name in enumerate(CHEXPERT_FINDINGS):
-        true, given = reference[:, column] == 1, hypothesis[:, column] == 1
-        # In an order of their own, so that one disagreement more or less changes no other choice.
-        differ = sorted(np.flatnonzero(true != given), key=lambda i: _hash(f"{name}:{identifiers[i]}"))
-        rows.append([f"{name:<28}{identifiers[i]:>8}  {'ours' if given[i] else 'theirs'} only" for i in differ])
+        true, predicted = reference[:, column] == 1, hypothesis[:, column] == 1
+        # Sorted by a hash, so that one disagreement more or less changes no other choice.
+        differ = sorted(np.flatnonzero(true != predicted), key=lambda i: _hash(f"{name}:{identifiers[i]}"))
+        rows.append([f"{name:<28}{identifiers[i]:>8}  {'ours' if predicted[i] else 'theirs'} only" for i in differ])
     turns = itertools.chain.from_iterable(itertools.zip_longest(*rows))
     return sorted(itertools.islice(filter(None, turns), count))
 
 
 def speed(texts: list[str]) -> tuple[float, float]:
-    """Reports per second on one core: sentences seen before remembered, as in use, and every sentence read anew."""
+    """Reports per second on one core: with the cache of sentences, as in use, and clearing it before every report."""
     clinical_rules.read.cache_clear()
     start = time.perf_counter()
     label_batch(texts)
-    used = len(texts) / (time.perf_counter() - start)
+    cached = len(texts) / (time.perf_counter() - start)
     start = time.perf_counter()
     for text in texts:
         clinical_rules.read.cache_clear()
         label_batch([text])
-    return used, len(texts) / (time.perf_counter() - start)
+    return cached, len(texts) / (time.perf_counter() - start)
 
 
 def slowest() -> tuple[float, str]:
-    """Seconds of the slowest of some texts made to take long, each of 200,000 characters or so, and its beginning."""
+    """Seconds and beginning of the slowest of adversarial texts, each of about 200,000 characters."""
     words = [
         "no|may|could|not|without|effusion|opacity,|or|versus|heart|nodule",
         "the heart size|mediastinum|and|of the|stable|normal|enlarged|silhouette,",
@@ -102,18 +102,18 @@ def slowest() -> tuple[float, str]:
     texts += [
         piece * (200_000 // len(piece)) for piece in ("a", "no", "-", "\n", " \n", "x-ray, ", "1. ", "HISTORY:\n")
     ]
-    found = []
+    times = []
     for text in texts:
         start = time.perf_counter()
         label_batch([text])
-        found.append((time.perf_counter() - start, repr(text[:24])))
-    return max(found)
+        times.append((time.perf_counter() - start, repr(text[:24])))
+    return max(times)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reports", type=Path, required=True, help=".jsonl with id, text, chexpert_labels")
-    parser.add_argument("--to_read", type=int, default=0, help="name this many disagreements instead of measuring")
+    parser.add_argument("--to_read", type=int, default=0, help="list this many disagreements instead of measuring")
     args = parser.parse_args()
     rows = [json.loads(line) for line in args.reports.read_text("utf-8").splitlines() if line.strip()]
     texts = [row["text"] for row in rows]
@@ -134,13 +134,13 @@ def main() -> int:
         print(averages("development", reference[~held_out], hypothesis[~held_out]))
         print(averages("held out", reference[held_out], hypothesis[held_out]))
         for fold in range(FOLDS):
-            there = tenths % FOLDS == fold
-            print(averages(f"fold {fold + 1}", reference[there], hypothesis[there]))
+            in_fold = tenths % FOLDS == fold
+            print(averages(f"fold {fold + 1}", reference[in_fold], hypothesis[in_fold]))
         print("\n".join(["", *per_finding(reference, hypothesis)]))
-    used, anew = speed(texts)
-    print(f"\n{used:,.0f} reports/s; {anew:,.0f} reports/s with every sentence read anew")
+    cached, uncached = speed(texts)
+    print(f"\n{cached:,.0f} reports/s; {uncached:,.0f} reports/s with the cache cleared before every report")
     seconds, text = slowest()
-    print(f"slowest of the texts made to take long: {seconds:.2f} s, {text}")
+    print(f"slowest of the adversarial texts: {seconds:.2f} s, {text}")
     return 0
 
 

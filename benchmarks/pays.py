@@ -1,11 +1,11 @@
-"""Does pre-training pay? The runs that answer it, as a queue that can be stopped and goes on.
+"""Does pre-training pay? A queue of the runs that answer this; it can be stopped and continued.
 
     python benchmarks/pays.py --list                          the queue: commands, predicted minutes, what has run
-    python benchmarks/pays.py --out=runs/pays                 runs what is missing, in this order
-    python benchmarks/pays.py --roco=DIR --nih=DIR            also what needs real films, see docs/results.md
+    python benchmarks/pays.py --out=runs/pays                 runs the missing steps, in order
+    python benchmarks/pays.py --roco=DIR --nih=DIR            also the steps with real films, see docs/results.md
 
-Predictions are written down before a run, with the minutes it should take on two cores; docs/results.md has what came
-of them. A step is a command as one would type it, and each is resumable by itself, so Ctrl-C loses little.
+The result of each run was predicted before it started, and so were its minutes on two cores; docs/results.md compares
+them with the measured results. A step is a command line that can be resumed, so Ctrl-C loses little.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ class Step:
     """One command of the queue.
 
     Attributes:
-        name: of the step.
-        minutes: predicted, on two cores with nothing beside it.
-        command: as typed; {out}, {roco} and {nih} are folders.
-        makes: a path below {out} that is there once the step is done.
-        prediction: what should come of it, written before it ran.
+        name: the name of the step.
+        minutes: the predicted minutes on two idle cores.
+        command: the command line; {out}, {roco} and {nih} are folders.
+        makes: a path below {out} that exists once the step is done.
+        prediction: the expected result, written before the first run.
     """
 
     name: str
@@ -76,12 +76,12 @@ def _sweep(data: str, name: str, folder: str, options: str, minutes: int, predic
     return Step(f"{data}: {name}", minutes, command, f"{folder}/.done", prediction)
 
 
-# The objective that is asked about; docs/results.md says what each field does.
+# The objective that is evaluated; docs/results.md explains the fields.
 MODERN = (
     "--config.itm.pairs=both --config.contrast.width=64 --config.itm.negatives=in_batch "
     "--config.mlm.all_words=0.5 --config.mlm.max_predictions=54"
 )
-# Parts of it, each taken away: fields -> what should be lost with it.
+# Ablations: name -> (fields that remove a part of the objective, the predicted loss).
 PARTS = {
     "no-contrast": ("--config.contrast.width=0 --config.itm.negatives=drawn", "the largest loss of all"),
     "no-hidden-reports": ("--config.mlm.all_words=0", "a smaller loss, in the image encoder"),
@@ -93,7 +93,7 @@ PAIRS = {250: 0.0785, 500: 0.157, 1000: 0.314, 2000: 0.628}
 
 
 def queue() -> list[Step]:
-    """All steps, in order: what says most for its minutes comes first."""
+    """All steps, the most informative per minute first."""
     steps = [*_data("hard", "--difficulty=hard"), *_data("standard", "")]
     for data in ("hard", "standard"):
         steps += [_pretrained(data, "whole", seed, MODERN, 15) for seed in (0, 1)]
@@ -129,7 +129,7 @@ def queue() -> list[Step]:
 
 
 def _real_films() -> list[Step]:
-    """Pre-training on ROCO's films and captions, and what it is worth on NIH ChestX-ray14."""
+    """Pre-training on ROCO's films and captions, and its value for classification on NIH ChestX-ray14."""
     steps = [
         Step(
             f"{name}: records",
@@ -161,7 +161,7 @@ def _real_films() -> list[Step]:
 def main() -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/pays"), help="gets data, runs, logs and tables")
+    parser.add_argument("--out", type=Path, default=Path("runs/pays"), help="folder for data, runs, logs and tables")
     parser.add_argument("--roco", type=Path, help="folder with an index.jsonl of films and captions")
     parser.add_argument("--nih", type=Path, help="folder with an index.jsonl of films and labels")
     parser.add_argument("--list", action="store_true", help="print the queue and run nothing")

@@ -1,9 +1,9 @@
-"""How fast data is prepared, against the image work alone: JPEG decode + resize + encode on the same cores.
+"""Speed of data preparation against the image work alone: JPEG decode + resize + encode on the same cores.
 
     python benchmarks/prep.py --studies=1000 --source_size=1024 --image_size=512
 
-Draws a phantom tree once (kept in --folder), then times, in turns, the image work alone on threads, and the whole
-build: tables, reports, checks, vocabulary, images, ArrayRecord, index, report. Prints records per second of both, their
+Makes a phantom tree once (kept in --folder), then times in turn the image work alone, on threads, and the whole build:
+tables, reports, checks, vocabulary, images, ArrayRecord, index, report. Prints the records per second of both, their
 ratio, and the peak memory of the build.
 """
 
@@ -24,7 +24,7 @@ from data_prep.runners import BeamOptions
 
 
 def image_work(tree: Path, options: images.ImageOptions, workers: int | None) -> tuple[int, float]:
-    """Images and seconds of decode + resize + encode of every image of a tree."""
+    """The number of images of a tree, and the seconds to decode, resize and encode them."""
     files = sorted((tree / "files").rglob("*.jpg"))
     start = time.perf_counter()
     for _ in images.ordered_map(lambda path: images.load(path, options), files, workers=workers):
@@ -33,7 +33,7 @@ def image_work(tree: Path, options: images.ImageOptions, workers: int | None) ->
 
 
 def build(tree: Path, out: Path, args: argparse.Namespace) -> tuple[int, float]:
-    """Records and seconds of a whole build."""
+    """The number of records and the seconds of a whole build."""
     shutil.rmtree(out, ignore_errors=True)
     beam = BeamOptions(args.beam_runner, args.num_workers) if args.beam_runner else None
     start = time.perf_counter()
@@ -53,12 +53,12 @@ def build(tree: Path, out: Path, args: argparse.Namespace) -> tuple[int, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs/bench_prep"), help="for the tree and the data set")
+    parser.add_argument("--folder", type=Path, default=Path("runs/bench_prep"), help="of the tree and the data set")
     parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--source_size", type=int, default=1024, help="short side of the source images")
     parser.add_argument("--image_size", type=int, default=512, help="short side of the records")
     parser.add_argument("--workers", type=int, help="image threads")
-    parser.add_argument("--rounds", type=int, default=3, help="the best of so many is reported")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions; the fastest is reported")
     parser.add_argument("--beam_runner", help="build with Apache Beam")
     parser.add_argument("--num_workers", type=int)
     parser.add_argument("--one_build", action="store_true", help=argparse.SUPPRESS)
@@ -75,8 +75,8 @@ def main() -> None:
         count, seconds = image_work(tree, images.ImageOptions(args.image_size), args.workers)
         alone = max(alone, count / seconds)
         command = [sys.executable, "-W", "ignore", __file__, *sys.argv[1:], "--one_build"]
-        made = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-        whole, peak = max(whole, made["count"] / made["seconds"]), max(peak, made["peak"])
+        result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+        whole, peak = max(whole, result["count"] / result["seconds"]), max(peak, result["peak"])
     print(f"image work alone  {alone:8.1f} records/s")
     print(f"whole build       {whole:8.1f} records/s")
     print(f"ratio             {whole / alone:8.2f}")

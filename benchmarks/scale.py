@@ -1,12 +1,12 @@
-"""What more chips cost: bytes of collectives per step and chip as a slice grows, from compiled programs.
+"""Cost of scaling: bytes of collectives per step and chip for growing slices, from compiled programs.
 
     python benchmarks/scale.py --config=configs/pretrain.py --out=scale --per_chip=8
     python benchmarks/scale.py --config=configs/pretrain.py:small --out=scale --chip=v6e --flag=--config.mesh.fsdp=4
 
 Compiles the train step for 16, 64 and 256 chips at a fixed batch per chip (needs `pip install -e '.[tpu]'`, no TPU),
-and writes `scale.json`, `scale.png` and a table. An all-reduce of the gradients costs every chip the same at any size,
-so the lines should be flat; one that rises is something that grows with the number of chips. The same program for as
-many CPU devices is `--chip=cpu`, without libtpu.
+writes `scale.json` and `scale.png`, and prints a table. An all-reduce of the gradients costs every chip the same at any
+size, so the lines should be flat; a rising line is traffic that grows with the number of chips. `--chip=cpu` compiles
+the same program for as many CPU devices, without libtpu.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHAPES = {
 
 
 def compiled(args: argparse.Namespace, chips: int) -> dict[str, Any]:
-    """The report of one size; a finished one in the folder is taken as it is."""
+    """The compile report of one size; a report that exists is reused."""
     topology = f"{args.chip}:{SHAPES[args.chip][chips]}"
     workdir = args.out / topology.replace(":", "-")
     report = workdir / "compile.json"
@@ -44,7 +44,7 @@ def compiled(args: argparse.Namespace, chips: int) -> dict[str, Any]:
 
 
 def table(reports: list[dict[str, Any]]) -> list[str]:
-    """A row per size."""
+    """The lines of the table, one for each size."""
     head = ("chips", "examples/chip", "collectives/chip", "sent/chip", "interconnect", "binds", "HBM peak", "MFU bound")
     rows = [" ".join(f"{name:>17}" for name in head)]
     for report in reports:
@@ -65,7 +65,7 @@ def table(reports: list[dict[str, Any]]) -> list[str]:
 
 
 def plot(reports: list[dict[str, Any]], path: Path, title: str) -> None:
-    """Bytes per step and chip over chips: a line per kind of collective, and what the chip sends."""
+    """Plots bytes per step and chip over chips: a line for each collective, and one for the bytes that a chip sends."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -91,11 +91,11 @@ def plot(reports: list[dict[str, Any]], path: Path, title: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/pretrain.py", help="as for run.py")
-    parser.add_argument("--out", type=Path, required=True, help="folder; sizes that it holds are not compiled again")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the reports; existing ones are reused")
     parser.add_argument("--chip", choices=SHAPES, default="v5e")
     parser.add_argument("--chips", default="16,64,256", help="sizes, comma-separated")
-    parser.add_argument("--per_chip", type=int, default=8, help="examples a chip")
-    parser.add_argument("--flag", action="append", default=[], help="handed to run.py, e.g. --flag=--config.remat=full")
+    parser.add_argument("--per_chip", type=int, default=8, help="examples per chip")
+    parser.add_argument("--flag", action="append", default=[], help="passed to run.py, e.g. --flag=--config.remat=full")
     args = parser.parse_args()
     sizes = [int(size) for size in args.chips.split(",")]
     if unknown := sorted(set(sizes) - set(SHAPES[args.chip])):
@@ -103,9 +103,9 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     reports = [compiled(args, chips) for chips in sizes]
     (args.out / "scale.json").write_text(json.dumps(reports, indent=2) + "\n")
-    plot(reports, args.out / "scale.png", f"{args.chip}, {args.per_chip} examples a chip")
+    plot(reports, args.out / "scale.png", f"{args.chip}, {args.per_chip} examples per chip")
     print("\n".join(table(reports)))
-    print(f"\nthe plot: {args.out / 'scale.png'}, all figures: {args.out / 'scale.json'}")
+    print(f"\nthe plot: {args.out / 'scale.png'}, all metrics: {args.out / 'scale.json'}")
     return 0
 
 
