@@ -118,7 +118,7 @@ def ranking(
 
 def exact_pair(
     scores: np.ndarray,
-    own: np.ndarray,
+    true: np.ndarray,
     *,
     ks: Sequence[int] = KS,
     clusters: bootstrap.Clusters = None,
@@ -129,7 +129,7 @@ def exact_pair(
 
     Args:
       scores: `[Q, C]`, higher is better.
-      own: int `[Q]`, the column of each query's true candidate.
+      true: int `[Q]`, the column of each query's true candidate.
       ks, clusters, resamples, seed: as in `ranking`.
 
     Returns:
@@ -140,7 +140,7 @@ def exact_pair(
       ValueError: as in `ranking`; a true candidate outside the pool.
     """
     ks, ranks = _ks(ks), mean_ranks(scores)
-    rank = np.take_along_axis(ranks, _own(own, ranks.shape)[:, None], 1)[:, 0]
+    rank = np.take_along_axis(ranks, _true_candidates(true, ranks.shape)[:, None], 1)[:, 0]
     by_query = {"exact/mrr": 1 / rank} | {f"exact/recall_at_{k}": rank <= min(k, ranks.shape[1]) for k in ks}
     cluster_of = bootstrap.numbered(clusters, len(rank))
     metrics = _means(by_query, cluster_of, resamples, seed, "exact/")
@@ -153,7 +153,7 @@ def exact_pair(
     return metrics
 
 
-def chance(relevant: np.ndarray, own: np.ndarray | None = None, ks: Sequence[int] = KS) -> dict[str, float]:
+def chance(relevant: np.ndarray, true: np.ndarray | None = None, ks: Sequence[int] = KS) -> dict[str, float]:
     """The expected metrics of `ranking` and `exact_pair` if every query ranks its pool in random order.
 
     The values are exact. In a pool of N candidates of which P are relevant, none of the first r is relevant with
@@ -161,7 +161,7 @@ def chance(relevant: np.ndarray, own: np.ndarray | None = None, ks: Sequence[int
 
     Args:
       relevant: bool `[Q, C]`; queries without a relevant candidate are left out, as in `ranking`.
-      own: as in `exact_pair`; None: no `exact/...`.
+      true: as in `exact_pair`; None: no `exact/...`.
       ks: the values of K.
 
     Returns:
@@ -181,8 +181,8 @@ def chance(relevant: np.ndarray, own: np.ndarray | None = None, ks: Sequence[int
         metrics[f"recall_at_{k}"] = _average([size / pool] * len(queries), queries)
         metrics[f"precision_at_{k}"] = _average(positives / pool, queries)
     metrics = {name: metrics[name] for name in _names(ks)}
-    if own is not None:
-        _own(own, relevant.shape)
+    if true is not None:
+        _true_candidates(true, relevant.shape)
         metrics["exact/mrr"] = _mean_reciprocal(1, pool)
         metrics |= {f"exact/recall_at_{k}": min(k, pool) / pool for k in ks}
         # Ranks of queries are independent and symmetrically distributed, so their median is symmetric too.
@@ -275,15 +275,15 @@ def _relevant(relevant: np.ndarray) -> np.ndarray:
     return relevant
 
 
-def _own(own: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    own = np.asarray(own)
-    if own.shape != shape[:1] or not np.issubdtype(own.dtype, np.integer):
+def _true_candidates(true: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    true = np.asarray(true)
+    if true.shape != shape[:1] or not np.issubdtype(true.dtype, np.integer):
         raise ValueError(
-            f"own is {own.dtype} of shape {list(own.shape)}; expected a column number for {shape[0]} queries"
+            f"true is {true.dtype} of shape {list(true.shape)}; expected a column number for {shape[0]} queries"
         )
-    if bad := own[(own < 0) | (own >= shape[1])].tolist():
-        raise ValueError(f"own names candidate {bad[0]} ({len(bad)} such); the pool has 0 to {shape[1] - 1}")
-    return own
+    if bad := true[(true < 0) | (true >= shape[1])].tolist():
+        raise ValueError(f"true names candidate {bad[0]} ({len(bad)} such); the pool has 0 to {shape[1] - 1}")
+    return true
 
 
 def _ks(ks: Sequence[int]) -> list[int]:

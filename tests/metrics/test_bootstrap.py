@@ -107,7 +107,7 @@ def test_any_metric_has_an_interval_and_it_is_that_of_the_sums() -> None:
 
 
 @pytest.mark.parametrize("chunk", [1, 1000, 10**9])
-def test_a_figure_of_weights_has_the_interval_of_the_drawn_examples(
+def test_a_metric_of_weights_has_the_interval_of_the_drawn_examples(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bootstrap, "_CHUNK", chunk)
@@ -127,7 +127,7 @@ def test_one_example_and_equal_examples_have_an_interval_of_no_width() -> None:
     assert interval(rows_of([0.5] * 9), mean).tolist() == [[0.5], [0.5]]
 
 
-def test_undefined_figures() -> None:
+def test_undefined_metrics() -> None:
     rows = np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
     ratio = mean  # NaN in a resample without the first row, which is left out
     assert interval(rows, ratio).tolist() == [[1.0], [1.0]]
@@ -173,11 +173,11 @@ def test_p_values_are_uniform_where_nothing_differs() -> None:
 def test_a_thousand_resamples_are_drawn_in_few_blocks() -> None:
     blocks = []
 
-    def figure(sums: np.ndarray) -> np.ndarray:
+    def statistic(sums: np.ndarray) -> np.ndarray:
         blocks.append(sums.shape[:-1])
         return sums[..., :4] / sums[..., 4:8]
 
-    limits = interval(np.random.default_rng(0).integers(0, 9, (3000, 10)), figure)
+    limits = interval(np.random.default_rng(0).integers(0, 9, (3000, 10)), statistic)
     assert limits.shape == (2, 4)
     assert sum(int(np.prod(shape)) for shape in blocks) == 1000
     assert len(blocks) < 50

@@ -181,17 +181,17 @@ def test_calibration_error_is_what_the_curve_shows(examples, bins: int) -> None:
     assert calibration(probabilities, targets, weights > 0, bins) == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
-def test_figures_and_their_names() -> None:
+def test_metrics_and_their_names() -> None:
     probabilities, targets, known = table(60, 0)
     thresholds = np.array([0.5, 0.3, 0.7])
-    figures = score(probabilities, targets, known, NAMES, thresholds, resamples=20)
+    metrics = score(probabilities, targets, known, NAMES, thresholds, resamples=20)
     slugs = [slug(name) for name in NAMES]
     named = [f"{kind}_{mean}" for kind in ("auroc", "auprc", "f1") for mean in ("macro", "micro")] + ["ece"]
     named += [f"{kind}/{each}" for kind in ("auroc", "auprc", "f1") for each in slugs]
     expected = ["examples", "classes_undefined", "classes_absent", "classes_absent_false_alarms", "resampled_rows"]
     expected += [key for name in named for key in (name, f"{name}_ci95")]
-    assert list(figures) == expected + [f"positives/{each}" for each in slugs]
-    assert (figures["examples"], figures["classes_undefined"]) == (known.any(1).sum(), 0)
+    assert list(metrics) == expected + [f"positives/{each}" for each in slugs]
+    assert (metrics["examples"], metrics["classes_undefined"]) == (known.any(1).sum(), 0)
     predicted = probabilities >= thresholds
     for kind, metric, values in (
         ("auroc", auroc, probabilities),
@@ -199,13 +199,13 @@ def test_figures_and_their_names() -> None:
         ("f1", f1, predicted),
     ):
         by_class = [metric(values[known[:, c], c], targets[known[:, c], c]) for c in range(3)]
-        assert [figures[f"{kind}/{each}"] for each in slugs] == pytest.approx(by_class, abs=1e-12)
-        assert figures[f"{kind}_macro"] == pytest.approx(np.mean(by_class), abs=1e-12)
-        assert figures[f"{kind}_micro"] == pytest.approx(metric(values[known], targets[known]), abs=1e-12)
-    assert figures["ece"] == pytest.approx(calibration(probabilities[known], targets[known]), abs=1e-12)
-    assert [figures[f"positives/{each}"] for each in slugs] == (targets & known).sum(0).tolist()
+        assert [metrics[f"{kind}/{each}"] for each in slugs] == pytest.approx(by_class, abs=1e-12)
+        assert metrics[f"{kind}_macro"] == pytest.approx(np.mean(by_class), abs=1e-12)
+        assert metrics[f"{kind}_micro"] == pytest.approx(metric(values[known], targets[known]), abs=1e-12)
+    assert metrics["ece"] == pytest.approx(calibration(probabilities[known], targets[known]), abs=1e-12)
+    assert [metrics[f"positives/{each}"] for each in slugs] == (targets & known).sum(0).tolist()
     plain = score(probabilities, targets, known, NAMES, thresholds, resamples=0)
-    assert plain == {name: value for name, value in figures.items() if not name.endswith(("_ci95", "_rows"))}
+    assert plain == {name: value for name, value in metrics.items() if not name.endswith(("_ci95", "_rows"))}
 
 
 def f1_of_drawn(name: str, probabilities: np.ndarray, targets: np.ndarray, known: np.ndarray) -> float:
@@ -220,14 +220,14 @@ def f1_of_drawn(name: str, probabilities: np.ndarray, targets: np.ndarray, known
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_intervals_are_those_of_the_drawn_examples(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every figure again, one resample at a time, on copies of the examples."""
+    """Every metric again, one resample at a time, on copies of the examples."""
     probabilities, targets, known = table(25, seed)
     targets[:, 2] = np.arange(25) == 3  # in a third of the resamples there is none
     known[3, 2] = True
     thresholds = np.full(3, 0.5)
-    figures = score(probabilities, targets, known, NAMES, thresholds, resamples=60, seed=7)
+    metrics = score(probabilities, targets, known, NAMES, thresholds, resamples=60, seed=7)
     assert known.any(1).all(), "else the resamples are of other examples"
-    for name in [each for each in figures if f"{each}_ci95" in figures]:
+    for name in [each for each in metrics if f"{each}_ci95" in metrics]:
 
         def again(drawn: np.ndarray, name: str = name) -> float:
             some = [each[drawn] for each in (probabilities, targets, known)]
@@ -236,7 +236,7 @@ def test_intervals_are_those_of_the_drawn_examples(seed: int, monkeypatch: pytes
             return score(*some, NAMES, thresholds, resamples=0)[name]  # pyright: ignore[reportReturnType]
 
         expected = bootstrap.interval_of(again, 25, resamples=60, seed=7)
-        assert figures[f"{name}_ci95"] == pytest.approx(expected, abs=1e-12)
+        assert metrics[f"{name}_ci95"] == pytest.approx(expected, abs=1e-12)
     for module, bound, value in (
         (bootstrap, "_CHUNK", 25 * 7),
         (classification, "_RESAMPLES_AT_ONCE", 3),
@@ -244,7 +244,7 @@ def test_intervals_are_those_of_the_drawn_examples(seed: int, monkeypatch: pytes
     ):
         monkeypatch.setattr(module, bound, value)
     parts = score(probabilities, targets, known, NAMES, thresholds, resamples=60, seed=7)
-    for name, value in figures.items():
+    for name, value in metrics.items():
         assert parts[name] == pytest.approx(value, abs=1e-12)
 
 
@@ -260,7 +260,7 @@ def test_unknown_labels_change_nothing(known, junk, targets, order) -> None:
     targets[known & (targets < 0)] = 0
     probabilities, _, _ = table(12, 0)
     thresholds = np.full(3, 0.5)
-    figures = score(probabilities, targets, known, NAMES, thresholds, resamples=10)
+    metrics = score(probabilities, targets, known, NAMES, thresholds, resamples=10)
     # Other values where nothing is known, and further examples of which nothing is.
     spoilt = np.where(known, probabilities, junk)
     whole = score(spoilt, np.where(known, targets, -2), known, NAMES, thresholds, resamples=10)
@@ -271,31 +271,31 @@ def test_unknown_labels_change_nothing(known, junk, targets, order) -> None:
         resamples=10,
     )
     for other in (whole, padded):
-        assert list(other) == list(figures)
-        for name, value in figures.items():
+        assert list(other) == list(metrics)
+        for name, value in metrics.items():
             assert other[name] == pytest.approx(value, abs=1e-12, nan_ok=True)
     # The order of examples matters to no value.
     mixed = [np.concatenate([each, np.zeros((4, 3), each.dtype)])[order] for each in (spoilt, targets, known)]
     for name, value in score(*mixed, NAMES, thresholds, resamples=0).items():
-        assert value == pytest.approx(figures[name], abs=1e-12, nan_ok=True)
+        assert value == pytest.approx(metrics[name], abs=1e-12, nan_ok=True)
 
 
 def test_classes_of_one_kind_are_counted_and_left_out_of_macro_means() -> None:
     probabilities, targets, known = table(40, 0)
     targets[:, 1], targets[:, 2] = False, True
-    figures = score(probabilities, targets, known, NAMES, np.full(3, 0.5), resamples=50)
-    assert figures["classes_undefined"] == 2
+    metrics = score(probabilities, targets, known, NAMES, np.full(3, 0.5), resamples=50)
+    assert metrics["classes_undefined"] == 2
     for kind in ("auroc", "auprc", "f1"):
         if kind != "f1":
-            assert figures[f"{kind}_macro"] == figures[f"{kind}/edema"]
-            assert figures[f"{kind}_macro_ci95"] == pytest.approx(figures[f"{kind}/edema_ci95"])
-        assert np.isnan([figures[f"{kind}/pleural_effusion"], *figures[f"{kind}/pleural_effusion_ci95"]]).all()  # pyright: ignore
-    assert math.isnan(figures["auroc/fracture"])  # pyright: ignore[reportArgumentType]
-    assert figures["auprc/fracture"] == 1
+            assert metrics[f"{kind}_macro"] == metrics[f"{kind}/edema"]
+            assert metrics[f"{kind}_macro_ci95"] == pytest.approx(metrics[f"{kind}/edema_ci95"])
+        assert np.isnan([metrics[f"{kind}/pleural_effusion"], *metrics[f"{kind}/pleural_effusion_ci95"]]).all()  # pyright: ignore
+    assert math.isnan(metrics["auroc/fracture"])  # pyright: ignore[reportArgumentType]
+    assert metrics["auprc/fracture"] == 1
     # F1 needs no negative.
-    assert figures["f1_macro"] == pytest.approx((figures["f1/edema"] + figures["f1/fracture"]) / 2)  # pyright: ignore
+    assert metrics["f1_macro"] == pytest.approx((metrics["f1/edema"] + metrics["f1/fracture"]) / 2)  # pyright: ignore
     alarms = ((probabilities[:, 1] >= 0.5) & known[:, 1]).sum()
-    assert (figures["classes_absent"], figures["classes_absent_false_alarms"]) == (1, alarms)
+    assert (metrics["classes_absent"], metrics["classes_absent_false_alarms"]) == (1, alarms)
     alone = score(probabilities, np.zeros((40, 3)), known, NAMES, np.full(3, 0.5), resamples=5)
     assert alone["classes_undefined"] == 3
     assert all(math.isnan(alone[f"{kind}_{mean}"]) for kind in ("auroc", "auprc", "f1") for mean in ("macro", "micro"))  # pyright: ignore

@@ -359,9 +359,9 @@ def test_agrees_with_the_chexpert_labeler_on_real_reports() -> None:
     rows = [json.loads(line) for line in REAL.read_text("utf-8").splitlines()]
     reference = np.array([[name in row["chexpert_labels"] for name in CHEXPERT_FINDINGS] for row in rows], np.int8)
     hypothesis = label_batch(row["text"] for row in rows)
-    figures = clinical_f1(reference, hypothesis, uncertain="negative")
-    assert figures["clinical_micro_f1_14"] >= 0.962
-    assert figures["clinical_macro_f1_14"] >= 0.936
+    metrics = clinical_f1(reference, hypothesis, uncertain="negative")
+    assert metrics["clinical_micro_f1_14"] >= 0.962
+    assert metrics["clinical_macro_f1_14"] >= 0.936
 
 
 # ---- the command

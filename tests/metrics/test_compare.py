@@ -61,11 +61,11 @@ def test_a_better_run_is_better_and_a_like_one_is_not() -> None:
     assert close["bleu4"].p > 0.05
 
 
-def test_figures_are_those_of_the_scores() -> None:
-    figures = [report_scores.score(each, meteor=False, resamples=0) for each in (BAD, GOOD)]
+def test_metrics_are_those_of_the_scores() -> None:
+    metrics = [report_scores.score(each, meteor=False, resamples=0) for each in (BAD, GOOD)]
     for row in compare(BAD, GOOD[::-1], meteor=False, resamples=5):
-        assert row.a == pytest.approx(figures[0][row.name])
-        assert row.b == pytest.approx(figures[1][row.name])
+        assert row.a == pytest.approx(metrics[0][row.name])
+        assert row.b == pytest.approx(metrics[1][row.name])
 
 
 def test_a_run_against_itself() -> None:
@@ -157,14 +157,14 @@ def test_the_command(files: tuple[str, str], tmp_path: Path, capsys: pytest.Capt
     assert saved["a"] == files[0]
     (against,) = saved["comparisons"]
     assert against["b"] == files[1]
-    figure = against["figures"]["bleu4"]
-    assert f"{figure['difference']:+.4f}" in line
-    assert figure["ci95"][0] <= figure["difference"] <= figure["ci95"][1]
+    saved_bleu = against["figures"]["bleu4"]
+    assert f"{saved_bleu['difference']:+.4f}" in line
+    assert saved_bleu["ci95"][0] <= saved_bleu["difference"] <= saved_bleu["ci95"][1]
     assert (saved["examples"], saved["resamples"], saved["uncertain"]) == (60, 200, "positive")
     assert saved["resampled_rows"] == 60
 
 
-def test_undefined_figures_are_null_in_the_file(tmp_path: Path) -> None:
+def test_undefined_metrics_are_null_in_the_file(tmp_path: Path) -> None:
     files = [save(tmp_path / name, BAD[:1]) for name in ("a.jsonl", "b.jsonl")]
     assert main([*files, f"--json={tmp_path / 'out.json'}", "--no-meteor", "--resamples=5"]) == 0
     saved = json.loads((tmp_path / "out.json").read_text(), parse_constant=pytest.fail)

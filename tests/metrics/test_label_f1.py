@@ -32,29 +32,29 @@ HYPOTHESIS = table(ate=[1, 1, 0, 1, -1], eff=[1, 1, 1, -2, -2], fra=[0, -2, -2, 
     ],
 )
 def test_hand_counted(uncertain: str, counts: list[tuple[int, int, int]]) -> None:
-    figures = clinical_f1(REFERENCE, HYPOTHESIS, uncertain=uncertain)  # pyright: ignore[reportArgumentType]
+    metrics = clinical_f1(REFERENCE, HYPOTHESIS, uncertain=uncertain)  # pyright: ignore[reportArgumentType]
     for size, rows in ((14, counts), (5, counts[:2])):
         hits, false, missed = (sum(row[k] for row in rows) for k in range(3))
-        assert figures[f"clinical_micro_precision_{size}"] == pytest.approx(hits / (hits + false))
-        assert figures[f"clinical_micro_recall_{size}"] == pytest.approx(hits / (hits + missed))
-        assert figures[f"clinical_micro_f1_{size}"] == pytest.approx(2 * hits / (2 * hits + false + missed))
+        assert metrics[f"clinical_micro_precision_{size}"] == pytest.approx(hits / (hits + false))
+        assert metrics[f"clinical_micro_recall_{size}"] == pytest.approx(hits / (hits + missed))
+        assert metrics[f"clinical_micro_f1_{size}"] == pytest.approx(2 * hits / (2 * hits + false + missed))
         each = [2 * h / (2 * h + f + m) for h, f, m in rows]
-        assert figures[f"clinical_macro_f1_{size}"] == pytest.approx(sum(each) / len(each))
+        assert metrics[f"clinical_macro_f1_{size}"] == pytest.approx(sum(each) / len(each))
         recalls = [h / (h + m) for h, _, m in rows]
-        assert figures[f"clinical_macro_recall_{size}"] == pytest.approx(sum(recalls) / len(recalls))
+        assert metrics[f"clinical_macro_recall_{size}"] == pytest.approx(sum(recalls) / len(recalls))
         precisions = [h / (h + f) if h + f else 0 for h, f, _ in rows]
-        assert figures[f"clinical_macro_precision_{size}"] == pytest.approx(sum(precisions) / len(precisions))
-        assert figures[f"clinical_absent_{size}"] == size - len(rows)
-        assert figures[f"clinical_absent_false_alarms_{size}"] == 0
+        assert metrics[f"clinical_macro_precision_{size}"] == pytest.approx(sum(precisions) / len(precisions))
+        assert metrics[f"clinical_absent_{size}"] == size - len(rows)
+        assert metrics[f"clinical_absent_false_alarms_{size}"] == 0
 
 
 def test_five_are_those_of_the_competition() -> None:
     assert set(COMPETITION) < set(CHEXPERT_FINDINGS)
     only = table(fra=[1, 1])
-    figures = clinical_f1(only, only)
-    assert figures["clinical_micro_f1_14"] == figures["clinical_macro_f1_14"] == 1
-    assert math.isnan(figures["clinical_micro_f1_5"])
-    assert figures["clinical_absent_5"] == 5
+    metrics = clinical_f1(only, only)
+    assert metrics["clinical_micro_f1_14"] == metrics["clinical_macro_f1_14"] == 1
+    assert math.isnan(metrics["clinical_micro_f1_5"])
+    assert metrics["clinical_absent_5"] == 5
 
 
 def test_the_same_labels_agree_and_opposite_ones_do_not() -> None:
@@ -65,22 +65,22 @@ def test_the_same_labels_agree_and_opposite_ones_do_not() -> None:
     assert clinical_f1(labels, opposite, uncertain="negative")["clinical_micro_f1_14"] == 0
 
 
-def test_no_reports_give_no_figures() -> None:
+def test_no_reports_give_no_metrics() -> None:
     none = np.zeros((0, 14), np.int8)
-    figures = clinical_f1(none, none)
-    assert math.isnan(figures["clinical_macro_f1_14"])
-    assert figures["clinical_absent_14"] == 14
+    metrics = clinical_f1(none, none)
+    assert math.isnan(metrics["clinical_macro_f1_14"])
+    assert metrics["clinical_absent_14"] == 14
 
 
 def test_macro_means_are_over_the_findings_of_the_references() -> None:
     reference = table(ate=[1, 0, 0], eff=[-2, -2, 0], fra=[0, -2, -2])
     hypothesis = table(ate=[1, 0, 0], eff=[1, 1, 0], fra=[0, 1, -2])
-    figures = clinical_f1(reference, hypothesis)
+    metrics = clinical_f1(reference, hypothesis)
     for kind in ("precision", "recall", "f1"):
-        assert figures[f"clinical_macro_{kind}_14"] == figures[f"clinical_macro_{kind}_5"] == 1
-    assert (figures["clinical_absent_14"], figures["clinical_absent_false_alarms_14"]) == (13, 3)
-    assert (figures["clinical_absent_5"], figures["clinical_absent_false_alarms_5"]) == (4, 2)
-    assert figures["clinical_micro_precision_14"] == 1 / 4
+        assert metrics[f"clinical_macro_{kind}_14"] == metrics[f"clinical_macro_{kind}_5"] == 1
+    assert (metrics["clinical_absent_14"], metrics["clinical_absent_false_alarms_14"]) == (13, 3)
+    assert (metrics["clinical_absent_5"], metrics["clinical_absent_false_alarms_5"]) == (4, 2)
+    assert metrics["clinical_micro_precision_14"] == 1 / 4
     # No finding of the references, no macro mean, whatever is given.
     none = clinical_f1(table(ate=[0]), table(ate=[1]))
     assert math.isnan(none["clinical_macro_f1_14"])

@@ -1,4 +1,4 @@
-"""Ranking figures on tables made by hand, under every order of tiny pools, and against simulated chance."""
+"""Ranking metrics on tables made by hand, under every order of tiny pools, and against simulated chance."""
 
 import itertools
 import math
@@ -43,8 +43,8 @@ def test_memory_bound_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_label_conditioned_by_hand() -> None:
-    figures = ranking.ranking(SCORES, RELEVANT, ks=(1, 2, 3, 9), resamples=0)
-    assert figures == pytest.approx(
+    metrics = ranking.ranking(SCORES, RELEVANT, ks=(1, 2, 3, 9), resamples=0)
+    assert metrics == pytest.approx(
         {
             "queries": 4,
             "queries_without_relevant": 1,
@@ -65,12 +65,12 @@ def test_label_conditioned_by_hand() -> None:
             "precision_at_9": (2 / 4 + 1 / 4 + 3 / 4) / 3,
         }
     )
-    assert list(figures)[2:5] == ["mrr", "hit_at_1", "hit_at_2"]
+    assert list(metrics)[2:5] == ["mrr", "hit_at_1", "hit_at_2"]
 
 
 def test_exact_pair_by_hand() -> None:
-    figures = exact_pair(SCORES, np.array([0, 2, 3, 3]), ks=(1, 3), resamples=0)  # ranks 1, 2.5, 2.5, 4
-    assert figures == pytest.approx(
+    metrics = exact_pair(SCORES, np.array([0, 2, 3, 3]), ks=(1, 3), resamples=0)  # ranks 1, 2.5, 2.5, 4
+    assert metrics == pytest.approx(
         {
             "exact/mrr": (1 + 1 / 2.5 + 1 / 2.5 + 1 / 4) / 4,
             "exact/recall_at_1": 1 / 4,
@@ -86,15 +86,15 @@ def test_published_formulas_without_ties() -> None:
     scores = rng.permuted(np.tile(np.arange(30.0), (25, 1)), axis=1)
     relevant = rng.random((25, 30)) < 0.1
     relevant[:, 0] = True
-    figures = ranking.ranking(scores, relevant, resamples=0)
+    metrics = ranking.ranking(scores, relevant, resamples=0)
     ordered = np.take_along_axis(relevant, np.argsort(-scores, 1), 1)
     first = ordered.argmax(1)
-    assert figures["mrr"] == pytest.approx((1 / (first + 1)).mean())
+    assert metrics["mrr"] == pytest.approx((1 / (first + 1)).mean())
     for k in (1, 5, 10):
         top = ordered[:, :k].sum(1)
-        assert figures[f"hit_at_{k}"] == pytest.approx((first < k).mean())
-        assert figures[f"recall_at_{k}"] == pytest.approx((top / ordered.sum(1)).mean())
-        assert figures[f"precision_at_{k}"] == pytest.approx((top / k).mean())
+        assert metrics[f"hit_at_{k}"] == pytest.approx((first < k).mean())
+        assert metrics[f"recall_at_{k}"] == pytest.approx((top / ordered.sum(1)).mean())
+        assert metrics[f"precision_at_{k}"] == pytest.approx((top / k).mean())
 
 
 @given(st.data())
@@ -143,16 +143,16 @@ def test_intervals_are_those_of_the_drawn_queries() -> None:
     relevant[[4, 9]] = False
     own = rng.integers(0, 12, 24)
     some = np.nonzero(relevant.any(1))[0]
-    figures = ranking.ranking(scores, relevant, resamples=80, seed=2)
+    metrics = ranking.ranking(scores, relevant, resamples=80, seed=2)
     exact = exact_pair(scores, own, resamples=80, seed=2)
-    for name in [each for each in figures if f"{each}_ci95" in figures]:
+    for name in [each for each in metrics if f"{each}_ci95" in metrics]:
         expected = bootstrap.interval_of(
             lambda drawn, name=name: ranking.ranking(scores[some[drawn]], relevant[some[drawn]], resamples=0)[name],
             len(some),
             resamples=80,
             seed=2,
         )
-        assert figures[f"{name}_ci95"] == pytest.approx(expected)
+        assert metrics[f"{name}_ci95"] == pytest.approx(expected)
     for name in [each for each in exact if f"{each}_ci95" in exact]:
         expected = bootstrap.interval_of(
             lambda drawn, name=name: exact_pair(scores[drawn], own[drawn], resamples=0)[name], 24, resamples=80, seed=2
@@ -178,9 +178,9 @@ def test_queries_of_a_patient_are_resampled_together() -> None:
 
 
 def test_no_relevant_candidate_anywhere() -> None:
-    figures = ranking.ranking(SCORES, np.zeros((4, 4), bool), resamples=5)
-    assert (figures["queries"], figures["queries_without_relevant"]) == (4, 4)
-    for name, value in figures.items():
+    metrics = ranking.ranking(SCORES, np.zeros((4, 4), bool), resamples=5)
+    assert (metrics["queries"], metrics["queries_without_relevant"]) == (4, 4)
+    for name, value in metrics.items():
         assert name.startswith(("queries", "resampled")) or np.isnan(value).all()
     assert all(math.isnan(value) for value in chance(np.zeros((4, 4), bool)).values())
 
@@ -267,11 +267,11 @@ def test_two_stages_by_hand() -> None:
         (lambda: ranking.ranking(np.where(RELEVANT, np.nan, SCORES), RELEVANT), "6 of 16 scores are NaN"),
         (lambda: ranking.ranking(SCORES, RELEVANT, ks=(0,)), r"ks=\(0,\)"),
         (lambda: ranking.ranking(SCORES, RELEVANT, ks=()), r"ks=\(\)"),
-        (lambda: exact_pair(SCORES, np.array([0, 1, 2, 4])), "own names candidate 4 .*0 to 3"),
+        (lambda: exact_pair(SCORES, np.array([0, 1, 2, 4])), "true names candidate 4 .*0 to 3"),
         (lambda: exact_pair(SCORES, np.array([0, 1, 2])), r"of shape \[3\]; expected"),
-        (lambda: exact_pair(SCORES, np.zeros(4)), "own is float64"),
+        (lambda: exact_pair(SCORES, np.zeros(4)), "true is float64"),
         (lambda: chance(np.zeros((2, 0), bool)), r"relevant of shape \[2, 0\]"),
-        (lambda: chance(RELEVANT, np.array([0, 1, 2, -1])), "own names candidate -1"),
+        (lambda: chance(RELEVANT, np.array([0, 1, 2, -1])), "true names candidate -1"),
         (lambda: two_stage(SCORES, RELEVANT[:2], SCORES), "but reranked of"),
         (lambda: two_stage(SCORES, RELEVANT, SCORES[:, :1]), "but rerank of"),
         (lambda: two_stage(SCORES, RELEVANT, SCORES * np.nan), "6 of 16 scores that count are NaN"),

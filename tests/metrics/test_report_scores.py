@@ -1,4 +1,4 @@
-"""The figures of generated reports: names, values, baselines, edge cases."""
+"""The metrics of generated reports: names, values, baselines, edge cases."""
 
 import math
 import random
@@ -34,31 +34,31 @@ PREDICTIONS = [Prediction(str(k), r, h) for k, (r, h) in enumerate(zip(REFERENCE
 PERFECT = [replace(each, hypothesis=" ".join(text.tokens(each.reference))) for each in PREDICTIONS]
 
 
-def test_figures_and_their_names() -> None:
-    figures = score(PREDICTIONS, meteor=False)
-    assert [figures[key] for key in ("examples", "empty_hypotheses", "distinct_hypotheses")] == [5, 1, 5]
+def test_metrics_and_their_names() -> None:
+    metrics = score(PREDICTIONS, meteor=False)
+    assert [metrics[key] for key in ("examples", "empty_hypotheses", "distinct_hypotheses")] == [5, 1, 5]
     words = [f"bleu{n}{kind}" for n in range(1, 5) for kind in ("", "_upstream")] + ["rouge_l", "cider"]
     clinical = [
         f"clinical_{a}_{k}_{n}" for a in ("micro", "macro") for k in ("precision", "recall", "f1") for n in (14, 5)
     ]
     for name in words + clinical:
-        low, high = figures[f"{name}_ci95"]  # pyright: ignore[reportGeneralTypeIssues]
+        low, high = metrics[f"{name}_ci95"]  # pyright: ignore[reportGeneralTypeIssues]
         assert low <= high
-    assert {key for key in figures if key.endswith("_ci95")} == {f"{name}_ci95" for name in words + clinical}
-    assert figures["bleu4"] == text.bleu(text.bleu_counts(REFERENCES, HYPOTHESES).sum(0))[3]
-    assert figures["rouge_l"] == pytest.approx(text.rouge_l(REFERENCES, HYPOTHESES).mean())
-    assert figures["cider"] == pytest.approx(text.cider(REFERENCES, HYPOTHESES).mean())
+    assert {key for key in metrics if key.endswith("_ci95")} == {f"{name}_ci95" for name in words + clinical}
+    assert metrics["bleu4"] == text.bleu(text.bleu_counts(REFERENCES, HYPOTHESES).sum(0))[3]
+    assert metrics["rouge_l"] == pytest.approx(text.rouge_l(REFERENCES, HYPOTHESES).mean())
+    assert metrics["cider"] == pytest.approx(text.cider(REFERENCES, HYPOTHESES).mean())
     expected = clinical_f1(label_batch(REFERENCES), label_batch(HYPOTHESES))
-    assert {key: figures[key] for key in expected} == expected
+    assert {key: metrics[key] for key in expected} == expected
 
 
 def test_perfect_hypotheses() -> None:
-    figures = score(PERFECT, meteor=False, resamples=50)
+    metrics = score(PERFECT, meteor=False, resamples=50)
     for name in ("bleu1", "bleu4", "rouge_l", "clinical_micro_f1_14", "clinical_macro_f1_14", "clinical_micro_f1_5"):
-        assert figures[name] == pytest.approx(1)
-        assert figures[f"{name}_ci95"] == pytest.approx([1, 1])
-    assert figures["cider"] == pytest.approx(10)
-    assert 0 < figures["bleu1_upstream"] < 0.8  # pyright: ignore[reportOperatorIssue]
+        assert metrics[name] == pytest.approx(1)
+        assert metrics[f"{name}_ci95"] == pytest.approx([1, 1])
+    assert metrics["cider"] == pytest.approx(10)
+    assert 0 < metrics["bleu1_upstream"] < 0.8  # pyright: ignore[reportOperatorIssue]
 
 
 @given(st.randoms())
@@ -75,12 +75,12 @@ def test_the_seed_decides_the_intervals() -> None:
     assert one["rouge_l_ci95"] != other["rouge_l_ci95"]
 
 
-def test_intervals_hold_their_figures() -> None:
+def test_intervals_hold_their_metrics() -> None:
     many = [replace(each, id=f"{copy}{each.id}") for copy in range(20) for each in PREDICTIONS]
-    figures = score(many, meteor=False)
+    metrics = score(many, meteor=False)
     for name in ("bleu1", "bleu4", "bleu1_upstream", "rouge_l", "cider", "clinical_micro_f1_14"):
-        low, high = figures[f"{name}_ci95"]  # pyright: ignore[reportGeneralTypeIssues]
-        assert low < figures[name] < high
+        low, high = metrics[f"{name}_ci95"]  # pyright: ignore[reportGeneralTypeIssues]
+        assert low < metrics[name] < high
 
 
 def test_reports_of_a_patient_are_resampled_together() -> None:
@@ -98,28 +98,28 @@ def test_false_alarms_of_findings_that_no_reference_has_halve_no_perfect_score()
         Prediction("1", "Small pleural effusion.", "small pleural effusion . rib fracture ."),
         Prediction("2", "Cardiomegaly.", "cardiomegaly . pulmonary edema ."),
     ]
-    figures = score(rows, meteor=False, resamples=200)
-    assert figures["clinical_macro_f1_14"] == figures["clinical_macro_f1_5"] == 1
-    assert figures["clinical_macro_f1_14_ci95"] == [1, 1]
-    assert (figures["clinical_absent_14"], figures["clinical_absent_false_alarms_14"]) == (12, 2)
-    assert (figures["clinical_absent_5"], figures["clinical_absent_false_alarms_5"]) == (3, 1)
-    assert figures["clinical_micro_precision_14"] == 2 / 4
+    metrics = score(rows, meteor=False, resamples=200)
+    assert metrics["clinical_macro_f1_14"] == metrics["clinical_macro_f1_5"] == 1
+    assert metrics["clinical_macro_f1_14_ci95"] == [1, 1]
+    assert (metrics["clinical_absent_14"], metrics["clinical_absent_false_alarms_14"]) == (12, 2)
+    assert (metrics["clinical_absent_5"], metrics["clinical_absent_false_alarms_5"]) == (3, 1)
+    assert metrics["clinical_micro_precision_14"] == 2 / 4
     wrong = score([replace(each, hypothesis="rib fracture .") for each in rows], meteor=False, resamples=200)
     assert (wrong["clinical_macro_f1_14"], wrong["clinical_macro_f1_14_ci95"]) == (0, [0, 0])
 
 
 def test_one_example() -> None:
-    figures = score(PREDICTIONS[:1], meteor=False, resamples=20)
-    assert figures["rouge_l_ci95"] == [figures["rouge_l"]] * 2
-    assert math.isnan(figures["cider"])  # pyright: ignore[reportArgumentType]
+    metrics = score(PREDICTIONS[:1], meteor=False, resamples=20)
+    assert metrics["rouge_l_ci95"] == [metrics["rouge_l"]] * 2
+    assert math.isnan(metrics["cider"])  # pyright: ignore[reportArgumentType]
 
 
 def test_nothing_but_empty_hypotheses() -> None:
-    figures = score([replace(each, hypothesis=" ") for each in PREDICTIONS], meteor=False, resamples=20)
-    assert figures["empty_hypotheses"] == 5
-    assert figures["distinct_hypotheses"] == 1
+    metrics = score([replace(each, hypothesis=" ") for each in PREDICTIONS], meteor=False, resamples=20)
+    assert metrics["empty_hypotheses"] == 5
+    assert metrics["distinct_hypotheses"] == 1
     for name in ("bleu1", "bleu4_upstream", "rouge_l", "cider", "clinical_micro_f1_14", "clinical_micro_precision_14"):
-        assert figures[name] == 0
+        assert metrics[name] == 0
 
 
 def test_empty_references_are_named() -> None:
@@ -134,8 +134,8 @@ def test_labels_in_the_rows_come_before_the_labeler() -> None:
     labels = np.full((5, 14), -2)
     labels[:, CHEXPERT_FINDINGS.index("Fracture")] = 1
     own = [replace(each, reference_labels=tuple(row)) for each, row in zip(PREDICTIONS, labels.tolist(), strict=True)]
-    figures = score(own, meteor=False, resamples=0)
-    assert figures["clinical_micro_recall_14"] == 0  # the hypotheses' labels are the labeler's
+    metrics = score(own, meteor=False, resamples=0)
+    assert metrics["clinical_micro_recall_14"] == 0  # the hypotheses' labels are the labeler's
     both = [replace(each, hypothesis_labels=each.reference_labels) for each in own]
     assert score(both, meteor=False, resamples=0, labeler=None)["clinical_micro_f1_14"] == 1
     # One row without them, and the whole side is labelled anew.
@@ -152,16 +152,16 @@ def test_what_uncertain_counts_as() -> None:
 
 def test_the_baseline_answers_every_time_the_same() -> None:
     train = ["Lungs are clear.", "no acute abnormality is seen .", "Lungs are  clear.", "Edema."]
-    figures = score(PREDICTIONS, meteor=False, resamples=0, train_texts=train)
+    metrics = score(PREDICTIONS, meteor=False, resamples=0, train_texts=train)
     same = [replace(each, hypothesis="Lungs are clear.") for each in PREDICTIONS]
     alone = score(same, meteor=False, resamples=0)
     for key, value in alone.items():
         if key not in ("examples", "empty_hypotheses", "distinct_hypotheses"):
-            assert figures[f"baseline_{key}"] == value
+            assert metrics[f"baseline_{key}"] == value
     # Labels of the run's own hypotheses are not the baseline's.
     labelled = [replace(each, hypothesis_labels=(1,) * 14) for each in PREDICTIONS]
     found = score(labelled, meteor=False, resamples=0, train_texts=train)
-    assert found["baseline_clinical_micro_f1_14"] == figures["baseline_clinical_micro_f1_14"]
+    assert found["baseline_clinical_micro_f1_14"] == metrics["baseline_clinical_micro_f1_14"]
 
 
 @given(st.lists(st.sampled_from(["A b.", "a  B .", "c", "C", "d", "", " "]), min_size=1), st.randoms())
@@ -200,8 +200,8 @@ def test_meteor_is_left_out_rather_than_zero(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_parts_are_what_score_reports() -> None:
-    figures = score(PREDICTIONS, meteor=False, resamples=0)
+    metrics = score(PREDICTIONS, meteor=False, resamples=0)
     for group in metric_groups(PREDICTIONS):
         assert group.rows.shape[0] == 5
-        assert group.values() == {name: figures[name] for name in group.names}
-        assert group.counts == {name: figures[name] for name in group.counts}
+        assert group.values() == {name: metrics[name] for name in group.names}
+        assert group.counts == {name: metrics[name] for name in group.counts}

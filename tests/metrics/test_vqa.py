@@ -19,8 +19,8 @@ GROUPS = {
 
 
 def test_counted_by_hand() -> None:
-    figures = vqa.score(CORRECT, GROUPS, resamples=0)
-    assert figures == pytest.approx(
+    metrics = vqa.score(CORRECT, GROUPS, resamples=0)
+    assert metrics == pytest.approx(
         {
             "questions": 6,
             "accuracy": 3.5 / 6,
@@ -53,17 +53,17 @@ def test_intervals_are_those_of_the_drawn_questions() -> None:
         "answer_type": rng.choice(["CLOSED", "OPEN"], 40).tolist(),
         "organ": rng.choice(["HEAD", "CHEST"], 40, p=[0.1, 0.9]).tolist(),
     }
-    figures = vqa.score(correct, groups, resamples=100, seed=4)
-    accuracies = [name for name in figures if f"{name}_ci95" in figures]
+    metrics = vqa.score(correct, groups, resamples=100, seed=4)
+    accuracies = [name for name in metrics if f"{name}_ci95" in metrics]
     other = ("questions", "resampled")
-    assert {name for name in figures if not name.startswith(other) and "_ci95" not in name} == set(accuracies)
+    assert {name for name in metrics if not name.startswith(other) and "_ci95" not in name} == set(accuracies)
     for name in accuracies:
 
         def again(drawn: np.ndarray, name: str = name) -> float:
             some = {column: [values[k] for k in drawn] for column, values in groups.items()}
             return vqa.score(correct[drawn], some, resamples=0).get(name, math.nan)  # pyright: ignore[reportReturnType]
 
-        assert figures[f"{name}_ci95"] == pytest.approx(bootstrap.interval_of(again, 40, resamples=100, seed=4))
+        assert metrics[f"{name}_ci95"] == pytest.approx(bootstrap.interval_of(again, 40, resamples=100, seed=4))
 
 
 def test_questions_about_a_film_are_resampled_together() -> None:
@@ -78,11 +78,11 @@ def test_questions_about_a_film_are_resampled_together() -> None:
 
 
 def test_groups_without_a_question() -> None:
-    figures = vqa.score(np.array([True, False]), {"answer_type": ["OPEN", "OPEN"], "organ": ["", " , "]}, resamples=5)
-    assert (figures["questions_closed"], figures["questions_open"]) == (0, 2)
-    assert math.isnan(figures["accuracy_closed"])  # pyright: ignore[reportArgumentType]
-    assert np.isnan(figures["accuracy_closed_ci95"]).all()
-    assert not [name for name in figures if "organ" in name]
+    metrics = vqa.score(np.array([True, False]), {"answer_type": ["OPEN", "OPEN"], "organ": ["", " , "]}, resamples=5)
+    assert (metrics["questions_closed"], metrics["questions_open"]) == (0, 2)
+    assert math.isnan(metrics["accuracy_closed"])  # pyright: ignore[reportArgumentType]
+    assert np.isnan(metrics["accuracy_closed_ci95"]).all()
+    assert not [name for name in metrics if "organ" in name]
     alone = vqa.score(np.ones(3), {}, resamples=5)
     assert (alone["accuracy"], alone["accuracy_ci95"], alone["questions_open"]) == (1, [1, 1], 0)
     assert math.isnan(alone["accuracy_open"])  # pyright: ignore[reportArgumentType]
@@ -92,9 +92,9 @@ def test_groups_without_a_question() -> None:
 @settings(max_examples=50, deadline=None)
 def test_closed_and_open_make_up_the_whole(questions: list[tuple[bool, str]]) -> None:
     correct, types = zip(*questions, strict=True)
-    figures = vqa.score(np.array(correct), {"answer_type": types}, resamples=0)
-    parts = [(figures[f"accuracy_{kind}"], figures[f"questions_{kind}"]) for kind in ("closed", "open")]
-    assert sum(n for _, n in parts) == figures["questions"] == len(questions)  # pyright: ignore
+    metrics = vqa.score(np.array(correct), {"answer_type": types}, resamples=0)
+    parts = [(metrics[f"accuracy_{kind}"], metrics[f"questions_{kind}"]) for kind in ("closed", "open")]
+    assert sum(n for _, n in parts) == metrics["questions"] == len(questions)  # pyright: ignore
     assert sum(value * n for value, n in parts if n) == pytest.approx(sum(correct))  # pyright: ignore
 
 
