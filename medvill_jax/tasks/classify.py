@@ -128,7 +128,7 @@ class Task(base.Task):
         if kind == "eval":
             return [*lines, "the test split, once: the same command with --eval_only --config.eval.split=test"]
         lines.append(bootstrap.resampled_words(figures, f"{split}/"))
-        return [*lines, f"all figures: {self.workdir / METRICS_FILE}, calibration: {self.workdir / PLOT_FILE}"]
+        return [*lines, f"all metrics: {self.workdir / METRICS_FILE}, calibration: {self.workdir / PLOT_FILE}"]
 
     def evaluate(self, state: Tree) -> dict[str, float]:
         """See the module's docstring."""

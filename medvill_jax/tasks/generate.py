@@ -163,7 +163,7 @@ class Task(base.Task):
                 for row in TABLE_ROWS
             ),
             f"{bootstrap.resampled_words(figures, f'{split}/')}, those of {METRICS_FILE}",
-            f"predictions: {self.workdir / PREDICTIONS_FILE}, all figures: {self.workdir / METRICS_FILE}; in ReXrank's "
+            f"predictions: {self.workdir / PREDICTIONS_FILE}, all metrics: {self.workdir / METRICS_FILE}; in ReXrank's "
             "form: python -m medvill_jax.metrics.rexrank --help",
         ]
 

@@ -135,7 +135,7 @@ class Task(base.Task):
         pairs = [figures[f"{split}/{name}pair_evaluations"] for name in shown]
         lines.append(f"  {'pairs matched':<18}" + "".join(f"{count:>12,.0f}" for count in pairs))
         lines.append(bootstrap.resampled_words(figures, f"{split}/{shown[0]}{DIRECTIONS[0]}/"))
-        return [*lines, f"all figures: {self.workdir / METRICS_FILE}"]
+        return [*lines, f"all metrics: {self.workdir / METRICS_FILE}"]
 
     def evaluate(self, state: Tree) -> dict[str, float]:
         """See the module's docstring."""

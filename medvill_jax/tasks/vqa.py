@@ -126,7 +126,7 @@ class Task(base.Task):
                 f"  {row:<16}{figures[f'{split}/{row}']:>7.3f}    [{low:.3f}, {high:.3f}]"
                 f"  {figures[f'baseline/majority/{row}']:>15.3f}  {figures[f'baseline/question_only/{row}']:>13.3f}"
             )
-        return [*lines, bootstrap.resampled_words(figures, f"{split}/"), f"all figures: {self.workdir / METRICS_FILE}"]
+        return [*lines, bootstrap.resampled_words(figures, f"{split}/"), f"all metrics: {self.workdir / METRICS_FILE}"]
 
     def evaluate(self, state: Tree) -> dict[str, float]:
         """See the module's docstring."""

@@ -152,7 +152,7 @@ class Task:
             *lines,
             f"  macro within {shown}, chance 0.500",
             bootstrap.resampled_words(figures, f"{split}/"),
-            f"all figures: {self.workdir / METRICS_FILE}",
+            f"all metrics: {self.workdir / METRICS_FILE}",
         ]
 
     def _slots(self, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
