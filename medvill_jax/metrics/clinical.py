@@ -86,7 +86,9 @@ def label_batch(texts: Iterable[str | None], *, style: Style = "chexpert") -> np
     Returns:
       int8 `[N, 14]`, columns as `CHEXPERT_FINDINGS`: 1 positive, 0 negative, -1 uncertain, -2 not mentioned.
     """
-    rows = [[labels.get(name, ABSENT) for name in CHEXPERT_FINDINGS] for labels in (_labels(text, style) for text in texts)]
+    rows = [
+        [labels.get(name, ABSENT) for name in CHEXPERT_FINDINGS] for labels in (_labels(text, style) for text in texts)
+    ]
     return np.array(rows, np.int8).reshape(-1, len(CHEXPERT_FINDINGS))
 
 

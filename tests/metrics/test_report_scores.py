@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvill_jax.findings import CHEXPERT_FINDINGS
-from medvill_jax.metrics.clinical import label_batch
 from medvill_jax.metrics import report_scores, text
+from medvill_jax.metrics.clinical import label_batch
 from medvill_jax.metrics.label_f1 import clinical_f1
 from medvill_jax.metrics.predictions import Prediction
 from medvill_jax.metrics.report_scores import metric_groups, most_frequent_text, perplexity, score
