@@ -126,7 +126,7 @@ def run_task() -> None:
     """The task that the configuration names, in every process."""
     from data_prep import phantom
     from medvill_jax.cluster import distributed
-    from medvill_jax.cluster import workdir as workdirs
+    from medvill_jax.cluster.workdir import DATA_DIR, Workdir, WorkdirError
     from medvill_jax.data.records import DataError
     from medvill_jax.hub.errors import HubError
     from medvill_jax.metrics.command import MissingExtra
@@ -135,49 +135,51 @@ def run_task() -> None:
 
     config = CONFIG.value
     try:
-        workdir = workdirs.folder(WORKDIR.value or default_workdir())
-    except workdirs.WorkdirError as error:
+        workdir = Workdir(WORKDIR.value or default_workdir())
+    except WorkdirError as error:
         fail(error)
-    logging.info("workdir: %s", workdirs.home(workdir))
+    logging.info("workdir: %s", workdir.home)
     first = distributed.is_first()
-    with one_line(workdir, DataError, HubError, MissingExtra, ValueError, workdirs.WorkdirError):
-        if "phantom" in config.data and not config.data.path and workdirs.is_mirror(workdir):
+    with one_line(workdir.path, DataError, HubError, MissingExtra, ValueError, WorkdirError):
+        if "phantom" in config.data and not config.data.path and workdir.is_mirror:
             fail("the demo's data are made in a folder: give a --workdir outside a bucket, or --config.data.path")
         fields, task_type = config.to_dict(), task_class(config.task)
         if EVAL_ONLY.value:
             if task_type.trains and not config.eval.get("dry_run", False):
-                workdirs.check_same_run(workdir, fields, EVALUATION_FIELDS)
+                workdir.check_same_run(fields, EVALUATION_FIELDS)
         else:
-            token = distributed.on_first("claim", lambda: workdirs.claim(workdir, fields, FREE_FIELDS))
-            workdirs.check_shared(workdir, token, fields)
+            token = distributed.on_first("claim", lambda: workdir.claim(fields, FREE_FIELDS))
+            workdir.check_shared(token, fields)
         if "phantom" in config.data and not config.data.path:
             prepare = phantom.prepare_vqa if config.task == "vqa" else phantom.prepare
             config.data.path = distributed.on_first(
-                "phantom data", lambda: prepare(workdir / workdirs.DATA_DIR, **config.data.phantom)
+                "phantom data", lambda: prepare(workdir / DATA_DIR, **config.data.phantom)
             )
         config.lock()
         task = task_type(config, workdir)
     with one_line(
-        workdir,
+        workdir.path,
         DataError,
         HubError,
         PredictionError,
         checkpoint.CheckpointError,
         loop.NotFiniteError,
-        workdirs.WorkdirError,
+        WorkdirError,
     ):
         try:
             figures = evaluate(task) if EVAL_ONLY.value else task.fit()
         finally:
-            workdirs.publish(workdir)
+            workdir.publish()
     if figures and first:
         lines = task.closing_lines(figures)
         if (workdir / "metrics.jsonl").is_file():
-            lines.append(f"figures of every step: {workdir / 'metrics.jsonl'}, curves: tensorboard --logdir={workdir}")
+            lines.append(
+                f"figures of every step: {workdir / 'metrics.jsonl'}, curves: tensorboard --logdir={workdir.path}"
+            )
         if (workdir / "export").is_dir():
             use = "for medvill_jax.load, --config.init.checkpoint or conversion"
             lines.append(f"the model: {workdir / 'export'}, {use}")
-        print(workdirs.shown(workdir, "\n".join(lines)))
+        print(workdir.shown("\n".join(lines)))
 
 
 @contextlib.contextmanager
@@ -193,12 +195,12 @@ def one_line(workdir: Path, *expected: type[Exception]) -> Iterator[None]:
 
 def evaluate(task: Any) -> dict[str, Any] | None:
     """The figures of the best checkpoint; None if a signal came before they were complete."""
-    from medvill_jax.cluster import stopping
+    from medvill_jax.cluster.stopping import Stopped
 
     try:
-        with stopping.StopSignal():
+        with task.stop:
             return task.evaluate_best()
-    except stopping.Stopped as signal:
+    except Stopped as signal:
         logging.warning("%s: stopped before the end; the same command evaluates on", signal)
         return None
 
@@ -219,7 +221,7 @@ def prepare_to_compile() -> None:
 
 def compile_step(config: Any) -> None:
     """Compiles the train step for a topology, and tells of its memory and time."""
-    from medvill_jax.cluster import workdir as workdirs
+    from medvill_jax.cluster.workdir import Workdir, WorkdirError
     from medvill_jax.compile import aot, topology
     from medvill_jax.data.records import DataError
     from medvill_jax.hub.errors import HubError
@@ -238,18 +240,18 @@ def compile_step(config: Any) -> None:
         return task(sized.lock(), workdir).program()
 
     try:
-        workdir = workdirs.folder(WORKDIR.value or default_workdir())
+        workdir = Workdir(WORKDIR.value or default_workdir())
         target = topology.parse(TOPOLOGY.value)
         if SEARCH.value:
             report = aot.search(build, target, config.accumulate)
         else:
             report = aot.compile_report(build(config.batch_size), target)
-        written = report.write(workdir)
-        workdirs.publish(workdir)
-    except (aot.TooLargeError, DataError, HubError, MissingExtra, ValueError, workdirs.WorkdirError) as error:
+        written = report.write(workdir.path)
+        workdir.publish()
+    except (aot.TooLargeError, DataError, HubError, MissingExtra, ValueError, WorkdirError) as error:
         fail(error)
     print("\n".join(report.lines()))
-    print(f"\nthe same for programs: {workdirs.shown(workdir, str(written))}")
+    print(f"\nthe same for programs: {workdir.shown(str(written))}")
 
 
 def ask_for_huge_pages() -> None:

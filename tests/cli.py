@@ -11,7 +11,6 @@ import pytest
 from absl.testing import flagsaver
 
 import run
-from medvill_jax.cluster import workdir as workdirs
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,12 +32,6 @@ class Ended:
 
 
 RunPy = Callable[..., Ended]
-
-
-def release_locks() -> None:
-    """Gives back the workdirs that this process has claimed, as the end of a program would."""
-    while workdirs._locks:
-        workdirs._locks.pop().close()
 
 
 def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunPy:
@@ -63,7 +56,6 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
             absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
             root.setLevel(level)
             absl.logging.set_verbosity(verbosity)
-            release_locks()
         printed = capsys.readouterr()
         return Ended(int(ended.value.code or 0), printed.out, printed.err)
 

@@ -30,8 +30,6 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
             "medvill_jax.private",
             "medvill_jax.trees",
             "medvill_jax.training",
-            "medvill_jax.cluster",
-            "medvill_jax.compile.topology",
         },
         None,
     ),

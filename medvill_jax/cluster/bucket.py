@@ -8,7 +8,9 @@ every checkpoint and at the end. So the figures of a step are in the bucket befo
 from __future__ import annotations
 
 import fnmatch
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 
 from etils import epath
@@ -29,7 +31,7 @@ class Mirror:
     Attributes:
         url: the same.
         home: the run's place in the bucket.
-        folder: an absolute path; gone when the process ends.
+        folder: an absolute path; gone with this object, or when the process ends.
         token: of this process's claim to the run, None before it has one.
 
     Raises:
@@ -39,8 +41,8 @@ class Mirror:
     def __init__(self, url: str, leave_out: tuple[str, ...]):
         self.url, self.home = url.rstrip("/"), place(url)
         self.token: str | None = None
-        self._temporary = tempfile.TemporaryDirectory(prefix="medvill_jax-", ignore_cleanup_errors=True)
-        self.folder = Path(self._temporary.name).absolute()
+        self.folder = Path(tempfile.mkdtemp(prefix="medvill_jax-")).absolute()
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         fetch(self.url, self.folder, leave_out=leave_out)
         self._sent = self._state()
 

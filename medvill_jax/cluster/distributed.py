@@ -314,7 +314,7 @@ def appears(there: Callable[[], bool], seconds: float = SHARED_SECONDS) -> bool:
     return found
 
 
-def barrier(what: str, timeout: float) -> None:
+def barrier(what: str, timeout: float = LONG_SECONDS) -> None:
     """Waits until all processes are here.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -20,52 +21,61 @@ class Stopped(Exception):
 class StopSignal:
     """Turns SIGINT and SIGTERM into a question; a second SIGINT interrupts at once.
 
-    A block: signals mean what they always do outside of it. In a run of several processes JAX has taken SIGTERM, and
-    tells the others; SIGINT is passed on as SIGTERM.
+    A block: signals mean what they always do outside of it, where nothing stops. In a run of several processes JAX has
+    taken SIGTERM, and tells the others; SIGINT is passed on as SIGTERM.
     """
 
     def __init__(self) -> None:
-        self.received: str | None = None
+        self._inside = False
+        self._received: str | None = None
+        self._agreed: str | None = None
         self._shared = distributed.is_running()
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
-        global _current
+        self._inside, self._received, self._agreed = True, None, None
         for number in (signal.SIGINT,) if self._shared else (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._handle)
-        _current = self
         return self
 
     def __exit__(self, *_: object) -> None:
-        global _current
-        _current = None
+        self._inside = False
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    def stops(self) -> bool:
-        """Whether the run stops here; all processes ask at the same places, such as after every step."""
-        if distributed.stop_agreed():
-            self.received = self.received or "SIGTERM"
-            return True
-        return self.received is not None and not self._shared
+    def stops(self) -> str | None:
+        """The name of the signal that stops the run here, None to go on.
+
+        All processes ask at the same places, such as after every step. Once there is a name, it is given for good.
+        """
+        if self._inside and self._agreed is None:
+            if distributed.stop_agreed():
+                self._agreed = self._received or "SIGTERM"
+            elif not self._shared:
+                self._agreed = self._received
+        return self._agreed if self._inside else None
+
+    def check(self) -> None:
+        """Raises `Stopped` where `stops` gives a name; all processes call this, or none, between two computations."""
+        if (signal_name := self.stops()) is not None:
+            raise Stopped(signal_name)
+
+    def interruptible(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that gives what `compute` gives, or None where a `check` in it was answered by `Stopped`."""
+
+        def call(*arguments: Any) -> Any:
+            try:
+                return compute(*arguments)
+            except Stopped:
+                return None
+
+        return call
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
-        if self.received and number == signal.SIGINT:
+        if self._received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = signal.Signals(number).name
-        log.info("%s: stopping where the run can go on (Ctrl-C again to stop at once)", self.received)
+        self._received = signal.Signals(number).name
+        log.info("%s: stopping where the run can go on (Ctrl-C again to stop at once)", self._received)
         if self._shared:
             os.kill(os.getpid(), signal.SIGTERM)
-
-
-_current: StopSignal | None = None
-
-
-def check() -> None:
-    """Raises `Stopped` if a signal has come; nothing outside of a `StopSignal` block.
-
-    To be called by all processes, or by none, between two computations.
-    """
-    if _current is not None and _current.stops():
-        raise Stopped(_current.received)

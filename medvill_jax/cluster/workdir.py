@@ -9,9 +9,10 @@ import os
 import secrets
 import socket
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from etils import epath
 
@@ -55,176 +56,172 @@ LOCK_FILE = ".lock"
 TOKEN_FILE = ".token"
 DATA_DIR = "data"
 
-# Open files, whose locks last as long as this process.
-_locks: list[IO[str]] = []
-# Folders that stand for runs in buckets.
-_mirrors: dict[Path, Mirror] = {}
-
 
 class WorkdirError(Exception):
     """The workdir is another run's, in use, or none; the message says what to do."""
 
 
-def folder(name: str) -> Path:
-    """The folder of a run on this host: the path of that name, or for `gs://BUCKET/RUN` one that mirrors it.
+class Workdir:
+    """The folder of a run on this host: `workdir / NAME` is a file in it.
+
+    Args:
+        name: a path, or for `gs://BUCKET/RUN` the URL of the run, which a temporary folder then mirrors.
+
+    Attributes:
+        path: of the folder.
+        home: where the run lies for all hosts: the folder itself, or its place in the bucket.
 
     Raises:
         WorkdirError: the bucket cannot be read, or the URL is of another kind.
     """
-    if not in_bucket(name):
-        return Path(name)
-    try:
-        mirror = Mirror(name, leave_out=(CHECKPOINT_DIR,))
-    except PathError as error:
-        raise WorkdirError(f"--workdir: {error}") from error
-    _mirrors[mirror.folder] = mirror
-    return mirror.folder
+
+    def __init__(self, name: str | Path):
+        self._mirror: Mirror | None = None
+        if in_bucket(name):
+            try:
+                self._mirror = Mirror(str(name), leave_out=(CHECKPOINT_DIR,))
+            except PathError as error:
+                raise WorkdirError(f"--workdir: {error}") from error
+        self.path = self._mirror.folder if self._mirror else Path(name)
+        self.home = self._mirror.home if self._mirror else epath.Path(name)
+
+    @classmethod
+    def of(cls, place: Workdir | Path) -> Workdir:
+        """A workdir as it is, or that of a folder."""
+        return place if isinstance(place, Workdir) else cls(place)
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def is_mirror(self) -> bool:
+        """Whether the folder stands for a run in a bucket."""
+        return self._mirror is not None
+
+    def shown(self, text: str) -> str:
+        """A text for a person in which a mirrored folder has its bucket's name."""
+        return text if self._mirror is None else text.replace(str(self.path), self._mirror.url)
+
+    def publish(self, *, patient: bool = False) -> None:
+        """Sends what process 0 has written in a mirrored folder to its bucket; nothing to do for others.
+
+        Args:
+            patient: there is another time, so a bucket that cannot be written is only warned of.
+
+        Raises:
+            WorkdirError: the bucket cannot be written, or another run has claimed the workdir since.
+        """
+        mirror = self._mirror
+        if mirror is None or not distributed.is_first():
+            return
+        try:
+            if mirror.token is not None and mirror.read(TOKEN_FILE) != mirror.token:
+                raise WorkdirError(f"another run has been started in {mirror.url}; this one ends")
+            mirror.send()
+        except PathError as error:
+            if not patient:
+                raise WorkdirError(str(error)) from error
+            log.warning("%s; tried again with the next checkpoint", error)
+
+    def claim(self, config: Mapping[str, Any], free: tuple[str, ...]) -> str:
+        """Makes the workdir this process's own: locks it, and writes the configuration or checks that it is the same.
+
+        The lock ends with this object, or with the process, however it ends. Buckets know no locks: there the newest
+        claim holds, and a run that was at work ends with its next checkpoint. To be called by process 0 alone. The
+        folder is made if absent, and closed to others unless files are shared.
+
+        Args:
+            config: a nested, JSON-like configuration.
+            free: prefixes of dotted field names that may differ between the starts of one run.
+
+        Returns:
+            A token that now stands in the workdir, for `check_shared`.
+
+        Raises:
+            WorkdirError: another process is at work there, or the workdir holds a run with another configuration. One
+                that ended before it began, at a wrong value say, is no run.
+        """
+        private.folder(self.path)
+        self._lock()
+        wanted = json.loads(json.dumps(config))
+        if (self / CONFIG_FILE).exists() and self._begun():
+            advice = "Name another --workdir, or use the configuration it was started with."
+            _refuse_another(epath.Path(self.path), wanted, free, advice)
+        _write(self / CONFIG_FILE, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+        token = secrets.token_hex(8)
+        _write(self / TOKEN_FILE, token)
+        self.publish()
+        if self._mirror is not None:
+            self._mirror.token = token
+        return token
+
+    def check_same_run(self, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
+        """Makes sure that what the workdir holds was trained with a configuration, before it is evaluated with it.
+
+        Args:
+            config: a nested, JSON-like configuration.
+            free: prefixes of dotted field names that may differ.
+
+        Raises:
+            WorkdirError: no run there, or one with another configuration.
+        """
+        if not (self.home / CONFIG_FILE).is_file():
+            raise WorkdirError(f"no run in {self.home}; train there first, or name another --workdir")
+        advice = "Evaluate it with the --config flags that it was trained with, or name another --workdir."
+        _refuse_another(self.home, json.loads(json.dumps(config)), free, advice)
+
+    def check_shared(self, token: str, config: Mapping[str, Any], seconds: float = distributed.SHARED_SECONDS) -> None:
+        """Makes sure that process 0's workdir and configuration are this process's too.
+
+        Args:
+            token: what `claim` gave process 0.
+            config: as this process was started with.
+            seconds: to wait for the token to show.
+
+        Raises:
+            WorkdirError: it does not show, or the configurations differ.
+        """
+        path = self.home / TOKEN_FILE
+        if not distributed.appears(lambda: path.is_file() and path.read_text() == token, seconds):
+            raise WorkdirError(
+                f"{self.path} on {socket.gethostname()} is not the folder that process 0 uses; --workdir must lie on a "
+                "file system that all hosts share"
+            )
+        written = json.loads((self.home / CONFIG_FILE).read_text())
+        if differing := _differing(written, json.loads(json.dumps(config)), ()):
+            raise WorkdirError(
+                f"this process on {socket.gethostname()} was not started with the configuration of process 0:\n"
+                + "\n".join(differing)
+            )
+
+    def _lock(self) -> None:
+        # A bare descriptor, so that it is closed with this object and without a word.
+        lock = os.open(self / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        weakref.finalize(self, os.close, lock)
+        try:
+            # Not flock: its locks live on in processes that were forked.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            holder = os.pread(lock, 1000, 0).decode(errors="replace").split("\n")[0] or "another process"
+            raise WorkdirError(
+                f"{self.path} is in use by {holder}; wait for it or stop it, or name another --workdir"
+            ) from None
+        except OSError as error:
+            log.warning("%s cannot be locked (%s): start no second run in it", self.path, error.strerror)
+        began = time.strftime("%Y-%m-%d %H:%M:%S")
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}, since {began}\n".encode(), 0)
+
+    def _begun(self) -> bool:
+        """Whether the workdir holds more than its claim and the data that a demo made for itself."""
+        idle = {CONFIG_FILE, LOCK_FILE, TOKEN_FILE, DATA_DIR}
+        places = {epath.Path(self.path), self.home}
+        return any(path.name not in idle for place in places if place.exists() for path in place.iterdir())
 
 
-def is_mirror(workdir: Path) -> bool:
-    """Whether a folder stands for a run in a bucket."""
-    return workdir in _mirrors
-
-
-def home(workdir: Path) -> epath.Path:
-    """Where the run of a folder lies, for all hosts: the folder itself, or its place in a bucket."""
-    mirror = _mirrors.get(workdir)
-    return epath.Path(workdir) if mirror is None else mirror.home
-
-
-def shown(workdir: Path, text: str) -> str:
-    """A text for a person in which a mirrored folder has its bucket's name."""
-    mirror = _mirrors.get(workdir)
-    return text if mirror is None else text.replace(str(workdir), mirror.url)
-
-
-def publish(workdir: Path, *, patient: bool = False) -> None:
-    """Sends what process 0 has written in a mirrored folder to its bucket; nothing to do for others.
-
-    Args:
-        workdir: as `folder` gave it.
-        patient: there is another time, so a bucket that cannot be written is only warned of.
-
-    Raises:
-        WorkdirError: the bucket cannot be written, or another run has claimed the workdir since.
-    """
-    mirror = _mirrors.get(workdir)
-    if mirror is None or not distributed.is_first():
-        return
-    try:
-        if mirror.token is not None and mirror.read(TOKEN_FILE) != mirror.token:
-            raise WorkdirError(f"another run has been started in {mirror.url}; this one ends")
-        mirror.send()
-    except PathError as error:
-        if not patient:
-            raise WorkdirError(str(error)) from error
-        log.warning("%s; tried again with the next checkpoint", error)
-
-
-def claim(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> str:
-    """Makes a workdir this process's own: locks it, and writes the configuration or checks that it is the same run.
-
-    The lock ends with the process, however it ends. Buckets know no locks: there the newest claim holds, and a run that
-    was at work ends with its next checkpoint. To be called by process 0 alone.
-
-    Args:
-        workdir: made if absent; closed to others unless files are shared.
-        config: a nested, JSON-like configuration.
-        free: prefixes of dotted field names that may differ between the starts of one run.
-
-    Returns:
-        A token that now stands in the workdir, for `check_shared`.
-
-    Raises:
-        WorkdirError: another process is at work there, or the workdir holds a run with another configuration. One that
-            ended before it began, at a wrong value say, is no run.
-    """
-    private.folder(workdir)
-    _lock(workdir)
-    path = workdir / CONFIG_FILE
-    wanted = json.loads(json.dumps(config))
-    if path.exists() and _begun(workdir):
-        advice = "Name another --workdir, or use the configuration it was started with."
-        _refuse_another(workdir, path, wanted, free, advice)
-    _write(path, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
-    token = secrets.token_hex(8)
-    _write(workdir / TOKEN_FILE, token)
-    publish(workdir)
-    if workdir in _mirrors:
-        _mirrors[workdir].token = token
-    return token
-
-
-def check_same_run(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
-    """Makes sure that what a workdir holds was trained with a configuration, before it is evaluated with it.
-
-    Args:
-        workdir: as `folder` gave it.
-        config: a nested, JSON-like configuration.
-        free: prefixes of dotted field names that may differ.
-
-    Raises:
-        WorkdirError: no run there, or one with another configuration.
-    """
-    path = home(workdir) / CONFIG_FILE
-    if not path.is_file():
-        raise WorkdirError(f"no run in {home(workdir)}; train there first, or name another --workdir")
-    advice = "Evaluate it with the --config flags that it was trained with, or name another --workdir."
-    _refuse_another(home(workdir), path, json.loads(json.dumps(config)), free, advice)
-
-
-def check_shared(
-    workdir: Path, token: str, config: Mapping[str, Any], seconds: float = distributed.SHARED_SECONDS
-) -> None:
-    """Makes sure that process 0's workdir and configuration are this process's too.
-
-    Args:
-        workdir: as this process sees it.
-        token: what `claim` gave process 0.
-        config: as this process was started with.
-        seconds: to wait for the token to show.
-
-    Raises:
-        WorkdirError: it does not show, or the configurations differ.
-    """
-    path = home(workdir) / TOKEN_FILE
-    if not distributed.appears(lambda: path.is_file() and path.read_text() == token, seconds):
-        raise WorkdirError(
-            f"{workdir} on {socket.gethostname()} is not the folder that process 0 uses; --workdir must lie on a "
-            "file system that all hosts share"
-        )
-    written = json.loads((home(workdir) / CONFIG_FILE).read_text())
-    if differing := _differing(written, json.loads(json.dumps(config)), ()):
-        raise WorkdirError(
-            f"this process on {socket.gethostname()} was not started with the configuration of process 0:\n"
-            + "\n".join(differing)
-        )
-
-
-def _lock(workdir: Path) -> None:
-    file = (workdir / LOCK_FILE).open("a+")
-    try:
-        # Not flock: its locks live on in processes that were forked.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.seek(0)
-        holder = file.read().split("\n")[0] or "another process"
-        raise WorkdirError(
-            f"{workdir} is in use by {holder}; wait for it or stop it, or name another --workdir"
-        ) from None
-    except OSError as error:
-        log.warning("%s cannot be locked (%s): start no second run in it", workdir, error.strerror)
-    file.truncate(0)
-    began = time.strftime("%Y-%m-%d %H:%M:%S")
-    file.write(f"process {os.getpid()} on {socket.gethostname()}, since {began}\n")
-    file.flush()
-    _locks.append(file)
-
-
-def _refuse_another(
-    workdir: Path | epath.Path, path: Path | epath.Path, config: Any, free: tuple[str, ...], advice: str
-) -> None:
+def _refuse_another(workdir: epath.Path, config: Any, free: tuple[str, ...], advice: str) -> None:
     """`WorkdirError` with the fields that differ where the configuration that a workdir holds is not this one."""
+    path = workdir / CONFIG_FILE
     try:
         there = json.loads(path.read_text())
     except ValueError:
@@ -232,13 +229,6 @@ def _refuse_another(
     if differing := _differing(there, config, free):
         lines = "\n".join(differing)
         raise WorkdirError(f"{workdir} holds a run with another configuration:\n{lines}\n{advice}")
-
-
-def _begun(workdir: Path) -> bool:
-    """Whether a workdir holds more than its claim and the data that a demo made for itself."""
-    idle = {CONFIG_FILE, LOCK_FILE, TOKEN_FILE, DATA_DIR}
-    places = {epath.Path(workdir), home(workdir)}
-    return any(path.name not in idle for place in places if place.exists() for path in place.iterdir())
 
 
 def _write(path: Path, text: str) -> None:

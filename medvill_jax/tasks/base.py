@@ -20,7 +20,9 @@ import numpy as np
 
 from medvill_jax.batch import Batch, BatchSpec, fake_batch
 from medvill_jax.cluster import distributed
-from medvill_jax.cluster import workdir as workdirs
+from medvill_jax.cluster.stopping import StopSignal
+from medvill_jax.cluster.workdir import CHECKPOINT_DIR, Workdir
+from medvill_jax.compile import topology
 from medvill_jax.compile.aot import Program
 from medvill_jax.compile.flops import TRAINING, forward_flops
 from medvill_jax.data import loader, records
@@ -34,6 +36,7 @@ from medvill_jax.models.finetuned import Finetuned, HeadsConfig
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import Medvill, sample_cells
 from medvill_jax.tasks import setup
+from medvill_jax.training import sharding
 from medvill_jax.training.policy import frozen_names
 from medvill_jax.training.step import Objective
 from medvill_jax.training.trainer import Trainer
@@ -66,8 +69,8 @@ class Task(abc.ABC):
     unused: tuple[str, ...] = ()  # regexes over parameters that the task never reads: frozen, and not asked of init
     train_records: Any  # the task's own kind of `loader.Records`; set by `open_data`
 
-    def __init__(self, config: setup.Config, workdir: Path):
-        self.config, self.workdir = config, workdir
+    def __init__(self, config: setup.Config, workdir: Workdir | Path):
+        self.config, self.workdir, self.stop = config, Workdir.of(workdir), StopSignal()
         self.fake = config.data.path == FAKE
         if self.fake:
             vocab_size, special = BertConfig.vocab_size, {"cls_id": 101, "sep_id": 102}
@@ -85,14 +88,20 @@ class Task(abc.ABC):
             self.open_data()
             if "text_ids" in self.spec:
                 self._measure_texts()
+        target = config.mesh.topology
+        devices = topology.devices(topology.parse(target)) if target else None
         self.trainer = Trainer(
-            workdir,
+            self.workdir.path,
+            checkpoints=self.workdir.home / CHECKPOINT_DIR,
+            mesh=sharding.make_mesh(config.mesh.fsdp, devices),
             init=self.model.init,
             warm_start=setup.warm_start(config.init, self.model_config, self.unused),
             objective=self.objective(),
             spec=self.spec,
             frozen=frozen,
             config=setup.run_config(config, train_records=0 if self.fake else len(self.train_records)),
+            hosts=distributed,
+            check=self.stop.check,
         )
         self.trainer.check_rows("eval.batch_size", config.eval.batch_size)
 
@@ -157,7 +166,13 @@ class Task(abc.ABC):
                 "eval.split=test while training: the best checkpoint is chosen on the test split, whose figures then "
                 "flatter it; leave eval.split at validation, and add --config.eval.split=test to --eval_only"
             )
-        complete, figures = self.trainer.fit(self.train_batches, self.evaluate)
+        with self.stop:
+            complete, figures = self.trainer.fit(
+                self.train_batches,
+                self.stop.interruptible(self.evaluate),
+                should_stop=self.stop.stops,
+                publish=functools.partial(self.workdir.publish, patient=True),
+            )
         if complete:
             self.export_best()
         return figures
@@ -196,7 +211,7 @@ class Task(abc.ABC):
 
         Raises:
             DataError: the data are random arrays, or lack the split.
-            WorkdirError: there is no checkpoint.
+            CheckpointError: there is no checkpoint.
         """
         self.require_data()
         step, state, _ = self.trainer.best_state()
@@ -245,7 +260,7 @@ class Task(abc.ABC):
             },
             extra={"step": step, **extra},
         )
-        log.info("exported the checkpoint of step %d to %s", step, workdirs.home(self.workdir) / EXPORT_DIR)
+        log.info("exported the checkpoint of step %d to %s", step, self.workdir.home / EXPORT_DIR)
 
     def records_options(self, split: str, *, train: bool = False) -> dict[str, Any]:
         """The arguments of every kind of `data.examples.Records`, but for what is the task's own."""

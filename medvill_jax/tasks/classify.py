@@ -29,6 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medvill_jax.batch import Batch, BatchSpec, classify_spec
+from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, LabelRecords
 from medvill_jax.data.labels import positive_weights
@@ -56,7 +57,7 @@ class Task(base.Task):
     stage = "classification"
     unused = (r"(mlm|itm)/.*",)
 
-    def __init__(self, config: setup.Config, workdir: Path):
+    def __init__(self, config: setup.Config, workdir: Workdir | Path):
         setup.require_known(config, {"inputs": INPUTS})
         self._reads_report = config.inputs == "image+report"
         if config.fusion == "late" and not self._reads_report:

@@ -45,7 +45,7 @@ from tqdm import tqdm
 
 from medvill_jax.batch import Batch, BatchSpec, report_spec
 from medvill_jax.cluster import distributed
-from medvill_jax.cluster import workdir as workdirs
+from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader
 from medvill_jax.data.examples import HostBatch, ReportRecords
 from medvill_jax.data.records import DataError
@@ -92,7 +92,7 @@ class Task(base.Task):
 
     stage = "generation"
 
-    def __init__(self, config: setup.Config, workdir: Path):
+    def __init__(self, config: setup.Config, workdir: Workdir | Path):
         setup.require_known(config, {"objective": OBJECTIVES})
         if config.model.attention != "s2s":
             raise ValueError(f"model.attention={config.model.attention!r}: reports are written under s2s")
@@ -199,7 +199,7 @@ class Task(base.Task):
 
         Raises:
             DataError: the data are random arrays, lack the split, or have reports without a word in it.
-            WorkdirError: there is no checkpoint.
+            CheckpointError: there is no checkpoint.
         """
         self.require_data()
         step, state, _ = self.trainer.best_state()
@@ -257,7 +257,7 @@ class Task(base.Task):
                 if out:
                     out.write(report)
                 if number % PUBLISH_REPORTS == 0:
-                    workdirs.publish(self.workdir, patient=True)
+                    self.workdir.publish(patient=True)
         return predictions.read(path) if first else []
 
     def _reports(self, state: Tree, chosen: Sequence[int], *, own_image: bool) -> Iterator[Prediction]:

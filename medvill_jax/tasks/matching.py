@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from medvill_jax.cluster import distributed
-from medvill_jax.cluster import workdir as workdirs
+from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader
 from medvill_jax.tasks import made_with as notes
 from medvill_jax.trees import Tree
@@ -31,18 +31,18 @@ class Scores:
     """A float32 array `[images, texts]` of pair scores, NaN where a pair has none yet.
 
     Args:
-        folder: where it lives on disk, so that an interrupted ranking goes on; None keeps it in memory.
+        workdir: where it lives on disk, so that an interrupted ranking goes on; None keeps it in memory.
         shape: images, texts.
         made_with: JSON-like; scores on disk that were made with something else are dropped.
     """
 
-    def __init__(self, folder: Path | None, shape: tuple[int, int], made_with: dict[str, Any] | None = None):
-        self._folder = folder
+    def __init__(self, workdir: Workdir | None, shape: tuple[int, int], made_with: dict[str, Any] | None = None):
+        self._workdir = workdir
         self.array = np.full(shape, np.nan, np.float32)
-        if folder is None:
+        if workdir is None:
             return
         if distributed.is_first():
-            self.array = _on_disk(folder, {"shape": shape, **(made_with or {})})
+            self.array = _on_disk(workdir.path, {"shape": shape, **(made_with or {})})
         # What is left to do is the same for all processes.
         known = distributed.from_first(self.array)
         if not distributed.is_first():
@@ -52,9 +52,9 @@ class Scores:
 
     def flush(self) -> None:
         """Hands what was written to the disk, and to the bucket that the folder may mirror."""
-        if isinstance(self.array, np.memmap) and self._folder is not None:
+        if isinstance(self.array, np.memmap) and self._workdir is not None:
             self.array.flush()
-            workdirs.publish(self._folder, patient=True)
+            self._workdir.publish(patient=True)
 
 
 def _on_disk(folder: Path, made_with: dict[str, Any]) -> np.memmap:

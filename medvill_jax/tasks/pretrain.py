@@ -34,6 +34,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medvill_jax.batch import Batch, BatchSpec, pretrain_spec
+from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader
 from medvill_jax.data.examples import HostBatch, PretrainRecords
 from medvill_jax.data.transforms import MlmConfig
@@ -59,7 +60,7 @@ class Task(base.Task):
 
     stage = "pretraining"
 
-    def __init__(self, config: setup.Config, workdir: Path):
+    def __init__(self, config: setup.Config, workdir: Workdir | Path):
         setup.require_known(config, {"itm.pairs": PAIRS, "itm.negatives": NEGATIVES})
         if config.contrast.width and config.itm.pairs != "both":
             raise ValueError(

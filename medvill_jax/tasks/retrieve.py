@@ -42,6 +42,7 @@ import numpy as np
 
 from medvill_jax.batch import Batch, BatchSpec, retrieve_spec
 from medvill_jax.cluster import distributed
+from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, PairRecords
 from medvill_jax.metrics import bootstrap, ranking
@@ -72,7 +73,7 @@ class Task(base.Task):
     stage = "retrieval"
     unused = (r"mlm/.*",)
 
-    def __init__(self, config: setup.Config, workdir: Path):
+    def __init__(self, config: setup.Config, workdir: Workdir | Path):
         setup.require_known(
             config, {"fusion": FUSIONS, "negatives": NEGATIVES, "rank.method": METHODS, "eval.pool": POOLS}
         )
@@ -230,12 +231,12 @@ class Task(base.Task):
         return self._records(split, among=chosen)
 
     def _pair_matrix(
-        self, state: Tree, pool: PairRecords, store: tuple[Path, dict[str, Any]] | None
+        self, state: Tree, pool: PairRecords, store: tuple[Workdir, dict[str, Any]] | None
     ) -> tuple[np.ndarray, tuple[np.ndarray, tuple[np.ndarray, np.ndarray]] | None]:
         """Pair scores `[n, n]`, NaN where the ranker asks for none; similarities, and each direction's proposals."""
         config, count = self.config, len(pool)
         found = self.outputs(self._encode, state, pool)
-        folder, made_with = store or (None, {})
+        workdir, made_with = store or (None, {})
         proposed = None
         wanted = np.ones((count, count), bool)
         similar = np.zeros((count, count), np.float32)
@@ -248,7 +249,7 @@ class Task(base.Task):
             if config.rank.method == "two_stage":
                 # The last digits of a similarity are each processor's own.
                 wanted = distributed.from_first(masks[0] | masks[1])
-        scores = matching.Scores(folder, (count, count), made_with)
+        scores = matching.Scores(workdir, (count, count), made_with)
         text = (found["text_ids"], found["text_lens"])
         matching.fill(
             scores,

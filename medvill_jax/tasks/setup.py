@@ -97,8 +97,6 @@ def run_config(config: Config, *, train_records: int) -> RunConfig:
     return RunConfig(
         seed=config.seed,
         accumulate=config.accumulate,
-        fsdp=config.mesh.fsdp,
-        topology=config.mesh.topology,
         loop=LoopConfig(
             steps=config.steps,
             batch_size=config.batch_size,

@@ -33,6 +33,7 @@ import numpy as np
 from medvill_jax import private
 from medvill_jax.batch import Batch, BatchSpec, vqa_spec
 from medvill_jax.cluster import distributed
+from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, QuestionRecords
 from medvill_jax.metrics import bootstrap, vqa
@@ -61,7 +62,7 @@ class Task(base.Task):
     stage = "vqa"
     unused = (r"(mlm|itm|pooler)/.*",)
 
-    def __init__(self, config: setup.Config, workdir: Path):
+    def __init__(self, config: setup.Config, workdir: Workdir | Path):
         setup.require_known(config, {"summary": SUMMARIES, "targets": TARGETS, "fusion": FUSIONS})
         setup.require_meeting(config)
         if config.data.folds:
@@ -95,7 +96,7 @@ class Task(base.Task):
         """As `base.Task.fit`."""
         if not self.fake and distributed.is_first():
             # What an output means is the run's, whichever rows a later evaluation sets aside.
-            private.folder(self.workdir)
+            private.folder(self.workdir.path)
             content = json.dumps(self.answers, indent=0, ensure_ascii=False) + "\n"
             replace_file(self.workdir / records.ANSWERS_FILE, content.encode())
         return super().fit()

@@ -20,7 +20,9 @@ import numpy as np
 from tqdm import tqdm
 
 from medvill_jax import private
-from medvill_jax.cluster import distributed, stopping
+from medvill_jax.cluster import distributed
+from medvill_jax.cluster.stopping import StopSignal
+from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import LabelRecords
 from medvill_jax.data.tokenizer import load_tokenizer
@@ -53,7 +55,7 @@ class Task:
 
     trains = False
 
-    def __init__(self, config: setup.Config, workdir: Path):
+    def __init__(self, config: setup.Config, workdir: Workdir | Path):
         setup.require_known(config, {"scorer": SCORERS})
         if distributed.is_running():
             raise ValueError("task=zero_shot runs in one process: start it without --coordinator, on one host")
@@ -61,7 +63,7 @@ class Task:
             raise HubError("nothing to ask: set --config.init.checkpoint=EXPORT")
         if not config.data.path:
             raise records.DataError("no data: set --config.data.path=DATA to a prepared data set")
-        self.config, self.workdir = config, workdir
+        self.config, self.workdir, self.stop = config, Workdir.of(workdir), StopSignal()
         self._model = load(config.init.checkpoint)
         if config.scorer == "itm" and self._model.config.attention == "s2s":
             raise HubError(
@@ -102,7 +104,7 @@ class Task:
         ask = self._model.match if config.scorer == "itm" else self._model.similarity
         parts = []
         for start in tqdm(range(0, len(chosen), 16), unit="batch", disable=None):
-            stopping.check()
+            self.stop.check()
             some = [int(record) for record in chosen[start : start + 16]]
             images = np.stack([held_out.image(record, held_out.rng(record), own_image=True) for record in some])
             parts.append(ask(images, ids, lens, batch_size=config.eval.batch_size))
@@ -131,7 +133,7 @@ class Task:
                 seed=config.seed,
             )
             figures |= {f"{split}/{prefix}{name}": value for name, value in found.items() if name.startswith(ranked)}
-        private.folder(self.workdir)
+        private.folder(self.workdir.path)
         write_metrics(self.workdir / METRICS_FILE, figures)
         return figures
 

@@ -25,9 +25,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from medvill_jax.cluster import distributed
 from medvill_jax.paths import in_bucket
 from medvill_jax.training import integrity
+from medvill_jax.training.hosts import ALONE, Hosts
 from medvill_jax.trees import flatten, nest, tree_names
 
 log = logging.getLogger(__name__)
@@ -97,10 +97,17 @@ class _Manager(ocp.CheckpointManager):
 
 
 class Checkpoints:
-    """The checkpoints of one run, under `directory`; every process has them, and calls every method together."""
+    """The checkpoints of one run; every process has them, and calls every method together.
 
-    def __init__(self, directory: Path | epath.Path, keep: Keep, *, read_only: bool = False):
-        self._keep = keep
+    Args:
+        directory: where they lie, for all hosts.
+        keep: which of them stay.
+        hosts: the processes of the run.
+        read_only: makes, changes and deletes nothing.
+    """
+
+    def __init__(self, directory: Path | epath.Path, keep: Keep, *, hosts: Hosts = ALONE, read_only: bool = False):
+        self._keep, self._hosts = keep, hosts
         self._in_bucket = in_bucket(directory)
         self._directory = directory = epath.Path(directory if self._in_bucket else Path(directory).absolute())
         self._damaged: set[int] = set()
@@ -160,7 +167,7 @@ class Checkpoints:
 
     def metrics(self, step: int) -> dict[str, float]:
         """The held-out figures saved with a step; empty where it was not evaluated."""
-        return _as_first_sees("figures", lambda: self._manager.metrics(step) or {})
+        return self._as_first_sees("figures", lambda: self._manager.metrics(step) or {})
 
     def best_step(self) -> int | None:
         """The step of the best checkpoint by the kept metric; without any evaluated one, the newest."""
@@ -170,7 +177,7 @@ class Checkpoints:
             evaluated = {step: self._keep.order(metrics) for step, metrics in scored.items() if metrics}
             return max(evaluated or scored, key=lambda step: evaluated.get(step, step), default=None)
 
-        return _as_first_sees("best checkpoint", best)
+        return self._as_first_sees("best checkpoint", best)
 
     def restore_newest(self, abstract: Any) -> tuple[Any, dict[str, int]] | None:
         """The newest checkpoint that can be read, or None where there is none.
@@ -185,7 +192,7 @@ class Checkpoints:
         """
         before: int | None = None
         while True:
-            step, damage = _as_first_sees("newest checkpoint", functools.partial(self._look, before))
+            step, damage = self._as_first_sees("newest checkpoint", functools.partial(self._look, before))
             for damaged, what in damage:
                 self._pass_over(damaged, DamagedError(damaged, what))
             if step is None:
@@ -217,7 +224,7 @@ class Checkpoints:
                 made.replace(item)
 
         with self._explained():
-            distributed.on_first("late figures", write)
+            self._hosts.on_first("late figures", write)
             self._manager.reload()
 
     def _pass_over(self, step: int, error: DamagedError) -> None:
@@ -237,10 +244,10 @@ class Checkpoints:
                 process does not see a step that process 0 sees.
             DamagedError: it cannot be read, or is not as it was written.
         """
-        if distributed.is_running() and not distributed.appears(functools.partial(self._sees, step)):
+        if self._hosts.is_running() and not self._hosts.appears(functools.partial(self._sees, step)):
             raise CheckpointError(f"{socket.gethostname()} does not see step {step} under {self._directory}")
         wanted = {name: abstract[name] for name in parts or abstract}
-        recorded = _as_first_sees("integrity", lambda: self._recorded(step))
+        recorded = self._as_first_sees("integrity", lambda: self._recorded(step))
         if recorded is None:
             raise DamagedError(step, f"its {INTEGRITY_FILE} is unreadable")
         failure, restored, position = None, {}, {}
@@ -251,7 +258,7 @@ class Checkpoints:
             raise
         except Exception as error:  # Orbax has no type for "damaged"
             failure = str(error).partition("[")[0][:200] or type(error).__name__
-        if distributed.any_of(failure is not None):
+        if self._hosts.any_of(failure is not None):
             raise DamagedError(step, failure or "by another process")
         state = jax.tree.map(flatten(restored).__getitem__, tree_names(wanted))
         numbers = recorded.get("arrays", {})
@@ -347,7 +354,9 @@ class Checkpoints:
         folder = self._directory / f"{step:08d}"
         return integrity.damaged_file(folder, recorded.get("files", {}), in_bucket=self._in_bucket)
 
+    def _as_first_sees(self, what: str, look: Callable[[], Any]) -> Any:
+        """What process 0 finds, JSON-like.
 
-def _as_first_sees(what: str, look: Callable[[], Any]) -> Any:
-    """What process 0 finds, JSON-like: what each process finds might differ, and Orbax works with all or with none."""
-    return json.loads(distributed.on_first(what, lambda: json.dumps(look())))
+        What each process finds might differ, and Orbax works with all or with none.
+        """
+        return json.loads(self._hosts.on_first(what, lambda: json.dumps(look())))

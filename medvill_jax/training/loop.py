@@ -1,4 +1,4 @@
-"""The training loop: restore, step, log, evaluate, save; stops cleanly on a signal and refuses to save nonsense."""
+"""The training loop: step, log, evaluate, save; stops where it is told to and refuses to save nonsense."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import logging
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,8 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from medvill_jax.batch import Batch
-from medvill_jax.cluster import stopping
-from medvill_jax.cluster import workdir as workdirs
 from medvill_jax.training.checkpoint import Checkpoints
-from medvill_jax.training.feed import Feed
+from medvill_jax.training.timing import Timing
 from medvill_jax.training.writer import MetricsWriter
 from medvill_jax.trees import Tree
 
@@ -48,7 +45,7 @@ class LoopConfig:
     load_processes: int = 0
 
     def evaluates(self, step: int) -> bool:
-        """Whether a run has held-out figures of a step."""
+        """Whether a run has held-out metrics of a step."""
         return _due(step, self.eval_every) or (step == self.steps and 0 < self.eval_every <= self.steps)
 
 
@@ -56,134 +53,108 @@ def train(
     state: Tree,
     step_fn: Callable[[Tree, Batch], tuple[Tree, dict[str, jax.Array]]],
     batches: Iterator[Batch],
-    evaluate: Callable[[Tree], dict[str, float]],
+    evaluate: Callable[[Tree], dict[str, float] | None],
     checkpoints: Checkpoints,
     config: LoopConfig,
     workdir: Path,
+    *,
+    should_stop: Callable[[], str | None] = lambda: None,
+    publish: Callable[[], None] = lambda: None,
+    barrier: Callable[[], None] = lambda: None,
 ) -> tuple[Tree, dict[str, float] | None, bool]:
-    """Trains from `state["step"]` to `config.steps`, or until a signal.
+    """Trains from `state["step"]` to `config.steps`, or until `should_stop`.
 
-    A step whose evaluation a signal cut short is saved without figures, and evaluated first when the run goes on.
+    A step whose evaluation was cut short is saved without held-out metrics, and evaluated first when the run goes on.
 
     Args:
         state: on the mesh; donated.
         step_fn: compiled, donating.
         batches: the global batches from that step on.
-        evaluate: held-out figures, named "eval/..."; may ask `stopping.check`.
+        evaluate: held-out metrics, named "eval/..."; None if the run is to stop before they are complete.
         checkpoints, workdir: where things go.
         config: see `LoopConfig`.
+        should_stop: asked after every step: what stops the run there, such as a signal's name; once it has answered, it
+            gives the same answer again. All processes get the same answer.
+        publish: called before every checkpoint, so that what the checkpoint's steps have written is kept before it.
+        barrier: returns when all processes have called it.
 
     Returns:
-        The state; the last step's held-out figures, None if the run was stopped or is too short to be evaluated; and
+        The state; the last step's held-out metrics, None if the run was stopped or is too short to be evaluated; and
         whether the run is complete.
 
     Raises:
         NotFiniteError: the checkpoints written before stay.
     """
+    # ---------------------------------------------- where the run stands ----------------------------------------------
     step = first_step = int(jax.device_get(state["step"]))
-    writer = MetricsWriter(workdir, resume_step=step, active=jax.process_index() == 0)
-    progress = tqdm(
-        total=config.steps, initial=step, unit="step", disable=not sys.stderr.isatty() or jax.process_index() != 0
-    )
-    figures = (checkpoints.metrics(step) or None) if step else None
-    clock = Clock(config.batch_size)
-    feed = Feed(batches, rows=config.batch_size // jax.process_count(), processes=config.load_processes)
+    held_out = (checkpoints.metrics(step) or None) if step else None
+    first_process = jax.process_index() == 0
+    writer = MetricsWriter(workdir, resume_step=step, active=first_process)
+    progress = tqdm(total=config.steps, initial=step, unit="step", disable=not (first_process and sys.stderr.isatty()))
+    timing = Timing(config.batch_size, hosts=jax.process_count(), processes=config.load_processes, barrier=barrier)
 
-    def look() -> dict[str, float] | None:
-        try:
-            with clock.paused():
-                found = evaluate(state)
-        except stopping.Stopped:
-            return None
-        writer.write(step, found)
-        log.info("step %d held out: %s", step, _figures_line(found))
+    def measure() -> dict[str, float] | None:
+        with timing.paused():
+            found = evaluate(state)
+        if found is not None:
+            writer.write(step, found)
+            log.info("step %d held out: %s", step, _held_out_line(found))
         return found
 
     def save() -> None:
-        with clock.paused():
-            workdirs.publish(workdir, patient=True)
-            checkpoints.save(step, state, {"next_example": step * config.batch_size}, figures)
+        with timing.paused():
+            publish()
+            checkpoints.save(step, state, {"next_example": step * config.batch_size}, held_out)
 
-    try:
-        with stopping.StopSignal() as stop, logging_redirect_tqdm(), jax.transfer_guard("disallow"):
-            stops = False
-            if step and config.evaluates(step) and figures is None:
-                figures = look()
-                stops = figures is None
+    with contextlib.ExitStack() as stack:
+        stack.callback(writer.close)
+        stack.callback(progress.close)
+        stack.enter_context(logging_redirect_tqdm())
+        stack.enter_context(jax.transfer_guard("disallow"))
+
+        # ------------------------- what the last start left out: a saved step without an evaluation -------------------
+        stop = None
+        if step and config.evaluates(step) and held_out is None:
+            held_out = measure()
+            stop = should_stop() if held_out is None else None
+            save()
+
+        # --------------------------------------------------- the loop -------------------------------------------------
+        while step < config.steps and not stop:
+            with timing.waiting():
+                batch = next(batches)
+            state, metrics = step_fn(state, batch)
+            step += 1
+            timing.stepped(metrics)
+            progress.update()
+
+            # Asked once: a signal from here on is for an evaluation or the next step, which then saves.
+            stop, held_out, last = should_stop(), None, step == config.steps
+            logs = last or _due(step, config.log_every)
+            evaluates = config.evaluates(step) and not stop
+            saves = last or stop or evaluates or _due(step, config.checkpoint_every)
+
+            if not (logs or saves):
+                continue
+            values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
+            _check_finite(step, values, checkpoints)
+            if logs:
+                values |= {f"train/{name}": value for name, value in timing.read().items()}
+                writer.write(step, values)
+                _show(progress, step, config.steps, values)
+            if evaluates:
+                held_out = measure()
+                stop = should_stop() if held_out is None else None
+            if saves:
                 save()
-            while step < config.steps and not stops:
-                state, metrics = feed.step(step_fn, state)
-                step += 1
-                progress.update()
-                last = step == config.steps
-                # Read once: a signal from here on is for an evaluation or the next step, which then saves.
-                stops = stop.stops()
-                logs = last or _due(step, config.log_every)
-                evaluates = config.evaluates(step) and not stops
-                saves = last or stops or evaluates or _due(step, config.checkpoint_every)
-                clock.tick()
-                figures = None
-                if not (logs or saves):
-                    continue
-                values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
-                _check_finite(step, values, checkpoints)
-                if logs:
-                    speed = clock.read()
-                    came = feed.read(speed.get("train/step_seconds"))
-                    values |= speed | {f"train/{name}": value for name, value in came.items()}
-                    writer.write(step, values)
-                    progress.set_postfix(loss=f"{values['train/loss']:.3f}")
-                    if progress.disable:
-                        log.info(_summary(step, config.steps, values))
-                if evaluates:
-                    figures = look()
-                    stops = figures is None
-                if saves:
-                    save()
-        complete = step == config.steps and (figures is not None or not config.evaluates(step))
-        if stops and not complete:
-            log.warning(
-                "%s: saved step %d of %d; the same command goes on from here", stop.received, step, config.steps
-            )
-        elif step == first_step:
-            log.info("the run is complete: step %d of %d", step, config.steps)
-    finally:
-        progress.close()
-        writer.close()
-    return state, figures, complete
 
-
-class Clock:
-    """Throughput between two readings, evaluation and saving left out; the first step, which compiles, too."""
-
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self._start: float | None = None
-        self._steps = 0
-
-    def tick(self) -> None:
-        """One step was dispatched."""
-        if self._start is None:
-            self._start = time.perf_counter()
-        else:
-            self._steps += 1
-
-    def read(self) -> dict[str, float]:
-        """Seconds a step and examples/s since the last reading; empty before a second step. Call with work finished."""
-        if self._start is None or not self._steps:
-            return {}
-        now = time.perf_counter()
-        seconds = (now - self._start) / self._steps
-        self._start, self._steps = now, 0
-        return {"train/step_seconds": seconds, "train/examples_per_second": self._batch_size / seconds}
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """A block that does not count."""
-        began = time.perf_counter()
-        yield
-        if self._start is not None:
-            self._start += time.perf_counter() - began
+    # ------------------------------------------------------ the end ---------------------------------------------------
+    complete = step == config.steps and (held_out is not None or not config.evaluates(step))
+    if stop and not complete:
+        log.warning("%s: saved step %d of %d; the same command goes on from here", stop, step, config.steps)
+    elif step == first_step:
+        log.info("the run is complete: step %d of %d", step, config.steps)
+    return state, held_out, complete
 
 
 def _due(step: int, every: int) -> bool:
@@ -202,14 +173,18 @@ def _check_finite(step: int, values: dict[str, float], checkpoints: Checkpoints)
     )
 
 
-def _summary(step: int, steps: int, values: dict[str, float]) -> str:
+def _show(progress: tqdm, step: int, steps: int, values: dict[str, float]) -> None:
+    """On the progress bar; where there is none, as a line of the log."""
+    progress.set_postfix(loss=f"{values['train/loss']:.3f}")
+    if not progress.disable:
+        return
     line = f"step {step}/{steps} loss {values['train/loss']:.4f}"
     if (speed := values.get("train/examples_per_second")) is not None:
         line += f" {speed:.1f} examples/s"
     if (need := values.get("train/step_per_host")) is not None:
         line += f" (a host: input {values['train/input_per_host']:.1f}, step {need:.1f})"
-    return line
+    log.info("%s", line)
 
 
-def _figures_line(figures: dict[str, float]) -> str:
-    return ", ".join(f"{name.removeprefix('eval/')} {value:.4f}" for name, value in figures.items())
+def _held_out_line(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name.removeprefix('eval/')} {value:.4f}" for name, value in metrics.items())

@@ -1,4 +1,4 @@
-"""One run from its parts: mesh, state, compiled step, checkpoints, loop. Tasks hand in functions and sizes."""
+"""One run from its parts: state, compiled step, checkpoints, loop. Whoever composes it hands in functions, places."""
 
 from __future__ import annotations
 
@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 
 from medvill_jax.batch import Batch, BatchSpec
-from medvill_jax.cluster import stopping
-from medvill_jax.cluster import workdir as workdirs
-from medvill_jax.cluster.workdir import WorkdirError
-from medvill_jax.compile import topology
 from medvill_jax.training import integrity, loop, sharding, step
-from medvill_jax.training.checkpoint import Checkpoints, Keep
+from medvill_jax.training.checkpoint import CheckpointError, Checkpoints, Keep
+from medvill_jax.training.hosts import ALONE, Hosts
 from medvill_jax.training.optimizer import OptimizerConfig, adamw
 from medvill_jax.trees import Tree, tree_names
 
@@ -32,46 +30,49 @@ class RunConfig:
     """Attributes:
     seed: of initialisation, dropout, cell sampling.
     accumulate: microbatches per step.
-    fsdp: devices over which parameters are split.
     loop, keep, optimizer: of their rooms.
-    topology: of machines that are not here, to compile for; "" is the devices of this run.
     """
 
     seed: int
     accumulate: int
-    fsdp: int
     loop: loop.LoopConfig
     keep: Keep
     optimizer: OptimizerConfig
-    topology: str = ""
 
 
 class Trainer:
     """Everything of a run that does not depend on the data.
 
     Args:
-        workdir: where checkpoints and figures go.
+        workdir: where metrics go.
+        checkpoints: where checkpoints go, for all hosts.
+        mesh: as `sharding.make_mesh` gives it.
         init: makes (params, stats) from a key.
         warm_start: what a fresh run's (params, stats), numpy arrays on the host, are replaced by; None keeps them.
         objective: what to minimise.
         spec: of the global batch.
         frozen: names of parameters that do not train.
         config: see `RunConfig`.
+        hosts: the processes of the run.
+        check: asked before every computation of `jit`; raises what ends an evaluation.
     """
 
     def __init__(
         self,
         workdir: Path,
         *,
+        checkpoints: Path | epath.Path,
+        mesh: jax.sharding.Mesh,
         init: Callable[[jax.Array], tuple[Tree, Tree]],
         warm_start: WarmStart | None = None,
         objective: step.Objective,
         spec: BatchSpec,
         frozen: frozenset[str],
         config: RunConfig,
+        hosts: Hosts = ALONE,
+        check: Callable[[], None] = lambda: None,
     ):
-        devices = topology.devices(topology.parse(config.topology)) if config.topology else None
-        self.mesh = sharding.make_mesh(config.fsdp, devices)
+        self.mesh = mesh
         self.batch_sharding = sharding.batch_sharding(self.mesh)
         self.replicated = sharding.replicated(self.mesh)
         for microbatches, what in ((1, "batch_size"), (config.accumulate, "batch_size / accumulate")):
@@ -103,7 +104,7 @@ class Trainer:
         )
         self._spec = spec
         self._workdir, self._config, self._warm_start = workdir, config, warm_start
-        self._directory = workdirs.home(workdir) / workdirs.CHECKPOINT_DIR
+        self._directory, self._hosts, self._check = epath.Path(checkpoints), hosts, check
         sizes = [leaf.size for leaf in jax.tree.leaves(abstract_params)]
         frozen_size = sum(leaf.size for leaf in jax.tree.leaves(step.select(abstract_params, frozen)))
         log.info(
@@ -114,24 +115,29 @@ class Trainer:
             self.mesh.devices.flat[0].device_kind,
             dict(self.mesh.shape),
         )
-        if config.fsdp > 1:
+        if mesh.shape["fsdp"] > 1:
             for line in sharding.decisions(abstract, self.shardings):
                 log.info("sharding: %s", line)
 
     def fit(
-        self, batches: Callable[[int], Iterator[Batch]], evaluate: Callable[[Tree], dict[str, float]]
+        self,
+        batches: Callable[[int], Iterator[Batch]],
+        evaluate: Callable[[Tree], dict[str, float] | None],
+        *,
+        should_stop: Callable[[], str | None] = lambda: None,
+        publish: Callable[[], None] = lambda: None,
     ) -> tuple[bool, dict[str, float] | None]:
         """Trains to the end, from the newest checkpoint if there is one.
 
         Args:
             batches: gives the global batches from a step on.
-            evaluate: held-out figures of a state.
+            evaluate, should_stop, publish: as for `loop.train`.
 
         Returns:
-            Whether the run is complete (or else was stopped by a signal), and the held-out figures of its last step,
-            None if it was stopped or too short to be evaluated.
+            Whether the run is complete (or else was stopped), and the held-out metrics of its last step, None if it was
+            stopped or too short to be evaluated.
         """
-        checkpoints = Checkpoints(self._directory, self._config.keep)
+        checkpoints = Checkpoints(self._directory, self._config.keep, hosts=self._hosts)
         try:
             restored = checkpoints.restore_newest(self.abstract_state)
             if restored is None:
@@ -140,10 +146,19 @@ class Trainer:
                 state, position = restored
                 start = position["next_example"] // self._config.loop.batch_size
                 log.info("resuming at step %d from %s", start, self._directory)
-            _, figures, complete = loop.train(
-                state, self._step, batches(start), evaluate, checkpoints, self._config.loop, self._workdir
+            _, held_out, complete = loop.train(
+                state,
+                self._step,
+                batches(start),
+                evaluate,
+                checkpoints,
+                self._config.loop,
+                self._workdir,
+                should_stop=should_stop,
+                publish=publish,
+                barrier=lambda: self._hosts.barrier("timed step"),
             )
-            return complete, figures
+            return complete, held_out
         finally:
             checkpoints.close()
 
@@ -159,7 +174,7 @@ class Trainer:
     def jit(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         """`compute(params, stats, ...)` under `jax.jit`: over whole parameters, with its results on every device.
 
-        A call raises `stopping.Stopped` where a signal has come (`stopping.check`).
+        A call first asks the `check` that was handed in.
         """
 
         def over_whole(params: Tree, stats: Tree, *arguments: Any) -> Any:
@@ -168,7 +183,7 @@ class Trainer:
         compiled = jax.jit(over_whole, out_shardings=self.replicated)
 
         def call(*arguments: Any) -> Any:
-            stopping.check()
+            self._check()
             return compiled(*arguments)
 
         return call
@@ -183,7 +198,7 @@ class Trainer:
 
     @property
     def evaluates(self) -> bool:
-        """Whether a whole run has held-out figures."""
+        """Whether a whole run has held-out metrics."""
         return self._config.loop.evaluates(self._config.loop.steps)
 
     def checksum(self, state: Tree) -> str:
@@ -201,22 +216,23 @@ class Trainer:
         return state | jax.tree.map(jax.device_put, loaded, {name: self.shardings[name] for name in loaded})
 
     def best_state(self) -> tuple[int, Tree, dict[str, float]]:
-        """The step, the parameters and statistics, and the held-out figures of the best checkpoint in the workdir.
+        """The step, the parameters and statistics, and the held-out metrics of the best checkpoint in the workdir.
 
         The optimizer's moments, twice the parameters, are not read.
 
         Raises:
-            WorkdirError: there is none.
-            CheckpointError: it does not fit, or is damaged.
+            CheckpointError: there is none, it does not fit, or it is damaged.
         """
         directory = self._directory
         if not directory.is_dir():
-            raise WorkdirError(f"no checkpoints under {directory.parent}; train there first, or name another --workdir")
-        checkpoints = Checkpoints(directory, self._config.keep, read_only=True)
+            raise CheckpointError(
+                f"no checkpoints under {directory.parent}; train there first, or name another --workdir"
+            )
+        checkpoints = Checkpoints(directory, self._config.keep, hosts=self._hosts, read_only=True)
         try:
             best = checkpoints.best_step()
             if best is None:
-                raise WorkdirError(f"no complete checkpoint under {directory}; train there first")
+                raise CheckpointError(f"no complete checkpoint under {directory}; train there first")
             state, _ = checkpoints.restore(best, self.abstract_state, parts=("params", "stats"))
             return best, state, checkpoints.metrics(best)
         finally:

@@ -1,4 +1,4 @@
-"""Figures of a run: `metrics.jsonl` (one JSON object a line) and TensorBoard scalars, side by side in the workdir."""
+"""Metrics of a run: `metrics.jsonl` (one JSON object a line) and TensorBoard scalars, side by side in the workdir."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class MetricsWriter:
-    """Appends figures; one process of a run writes.
+    """Appends metrics; one process of a run writes.
 
     Args:
         workdir: where `metrics.jsonl` and `tensorboard/` go.
@@ -36,12 +36,12 @@ class MetricsWriter:
             str(workdir / "tensorboard"), purge_step=resume_step + 1 if resume_step else None
         )
 
-    def write(self, step: int, figures: Mapping[str, float]) -> None:
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes one line, with floats in full precision, and the scalars; what is not defined is null."""
         if self._file is None:
             return
-        defined = {name: value for name, value in figures.items() if math.isfinite(value)}
-        self._file.write(json.dumps({"step": step, **dict.fromkeys(figures), **defined}) + "\n")
+        defined = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        self._file.write(json.dumps({"step": step, **dict.fromkeys(metrics), **defined}) + "\n")
         self._file.flush()
         for name, value in defined.items():
             self._tensorboard.add_scalar(name, value, step)

@@ -8,6 +8,7 @@ WORKDIR/final.npz.
 """
 
 import argparse
+import functools
 import logging
 import sys
 import time
@@ -18,9 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from medvill_jax.cluster import distributed, workdir
+from medvill_jax.cluster import distributed
+from medvill_jax.cluster.stopping import StopSignal
+from medvill_jax.cluster.workdir import CHECKPOINT_DIR, Workdir, WorkdirError
 from medvill_jax.data import loader
-from medvill_jax.training import checkpoint, loop, optimizer, step, trainer
+from medvill_jax.training import checkpoint, loop, optimizer, sharding, step, trainer
 
 EXAMPLES = 24
 BATCH = 8
@@ -100,7 +103,7 @@ def main() -> None:
     with distributed.together():
         try:
             run(args)
-        except (workdir.WorkdirError, checkpoint.CheckpointError, OSError) as error:
+        except (WorkdirError, checkpoint.CheckpointError, OSError) as error:
             sys.exit(fail(error, 1))
 
 
@@ -113,11 +116,13 @@ def fail(error: Exception, status: int) -> int:
 def run(args: argparse.Namespace) -> None:
     """To the end, or to a signal."""
     fields = {"steps": args.steps}
-    folder = workdir.folder(args.workdir)
-    token = distributed.on_first("claim", lambda: workdir.claim(folder, fields, ()))
-    workdir.check_shared(folder, token, fields)
+    workdir, stop = Workdir(args.workdir), StopSignal()
+    token = distributed.on_first("claim", lambda: workdir.claim(fields, ()))
+    workdir.check_shared(token, fields)
     task = trainer.Trainer(
-        folder,
+        workdir.path,
+        checkpoints=workdir.home / CHECKPOINT_DIR,
+        mesh=sharding.make_mesh(args.fsdp),
         init=init,
         objective=step.Objective(sums, lambda batch: {"square": jnp.float32(BATCH)}, {"square": 1.0}),
         spec=SPEC,
@@ -125,11 +130,12 @@ def run(args: argparse.Namespace) -> None:
         config=trainer.RunConfig(
             seed=0,
             accumulate=1,
-            fsdp=args.fsdp,
             loop=loop.LoopConfig(args.steps, BATCH, 1, args.eval_every, args.checkpoint_every),
             keep=checkpoint.Keep(last=2, best=0),
             optimizer=optimizer.OptimizerConfig(learning_rate=1e-2),
         ),
+        hosts=distributed,
+        check=stop.check,
     )
 
     def batches(start: int) -> Any:
@@ -158,17 +164,23 @@ def run(args: argparse.Namespace) -> None:
         return {"eval/loss": found}
 
     try:
-        complete, _ = task.fit(batches, evaluate)
+        with stop:
+            complete, _ = task.fit(
+                batches,
+                stop.interruptible(evaluate),
+                should_stop=stop.stops,
+                publish=functools.partial(workdir.publish, patient=True),
+            )
     finally:
-        workdir.publish(folder)
+        workdir.publish()
     if not complete:
         return
     last, state, _ = task.best_state()
     state = task.to_host({"params": state["params"], "stats": state["stats"]})
     if distributed.is_first():
         leaves = jax.tree_util.tree_leaves_with_path(state)
-        np.savez(folder / "final.npz", step=last, **{jax.tree_util.keystr(p): leaf for p, leaf in leaves})
-    workdir.publish(folder)
+        np.savez(workdir / "final.npz", step=last, **{jax.tree_util.keystr(p): leaf for p, leaf in leaves})
+    workdir.publish()
 
 
 if __name__ == "__main__":

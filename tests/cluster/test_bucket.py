@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 
 from medvill_jax import paths
-from medvill_jax.cluster import workdir as workdirs
+from medvill_jax.cluster.workdir import Workdir, WorkdirError
 from tests import gcs
 from tests.cluster import processes
 from tests.cluster.processes import JOB, SECONDS, Process
@@ -96,37 +96,38 @@ def test_the_newest_of_two_runs_in_a_bucket_holds_it(bucket: str, tmp_path: Path
     url = f"{bucket}/runs/contested"
     old = start(url, tmp_path / "log", "--pause=0.5", "--checkpoint_every=2")
     wait_for("step 2/", old)
-    workdirs.claim(workdirs.folder(url), {"steps": STEPS}, ())
+    new = Workdir(url)
+    new.claim({"steps": STEPS}, ())
     assert old.wait() == 1
     assert old.errors() == [f"error: another run has been started in {url}; this one ends"]
 
 
 def test_what_changes_is_sent_and_what_goes_is_deleted(bucket: str) -> None:
     url = f"{bucket}/runs/files"
-    workdir = workdirs.folder(f"{url}/")
-    assert workdirs.home(workdir) == epath.Path(url)
-    workdirs.claim(workdir, {"seed": 0}, ())
+    workdir = Workdir(f"{url}/")
+    assert workdir.home == epath.Path(url)
+    workdir.claim({"seed": 0}, ())
     (workdir / "export").mkdir()
     (workdir / "export" / "weights").write_bytes(b"1234")
     (workdir / "metrics.jsonl").write_text("{}\n")
     (workdir / "metrics.jsonl.tmp").write_text("not yet")
-    workdirs.publish(workdir)
+    workdir.publish()
     (workdir / "metrics.jsonl").unlink()
     (workdir / "export" / "weights").write_bytes(b"12345")
-    workdirs.publish(workdir)
+    workdir.publish()
 
-    again = workdirs.folder(url)
-    files = {path.relative_to(again).as_posix() for path in again.rglob("*") if path.is_file()}
+    again = Workdir(url)
+    files = {path.relative_to(again.path).as_posix() for path in again.path.rglob("*") if path.is_file()}
     assert files == {".token", "config.json", "export/weights"}
     assert (again / "export" / "weights").read_bytes() == b"12345"
-    assert workdirs.shown(again, f"figures: {again}/metrics.json") == f"figures: {url}/metrics.json"
-    with pytest.raises(workdirs.WorkdirError, match="holds a run with another configuration"):
-        workdirs.claim(again, {"seed": 1}, ())
+    assert again.shown(f"figures: {again.path}/metrics.json") == f"figures: {url}/metrics.json"
+    with pytest.raises(WorkdirError, match="holds a run with another configuration"):
+        again.claim({"seed": 1}, ())
 
 
 def test_other_buckets_and_missing_readers_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(workdirs.WorkdirError, match="s3://bucket/run is no folder; of buckets gs:// is known"):
-        workdirs.folder("s3://bucket/run")
+    with pytest.raises(WorkdirError, match="s3://bucket/run is no folder; of buckets gs:// is known"):
+        Workdir("s3://bucket/run")
     monkeypatch.setattr(paths.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(workdirs.WorkdirError, match=r"pip install -e '\.\[gcs\]'"):
-        workdirs.folder("gs://bucket/run")
+    with pytest.raises(WorkdirError, match=r"pip install -e '\.\[gcs\]'"):
+        Workdir("gs://bucket/run")

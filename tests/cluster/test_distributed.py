@@ -16,10 +16,9 @@ import pytest
 from filelock import FileLock
 
 from medvill_jax.cluster import distributed, rendezvous
-from medvill_jax.cluster import workdir as workdirs
 from medvill_jax.cluster.rendezvous import StartupError
+from medvill_jax.cluster.workdir import Workdir, WorkdirError
 from medvill_jax.data import loader
-from tests.cli import release_locks
 from tests.cluster import processes
 from tests.cluster.job import Pictures
 from tests.cluster.processes import Process, free_address, job, jobs
@@ -306,13 +305,13 @@ def test_a_barrier_names_who_does_not_come(tmp_path: Path) -> None:
 
 def test_a_workdir_that_is_not_process_0s_is_refused(tmp_path: Path) -> None:
     config = {"seed": 0, "model": {"width": 4}}
-    token = workdirs.claim(tmp_path / "run", config, ())
-    workdirs.check_shared(tmp_path / "run", token, config, seconds=0.0)
-    with pytest.raises(workdirs.WorkdirError, match="must lie on a file system that all hosts share"):
-        workdirs.check_shared(tmp_path / "elsewhere", token, config, seconds=0.0)
-    with pytest.raises(workdirs.WorkdirError, match=r"of process 0:\n  model\.width: 4 there, 5 now"):
-        workdirs.check_shared(tmp_path / "run", token, {"seed": 0, "model": {"width": 5}}, seconds=0.0)
-    release_locks()
+    workdir = Workdir(tmp_path / "run")
+    token = workdir.claim(config, ())
+    workdir.check_shared(token, config, seconds=0.0)
+    with pytest.raises(WorkdirError, match="must lie on a file system that all hosts share"):
+        Workdir(tmp_path / "elsewhere").check_shared(token, config, seconds=0.0)
+    with pytest.raises(WorkdirError, match=r"of process 0:\n  model\.width: 4 there, 5 now"):
+        workdir.check_shared(token, {"seed": 0, "model": {"width": 5}}, seconds=0.0)
 
 
 def test_all_who_meet_know_each_other() -> None:

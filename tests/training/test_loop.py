@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from medvill_jax.cluster import stopping
+from medvill_jax.cluster.stopping import StopSignal
 from medvill_jax.training.checkpoint import Checkpoints, Keep
 from medvill_jax.training.loop import LoopConfig, NotFiniteError, train
 from medvill_jax.training.writer import MetricsWriter
@@ -16,7 +16,8 @@ from medvill_jax.training.writer import MetricsWriter
 def run(
     tmp_path: Path,
     losses: list[float],
-    evaluate: Callable[[dict], dict[str, float]] = lambda state: {"eval/loss": 0.5},
+    evaluate: Callable[[StopSignal], dict[str, float]] = lambda stop: {"eval/loss": 0.5},
+    publish: Callable[[], None] = lambda: None,
     **cadence: int,
 ) -> tuple[list[int], dict[str, float] | None, bool]:
     """Trains a counter whose loss follows a list, from where it stopped; returns the checkpointed steps, the last
@@ -34,9 +35,20 @@ def run(
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = {"step": jax.ShapeDtypeStruct((), jnp.int32, sharding=here)}
     state, _ = checkpoints.restore_newest(abstract) or ({"step": jnp.int32(0)}, 0)
-    batches = iter([jnp.float32(loss) for loss in losses[int(state["step"]) :]])
+    stop, batches = StopSignal(), iter([jnp.float32(loss) for loss in losses[int(state["step"]) :]])
     try:
-        _, figures, complete = train(state, step, batches, evaluate, checkpoints, config, tmp_path)
+        with stop:
+            _, figures, complete = train(
+                state,
+                step,
+                batches,
+                stop.interruptible(lambda state: evaluate(stop)),
+                checkpoints,
+                config,
+                tmp_path,
+                should_stop=stop.stops,
+                publish=publish,
+            )
     finally:
         checkpoints.close()
     return checkpoints.steps(), figures, complete
@@ -103,9 +115,9 @@ def test_a_signal_at_any_moment_is_followed_by_a_save(tmp_path: Path, monkeypatc
 
 
 def test_a_signal_during_an_evaluation_ends_it_and_the_next_start_makes_up_for_it(tmp_path: Path) -> None:
-    def stopped(state: dict) -> dict[str, float]:
+    def stopped(stop: StopSignal) -> dict[str, float]:
         signal.raise_signal(signal.SIGTERM)
-        stopping.check()
+        stop.check()
         raise AssertionError("the evaluation went on")
 
     losses = [1.0, 0.5, 0.25, 0.125]
@@ -121,4 +133,52 @@ def test_a_signal_during_an_evaluation_ends_it_and_the_next_start_makes_up_for_i
 
 def test_a_complete_run_is_not_evaluated_again(tmp_path: Path) -> None:
     run(tmp_path, [1.0, 0.5])
-    assert run(tmp_path, [1.0, 0.5], lambda state: {"eval/loss": 9.0}) == ([2], {"eval/loss": 0.5}, True)
+    assert run(tmp_path, [1.0, 0.5], lambda stop: {"eval/loss": 9.0}) == ([2], {"eval/loss": 0.5}, True)
+
+
+def test_what_was_written_is_published_before_a_checkpoint_says_so(tmp_path: Path) -> None:
+    seen = []
+
+    def publish() -> None:
+        folder = tmp_path / "checkpoints"
+        seen.append((lines(tmp_path)[-1]["step"], sorted(int(path.name) for path in folder.iterdir())))
+
+    run(tmp_path, [1.0] * 4, publish=publish)
+    assert seen == [(2, []), (4, [2])]
+
+
+def test_who_is_to_stop_is_asked_once_a_step_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    answers = iter([None, None, "maintenance"])
+    config = LoopConfig(steps=9, batch_size=2, log_every=0, eval_every=0, checkpoint_every=0)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", Keep())
+
+    def step(state: dict, batch: jax.Array) -> tuple[dict, dict]:
+        return {"step": state["step"] + batch}, {"loss": batch}
+
+    batches = iter([jnp.int32(1)] * 9)
+    with caplog.at_level("WARNING"):
+        _, _, complete = train(
+            {"step": jnp.int32(0)},
+            step,
+            batches,
+            lambda state: None,
+            checkpoints,
+            config,
+            tmp_path,
+            should_stop=lambda: next(answers),
+        )
+    assert (checkpoints.steps(), complete) == ([3], False)
+    assert "maintenance: saved step 3 of 9" in caplog.text
+    checkpoints.close()
+
+
+def test_signals_stop_nothing_outside_of_their_block() -> None:
+    stop = StopSignal()
+    stop.check()
+    with stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.stops() == stop.stops() == "SIGTERM"
+        assert stop.interruptible(stop.check)() is None
+    stop.check()
+    with stop:
+        assert stop.stops() is None, "what came before is over"
