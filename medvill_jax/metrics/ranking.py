@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
 from medvill_jax.metrics import bootstrap
 
@@ -42,21 +43,7 @@ def mean_ranks(scores: np.ndarray) -> np.ndarray:
     ranks = np.empty(scores.shape)
     size = max(1, _CHUNK // scores.shape[1])
     for start in range(0, len(scores), size):
-        ranks[start : start + size] = _mean_ranks(scores[start : start + size])
-    return ranks
-
-
-def _mean_ranks(scores: np.ndarray) -> np.ndarray:
-    order = np.argsort(-scores, axis=1, kind="stable")
-    ordered = np.take_along_axis(scores, order, 1)
-    places = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
-    starts = np.ones(scores.shape, bool)  # whether a score differs from the one before
-    starts[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    first = np.maximum.accumulate(np.where(starts, places, 0), axis=1)
-    ends = np.roll(starts, -1, axis=1)
-    last = np.minimum.accumulate(np.where(ends, places, scores.shape[1])[:, ::-1], axis=1)[:, ::-1]
-    ranks = np.empty(scores.shape)
-    np.put_along_axis(ranks, order, (first + last) / 2 + 1, 1)
+        ranks[start : start + size] = stats.rankdata(-scores[start : start + size], axis=1)
     return ranks
 
 
