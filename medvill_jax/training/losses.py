@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 
 def cross_entropy_sum(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
@@ -23,8 +24,7 @@ def cross_entropy_sum(logits: jax.Array, labels: jax.Array, weights: jax.Array) 
     Returns:
         float32 scalar.
     """
-    chosen = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    return jnp.sum((jax.nn.logsumexp(logits, axis=-1) - chosen) * weights)
+    return jnp.sum(optax.softmax_cross_entropy_with_integer_labels(logits, labels) * weights)
 
 
 def binary_cross_entropy(logits: Any, targets: Any, positive_weight: Any = 1.0) -> Any:
@@ -32,6 +32,7 @@ def binary_cross_entropy(logits: Any, targets: Any, positive_weight: Any = 1.0) 
 
     `positive_weight`, which broadcasts, is that of the positive term alone: w t (-log p) + (1 - t) (-log(1 - p)).
     """
+    # optax's takes no arrays of numpy and no weight of the positive term, and its gradient rounds otherwise.
     xp = jnp if isinstance(logits, jax.Array) else np
     tail = xp.log1p(xp.exp(-xp.abs(logits)))
     positive, negative = xp.maximum(-logits, 0.0) + tail, xp.maximum(logits, 0.0) + tail

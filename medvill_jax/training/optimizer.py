@@ -63,6 +63,7 @@ def adamw(config: OptimizerConfig, steps: int, names: Any) -> optax.GradientTran
         steps: total, for the schedule.
         names: a tree of the parameters' names, in the structure of the parameters.
     """
+    # optax.adamw masks where policies multiply, and nests its chain, so that checkpoints would name other arrays.
     flat = jax.tree.leaves(names)
     decay, rate = resolve(config.decay_policy, flat), resolve(config.rate_policy, flat)
     rate_tree = jax.tree.map(rate.__getitem__, names)
