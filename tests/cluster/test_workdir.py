@@ -1,6 +1,8 @@
 """Workdirs: a run is taken up again, or evaluated, with the configuration that it was started with."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,9 @@ CONFIG = {
     "eval": {"split": "validation"},
     "dtype": "float32",
 }
+
+# What another process does to take a lock; it fails where the file is locked.
+LOCK = "import fcntl, sys; fcntl.lockf(open(sys.argv[1], 'a'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
 
 
 @pytest.fixture
@@ -77,3 +82,16 @@ def test_where_no_run_is_or_its_configuration_is_damaged(started: Workdir, tmp_p
     for check in (started.check_same_run, started.claim):
         with pytest.raises(WorkdirError, match=r"config\.json is damaged"):
             check(CONFIG, ())
+
+
+def test_a_claim_lasts_as_long_as_the_workdir_that_made_it(tmp_path: Path) -> None:
+    def is_free() -> bool:
+        command = [sys.executable, "-c", LOCK, str(tmp_path / ".lock")]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    workdir, other = Workdir(tmp_path), Workdir(tmp_path)
+    workdir.claim(CONFIG, run.FREE_FIELDS)
+    del other
+    assert not is_free()
+    del workdir
+    assert is_free()
