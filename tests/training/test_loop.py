@@ -152,6 +152,7 @@ def test_who_is_to_stop_is_asked_once_a_step_and_named(tmp_path: Path, caplog: p
     config = LoopConfig(steps=9, batch_size=2, log_every=0, eval_every=0, checkpoint_every=0)
     checkpoints = Checkpoints(tmp_path / "checkpoints", Keep())
 
+    @jax.jit
     def step(state: dict, batch: jax.Array) -> tuple[dict, dict]:
         return {"step": state["step"] + batch}, {"loss": batch}
 
