@@ -128,8 +128,8 @@ def run_task() -> None:
     from medvill_jax.cluster import distributed
     from medvill_jax.cluster import workdir as workdirs
     from medvill_jax.data.records import DataError
+    from medvill_jax.errors import MissingExtra
     from medvill_jax.hub.errors import HubError
-    from medvill_jax.metrics.command import MissingExtra
     from medvill_jax.metrics.predictions import PredictionError
     from medvill_jax.training import checkpoint, loop
 
@@ -222,8 +222,8 @@ def compile_step(config: Any) -> None:
     from medvill_jax.cluster import workdir as workdirs
     from medvill_jax.compile import aot, topology
     from medvill_jax.data.records import DataError
+    from medvill_jax.errors import MissingExtra
     from medvill_jax.hub.errors import HubError
-    from medvill_jax.metrics.command import MissingExtra
     from medvill_jax.tasks.base import FAKE
 
     task = task_class(config.task)

@@ -18,6 +18,7 @@ from etils import epath
 from medvill_jax import private
 from medvill_jax.cluster import distributed
 from medvill_jax.cluster.bucket import Mirror
+from medvill_jax.errors import UserError
 from medvill_jax.paths import PathError, in_bucket
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ _locks: list[IO[str]] = []
 _mirrors: dict[Path, Mirror] = {}
 
 
-class WorkdirError(Exception):
+class WorkdirError(UserError):
     """The workdir is another run's, in use, or none; the message says what to do."""
 
 

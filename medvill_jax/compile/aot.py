@@ -22,6 +22,7 @@ import jax
 
 from medvill_jax.compile import hlo
 from medvill_jax.compile.topology import Topology
+from medvill_jax.errors import UserError
 from medvill_jax.trees import Tree
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ UNKNOWN = (
 )
 
 
-class TooLargeError(Exception):
+class TooLargeError(UserError):
     """The program does not fit into the memory of a chip.
 
     Attributes:

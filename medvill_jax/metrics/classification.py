@@ -20,6 +20,7 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
+from medvill_jax.errors import UserError
 from medvill_jax.metrics import bootstrap
 from medvill_jax.metrics import f1 as averages
 from medvill_jax.metrics.areas import Ranking, areas, ratio
@@ -209,7 +210,8 @@ def score(
       percentile bootstrap, and what it resamples (`bootstrap.resampled`).
 
     Raises:
-      ValueError: no known label, shapes that differ, class names that are alike, or values out of range.
+      UserError: no known label.
+      ValueError: shapes that differ, class names that are alike, or values out of range.
     """
     probabilities, targets, known = _table(probabilities, targets, known)
     _probabilities(probabilities[known])
@@ -219,7 +221,7 @@ def score(
         raise ValueError(f"thresholds {thresholds.tolist()}; expected {len(slugs)} numbers, one a class")
     rows = known.any(1)
     if not rows.any():
-        raise ValueError(f"none of {len(known)} examples has a known label; there is nothing to score")
+        raise UserError(f"none of {len(known)} examples has a known label; there is nothing to score")
     clusters = bootstrap.numbered(bootstrap.numbered(clusters, len(known))[rows], int(rows.sum()))
     scorer = _Scorer(probabilities[rows], targets[rows], known[rows], thresholds, clusters)
 

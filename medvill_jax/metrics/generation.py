@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from medvill_jax.metrics import bootstrap, clinical, label_f1, text
-from medvill_jax.metrics.predictions import Prediction
+from medvill_jax.metrics.predictions import Prediction, PredictionError
 
 Labeler = Callable[[Sequence[str]], np.ndarray]
 Value = float | list[float]
@@ -67,7 +67,7 @@ def score(
       keeps the rarity of n-grams, and clinical macro means their findings, as they are in all references.
 
     Raises:
-      ValueError: no predictions, or empty references, with their ids.
+      PredictionError: no predictions, or empty references, with their ids.
       MissingExtra: a library of the "generate" extra is missing.
     """
     figures: dict[str, Value] = {
@@ -109,10 +109,12 @@ def parts(
 ) -> list[Part]:
     """The figures of `score` that come from sums over examples, ready to be resampled; arguments and errors alike."""
     if not predictions:
-        raise ValueError("there is no prediction to score")
+        raise PredictionError("there is no prediction to score")
     if empty := [each.id for each in predictions if not text.tokens(each.reference)]:
         some = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
-        raise ValueError(f"{len(empty)} of {len(predictions)} references are empty: {some}; leave these examples out")
+        raise PredictionError(
+            f"{len(empty)} of {len(predictions)} references are empty: {some}; leave these examples out"
+        )
     references = [each.reference for each in predictions]
     hypotheses = [each.hypothesis for each in predictions]
     orders = range(1, text.ORDERS + 1)

@@ -17,8 +17,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medvill_jax import private
-from medvill_jax.metrics.command import Parser
-from medvill_jax.metrics.predictions import Prediction, PredictionError, read
+from medvill_jax.commands import Exit, Parser, command
+from medvill_jax.errors import UserError
+from medvill_jax.metrics.predictions import Prediction, read
 
 _HELP = """\
 Writes generated reports in the form that ReXrank's evaluation script reads.
@@ -38,7 +39,7 @@ Exit status: 0 done, 1 something to correct, said in one line on stderr.
 _OPEN_I = re.compile(r"(?:CXR)?([0-9]+)_(?:\1_)?(IM-[0-9]+)(?:-.*)?")
 
 
-class RexrankError(Exception):
+class RexrankError(UserError):
     """The description and the predictions do not fit; the message says why, and is shown without a trace."""
 
 
@@ -115,25 +116,19 @@ def export(predictions: Path, test: Path, target: Path) -> int:
     return len(out)
 
 
+@command(interrupted="nothing was written")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0 done, 1 something to correct, 130 interrupted."""
-    parser = Parser("python -m medvill_jax.metrics.rexrank", _HELP)
+    parser = Parser("python -m medvill_jax.metrics.rexrank", _HELP, status=Exit.ERROR)
     parser.add_argument("predictions", type=Path, help="predictions.jsonl of a run")
     parser.add_argument("--test", type=Path, required=True, metavar="JSON", help="ReXrank's description of a test set")
     parser.add_argument("--out", type=Path, required=True, metavar="JSON", help="the file to write")
     private.add_flag(parser)
     args = parser.parse_args(argv)
-    try:
-        with private.files(args.shared):
-            count = export(args.predictions, args.test, args.out)
-    except (RexrankError, PredictionError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; nothing was written", file=sys.stderr)
-        return 130
+    with private.files(args.shared):
+        count = export(args.predictions, args.test, args.out)
     print(f"{count} studies: {args.out}")
-    return 0
+    return Exit.DONE
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from medvill_jax.errors import ConfigError
 from medvill_jax.models import attention
 from medvill_jax.models import remat as rematerialisation
 from medvill_jax.models.dropout import dropout, fold
@@ -37,7 +38,7 @@ class BertConfig:
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_heads:
-            raise ValueError(f"hidden size {self.hidden_size} is not a multiple of {self.num_heads} heads")
+            raise ConfigError(f"hidden size {self.hidden_size} is not a multiple of {self.num_heads} heads")
 
 
 def _last(x: jax.Array, count: int | None, axis: int) -> jax.Array:

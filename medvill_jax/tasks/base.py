@@ -27,6 +27,7 @@ from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, Records
 from medvill_jax.data.tokenizer import Tokenizer, load_tokenizer
 from medvill_jax.data.transforms import Crop
+from medvill_jax.errors import ConfigError
 from medvill_jax.hub.export import HEADS, VOCAB_FILE, write_export
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.encoders import frozen_parts
@@ -58,7 +59,7 @@ class Task(abc.ABC):
 
     Raises:
         DataError: the data are absent, damaged or too few.
-        ValueError: fields of the configuration do not fit together.
+        ConfigError: fields of the configuration do not fit together.
     """
 
     trains = True  # the workdir holds what it has learnt
@@ -348,7 +349,7 @@ class Task(abc.ABC):
             split = "train"
         if train and self.config.data.fraction < 1:
             if self.config.data.fraction <= 0:
-                raise ValueError(f"data.fraction={self.config.data.fraction} is not in (0, 1]")
+                raise ConfigError(f"data.fraction={self.config.data.fraction} is not in (0, 1]")
             rows = np.arange(there[split]) if rows is None else rows
             drawn = np.random.default_rng(self.config.seed).permutation(len(rows))
             rows = rows[np.sort(drawn[: max(1, round(self.config.data.fraction * len(rows)))])]
@@ -374,7 +375,7 @@ class Task(abc.ABC):
         """str `[n]` over all records of the data set: the split of each in this fold of a cross-validation."""
         folds, fold, path = self.config.data.folds, self.config.data.fold, self.config.data.path
         if folds < 2 or not 0 <= fold < folds:
-            raise ValueError(f"data.folds={folds} and data.fold={fold}: two folds or more, counted from 0")
+            raise ConfigError(f"data.folds={folds} and data.fold={fold}: two folds or more, counted from 0")
         subjects = records.read_index(path, "+".join(records.splits(path)), ["subject_hash"])["subject_hash"]
         # The last digits of a subject's hash say which fold tests it, the first ones whether it is set aside.
         held_out = subjects / 2.0**64 < self.config.data.holdout

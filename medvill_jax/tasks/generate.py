@@ -51,6 +51,7 @@ from medvill_jax.data.examples import HostBatch, ReportRecords
 from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import SPECIAL_TOKENS
 from medvill_jax.data.transforms import MlmConfig
+from medvill_jax.errors import ConfigError
 from medvill_jax.hub import generation
 from medvill_jax.metrics import bootstrap, clinical, predictions, text
 from medvill_jax.metrics.generation import perplexity, score
@@ -95,7 +96,7 @@ class Task(base.Task):
     def __init__(self, config: setup.Config, workdir: Path):
         setup.require_known(config, {"objective": OBJECTIVES})
         if config.model.attention != "s2s":
-            raise ValueError(f"model.attention={config.model.attention!r}: reports are written under s2s")
+            raise ConfigError(f"model.attention={config.model.attention!r}: reports are written under s2s")
         # A missing library shows now, not at the first evaluation.
         text.bleu_counts(["word"], ["word"])
         super().__init__(config, workdir)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medvill_jax.data.loader import Workers
+from medvill_jax.errors import ConfigError
 from medvill_jax.hub.init import load_init
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.compat import Compat
@@ -38,10 +39,10 @@ def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -
     """`config.model` with the tokenizer's sizes.
 
     Raises:
-        ValueError: sizes that do not fit together.
+        ConfigError: sizes that do not fit together.
     """
     if config.text_len + 1 > config.max_positions:
-        raise ValueError(
+        raise ConfigError(
             f"model.text_len={config.text_len} and a [SEP] do not fit model.max_positions={config.max_positions}"
         )
     return MedvillConfig(
@@ -68,17 +69,17 @@ def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -
 
 
 def require_known(config: Config, choices: Mapping[str, Sequence[str]]) -> None:
-    """`ValueError` for a field, by its dotted name, that has none of the values that it may have."""
+    """`ConfigError` for a field, by its dotted name, that has none of the values that it may have."""
     for name, known in choices.items():
         value = functools.reduce(getattr, name.split("."), config)
         if value not in known:
-            raise ValueError(f"{name}={value!r}; there are {', '.join(known)}")
+            raise ConfigError(f"{name}={value!r}; there are {', '.join(known)}")
 
 
 def require_meeting(config: Config) -> None:
-    """`ValueError` if image and text of a task that reads them together would never meet."""
+    """`ConfigError` if image and text of a task that reads them together would never meet."""
     if config.fusion == "joint" and config.model.attention not in MEETING:
-        raise ValueError(
+        raise ConfigError(
             f"model.attention={config.model.attention}: no image sees its text there, and this task reads them "
             f"together; there are {', '.join(MEETING)}"
         )
@@ -92,7 +93,7 @@ def run_config(config: Config, *, train_records: int) -> RunConfig:
         train_records: of one epoch; 0 where there is nothing to evaluate on.
 
     Raises:
-        ValueError: a negative cadence.
+        ConfigError: a negative cadence.
     """
     return RunConfig(
         seed=config.seed,
@@ -121,7 +122,7 @@ def _eval_every(config: Config, train_records: int) -> int:
     """Steps between two evaluations; 0 for none."""
     steps, epochs = config.eval.every_steps, config.eval.every_epochs
     if steps < 0 or not 0 <= epochs < math.inf:
-        raise ValueError(f"eval.every_steps={steps} and eval.every_epochs={epochs} must not be negative")
+        raise ConfigError(f"eval.every_steps={steps} and eval.every_epochs={epochs} must not be negative")
     if not train_records:
         return 0
     if epochs:

@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from medvill_jax import private
+from medvill_jax.commands import Exit, Parser, command
+from medvill_jax.errors import UserError
 from medvill_jax.metrics import grids
-from medvill_jax.metrics.command import Parser
 from medvill_jax.metrics.figures import write_figures
 from medvill_jax.models.masks import KINDS
 
@@ -58,7 +59,7 @@ Exit status: 0 done, 1 something to correct or a run failed (each is named, with
 """
 
 
-class SweepError(Exception):
+class SweepError(UserError):
     """The grid cannot be run as asked; the message says why."""
 
 
@@ -313,12 +314,12 @@ class Sweep:
             "records": [*prep, "mimic_cxr", f"--source={tree}", f"--out={self.out / 'data' / 'records'}", size],
             "vqa_records": [*prep, "vqa_rad", f"--source={tree / 'vqa'}", f"--out={out}", size, words],
         }
-        for name, command in (("tree", made), *commands.items()):
+        for name, making in (("tree", made), *commands.items()):
             there = self.out / "data" / name
             if there.is_dir() or (name == "vqa_records" and not questions):
                 continue
             print(f"data: {there}", flush=True)
-            if self._run([*command, *shared], self.out / "logs" / "data.log"):
+            if self._run([*making, *shared], self.out / "logs" / "data.log"):
                 raise SweepError(f"the phantom data could not be made; see {self.out / 'logs' / 'data.log'}")
         return out
 
@@ -342,7 +343,7 @@ def parser() -> argparse.ArgumentParser:
 
         return parse
 
-    out = Parser("python -m medvill_jax.tasks.sweep", _HELP)
+    out = Parser("python -m medvill_jax.tasks.sweep", _HELP, status=Exit.ERROR)
     out.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets runs, logs and the table")
     out.add_argument("--masks", type=words(KINDS), default=[], help=f"pre-training masks, of {','.join(KINDS)}")
     out.add_argument("--tasks", type=words(tuple(FIGURES)), required=True, help=f"of {','.join(FIGURES)}")
@@ -390,23 +391,17 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
+@command(interrupted="the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     args = parser().parse_args(argv)
-    try:
-        sweep = Sweep(args)
-        with private.files(args.shared):
-            failed = sweep.execute()
-    except SweepError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    sweep = Sweep(args)
+    with private.files(args.shared):
+        failed = sweep.execute()
     print((sweep.out / grids.TABLE).read_text(), end="")
     for name in failed:
         print(f"error: {name} failed; see {sweep.out / 'logs' / name}.log", file=sys.stderr)
-    return 1 if failed else 0
+    return Exit.ERROR if failed else Exit.DONE
 
 
 def _numbers(kind: Callable[[str], Any], text: str) -> list[Any]:

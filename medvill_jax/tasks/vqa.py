@@ -35,6 +35,7 @@ from medvill_jax.batch import Batch, BatchSpec, vqa_spec
 from medvill_jax.cluster import distributed
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, QuestionRecords
+from medvill_jax.errors import ConfigError
 from medvill_jax.metrics import bootstrap, vqa
 from medvill_jax.metrics.figures import replace_file, write_figures
 from medvill_jax.models.finetuned import FUSIONS, SUMMARIES, Finetuned, HeadsConfig
@@ -65,7 +66,7 @@ class Task(base.Task):
         setup.require_known(config, {"summary": SUMMARIES, "targets": TARGETS, "fusion": FUSIONS})
         setup.require_meeting(config)
         if config.data.folds:
-            raise ValueError("data.folds: the answers of a VQA data set are those of its own training questions")
+            raise ConfigError("data.folds: the answers of a VQA data set are those of its own training questions")
         if config.fusion == "late":
             self.unused = (r"(mlm|itm)/.*",)
         super().__init__(config, workdir)

@@ -18,6 +18,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from medvill_jax.batch import Batch
 from medvill_jax.cluster import stopping
 from medvill_jax.cluster import workdir as workdirs
+from medvill_jax.errors import UserError
 from medvill_jax.training.checkpoint import Checkpoints
 from medvill_jax.training.feed import Feed
 from medvill_jax.training.writer import MetricsWriter
@@ -26,7 +27,7 @@ from medvill_jax.trees import Tree
 log = logging.getLogger(__name__)
 
 
-class NotFiniteError(Exception):
+class NotFiniteError(UserError):
     """The loss or the gradient became infinite or NaN."""
 
 

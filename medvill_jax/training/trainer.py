@@ -17,6 +17,7 @@ from medvill_jax.cluster import stopping
 from medvill_jax.cluster import workdir as workdirs
 from medvill_jax.cluster.workdir import WorkdirError
 from medvill_jax.compile import topology
+from medvill_jax.errors import ConfigError
 from medvill_jax.training import integrity, loop, sharding, step
 from medvill_jax.training.checkpoint import Checkpoints, Keep
 from medvill_jax.training.optimizer import OptimizerConfig, adamw
@@ -150,7 +151,7 @@ class Trainer:
     def check_rows(self, what: str, rows: int, parts: int = 1) -> None:
         """Raises `ValueError` if a batch, cut into so many parts, leaves devices with different numbers of rows."""
         if rows % (self.mesh.size * parts):
-            raise ValueError(f"{what}={rows // parts} is not a multiple of {self.mesh.size} devices")
+            raise ConfigError(f"{what}={rows // parts} is not a multiple of {self.mesh.size} devices")
 
     def filled(self, rows: int) -> int:
         """Rows of the smallest batch that holds so many and gives all devices as many."""

@@ -14,7 +14,7 @@ from medvill_jax.metrics import generation, text
 from medvill_jax.metrics.clinical import label_batch
 from medvill_jax.metrics.generation import most_frequent_text, parts, perplexity, score
 from medvill_jax.metrics.label_f1 import clinical_f1
-from medvill_jax.metrics.predictions import Prediction
+from medvill_jax.metrics.predictions import Prediction, PredictionError
 
 REFERENCES = [
     "The heart is enlarged. There is a small left pleural effusion.",
@@ -124,9 +124,9 @@ def test_nothing_but_empty_hypotheses() -> None:
 
 def test_empty_references_are_named() -> None:
     bad = [*PREDICTIONS, Prediction("x", " ", "a"), Prediction("y", "", "a")]
-    with pytest.raises(ValueError, match="2 of 7 references are empty: 'x', 'y'; leave these examples out"):
+    with pytest.raises(PredictionError, match="2 of 7 references are empty: 'x', 'y'; leave these examples out"):
         score(bad)
-    with pytest.raises(ValueError, match="no prediction"):
+    with pytest.raises(PredictionError, match="no prediction"):
         score([])
 
 
