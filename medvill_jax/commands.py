@@ -7,6 +7,7 @@ import contextlib
 import enum
 import functools
 import os
+import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -108,8 +109,12 @@ def _told(error: BaseException, failed: Exit, interrupted: str, where: object) -
 def _nobody_reads() -> bool:
     """Whether it is the output that nobody reads on, as after `| head`; what is left of it then goes nowhere."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # no file of the system, or closed
+        return False
+    poll = select.poll()
+    poll.register(output, 0)
+    gone = any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return gone

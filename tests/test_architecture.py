@@ -41,7 +41,13 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     ),
     "medvill_jax.cluster": ({"medvill_jax.paths", "medvill_jax.private", "medvill_jax.cluster"}, None),
     "medvill_jax.compile": (
-        {"medvill_jax.batch", "medvill_jax.trees", "medvill_jax.training", "medvill_jax.compile"},
+        {
+            "medvill_jax.batch",
+            "medvill_jax.private",
+            "medvill_jax.trees",
+            "medvill_jax.training",
+            "medvill_jax.compile",
+        },
         None,
     ),
     "medvill_jax.metrics": ({"medvill_jax.private", "medvill_jax.findings", "medvill_jax.metrics"}, None),

@@ -73,12 +73,18 @@ sys.exit(main())
 """
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("lines", [1, 100_000])
-def test_a_reader_that_is_gone_is_no_news(lines: int) -> None:
+def test_a_reader_that_is_gone_is_no_news(lines: int, unbuffered: str) -> None:
     here, there = os.pipe()
     os.close(here)
     done = subprocess.run(
-        [sys.executable, "-c", PRINTS.format(lines=lines)], cwd=ROOT, stdout=there, stderr=subprocess.PIPE, check=False
+        [sys.executable, "-c", PRINTS.format(lines=lines)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=there,
+        stderr=subprocess.PIPE,
+        check=False,
     )
     os.close(there)
     assert (done.returncode, done.stderr) == (Exit.ERROR, b"")

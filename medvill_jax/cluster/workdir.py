@@ -147,9 +147,9 @@ def claim(workdir: Path, config: Mapping[str, Any], free: tuple[str, ...]) -> st
     if path.exists() and _begun(workdir):
         advice = "Name another --workdir, or use the configuration it was started with."
         _refuse_another(workdir, path, wanted, free, advice)
-    _write(path, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+    private.write(path, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
     token = secrets.token_hex(8)
-    _write(workdir / TOKEN_FILE, token)
+    private.write(workdir / TOKEN_FILE, token)
     publish(workdir)
     if workdir in _mirrors:
         _mirrors[workdir].token = token
@@ -240,12 +240,6 @@ def _begun(workdir: Path) -> bool:
     idle = {CONFIG_FILE, LOCK_FILE, TOKEN_FILE, DATA_DIR}
     places = {epath.Path(workdir), home(workdir)}
     return any(path.name not in idle for place in places if place.exists() for path in place.iterdir())
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any], free: tuple[str, ...]) -> list[str]:

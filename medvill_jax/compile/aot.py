@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 
+from medvill_jax import private
 from medvill_jax.compile import hlo
 from medvill_jax.compile.topology import Topology
 from medvill_jax.errors import UserError
@@ -132,7 +133,7 @@ class CompileReport:
         """Writes `compile.json` and returns its path."""
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / REPORT_FILE
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        private.write(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
         return path
 
     def lines(self) -> list[str]:

@@ -124,18 +124,14 @@ def label_file(source: Path, target: Path, *, style: Style = "chexpert") -> int:
     """
     if target.is_dir():
         raise LabelError(f"{target}: is a folder, not a file to write")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        with source.open("rb") as lines, open(partial, "x", encoding="utf-8", opener=private.opener) as out:
+        with source.open("rb") as lines, private.replaced(target) as part, part.open("w", encoding="utf-8") as out:
             count = 0
             for identifier, text in _rows(lines, str(source)):
                 out.write(json.dumps({"id": identifier, "labels": label(text, style=style)}) + "\n")
                 count += 1
-        partial.replace(target)
     except OSError as error:
         raise LabelError(f"{error.filename or source}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return count
 
 

@@ -200,7 +200,7 @@ def _write(target: Path, rows: Sequence[Row], head: dict[str, object], paths: Se
         for run, path in enumerate(paths, 1)
     ]
     try:
-        target.write_text(json.dumps({**head, "comparisons": comparisons}, indent=2) + "\n")
+        private.write(target, json.dumps({**head, "comparisons": comparisons}, indent=2) + "\n")
     except OSError as error:
         raise CompareError(f"{target}: {error.strerror or error}") from error
 

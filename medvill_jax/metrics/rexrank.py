@@ -8,7 +8,6 @@ that writes such a file from such a description; this file serves to run its eva
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections import Counter
@@ -104,15 +103,10 @@ def export(predictions: Path, test: Path, target: Path) -> int:
     out = submission(studies, rows)
     if target.is_dir():
         raise RexrankError(f"{target}: is a folder, not a file to write")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        with open(partial, "x", encoding="utf-8", opener=private.opener) as file:
-            file.write(json.dumps(out, indent=2) + "\n")
-        partial.replace(target)
+        private.write(target, json.dumps(out, indent=2) + "\n")
     except OSError as error:
         raise RexrankError(f"{target}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return len(out)
 
 

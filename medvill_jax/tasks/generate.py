@@ -43,6 +43,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from medvill_jax import private
 from medvill_jax.batch import Batch, BatchSpec, report_spec
 from medvill_jax.cluster import distributed
 from medvill_jax.cluster import workdir as workdirs
@@ -229,7 +230,7 @@ class Task(base.Task):
             figures |= {f"baseline/{name}/{key}": value for key, value in score(rows, meteor=False).items()}
         # JSON knows no NaN: what is not defined is null.
         defined = {name: None if np.isnan(value).any() else value for name, value in figures.items()}
-        (self.workdir / METRICS_FILE).write_text(json.dumps(defined, indent=2) + "\n")
+        private.write(self.workdir / METRICS_FILE, json.dumps(defined, indent=2) + "\n")
         return figures
 
     def _start_predictions(self, made_with: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@ from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, QuestionRecords
 from medvill_jax.errors import ConfigError
 from medvill_jax.metrics import bootstrap, vqa
-from medvill_jax.metrics.figures import replace_file, write_figures
+from medvill_jax.metrics.figures import write_figures
 from medvill_jax.models.finetuned import FUSIONS, SUMMARIES, Finetuned, HeadsConfig
 from medvill_jax.tasks import base, setup
 from medvill_jax.tasks import made_with as notes
@@ -98,7 +98,7 @@ class Task(base.Task):
             # What an output means is the run's, whichever rows a later evaluation sets aside.
             private.folder(self.workdir)
             content = json.dumps(self.answers, indent=0, ensure_ascii=False) + "\n"
-            replace_file(self.workdir / records.ANSWERS_FILE, content.encode())
+            private.write(self.workdir / records.ANSWERS_FILE, content)
         return super().fit()
 
     def objective(self) -> Objective:
