@@ -87,6 +87,7 @@ def one_line(*, failed: Exit = Exit.ERROR, interrupted: str = "", where: object 
     """
     try:
         yield
+        sys.stdout.flush()
     except (UserError, OSError, KeyboardInterrupt) as error:
         sys.exit(_told(error, failed, interrupted, where))
 

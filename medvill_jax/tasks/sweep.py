@@ -11,7 +11,7 @@ in all folds (`--folds`), whose held-out predictions are pooled.
 With `--rates` every row gets the same tuning: each learning rate once, with the first seed, model and fold, and the
 one that is best on validation for all of the row's runs.
 
-Every run is a process of its own under DIR/runs, a `run.py` as one would type it, so the sweep can be stopped at any
+Every run is a process of its own under DIR/runs, a command as one would type it, so the sweep can be stopped at any
 time and the same command goes on.
 """
 
@@ -34,7 +34,6 @@ from medvill_jax.metrics import grids
 from medvill_jax.metrics.figures import write_figures
 from medvill_jax.models.masks import KINDS
 
-ROOT = Path(__file__).parents[2]
 # Task -> the figures of its metrics.json that go into the table.
 FIGURES = {
     "classify": ("test/auroc_macro", "test/auroc_micro", "test/auprc_macro", "test/auprc_micro"),
@@ -276,8 +275,9 @@ class Sweep:
         own = {field: value for only, field, value in self._settings if only in ("", task)}
         command = [
             sys.executable,
-            str(ROOT / "run.py"),
-            f"--config={ROOT / 'configs' / task}.py{variant}",
+            "-m",
+            "medvill_jax.run",
+            f"--config=configs/{task}.py{variant}",
             f"--workdir={self._workdir(name)}",
             *(f"--config.{field}={value}" for field, value in {**fields, **own}.items()),
             *more,
@@ -325,10 +325,10 @@ class Sweep:
 
 
 def run_logged(command: Sequence[str], log: Path) -> int:
-    """Runs a command from the project's folder, its output appended to a log; returns its exit status."""
+    """Runs a command, its output appended to a log; returns its exit status."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
-        return subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        return subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
 
 
 def parser() -> argparse.ArgumentParser:

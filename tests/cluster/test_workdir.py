@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import run
+from medvill_jax import run
 from medvill_jax.cluster import workdir as workdirs
 from medvill_jax.cluster.workdir import WorkdirError
 from tests.cli import release_locks

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-import run
 from data_prep import pairs
+from medvill_jax import run
 from medvill_jax.data import records
 from medvill_jax.data.examples import ReportRecords
 from medvill_jax.data.records import DataError
