@@ -85,6 +85,18 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         },
         None,
     ),
+    "medvill_jax.flags": ({"medvill_jax.private"}, {"absl", "ml_collections"}),
+    "medvill_jax.run": (
+        {
+            "medvill_jax.flags",
+            "medvill_jax.private",
+            "medvill_jax.cluster",
+            "medvill_jax.compile",
+            "medvill_jax.tasks",
+            "data_prep.phantom",
+        },
+        {"absl"},
+    ),
     "data_prep": (
         {
             "data_prep",
