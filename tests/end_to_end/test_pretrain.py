@@ -19,6 +19,7 @@ import medvill_jax
 from medvill_jax.data import records
 from medvill_jax.hub.export import read_export
 from medvill_jax.models.masks import KINDS
+from medvill_jax.models.medvill import Medvill
 from medvill_jax.tasks.pretrain import Task
 from tests import gcs
 from tests.cli import RunPy
@@ -214,6 +215,18 @@ def test_an_unknown_variant_is_named(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert "no variant 'tiny'; there are small, phantom, modern" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("method", ["__init__", "encode"])
+def test_a_bug_of_the_model_is_not_told_as_the_users(
+    tmp_path: Path, run_py: RunPy, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("shapes that do not fit")
+
+    monkeypatch.setattr(Medvill, method, broken)
+    with pytest.raises(ValueError, match="shapes that do not fit"):
+        run_py(*arguments("fake", tmp_path / "run", "--config.steps=1"))
 
 
 @pytest.mark.parametrize("attention", KINDS)
