@@ -37,7 +37,7 @@ class BertConfig:
     initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
-        if self.hidden_size % self.num_heads:
+        if min(self.hidden_size, self.num_heads) < 1 or self.hidden_size % self.num_heads:
             raise ConfigError(f"hidden size {self.hidden_size} is not a multiple of {self.num_heads} heads")
 
 

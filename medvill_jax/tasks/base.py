@@ -77,7 +77,7 @@ class Task(abc.ABC):
             vocab_size = self.tokenizer.vocab_size
             special = {"cls_id": self.tokenizer.cls_id, "sep_id": self.tokenizer.sep_id}
         self.model_config = setup.model_config(config.model, vocab_size=vocab_size, **special)
-        self.model = self._model(self.heads(), jnp.dtype(config.dtype))
+        self.model = self._model(self.heads(), setup.dtype(config))
         self.spec = self.batch_spec()
         names = list(flatten(self.model.abstract_params))
         frozen = frozen_names((*config.freeze, *self.unused), names)

@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
+
 from medvill_jax.data.loader import Workers
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.init import load_init
@@ -68,6 +70,17 @@ def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -
     )
 
 
+def dtype(config: Config) -> jnp.dtype:
+    """`config.dtype`. Raises `ConfigError` if there is no such type of real numbers."""
+    try:
+        found = jnp.dtype(config.dtype)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        raise ConfigError(f"dtype={config.dtype!r}; there are float32, bfloat16, float16")
+    return found
+
+
 def require_known(config: Config, choices: Mapping[str, Sequence[str]]) -> None:
     """`ConfigError` for a field, by its dotted name, that has none of the values that it may have."""
     for name, known in choices.items():
@@ -93,8 +106,10 @@ def run_config(config: Config, *, train_records: int) -> RunConfig:
         train_records: of one epoch; 0 where there is nothing to evaluate on.
 
     Raises:
-        ConfigError: a negative cadence.
+        ConfigError: a negative cadence, or less than one microbatch.
     """
+    if config.accumulate < 1:
+        raise ConfigError(f"accumulate={config.accumulate} is below 1")
     return RunConfig(
         seed=config.seed,
         accumulate=config.accumulate,
