@@ -132,8 +132,7 @@ class CompileReport:
     def write(self, workdir: Path) -> Path:
         """Writes `compile.json` and returns its path."""
         workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / REPORT_FILE
-        private.write(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        private.write(path := workdir / REPORT_FILE, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
         return path
 
     def lines(self) -> list[str]:
