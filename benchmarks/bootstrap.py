@@ -28,6 +28,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from medvill_jax.commands import Parser
 from medvill_jax.metrics import bootstrap, classification, label_f1, vqa
 from medvill_jax.metrics.report_scores import clinical_group
 
@@ -86,7 +87,7 @@ def measure(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rows_a_subject", type=int, default=1, help="rows that are drawn together")
     parser.add_argument("--resamples", type=int, default=1000)

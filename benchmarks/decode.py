@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from medvill_jax.commands import Parser
 from medvill_jax.decoding.rules import Rules
 from medvill_jax.hub.generation import Writing, write
 from medvill_jax.hub.network import functional
@@ -132,7 +133,7 @@ def reference_seconds(reference: Reference, image: torch.Tensor, flags: argparse
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--tokens", type=int, default=128, help="tokens of every report")
     parser.add_argument("--beams", type=int, default=4)

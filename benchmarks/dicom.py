@@ -10,7 +10,6 @@ above its table is not changed.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import warnings
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ import pydicom
 from pydicom.data import get_testdata_files
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
+from medvill_jax.commands import Parser
 from medvill_jax.films import dicom
 from medvill_jax.films.limits import ImageError
 
@@ -86,7 +86,7 @@ def files(folders: Iterable[Path] = ()) -> list[Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("folders", type=Path, nargs="*", help="further folders of DICOM files")
     parser.add_argument("--out", type=Path, required=True, help="the page whose table is replaced")
     args = parser.parse_args()

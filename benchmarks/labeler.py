@@ -12,7 +12,6 @@ which labeler was right in them.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import itertools
 import json
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medvill_jax.commands import Parser
 from medvill_jax.findings import CHEXPERT_FINDINGS
 from medvill_jax.metrics import clinical_rules
 from medvill_jax.metrics.clinical import STYLES, label_batch
@@ -111,7 +111,7 @@ def slowest() -> tuple[float, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--reports", type=Path, required=True, help=".jsonl with id, text, chexpert_labels")
     parser.add_argument("--to_read", type=int, default=0, help="list this many disagreements instead of measuring")
     args = parser.parse_args()

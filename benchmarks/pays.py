@@ -10,7 +10,6 @@ them with the measured results. A step is a command line that can be resumed, so
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import subprocess
@@ -18,6 +17,8 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from medvill_jax.commands import Parser
 
 ROOT = Path(__file__).parents[1]
 PRETRAIN = "python run.py --config=configs/pretrain.py:phantom --config.data.path={out}/%s/records"
@@ -160,7 +161,7 @@ def _real_films() -> list[Step]:
 
 def main() -> int:
     """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/pays"), help="folder for data, runs, logs and tables")
     parser.add_argument("--roco", type=Path, help="folder with an index.jsonl of films and captions")
     parser.add_argument("--nih", type=Path, help="folder with an index.jsonl of films and labels")

@@ -21,6 +21,7 @@ from pathlib import Path
 from data_prep import images, mimic_cxr
 from data_prep.phantom import write_tree
 from data_prep.runners import BeamOptions
+from medvill_jax.commands import Parser
 
 
 def image_work(tree: Path, options: images.ImageOptions, workers: int | None) -> tuple[int, float]:
@@ -52,7 +53,7 @@ def build(tree: Path, out: Path, args: argparse.Namespace) -> tuple[int, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/bench_prep"), help="of the tree and the data set")
     parser.add_argument("--studies", type=int, default=1000)
     parser.add_argument("--source_size", type=int, default=1024, help="short side of the source images")

@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from medvill_jax.commands import Parser
+
 ROOT = Path(__file__).parents[1]
 SHAPES = {
     "v5e": {16: "4x4", 64: "8x8", 256: "16x16"},
@@ -89,7 +91,7 @@ def plot(reports: list[dict[str, Any]], path: Path, title: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--config", default="configs/pretrain.py", help="as for run.py")
     parser.add_argument("--out", type=Path, required=True, help="folder for the reports; existing ones are reused")
     parser.add_argument("--chip", choices=SHAPES, default="v5e")

@@ -9,24 +9,16 @@ from typing import Any
 
 from data_prep import flags
 from medvill_jax import private
+from medvill_jax.commands import Exit, command
 from medvill_jax.data.records import DataError
 
 
+@command(failed=Exit.USAGE, interrupted="--out is not there yet; the same command goes on where this one stopped")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0 done, 2 something to correct (said on stderr), 130 interrupted."""
     args = flags.parser().parse_args(argv)
-    try:
-        with private.files(args.shared):
-            return _COMMANDS[args.command](args)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted: --out is not there yet; the same command goes on where this one stopped", file=sys.stderr)
-        return 130
+    with private.files(args.shared):
+        return _COMMANDS[args.command](args)
 
 
 def _phantom(args: argparse.Namespace) -> int:
@@ -52,7 +44,7 @@ def _phantom(args: argparse.Namespace) -> int:
         print(
             f"then: python -m data_prep vqa_rad --source={args.out / 'vqa'} --out=QUESTIONS --tokenizer=DATA/tokenizer"
         )
-    return 0
+    return Exit.DONE
 
 
 def _mimic_cxr(args: argparse.Namespace) -> int:
@@ -94,7 +86,7 @@ def _finish(report: dict[str, Any], args: argparse.Namespace) -> int:
     from data_prep.build import summary
 
     print(summary(report, args.out))
-    return 0
+    return Exit.DONE
 
 
 def _common(args: argparse.Namespace) -> dict[str, Any]:

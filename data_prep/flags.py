@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from medvill_jax import private
+from medvill_jax.commands import Parser
 
 DESCRIPTION = """\
 Prepares data sets for training. Every command writes one folder, --out, that holds ArrayRecord files, the vocabulary,
@@ -90,12 +91,11 @@ either, the 14 of CheXpert and whatever else the index names.
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands; `command` is the name of the chosen one."""
-    raw = argparse.RawDescriptionHelpFormatter
-    root = argparse.ArgumentParser(prog="python -m data_prep", description=DESCRIPTION, formatter_class=raw)
+    root = Parser("python -m data_prep", DESCRIPTION)
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     def command(name: str, summary: str, description: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=summary, description=description, formatter_class=raw)
+        return commands.add_parser(name, help=summary, description=description)
 
     _phantom(command("phantom", "made-up studies to try everything on", _PHANTOM))
     _mimic_cxr(command("mimic_cxr", "the official MIMIC-CXR files", _MIMIC))

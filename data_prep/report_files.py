@@ -11,6 +11,7 @@ from typing import Protocol
 
 from data_prep.files import TooLargeError, hidden, read_bytes
 from medvill_jax.data.records import DataError
+from medvill_jax.errors import UserError
 
 ZIP_NAMES = ("mimic-cxr-reports.zip", "mimic_cxr_reports.zip", "mimic-cxr-reports-v2.zip")
 # The file of a report, seen from the folder of the reports; {group} is the first two digits of the subject.
@@ -32,7 +33,7 @@ LARGEST = 1 << 20
 _ENTRY = re.compile(r"(?:^|/)s?([0-9]{1,12})\.txt$")
 
 
-class ReportError(Exception):
+class ReportError(UserError):
     """A report cannot be used; `reason` is a rejection reason and the message its detail."""
 
     def __init__(self, reason: str, detail: str):

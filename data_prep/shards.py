@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ from data_prep import images
 from data_prep.rows import Rejection, Row
 from data_prep.spool import Plan, read_rows
 from data_prep.workspace import Stopped
+from medvill_jax import private
 from medvill_jax.data import records
 from medvill_jax.data import tokenizer as wordpiece
 from medvill_jax.data.records import SPLITS
@@ -88,17 +88,14 @@ def make_shard(shard: Shard, progress: Callable[[], Any] = lambda: None) -> None
         return
     shard.file.parent.mkdir(exist_ok=True)
     stats = Stats([], [], {name: [] for name in records.hashed(shard.kind)}, [], [], 0, [], {})
-    # Two workers of a cluster may be given the same shard; each writes its own file, and either may stay.
-    part = shard.file.with_name(f"{shard.file.name}.{os.uname().nodename}.{os.getpid()}.part")
     adapter = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD]
     try:
-        adapter.write_examples(part, _serialized(shard, stats, progress))
+        # Two workers of a cluster may be given the same shard; each writes its own file, and either may stay.
+        with private.replaced(shard.file, by_umask=True) as part:
+            adapter.write_examples(part, _serialized(shard, stats, progress))
     except RuntimeError as error:  # the ArrayRecord writer's only error: its last line says what the system said
         raise Stopped(f"the records could not be written: {error}") from error
-    part.replace(shard.file)
-    temporary = part.with_suffix(".stats")
-    temporary.write_text(json.dumps(asdict(stats)))
-    temporary.replace(shard.stats)
+    private.write(shard.stats, json.dumps(asdict(stats)))
 
 
 def read_stats(shard: Shard) -> Stats:

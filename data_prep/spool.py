@@ -23,6 +23,7 @@ from tensorflow_datasets.core import hashing
 
 from data_prep import rows as rows_lib
 from data_prep.rows import Rejection, Row
+from medvill_jax import private
 from medvill_jax.data import records
 from medvill_jax.data.records import SPLITS
 
@@ -72,8 +73,7 @@ def read_plan(work: Path, options: dict[str, Any]) -> Plan | None:
 
 
 def write_plan(work: Path, plan: Plan) -> None:
-    (work / f"{PLAN_FILE}.part").write_text(json.dumps(plan.__dict__))
-    (work / f"{PLAN_FILE}.part").replace(work / PLAN_FILE)
+    private.write(work / PLAN_FILE, json.dumps(plan.__dict__))
 
 
 def spool(

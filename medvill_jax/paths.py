@@ -11,12 +11,14 @@ from pathlib import Path
 
 from etils import epath
 
+from medvill_jax.errors import UserError
+
 # Of whatever is read: a path, or a `gs://` URL.
 Place = str | Path | epath.Path
 SCHEME = "gs"
 
 
-class PathError(Exception):
+class PathError(UserError):
     """A path of a kind that is not known or cannot be reached; the message says what to do."""
 
 

@@ -1,4 +1,4 @@
-"""Who may read what is written: by default the user who runs a program, whatever the umask; `--shared` keeps the umask.
+"""Writing files: whole or not at all, and by default for their user alone, whatever the umask; `--shared` keeps it.
 
 Programs set the umask of their whole process, which child processes and libraries follow. A library must not do that to
 whoever imports it, so what is called without a program makes its own folders and files private one by one.
@@ -57,3 +57,34 @@ def folder(path: Path) -> None:
 def opener(path: str, flags: int) -> int:
     """For `open(..., opener=private.opener)`: a new file is the user's alone."""
     return os.open(path, flags, mode(0o666))
+
+
+@contextlib.contextmanager
+def replaced(path: Path, *, by_umask: bool = False) -> Iterator[Path]:
+    """A new file beside `path` to be written in the block, which then takes its place.
+
+    Whoever reads sees the old file or the new one; where the block fails, the old one stays as it was.
+
+    Args:
+        path: in a folder that exists.
+        by_umask: the umask alone says who reads it: in a worker process, which knows of `--shared` by nothing else.
+    """
+    # Hosts may share the folder.
+    part = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.part")
+    try:
+        part.touch(mode=0o666 if by_umask else mode(0o666))
+        yield part
+        part.replace(path)
+    except OSError as error:
+        if error.filename == str(part):
+            error.filename = str(path)  # the name that the user knows
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Writes a file as `replaced` does; text as UTF-8."""
+    with replaced(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -42,7 +42,7 @@ def select(tree: Tree, names: Collection[str]) -> Tree:
     return nest({name: leaf for name, leaf in flatten(tree).items() if name in names})
 
 
-def merge(first: Tree, second: Tree) -> Tree:
+def merge(first: Any, second: Any) -> Tree:
     """The union of two nested dicts without a common leaf; the inverse of two complementary `select`s."""
     return nest(flatten(first) | flatten(second))
 

@@ -10,7 +10,7 @@ import absl.logging
 import pytest
 from absl.testing import flagsaver
 
-import run
+from medvill_jax import run
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,16 +44,13 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         # The program sets what belongs to the whole process: flags, and how much is logged where.
         root, flag_values = logging.getLogger(), flagsaver.save_flag_values()
         handlers, level, verbosity = list(root.handlers), root.level, absl.logging.get_verbosity()
-        # The program closes the handlers that it finds: pytest's, and absl's with the stream that it has.
-        root.handlers.clear()
-        absl.logging.get_absl_handler().python_handler.stream = sys.stderr
+        root.handlers.clear()  # the program closes those that it finds, pytest's
         try:
             with pytest.raises(SystemExit) as ended:
                 run.entry()
         finally:
             flagsaver.restore_flag_values(flag_values)
             root.handlers[:] = handlers
-            absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
             root.setLevel(level)
             absl.logging.set_verbosity(verbosity)
         printed = capsys.readouterr()

@@ -17,7 +17,7 @@ import yaml
 from absl import flags
 from ml_collections import ConfigDict
 
-import run  # noqa: F401  its flags
+import medvill_jax.flags  # noqa: F401  of medvill_jax.run
 from data_prep import flags as data_prep_flags
 
 ROOT = Path(__file__).parents[1]

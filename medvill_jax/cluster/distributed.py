@@ -28,6 +28,7 @@ from jax.experimental import multihost_utils
 
 from medvill_jax.cluster import rendezvous
 from medvill_jax.cluster.rendezvous import Meeting, StartupError
+from medvill_jax.commands import Exit
 
 log = logging.getLogger(__name__)
 
@@ -251,10 +252,10 @@ def together() -> Iterator[None]:
         status = error.code if isinstance(error.code, int) else int(error.code is not None)
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
-        status = 130
+        status = Exit.INTERRUPTED
     except BaseException:
         traceback.print_exc()
-        status = 1
+        status = Exit.ERROR
     sys.stdout.flush()
     sys.stderr.flush()
     if status:

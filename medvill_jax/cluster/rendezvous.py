@@ -28,6 +28,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from medvill_jax.commands import Exit
+from medvill_jax.errors import UserError
+
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.2
@@ -40,12 +43,12 @@ HELLO_BYTES, ANSWER_BYTES = 1 << 12, 1 << 20
 # So much longer the others wait for process 0 to say who is missing.
 ANSWER_SECONDS = 5.0
 # The exit status of processes that lost another one.
-LOST_STATUS = 3
+LOST_STATUS = Exit.PROCESSES
 # Only a machine that vanishes without a word needs these: its silence ends the connection after about 40 seconds.
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 6}
 
 
-class StartupError(Exception):
+class StartupError(UserError):
     """The processes of a run did not come together; the message names those that are missing."""
 
 

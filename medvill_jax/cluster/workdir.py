@@ -19,6 +19,7 @@ from etils import epath
 from medvill_jax import private
 from medvill_jax.cluster import distributed
 from medvill_jax.cluster.bucket import Mirror
+from medvill_jax.errors import UserError
 from medvill_jax.paths import PathError, in_bucket
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ TOKEN_FILE = ".token"
 DATA_DIR = "data"
 
 
-class WorkdirError(Exception):
+class WorkdirError(UserError):
     """The workdir is another run's, in use, or none; the message says what to do."""
 
 
@@ -147,9 +148,9 @@ class Workdir:
         if (self / CONFIG_FILE).exists() and self._begun():
             advice = "Name another --workdir, or use the configuration it was started with."
             _refuse_another(epath.Path(self.path), wanted, free, advice)
-        _write(self / CONFIG_FILE, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+        private.write(self / CONFIG_FILE, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
         token = secrets.token_hex(8)
-        _write(self / TOKEN_FILE, token)
+        private.write(self / TOKEN_FILE, token)
         self.publish()
         if self._mirror is not None:
             self._mirror.token = token
@@ -231,10 +232,6 @@ def _refuse_another(workdir: epath.Path, config: Any, free: tuple[str, ...], adv
         raise WorkdirError(f"{workdir} holds a run with another configuration:\n{lines}\n{advice}")
 
 
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any], free: tuple[str, ...]) -> list[str]:

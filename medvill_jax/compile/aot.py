@@ -20,8 +20,10 @@ from typing import Any
 
 import jax
 
+from medvill_jax import private
 from medvill_jax.compile import hlo
 from medvill_jax.compile.topology import Topology
+from medvill_jax.errors import UserError
 from medvill_jax.trees import Tree
 
 log = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ UNKNOWN = (
 )
 
 
-class TooLargeError(Exception):
+class TooLargeError(UserError):
     """The program does not fit into the memory of a chip.
 
     Attributes:
@@ -130,8 +132,7 @@ class CompileReport:
     def write(self, workdir: Path) -> Path:
         """Writes `compile.json` and returns its path."""
         workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / REPORT_FILE
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        private.write(path := workdir / REPORT_FILE, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
         return path
 
     def lines(self) -> list[str]:

@@ -14,10 +14,12 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+from medvill_jax.errors import ConfigError
+
 CPU = "cpu"
 
 
-class TopologyError(ValueError):
+class TopologyError(ConfigError):
     """This machine cannot compile for the topology; the message says what to do."""
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from medvill_jax.errors import ConfigError
 from medvill_jax.findings import ABSENT, NEGATIVE, POSITIVE, UNCERTAIN
 
 # Policy -> (target, weight).
@@ -26,14 +27,14 @@ def targets(labels: np.ndarray, *, uncertain: str, absent: str) -> tuple[np.ndar
         Targets float32 `[n, C]` in 0..1, and weights float32 `[n, C]`, 0 where the label is masked out.
 
     Raises:
-        ValueError: unknown policy.
+        ConfigError: unknown policy.
     """
     for name, value, known in (
         ("uncertain", uncertain, UNCERTAIN_POLICIES),
         ("absent", absent, ABSENT_POLICIES),
     ):
         if value not in known:
-            raise ValueError(f"labels.{name}={value!r}; there are {', '.join(known)}")
+            raise ConfigError(f"labels.{name}={value!r}; there are {', '.join(known)}")
     table = {
         POSITIVE: (1.0, 1.0),
         NEGATIVE: (0.0, 1.0),

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from medvill_jax.data.examples import HostBatch
+from medvill_jax.errors import ConfigError
 
 # What is 0 in the rows that fill up the last batch of an evaluation.
 WEIGHTS = frozenset({"weights", "mlm_weights", "target_weights", "answer_weights"})
@@ -87,7 +88,7 @@ def _serve_one_process(worker: int, workers: int) -> None:
 def _local_places(place_count: int, batch_size: int, host: HostSlice, start: int = 0) -> grain.MapDataset:
     """Places of the global stream that this host prepares, batch after batch."""
     if batch_size % host.count:
-        raise ValueError(f"batch size {batch_size} is not a multiple of the {host.count} hosts")
+        raise ConfigError(f"batch size {batch_size} is not a multiple of the {host.count} hosts")
     rows = batch_size // host.count
 
     def place(local: int) -> int:

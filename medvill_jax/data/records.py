@@ -22,6 +22,7 @@ import numpy as np
 from etils import epath
 
 from medvill_jax import paths
+from medvill_jax.errors import UserError
 from medvill_jax.findings import CHEXPERT_FINDINGS
 from medvill_jax.paths import Place
 
@@ -59,7 +60,7 @@ COUNTED: dict[str, tuple[str, ...]] = {
 _BUILT_BY = "python -m data_prep (see python -m data_prep --help)"
 
 
-class DataError(Exception):
+class DataError(UserError):
     """Something is wrong with the user's data; the message says what and what to do, and is shown without a trace."""
 
 

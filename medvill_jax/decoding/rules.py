@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from medvill_jax.errors import ConfigError
+
 # A dict of arrays. Every leaf under "beams" has the leading axes [B, K] and follows its beam when beams are dropped or
 # doubled; everything else is the network's own business.
 Cache = dict[str, Any]
@@ -33,7 +35,7 @@ class Rules:
         no_repeat_ngram: no run of that many words occurs twice in a text; 0 allows it.
 
     Raises:
-        ValueError: lengths that leave no text.
+        ConfigError: lengths that leave no text.
     """
 
     end_id: int
@@ -44,13 +46,13 @@ class Rules:
 
     def __post_init__(self) -> None:
         if self.max_len < 1:
-            raise ValueError(f"max_len={self.max_len} leaves no room for a word")
+            raise ConfigError(f"max_len={self.max_len} leaves no room for a word")
         if not 0 <= self.min_len <= self.max_len:
-            raise ValueError(f"min_len={self.min_len} is not in 0..max_len, which is {self.max_len}")
+            raise ConfigError(f"min_len={self.min_len} is not in 0..max_len, which is {self.max_len}")
         if self.no_repeat_ngram < 0:
-            raise ValueError(f"no_repeat_ngram={self.no_repeat_ngram} is negative")
+            raise ConfigError(f"no_repeat_ngram={self.no_repeat_ngram} is negative")
         if self.end_id in self.banned:
-            raise ValueError(f"the end of text, {self.end_id}, is among the banned words")
+            raise ConfigError(f"the end of text, {self.end_id}, is among the banned words")
 
 
 @jax.tree_util.register_dataclass

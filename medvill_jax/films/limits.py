@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from PIL import Image
 
+from medvill_jax.errors import UserError
+
 # The largest radiographs have some 30 million pixels; more is a bomb, or would be one on sixteen threads.
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 512 << 20
 
 
-class ImageError(Exception):
+class ImageError(UserError):
     """An image cannot be used; `reason` is a rejection reason and the message its detail."""
 
     def __init__(self, reason: str, detail: str):

@@ -21,15 +21,14 @@ type is reported at once, and nothing is written unless --allow covers each of t
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import jax
 
 from medvill_jax import private
+from medvill_jax.commands import Exit, Parser, command
 from medvill_jax.hub.errors import Allowed, HubError
 from medvill_jax.hub.export import Export, write_export
 from medvill_jax.hub.importer import import_checkpoint
@@ -92,19 +91,8 @@ def _write(out: Path, export: Export) -> None:
     )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line instead of the usage."""
-        self.exit(2, f"error: {message}; see --help\n")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog="python -m medvill_jax.hub.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _parser() -> Parser:
+    parser = Parser("python -m medvill_jax.hub.convert", __doc__)
     parser.add_argument("--source", type=Path, required=True, metavar="PATH", help="weight file or folder")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="written; replaces an older export")
     parser.add_argument("--format", choices=("auto", *FAMILIES), default="auto", help="of the source; default: auto")
@@ -132,28 +120,25 @@ def _parser() -> _Parser:
     return parser
 
 
+@command(interrupted="the same command starts anew")
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; 0, or 1 after one clear message on standard error."""
+    """The command line; returns the exit status: 0 done, 1 something to correct, 2 wrong flags, 130 interrupted."""
     flags = _parser().parse_args(argv)
     choices = Choices(num_heads=flags.num_heads, image_size=flags.image_size, attention=flags.attention)
-    try:
-        with private.files(flags.shared):
-            lines = convert(
-                flags.source,
-                flags.out,
-                family=flags.format,
-                to=flags.to,
-                allow=flags.allow,
-                cast=flags.cast,
-                choices=choices,
-                tokenizer=flags.tokenizer,
-                compat=flags.compat,
-            )
-    except (HubError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    with private.files(flags.shared):
+        lines = convert(
+            flags.source,
+            flags.out,
+            family=flags.format,
+            to=flags.to,
+            allow=flags.allow,
+            cast=flags.cast,
+            choices=choices,
+            tokenizer=flags.tokenizer,
+            compat=flags.compat,
+        )
     print("\n".join(lines))
-    return 0
+    return Exit.DONE
 
 
 if __name__ == "__main__":

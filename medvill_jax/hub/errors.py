@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from medvill_jax.errors import UserError
 
-class HubError(Exception):
+
+class HubError(UserError):
     """A file cannot be read or does not fit; the message says what, where and what to do."""
 
 

@@ -17,6 +17,7 @@ from medvill_jax.data.tokenizer import Tokenizer
 from medvill_jax.decoding.beam import beam_search
 from medvill_jax.decoding.rules import Decoded, Rules
 from medvill_jax.decoding.single import greedy, nucleus
+from medvill_jax.errors import ConfigError
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import Export
 from medvill_jax.models import decode
@@ -48,18 +49,18 @@ class Writing:
 
     def __post_init__(self) -> None:
         if self.beams < 1:
-            raise ValueError(f"beam_size={self.beams} is below 1")
+            raise ConfigError(f"beam_size={self.beams} is below 1")
         if not math.isfinite(self.length_penalty):
-            raise ValueError(f"length_penalty={self.length_penalty} is not a finite number")
+            raise ConfigError(f"length_penalty={self.length_penalty} is not a finite number")
         if self.top_p is None and self.temperature != 1.0:
-            raise ValueError("temperature is for drawing: give top_p as well")
+            raise ConfigError("temperature is for drawing: give top_p as well")
         if self.top_p is not None:
             if self.beams > 1:
-                raise ValueError(f"top_p draws one report per image, beam_size={self.beams} compares several")
+                raise ConfigError(f"top_p draws one report per image, beam_size={self.beams} compares several")
             if not 0.0 < self.top_p <= 1.0:
-                raise ValueError(f"top_p={self.top_p} is not in (0, 1]")
+                raise ConfigError(f"top_p={self.top_p} is not in (0, 1]")
             if not 0.0 < self.temperature < math.inf:
-                raise ValueError(f"temperature={self.temperature} is not above 0; without top_p, no word is drawn")
+                raise ConfigError(f"temperature={self.temperature} is not above 0; without top_p, no word is drawn")
 
 
 def write(module: Medvill, images: jax.Array, live: jax.Array, seeds: jax.Array, writing: Writing) -> Decoded:
@@ -91,16 +92,16 @@ def in_batches(
     A smaller batch is filled up to a power of two, so that few programs are compiled.
 
     Raises:
-        ValueError: `batch_size` below 1, or seeds that are not one per image.
+        ConfigError: `batch_size` below 1, or seeds that are not one per image.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} is below 1")
+        raise ConfigError(f"batch_size={batch_size} is below 1")
     count = images.shape[0]
     seeds = np.asarray(seed)
     if not np.issubdtype(seeds.dtype, np.integer) or seeds.shape not in ((), (count,)):
-        raise ValueError(f"seed is an integer or one per image, not {seeds.dtype} {seeds.shape} for {count} images")
+        raise ConfigError(f"seed is an integer or one per image, not {seeds.dtype} {seeds.shape} for {count} images")
     if seeds.size and not (seeds.min() >= 0 and seeds.max() < 2**31):
-        raise ValueError("a seed lies outside 0..2**31-1")
+        raise ConfigError("a seed lies outside 0..2**31-1")
     seeds = np.broadcast_to(seeds, (count,)).astype(np.int32)
     for start in range(0, count, batch_size):
         some = slice(start, min(start + batch_size, count))
@@ -172,17 +173,17 @@ class Words:
         """`Writing` for a model, words without text banned in any case.
 
         Raises:
-            ValueError: values that do not fit the model or each other.
+            ConfigError: values that do not fit the model or each other.
         """
         size, positions = config.bert.vocab_size, config.bert.max_positions
         if max_len > positions:
-            raise ValueError(f"max_len={max_len} word pieces do not fit the model's {positions} positions")
+            raise ConfigError(f"max_len={max_len} word pieces do not fit the model's {positions} positions")
         if beams > size:
-            raise ValueError(f"beam_size={beams} exceeds the vocabulary of {size}")
+            raise ConfigError(f"beam_size={beams} exceeds the vocabulary of {size}")
         if banned is None:
             banned = [number for name, number in self.special.items() if name != "[SEP]"]
         if outside := [number for number in banned if not 0 <= number < size]:
-            raise ValueError(f"banned ids outside the vocabulary of {size}: {outside}")
+            raise ConfigError(f"banned ids outside the vocabulary of {size}: {outside}")
         textless = range(self.tokenizer.vocab_size, size) if self.tokenizer else ()
         rules = Rules(
             end_id=self.special["[SEP]"],

@@ -21,6 +21,7 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
+from medvill_jax.errors import UserError
 from medvill_jax.metrics import bootstrap
 from medvill_jax.metrics import f1 as averages
 from medvill_jax.metrics.areas import Ranking, areas, ratio
@@ -210,7 +211,8 @@ def score(
       percentile bootstrap; `bootstrap.resampled` says what that resamples.
 
     Raises:
-      ValueError: no known label, shapes that differ, class names with the same slug, or values out of range.
+      UserError: no known label.
+      ValueError: shapes that differ, class names that are alike, or values out of range.
     """
     probabilities, targets, known = _table(probabilities, targets, known)
     _probabilities(probabilities[known])
@@ -220,7 +222,7 @@ def score(
         raise ValueError(f"thresholds {thresholds.tolist()}; expected {len(slugs)} numbers, one a class")
     rows = known.any(1)
     if not rows.any():
-        raise ValueError(f"none of {len(known)} examples has a known label; there is nothing to score")
+        raise UserError(f"none of {len(known)} examples has a known label; there is nothing to score")
     clusters = bootstrap.numbered(bootstrap.numbered(clusters, len(known))[rows], int(rows.sum()))
     scorer = _Scorer(probabilities[rows], targets[rows], known[rows], thresholds, clusters)
 

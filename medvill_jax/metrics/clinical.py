@@ -27,10 +27,11 @@ from typing import IO, Any, Literal, get_args
 import numpy as np
 
 from medvill_jax import private
+from medvill_jax.commands import Exit, Parser, command
+from medvill_jax.errors import UserError
 from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
 from medvill_jax.metrics.clinical_rules import OTHER, read
 from medvill_jax.metrics.clinical_text import sentences
-from medvill_jax.metrics.command import Parser
 
 NO_FINDING, DEVICES = "No Finding", "Support Devices"
 # "chexpert" reproduces the known misreadings of the CheXpert labeler; "plain" does not.
@@ -57,7 +58,7 @@ The output appears only once it is complete. Exit status: 0 done, 1 something to
 """
 
 
-class LabelError(Exception):
+class LabelError(UserError):
     """Something is wrong with the user's file; the message says what, and is shown without a trace."""
 
 
@@ -123,18 +124,14 @@ def label_file(source: Path, target: Path, *, style: Style = "chexpert") -> int:
     """
     if target.is_dir():
         raise LabelError(f"{target}: is a folder, not a file to write")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        with source.open("rb") as lines, open(partial, "x", encoding="utf-8", opener=private.opener) as out:
+        with source.open("rb") as lines, private.replaced(target) as part, part.open("w", encoding="utf-8") as out:
             count = 0
             for identifier, text in _rows(lines, str(source)):
                 out.write(json.dumps({"id": identifier, "labels": label(text, style=style)}) + "\n")
                 count += 1
-        partial.replace(target)
     except OSError as error:
         raise LabelError(f"{error.filename or source}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return count
 
 
@@ -170,9 +167,10 @@ def _row(line: bytes, where: str) -> tuple[str | int, str | None]:
     return row["id"], row["text"]
 
 
+@command(interrupted="nothing was written")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0 done, 1 something to correct, 130 interrupted."""
-    parser = Parser("python -m medvill_jax.metrics.clinical", _HELP)
+    parser = Parser("python -m medvill_jax.metrics.clinical", _HELP, status=Exit.ERROR)
     parser.add_argument("--input", type=Path, required=True, help=".jsonl with one report per line: id, text")
     parser.add_argument("--output", type=Path, required=True, help=".jsonl to write, one row of labels per report")
     parser.add_argument(
@@ -184,17 +182,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     private.add_flag(parser)
     args = parser.parse_args(argv)
-    try:
-        with private.files(args.shared):
-            count = label_file(args.input, args.output, style=args.style)
-    except LabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; nothing was written", file=sys.stderr)
-        return 130
+    with private.files(args.shared):
+        count = label_file(args.input, args.output, style=args.style)
     print(f"{count} reports labelled: {args.output}")
-    return 0
+    return Exit.DONE
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from medvill_jax import private
+from medvill_jax.commands import Exit, Parser, command
+from medvill_jax.errors import UserError
 from medvill_jax.metrics import bootstrap, clinical, text
-from medvill_jax.metrics.command import MissingExtra, Parser
 from medvill_jax.metrics.label_f1 import Uncertain
-from medvill_jax.metrics.predictions import Prediction, PredictionError, read
+from medvill_jax.metrics.predictions import Prediction, read
 from medvill_jax.metrics.report_scores import Labeler, metric_groups, subjects
 
 _HELP = """\
@@ -50,7 +51,7 @@ Exit status: 0 done, 1 something to correct, said in one line on stderr.
 """
 
 
-class CompareError(Exception):
+class CompareError(UserError):
     """The files do not belong together; the message says why, and is shown without a trace."""
 
 
@@ -91,7 +92,7 @@ def compare(
 
     Raises:
       CompareError: other ids, another reference, reference label or subject for the same id.
-      ValueError, MissingExtra: as in `report_scores.score`.
+      PredictionError, MissingExtra: as in `report_scores.score`.
     """
     runs = aligned(a, *others)
     rows_of: list[list[Row]] = [[] for _ in others]
@@ -205,7 +206,7 @@ def _write(target: Path, rows: Sequence[Row], head: dict[str, object], paths: Se
         for run, path in enumerate(paths, 1)
     ]
     try:
-        target.write_text(json.dumps({**head, "comparisons": comparisons}, indent=2) + "\n")
+        private.write(target, json.dumps({**head, "comparisons": comparisons}, indent=2) + "\n")
     except OSError as error:
         raise CompareError(f"{target}: {error.strerror or error}") from error
 
@@ -220,9 +221,10 @@ def _positive(argument: str) -> int:
 _positive.__name__ = "whole number above 0"  # what argparse calls it in its message
 
 
+@command(interrupted="nothing was written")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0 done, 1 something to correct, 130 interrupted."""
-    parser = Parser("python -m medvill_jax.metrics.compare", _HELP)
+    parser = Parser("python -m medvill_jax.metrics.compare", _HELP, status=Exit.ERROR)
     parser.add_argument("a", metavar="A", type=Path, help="predictions.jsonl of one run")
     parser.add_argument("others", metavar="B", type=Path, nargs="+", help="those of the runs to compare with it")
     parser.add_argument("--json", metavar="OUT", type=Path, help="also write the table here, in full precision")
@@ -241,27 +243,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.seed < 0:
         parser.error("--seed must be 0 or more")
-    try:
-        runs = aligned(*(read(path) for path in (args.a, *args.others)))
-        options = {"uncertain": args.uncertain, "resamples": args.resamples, "seed": args.seed}
-        rows = compare(*runs, meteor=not args.no_meteor, **options)
-        drawn = bootstrap.resampled(subjects_of(runs), len(runs[0]))
-        if args.json:
-            with private.files(args.shared):
-                _write(args.json, rows, {"a": str(args.a), "examples": len(runs[0]), **drawn, **options}, args.others)
-    except (CompareError, PredictionError, MissingExtra, RuntimeError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; nothing was written", file=sys.stderr)
-        return 130
+    runs = aligned(*(read(path) for path in (args.a, *args.others)))
+    options = {"uncertain": args.uncertain, "resamples": args.resamples, "seed": args.seed}
+    rows = compare(*runs, meteor=not args.no_meteor, **options)
+    drawn = bootstrap.resampled(subjects_of(runs), len(runs[0]))
+    if args.json:
+        with private.files(args.shared):
+            _write(args.json, rows, {"a": str(args.a), "examples": len(runs[0]), **drawn, **options}, args.others)
     print("\n".join(f"{_letter(run)}: {path}" for run, path in enumerate((args.a, *args.others))))
     print(f"{len(runs[0])} examples, {args.resamples} resamples, seed {args.seed}")
     print(f"{bootstrap.resampled_words(drawn)}\n")
     print(table(rows))
     if not args.no_meteor and (missing := text.meteor_missing()):
         print(f"\n{missing}")
-    return 0
+    return Exit.DONE
 
 
 if __name__ == "__main__":

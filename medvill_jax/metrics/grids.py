@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from medvill_jax import private
 from medvill_jax.findings import POSITIVE, UNCERTAIN
 from medvill_jax.metrics import classification, plots
-from medvill_jax.metrics.metrics_file import replace_file
 
 TABLE, CSV, JSON, CURVES = "table.md", "table.csv", "table.json", "curves.png"
 COLUMNS = ("task", "start", "labels", "figure", "mean", "sd", "runs", "interval of the first run", "rate")
@@ -57,15 +57,15 @@ def write(folder: Path, rows: Sequence[Row], metrics: Mapping[str, Sequence[str]
     lines = [_line(row, metric) for row in rows for metric in metrics[row.task]]
     markdown = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     markdown += [f"| {' | '.join(line)} |" for line in lines]
-    replace_file(folder / TABLE, ("\n".join(markdown) + "\n").encode())
+    private.write(folder / TABLE, "\n".join(markdown) + "\n")
     text = io.StringIO(newline="")
     csv.writer(text).writerows([COLUMNS, *lines])
-    replace_file(folder / CSV, text.getvalue().encode())
+    private.write(folder / CSV, text.getvalue())
     everything = [
         {"task": row.task, "start": row.start, "share": row.share, "rate": row.rate, "runs": list(row.runs)}
         for row in rows
     ]
-    replace_file(folder / JSON, (json.dumps(everything, indent=1) + "\n").encode())
+    private.write(folder / JSON, json.dumps(everything, indent=1) + "\n")
     if len({row.share for row in rows}) > 1:
         plots.share_plot(folder / CURVES, _curves(rows, metrics))
 

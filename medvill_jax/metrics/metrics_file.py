@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,18 +26,7 @@ def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
       OSError: the file cannot be written.
     """
     text = json.dumps({name: _plain(name, value) for name, value in metrics.items()}, indent=2, allow_nan=False)
-    replace_file(path, f"{text}\n".encode())
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file under another name first, then gives it its own; cut off, it leaves the old file as it was."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.touch(mode=private.mode(0o666))
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    private.write(path, f"{text}\n")
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -25,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
+from medvill_jax.commands import Exit, Parser, command
+from medvill_jax.errors import ConfigError, MissingExtra, UserError
 from medvill_jax.findings import CHEXPERT_FINDINGS
 from medvill_jax.metrics import bootstrap
-from medvill_jax.metrics.command import MissingExtra, Parser
 from medvill_jax.metrics.label_f1 import f1_counts, supported
 from medvill_jax.metrics.predictions import Prediction, PredictionError, read
 from medvill_jax.metrics.report_scores import MetricGroup, clinical_group, subjects
@@ -84,7 +85,7 @@ NEEDED: Mapping[str, Mapping[str, tuple[tuple[str, ...], ...]]] = {
 USUAL = ("chexbert", "radgraph")
 
 
-class WeightsError(Exception):
+class WeightsError(UserError):
     """Weights are missing or cannot be used; the message says what to do."""
 
 
@@ -147,15 +148,16 @@ def score(
       `*_ci95`.
 
     Raises:
-      ValueError: no predictions, no metrics, or an unknown metric.
+      PredictionError: no predictions.
+      ConfigError: no metrics, or a metric that there is not.
       MissingExtra: radeval is not installed.
       WeightsError: files are missing from `weights`, cannot be read, or hold something else.
     """
     weights = Path(weights)
     if not predictions:
-        raise ValueError("there is no prediction to score")
+        raise PredictionError("there is no prediction to score")
     if not metrics or not set(metrics) <= set(NEEDED):
-        raise ValueError(f"metrics={','.join(metrics)}; there are {', '.join(NEEDED)}")
+        raise ConfigError(f"metrics={','.join(metrics)}; there are {', '.join(NEEDED)}")
     if find_spec("radeval") is None:
         raise MissingExtra("radeval", "clinical", "this score")
     if lacking := missing(weights, metrics):
@@ -189,23 +191,17 @@ def _means(answer: dict[str, list[float]], count: int) -> MetricGroup:
     return MetricGroup(names, np.array([*answer.values(), np.ones(count)], np.float64).T, bootstrap.mean)
 
 
+@command()
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; prints JSON; returns the exit status: 0 done, 1 something to correct, 130 interrupted."""
-    parser = Parser(_PROGRAM, _HELP)
+    parser = Parser(_PROGRAM, _HELP, status=Exit.ERROR)
     parser.add_argument("predictions", type=Path, help="predictions.jsonl of a run")
     parser.add_argument("--weights", type=Path, required=True, metavar="DIR", help="see above")
     parser.add_argument("--metrics", default=",".join(USUAL), metavar="NAMES", help="default: %(default)s")
     args = parser.parse_args(argv)
-    try:
-        values = score(read(args.predictions), args.weights, metrics=args.metrics.split(","))
-    except (PredictionError, MissingExtra, WeightsError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
+    values = score(read(args.predictions), args.weights, metrics=args.metrics.split(","))
     print(json.dumps({key: _finite(value) for key, value in values.items()}, indent=2))
-    return 0
+    return Exit.DONE
 
 
 def _finite(value: float | list[float]) -> float | list[float | None] | None:

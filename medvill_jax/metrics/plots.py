@@ -12,8 +12,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from medvill_jax import private
 from medvill_jax.metrics.classification import Reliability
-from medvill_jax.metrics.metrics_file import replace_file
 
 _INK, _LINE, _BARS, _IDEAL = "#222222", "#1f5fa8", "#9db8d6", "#999999"
 _COLUMNS = 5
@@ -95,7 +95,7 @@ def _save(path: Path, figure: Figure) -> None:
     content = io.BytesIO()
     # Metadata would name the version of matplotlib.
     figure.savefig(content, format="png", metadata={"Software": None})
-    replace_file(path, content.getvalue())
+    private.write(path, content.getvalue())
 
 
 def _large(place: Any, curve: Reliability, ece: float | None) -> None:

@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from medvill_jax import private
+from medvill_jax.errors import UserError
 from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
 
 
-class PredictionError(Exception):
+class PredictionError(UserError):
     """Something is wrong with a prediction file; the message says what and where, and is shown without a trace."""
 
 

@@ -8,7 +8,6 @@ writes such a file from a description; this module is for running the evaluation
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from collections import Counter
@@ -17,8 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medvill_jax import private
-from medvill_jax.metrics.command import Parser
-from medvill_jax.metrics.predictions import Prediction, PredictionError, read
+from medvill_jax.commands import Exit, Parser, command
+from medvill_jax.errors import UserError
+from medvill_jax.metrics.predictions import Prediction, read
 
 _HELP = """\
 Writes generated reports in the format of ReXrank's evaluation script.
@@ -41,7 +41,7 @@ Exit status: 0 done, 1 something to correct, said in one line on stderr.
 _OPEN_I = re.compile(r"(?:CXR)?([0-9]+)_(?:\1_)?(IM-[0-9]+)(?:-.*)?")
 
 
-class RexrankError(Exception):
+class RexrankError(UserError):
     """The description and the predictions do not fit; the message says why, and is shown without a trace."""
 
 
@@ -106,37 +106,26 @@ def export(predictions: Path, test: Path, target: Path) -> int:
     out = submission(studies, rows)
     if target.is_dir():
         raise RexrankError(f"{target}: is a folder, not a file to write")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
-        with open(partial, "x", encoding="utf-8", opener=private.opener) as file:
-            file.write(json.dumps(out, indent=2) + "\n")
-        partial.replace(target)
+        private.write(target, json.dumps(out, indent=2) + "\n")
     except OSError as error:
         raise RexrankError(f"{target}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return len(out)
 
 
+@command(interrupted="nothing was written")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0 done, 1 something to correct, 130 interrupted."""
-    parser = Parser("python -m medvill_jax.metrics.rexrank", _HELP)
+    parser = Parser("python -m medvill_jax.metrics.rexrank", _HELP, status=Exit.ERROR)
     parser.add_argument("predictions", type=Path, help="predictions.jsonl of a run")
     parser.add_argument("--test", type=Path, required=True, metavar="JSON", help="ReXrank's description of a test set")
     parser.add_argument("--out", type=Path, required=True, metavar="JSON", help="the file to write")
     private.add_flag(parser)
     args = parser.parse_args(argv)
-    try:
-        with private.files(args.shared):
-            count = export(args.predictions, args.test, args.out)
-    except (RexrankError, PredictionError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; nothing was written", file=sys.stderr)
-        return 130
+    with private.files(args.shared):
+        count = export(args.predictions, args.test, args.out)
     print(f"{count} studies: {args.out}")
-    return 0
+    return Exit.DONE
 
 
 if __name__ == "__main__":

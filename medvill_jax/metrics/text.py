@@ -23,11 +23,15 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from medvill_jax.metrics.command import MissingExtra
+from medvill_jax.errors import MissingExtra, UserError
 
 ORDERS = 4
 # Columns of `bleu_counts`: hits of order 1-4, n-grams of order 1-4, and the lengths of hypothesis and reference.
 _HITS, _TOTALS, _HYPOTHESIS, _REFERENCE = slice(0, 4), slice(4, 8), 8, 9
+
+
+class MeteorError(UserError):
+    """METEOR's program cannot run here; the message says why."""
 
 
 def tokens(text: str) -> list[str]:
@@ -175,14 +179,14 @@ def meteor(references: Sequence[str], hypotheses: Sequence[str]) -> float:
 
     Raises:
       MissingExtra: pycocoevalcap is not installed.
-      RuntimeError: Java is missing, or the program fails.
+      MeteorError: Java is missing, or the program fails.
     """
     try:
         from pycocoevalcap.meteor.meteor import Meteor
     except ImportError as error:
         raise MissingExtra("pycocoevalcap", "generate", "METEOR") from error
     if missing := meteor_missing():
-        raise RuntimeError(missing)
+        raise MeteorError(missing)
     if not len(references):
         return float("nan")
     program = Meteor()
@@ -190,7 +194,7 @@ def meteor(references: Sequence[str], hypotheses: Sequence[str]) -> float:
         return float(program.compute_score(*_coco(references, hypotheses))[0])
     except (OSError, ValueError) as error:
         program.meteor_p.kill()
-        raise RuntimeError(f"METEOR's Java program failed ({type(error).__name__})") from error
+        raise MeteorError(f"METEOR's Java program failed ({type(error).__name__})") from error
     finally:
         # The wrapper closes only stdin, and waits for the process when it is garbage-collected.
         for stream in (program.meteor_p.stdout, program.meteor_p.stderr):

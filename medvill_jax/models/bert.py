@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from medvill_jax.errors import ConfigError
 from medvill_jax.models import attention
 from medvill_jax.models import remat as rematerialisation
 from medvill_jax.models.dropout import dropout, fold
@@ -36,8 +37,8 @@ class BertConfig:
     initializer_range: float = 0.02
 
     def __post_init__(self) -> None:
-        if self.hidden_size % self.num_heads:
-            raise ValueError(f"hidden size {self.hidden_size} is not a multiple of {self.num_heads} heads")
+        if min(self.hidden_size, self.num_heads) < 1 or self.hidden_size % self.num_heads:
+            raise ConfigError(f"hidden size {self.hidden_size} is not a multiple of {self.num_heads} heads")
 
 
 def _last(x: jax.Array, count: int | None, axis: int) -> jax.Array:

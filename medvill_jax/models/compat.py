@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from medvill_jax.errors import ConfigError
+
 SEP_POSITIONS = ("zero", "after_cells")
 CELL_POSITIONS = ("raster", "contiguous")
 BATCH_NORM_MODES = ("running", "batch")
@@ -51,7 +53,7 @@ class Compat:
             ("pad_segment", (0, 1)),
         ):
             if getattr(self, field) not in values:
-                raise ValueError(f"compat.{field}={getattr(self, field)!r} is none of {', '.join(map(repr, values))}")
+                raise ConfigError(f"compat.{field}={getattr(self, field)!r} is none of {', '.join(map(repr, values))}")
 
     @classmethod
     def upstream(cls, stage: str = "pretraining") -> Compat:
@@ -61,10 +63,10 @@ class Compat:
             stage: one of `STAGES`; "pretraining" is that of the five published checkpoints.
 
         Raises:
-            ValueError: unknown stage.
+            ConfigError: unknown stage.
         """
         if stage not in STAGES:
-            raise ValueError(f"unknown stage {stage!r}; there are {', '.join(STAGES)}")
+            raise ConfigError(f"unknown stage {stage!r}; there are {', '.join(STAGES)}")
         if stage in ("pretraining", "retrieval"):
             return cls(shared_cells=True, pad_visible=True, frozen_batch_norm="batch")
         if stage == "classification":
@@ -83,10 +85,10 @@ class Compat:
         """What configurations and command lines call the two: "clean" (or nothing) and "upstream".
 
         Raises:
-            ValueError: another name.
+            ConfigError: another name.
         """
         if name in ("", "clean"):
             return cls()
         if name == "upstream":
             return cls.upstream(stage)
-        raise ValueError(f"unknown compat {name!r}; there are 'clean' and 'upstream'")
+        raise ConfigError(f"unknown compat {name!r}; there are 'clean' and 'upstream'")

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from medvill_jax.errors import ConfigError
 from medvill_jax.models.bert import BertConfig, layer_norm, linear
 from medvill_jax.models.dropout import fold
 from medvill_jax.models.medvill import Medvill, MedvillConfig
@@ -56,9 +57,9 @@ class HeadsConfig:
 
     def __post_init__(self) -> None:
         if self.fusion not in FUSIONS:
-            raise ValueError(f"unknown fusion {self.fusion!r}; there are {', '.join(FUSIONS)}")
+            raise ConfigError(f"unknown fusion {self.fusion!r}; there are {', '.join(FUSIONS)}")
         if self.cells and self.fusion == "late":
-            raise ValueError("cells are read beside a joint summary, not with fusion=late: leave one of them out")
+            raise ConfigError("cells are read beside a joint summary, not with fusion=late: leave one of them out")
 
 
 class AnswerHead(nnx.Module):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from medvill_jax.errors import ConfigError
 from medvill_jax.models import encoders, masks
 from medvill_jax.models.bert import BertConfig, Embeddings, Encoder, Pooler, linear
 from medvill_jax.models.compat import Compat
@@ -46,7 +47,7 @@ class MedvillConfig:
         compat: switches to the released code's behaviour; the default has none on.
 
     Raises:
-        ValueError: sizes that do not fit together; the message names the fields.
+        ConfigError: sizes that do not fit together; the message names the fields.
     """
 
     bert: BertConfig
@@ -61,18 +62,18 @@ class MedvillConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.image_encoder, str) and self.image_encoder not in encoders.ENCODERS:
-            raise ValueError(f"unknown image encoder {self.image_encoder!r}; there are {', '.join(encoders.ENCODERS)}")
+            raise ConfigError(f"unknown image encoder {self.image_encoder!r}; there are {', '.join(encoders.ENCODERS)}")
         if self.attention not in masks.MASKS:
-            raise ValueError(f"unknown attention {self.attention!r}; the kinds are {', '.join(masks.MASKS)}")
+            raise ConfigError(f"unknown attention {self.attention!r}; the kinds are {', '.join(masks.MASKS)}")
         if self.image_size % self.stride or self.image_size < self.stride:
-            raise ValueError(f"image size {self.image_size} is not a multiple of {self.image_encoder}'s {self.stride}")
+            raise ConfigError(f"image size {self.image_size} is not a multiple of {self.image_encoder}'s {self.stride}")
         if self.num_cells is not None and not 0 < self.num_cells <= self.grid_cells:
-            raise ValueError(f"num_cells {self.num_cells} is not in 1..{self.grid_cells}, the cells of the image grid")
+            raise ConfigError(f"num_cells {self.num_cells} is not in 1..{self.grid_cells}, the cells of the image grid")
         if self.grid_cells > self.bert.max_positions:
-            raise ValueError(f"{self.grid_cells} image cells do not fit {self.bert.max_positions} positions")
+            raise ConfigError(f"{self.grid_cells} image cells do not fit {self.bert.max_positions} positions")
         for name in ("cls_id", "sep_id"):
             if not 0 <= getattr(self, name) < self.bert.vocab_size:
-                raise ValueError(f"{name}={getattr(self, name)} is outside the vocabulary of {self.bert.vocab_size}")
+                raise ConfigError(f"{name}={getattr(self, name)} is outside the vocabulary of {self.bert.vocab_size}")
 
     @property
     def stride(self) -> int:
@@ -100,7 +101,7 @@ class MedvillConfig:
         """The inverse of `dataclasses.asdict`, also after a passage through JSON.
 
         Raises:
-            ValueError: unknown or absent fields, or values that do not fit.
+            ConfigError: unknown or absent fields, or values that do not fit.
         """
         try:
             values = dict(fields)
@@ -110,7 +111,7 @@ class MedvillConfig:
                 values["image_encoder"] = encoders.from_fields(encoder)
             return cls(**values)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"not the description of a model: {error}") from error
+            raise ConfigError(f"not the description of a model: {error}") from error
 
 
 @jax.tree_util.register_dataclass

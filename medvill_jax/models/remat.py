@@ -15,6 +15,8 @@ from typing import Any
 import jax
 from flax import nnx
 
+from medvill_jax.errors import ConfigError
+
 POLICIES: dict[str, Any] = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_saveable,
@@ -26,10 +28,10 @@ def check_policy(name: str) -> str:
     """The name itself.
 
     Raises:
-        ValueError: no policy has it.
+        ConfigError: no policy has it.
     """
     if name and name not in POLICIES:
-        raise ValueError(f"unknown remat={name!r}; there are {', '.join(POLICIES)}, and nothing for none")
+        raise ConfigError(f"unknown remat={name!r}; there are {', '.join(POLICIES)}, and nothing for none")
     return name
 
 

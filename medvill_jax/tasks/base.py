@@ -29,6 +29,7 @@ from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, Records
 from medvill_jax.data.tokenizer import Tokenizer, load_tokenizer
 from medvill_jax.data.transforms import Crop
+from medvill_jax.errors import ConfigError
 from medvill_jax.hub.export import HEADS, VOCAB_FILE, write_export
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.encoders import frozen_parts
@@ -61,7 +62,7 @@ class Task(abc.ABC):
 
     Raises:
         DataError: the data are absent, damaged or too few.
-        ValueError: fields of the configuration do not fit together.
+        ConfigError: fields of the configuration do not fit together.
     """
 
     trains = True  # the workdir holds what it has learnt
@@ -79,7 +80,7 @@ class Task(abc.ABC):
             vocab_size = self.tokenizer.vocab_size
             special = {"cls_id": self.tokenizer.cls_id, "sep_id": self.tokenizer.sep_id}
         self.model_config = setup.model_config(config.model, vocab_size=vocab_size, **special)
-        self.model = self._model(self.heads(), jnp.dtype(config.dtype))
+        self.model = self._model(self.heads(), setup.dtype(config))
         self.spec = self.batch_spec()
         names = list(flatten(self.model.abstract_params))
         frozen = frozen_names((*config.freeze, *self.unused), names)
@@ -363,7 +364,7 @@ class Task(abc.ABC):
             split = "train"
         if train and self.config.data.fraction < 1:
             if self.config.data.fraction <= 0:
-                raise ValueError(f"data.fraction={self.config.data.fraction} is not in (0, 1]")
+                raise ConfigError(f"data.fraction={self.config.data.fraction} is not in (0, 1]")
             rows = np.arange(there[split]) if rows is None else rows
             drawn = np.random.default_rng(self.config.seed).permutation(len(rows))
             rows = rows[np.sort(drawn[: max(1, round(self.config.data.fraction * len(rows)))])]
@@ -389,7 +390,7 @@ class Task(abc.ABC):
         """str `[n]` over all records of the data set: the split of each in this fold of a cross-validation."""
         folds, fold, path = self.config.data.folds, self.config.data.fold, self.config.data.path
         if folds < 2 or not 0 <= fold < folds:
-            raise ValueError(f"data.folds={folds} and data.fold={fold}: two folds or more, counted from 0")
+            raise ConfigError(f"data.folds={folds} and data.fold={fold}: two folds or more, counted from 0")
         subjects = records.read_index(path, "+".join(records.splits(path)), ["subject_hash"])["subject_hash"]
         # The last digits of a subject's hash say which fold tests it, the first ones whether it is set aside.
         held_out = subjects / 2.0**64 < self.config.data.holdout

@@ -33,6 +33,7 @@ from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, LabelRecords
 from medvill_jax.data.labels import positive_weights
+from medvill_jax.errors import ConfigError
 from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
 from medvill_jax.metrics import bootstrap, classification, plots
 from medvill_jax.metrics.metrics_file import write_metrics
@@ -61,9 +62,9 @@ class Task(base.Task):
         setup.require_known(config, {"inputs": INPUTS})
         self._reads_report = config.inputs == "image+report"
         if config.fusion == "late" and not self._reads_report:
-            raise ValueError("fusion=late joins image and report: set --config.inputs=image+report")
+            raise ConfigError("fusion=late joins image and report: set --config.inputs=image+report")
         if config.labels.positive_weight not in ("none", "balanced"):
-            raise ValueError(f"labels.positive_weight={config.labels.positive_weight!r}; there are none, balanced")
+            raise ConfigError(f"labels.positive_weight={config.labels.positive_weight!r}; there are none, balanced")
         if self._reads_report:
             setup.require_meeting(config)
             log.warning("inputs=image+report: the labels were read from these reports, so expect near-perfect figures")

@@ -43,6 +43,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from medvill_jax import private
 from medvill_jax.batch import Batch, BatchSpec, report_spec
 from medvill_jax.cluster import distributed
 from medvill_jax.cluster.workdir import Workdir
@@ -51,6 +52,7 @@ from medvill_jax.data.examples import HostBatch, ReportRecords
 from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import SPECIAL_TOKENS
 from medvill_jax.data.transforms import MlmConfig
+from medvill_jax.errors import ConfigError
 from medvill_jax.hub import generation
 from medvill_jax.metrics import bootstrap, clinical, predictions, text
 from medvill_jax.metrics.predictions import Prediction
@@ -95,7 +97,7 @@ class Task(base.Task):
     def __init__(self, config: setup.Config, workdir: Workdir | Path):
         setup.require_known(config, {"objective": OBJECTIVES})
         if config.model.attention != "s2s":
-            raise ValueError(f"model.attention={config.model.attention!r}: reports are written under s2s")
+            raise ConfigError(f"model.attention={config.model.attention!r}: reports are written under s2s")
         # A missing library shows now, not at the first evaluation.
         text.bleu_counts(["word"], ["word"])
         super().__init__(config, workdir)
@@ -228,7 +230,7 @@ class Task(base.Task):
             figures |= {f"baseline/{name}/{key}": value for key, value in score(rows, meteor=False).items()}
         # JSON knows no NaN: what is not defined is null.
         defined = {name: None if np.isnan(value).any() else value for name, value in figures.items()}
-        (self.workdir / METRICS_FILE).write_text(json.dumps(defined, indent=2) + "\n")
+        private.write(self.workdir / METRICS_FILE, json.dumps(defined, indent=2) + "\n")
         return figures
 
     def _start_predictions(self, made_with: dict[str, Any]) -> None:

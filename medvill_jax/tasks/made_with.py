@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from medvill_jax.metrics.metrics_file import replace_file
+from medvill_jax import private
 
 
 def fits(note: Path, made_with: Mapping[str, Any]) -> bool:
@@ -24,12 +24,12 @@ def fits(note: Path, made_with: Mapping[str, Any]) -> bool:
 
 def write(note: Path, made_with: Mapping[str, Any]) -> None:
     """Writes a note; whoever reads sees the old one or the new one."""
-    replace_file(note, (json.dumps(made_with, indent=2) + "\n").encode())
+    private.write(note, json.dumps(made_with, indent=2) + "\n")
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], made_with: Mapping[str, Any]) -> None:
     """Writes a file of JSON lines and its note, `NAME.json` beside `NAME.jsonl`."""
     note = path.with_suffix(".json")
     note.unlink(missing_ok=True)
-    replace_file(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    private.write(path, "".join(json.dumps(row) + "\n" for row in rows))
     write(note, made_with)

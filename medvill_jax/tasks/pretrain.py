@@ -38,6 +38,7 @@ from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader
 from medvill_jax.data.examples import HostBatch, PretrainRecords
 from medvill_jax.data.transforms import MlmConfig
+from medvill_jax.errors import ConfigError
 from medvill_jax.metrics import probe
 from medvill_jax.models.finetuned import HeadsConfig
 from medvill_jax.tasks import base, setup
@@ -63,13 +64,13 @@ class Task(base.Task):
     def __init__(self, config: setup.Config, workdir: Workdir | Path):
         setup.require_known(config, {"itm.pairs": PAIRS, "itm.negatives": NEGATIVES})
         if config.contrast.width and config.itm.pairs != "both":
-            raise ValueError(
+            raise ConfigError(
                 f"contrast.width={config.contrast.width} needs itm.pairs=both: reports with nothing masked"
             )
         if config.itm.negatives == "in_batch" and not config.contrast.width:
-            raise ValueError("itm.negatives=in_batch finds them by the contrast: set contrast.width")
+            raise ConfigError("itm.negatives=in_batch finds them by the contrast: set contrast.width")
         if not 0 <= config.mlm.all_words <= 1:
-            raise ValueError(f"mlm.all_words={config.mlm.all_words} is not in 0..1")
+            raise ConfigError(f"mlm.all_words={config.mlm.all_words} is not in 0..1")
         super().__init__(config, workdir)
         own, s2s_prob = self.model_config.attention, self.model_config.s2s_prob
         # Which masks words are predicted under, and the share of each.

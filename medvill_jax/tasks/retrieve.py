@@ -45,6 +45,7 @@ from medvill_jax.cluster import distributed
 from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, PairRecords
+from medvill_jax.errors import ConfigError
 from medvill_jax.metrics import bootstrap, ranking
 from medvill_jax.metrics.metrics_file import write_metrics
 from medvill_jax.models.finetuned import FUSIONS, Finetuned, HeadsConfig
@@ -79,13 +80,13 @@ class Task(base.Task):
         )
         setup.require_meeting(config)
         if config.rank.method == "two_stage" and not config.contrast.width:
-            raise ValueError("rank.method=two_stage needs a projection to propose candidates: set contrast.width")
+            raise ConfigError("rank.method=two_stage needs a projection to propose candidates: set contrast.width")
         if config.negatives != "drawn" and not config.contrast.width:
-            raise ValueError(
+            raise ConfigError(
                 f"negatives={config.negatives} finds confusing pairs by the projection: set contrast.width"
             )
         if config.eval.candidates == 1 or config.eval.candidates < 0:
-            raise ValueError(f"eval.candidates={config.eval.candidates}: a ranking needs two candidates, 0 takes all")
+            raise ConfigError(f"eval.candidates={config.eval.candidates}: a ranking needs two candidates, 0 takes all")
         if config.fusion == "late":
             self.unused = (*self.unused, r"itm/.*")
         super().__init__(config, workdir)

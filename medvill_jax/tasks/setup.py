@@ -9,7 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
+
 from medvill_jax.data.loader import Workers
+from medvill_jax.errors import ConfigError
 from medvill_jax.hub.init import load_init
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.compat import Compat
@@ -38,10 +41,10 @@ def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -
     """`config.model` with the tokenizer's sizes.
 
     Raises:
-        ValueError: sizes that do not fit together.
+        ConfigError: sizes that do not fit together.
     """
     if config.text_len + 1 > config.max_positions:
-        raise ValueError(
+        raise ConfigError(
             f"model.text_len={config.text_len} and a [SEP] do not fit model.max_positions={config.max_positions}"
         )
     return MedvillConfig(
@@ -67,18 +70,29 @@ def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -
     )
 
 
+def dtype(config: Config) -> jnp.dtype:
+    """`config.dtype`. Raises `ConfigError` if there is no such type of real numbers."""
+    try:
+        found = jnp.dtype(config.dtype)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        raise ConfigError(f"dtype={config.dtype!r}; there are float32, bfloat16, float16")
+    return found
+
+
 def require_known(config: Config, choices: Mapping[str, Sequence[str]]) -> None:
-    """`ValueError` for a field, by its dotted name, that has none of the values that it may have."""
+    """`ConfigError` for a field, by its dotted name, that has none of the values that it may have."""
     for name, known in choices.items():
         value = functools.reduce(getattr, name.split("."), config)
         if value not in known:
-            raise ValueError(f"{name}={value!r}; there are {', '.join(known)}")
+            raise ConfigError(f"{name}={value!r}; there are {', '.join(known)}")
 
 
 def require_meeting(config: Config) -> None:
-    """`ValueError` if image and text of a task that reads them together would never meet."""
+    """`ConfigError` if image and text of a task that reads them together would never meet."""
     if config.fusion == "joint" and config.model.attention not in MEETING:
-        raise ValueError(
+        raise ConfigError(
             f"model.attention={config.model.attention}: no image sees its text there, and this task reads them "
             f"together; there are {', '.join(MEETING)}"
         )
@@ -92,8 +106,10 @@ def run_config(config: Config, *, train_records: int) -> RunConfig:
         train_records: of one epoch; 0 where there is nothing to evaluate on.
 
     Raises:
-        ValueError: a negative cadence.
+        ConfigError: a negative cadence, or less than one microbatch.
     """
+    if config.accumulate < 1:
+        raise ConfigError(f"accumulate={config.accumulate} is below 1")
     return RunConfig(
         seed=config.seed,
         accumulate=config.accumulate,
@@ -119,7 +135,7 @@ def _eval_every(config: Config, train_records: int) -> int:
     """Steps between two evaluations; 0 for none."""
     steps, epochs = config.eval.every_steps, config.eval.every_epochs
     if steps < 0 or not 0 <= epochs < math.inf:
-        raise ValueError(f"eval.every_steps={steps} and eval.every_epochs={epochs} must not be negative")
+        raise ConfigError(f"eval.every_steps={steps} and eval.every_epochs={epochs} must not be negative")
     if not train_records:
         return 0
     if epochs:

@@ -11,7 +11,7 @@ in all folds (`--folds`), whose held-out predictions are pooled.
 With `--rates` every row gets the same tuning: each learning rate once, with the first seed, model and fold, and the
 one that is best on validation for all of the row's runs.
 
-Every run is a process of its own under DIR/runs, a `run.py` as one would type it, so the sweep can be stopped at any
+Every run is a process of its own under DIR/runs, a command as one would type it, so the sweep can be stopped at any
 time and the same command goes on.
 """
 
@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from medvill_jax import private
+from medvill_jax.commands import Exit, Parser, command
+from medvill_jax.errors import UserError
 from medvill_jax.metrics import grids
-from medvill_jax.metrics.command import Parser
 from medvill_jax.metrics.metrics_file import write_metrics
 from medvill_jax.models.masks import KINDS
 
-ROOT = Path(__file__).parents[2]
 # Task -> the figures of its metrics.json that go into the table.
 FIGURES = {
     "classify": ("test/auroc_macro", "test/auroc_micro", "test/auprc_macro", "test/auprc_micro"),
@@ -58,7 +58,7 @@ Exit status: 0 done, 1 something to correct or a run failed (each is named, with
 """
 
 
-class SweepError(Exception):
+class SweepError(UserError):
     """The grid cannot be run as asked; the message says why."""
 
 
@@ -275,8 +275,9 @@ class Sweep:
         own = {field: value for only, field, value in self._settings if only in ("", task)}
         command = [
             sys.executable,
-            str(ROOT / "run.py"),
-            f"--config={ROOT / 'configs' / task}.py{variant}",
+            "-m",
+            "medvill_jax.run",
+            f"--config=configs/{task}.py{variant}",
             f"--workdir={self._workdir(name)}",
             *(f"--config.{field}={value}" for field, value in {**fields, **own}.items()),
             *more,
@@ -313,21 +314,21 @@ class Sweep:
             "records": [*prep, "mimic_cxr", f"--source={tree}", f"--out={self.out / 'data' / 'records'}", size],
             "vqa_records": [*prep, "vqa_rad", f"--source={tree / 'vqa'}", f"--out={out}", size, words],
         }
-        for name, command in (("tree", made), *commands.items()):
+        for name, making in (("tree", made), *commands.items()):
             there = self.out / "data" / name
             if there.is_dir() or (name == "vqa_records" and not questions):
                 continue
             print(f"data: {there}", flush=True)
-            if self._run([*command, *shared], self.out / "logs" / "data.log"):
+            if self._run([*making, *shared], self.out / "logs" / "data.log"):
                 raise SweepError(f"the phantom data could not be made; see {self.out / 'logs' / 'data.log'}")
         return out
 
 
 def run_logged(command: Sequence[str], log: Path) -> int:
-    """Runs a command from the project's folder, its output appended to a log; returns its exit status."""
+    """Runs a command, its output appended to a log; returns its exit status."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
-        return subprocess.run(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
+        return subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
 
 
 def parser() -> argparse.ArgumentParser:
@@ -342,7 +343,7 @@ def parser() -> argparse.ArgumentParser:
 
         return parse
 
-    out = Parser("python -m medvill_jax.tasks.sweep", _HELP)
+    out = Parser("python -m medvill_jax.tasks.sweep", _HELP, status=Exit.ERROR)
     out.add_argument("--out", type=Path, required=True, metavar="DIR", help="gets runs, logs and the table")
     out.add_argument("--masks", type=words(KINDS), default=[], help=f"pre-training masks, of {','.join(KINDS)}")
     out.add_argument("--tasks", type=words(tuple(FIGURES)), required=True, help=f"of {','.join(FIGURES)}")
@@ -390,23 +391,17 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
+@command(interrupted="the same command goes on from here")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     args = parser().parse_args(argv)
-    try:
-        sweep = Sweep(args)
-        with private.files(args.shared):
-            failed = sweep.execute()
-    except SweepError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    sweep = Sweep(args)
+    with private.files(args.shared):
+        failed = sweep.execute()
     print((sweep.out / grids.TABLE).read_text(), end="")
     for name in failed:
         print(f"error: {name} failed; see {sweep.out / 'logs' / name}.log", file=sys.stderr)
-    return 1 if failed else 0
+    return Exit.ERROR if failed else Exit.DONE
 
 
 def _numbers(kind: Callable[[str], Any], text: str) -> list[Any]:

@@ -36,8 +36,9 @@ from medvill_jax.cluster import distributed
 from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import HostBatch, QuestionRecords
+from medvill_jax.errors import ConfigError
 from medvill_jax.metrics import bootstrap, vqa
-from medvill_jax.metrics.metrics_file import replace_file, write_metrics
+from medvill_jax.metrics.metrics_file import write_metrics
 from medvill_jax.models.finetuned import FUSIONS, SUMMARIES, Finetuned, HeadsConfig
 from medvill_jax.tasks import base, setup
 from medvill_jax.tasks import made_with as notes
@@ -66,7 +67,7 @@ class Task(base.Task):
         setup.require_known(config, {"summary": SUMMARIES, "targets": TARGETS, "fusion": FUSIONS})
         setup.require_meeting(config)
         if config.data.folds:
-            raise ValueError("data.folds: the answers of a VQA data set are those of its own training questions")
+            raise ConfigError("data.folds: the answers of a VQA data set are those of its own training questions")
         if config.fusion == "late":
             self.unused = (r"(mlm|itm)/.*",)
         super().__init__(config, workdir)
@@ -98,7 +99,7 @@ class Task(base.Task):
             # What an output means is the run's, whichever rows a later evaluation sets aside.
             private.folder(self.workdir.path)
             content = json.dumps(self.answers, indent=0, ensure_ascii=False) + "\n"
-            replace_file(self.workdir / records.ANSWERS_FILE, content.encode())
+            private.write(self.workdir / records.ANSWERS_FILE, content)
         return super().fit()
 
     def objective(self) -> Objective:

@@ -27,6 +27,7 @@ from medvill_jax.data import loader, records
 from medvill_jax.data.examples import LabelRecords
 from medvill_jax.data.tokenizer import load_tokenizer
 from medvill_jax.data.transforms import text_slots
+from medvill_jax.errors import ConfigError
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import VOCAB_FILE
 from medvill_jax.hub.loaded import load
@@ -49,7 +50,7 @@ class Task:
 
     Raises:
         DataError: the data are absent, damaged or too few.
-        ValueError: fields of the configuration do not fit together.
+        ConfigError: fields of the configuration do not fit together.
         HubError: no export, or one without the head that is asked.
     """
 
@@ -58,7 +59,7 @@ class Task:
     def __init__(self, config: setup.Config, workdir: Workdir | Path):
         setup.require_known(config, {"scorer": SCORERS})
         if distributed.is_running():
-            raise ValueError("task=zero_shot runs in one process: start it without --coordinator, on one host")
+            raise ConfigError("task=zero_shot runs in one process: start it without --coordinator, on one host")
         if not config.init.checkpoint:
             raise HubError("nothing to ask: set --config.init.checkpoint=EXPORT")
         if not config.data.path:
@@ -101,7 +102,7 @@ class Task:
         chosen = loader.evenly(len(held_out), config.eval.max_examples)
         sentences = sorted({each for of in self._prompts.values() for pair in of for side in pair for each in side})
         ids, lens = self._slots(sentences)
-        ask = self._model.match if config.scorer == "itm" else self._model.similarity
+        ask = self._model.arrays.match if config.scorer == "itm" else self._model.arrays.similarity
         parts = []
         for start in tqdm(range(0, len(chosen), 16), unit="batch", disable=None):
             self.stop.check()
@@ -170,5 +171,5 @@ def _sentences(prompts: setup.Config, name: str) -> tuple[tuple[str, ...], tuple
         return (f"{name.lower()}.",), (f"no {name.lower()}.",)
     stated, denied = (tuple(prompts[name][side]) for side in ("stated", "denied"))
     if not stated or not denied:
-        raise ValueError(f"prompts of {name!r}: at least one sentence that states it, and one that denies it")
+        raise ConfigError(f"prompts of {name!r}: at least one sentence that states it, and one that denies it")
     return stated, denied

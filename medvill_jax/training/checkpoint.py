@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from medvill_jax.errors import UserError
 from medvill_jax.paths import in_bucket
 from medvill_jax.training import integrity
 from medvill_jax.training.hosts import ALONE, Hosts
@@ -35,7 +36,7 @@ log = logging.getLogger(__name__)
 INTEGRITY_FILE = "integrity.json"
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """A checkpoint does not fit, or cannot be read; the message says what and where."""
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from medvill_jax.batch import Batch
+from medvill_jax.errors import UserError
 from medvill_jax.training.checkpoint import Checkpoints
 from medvill_jax.training.timing import Timing
 from medvill_jax.training.writer import MetricsWriter
@@ -23,7 +24,7 @@ from medvill_jax.trees import Tree
 log = logging.getLogger(__name__)
 
 
-class NotFiniteError(Exception):
+class NotFiniteError(UserError):
     """The loss or the gradient became infinite or NaN."""
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import optax
 
+from medvill_jax.errors import ConfigError
 from medvill_jax.training.policy import Policy, resolve
 
 SCHEDULES = ("constant", "linear", "cosine")
@@ -48,7 +49,7 @@ def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
         "cosine": optax.cosine_decay_schedule(peak, rest),
     }
     if config.schedule not in after:
-        raise ValueError(f"unknown schedule {config.schedule!r}; there are {', '.join(SCHEDULES)}")
+        raise ConfigError(f"unknown schedule {config.schedule!r}; there are {', '.join(SCHEDULES)}")
     if not config.warmup_steps:
         return after[config.schedule]
     warmup = optax.linear_schedule(0.0, peak, config.warmup_steps)

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias, TypeVar
 
+from medvill_jax.errors import ConfigError
+
 V = TypeVar("V")
 Policy: TypeAlias = Sequence[tuple[str, V]]
 
@@ -18,12 +20,12 @@ def resolve(policy: Policy[V], names: Iterable[str]) -> dict[str, V]:
     """The value of each name under a policy.
 
     Raises:
-        ValueError: names without a value, all of them listed, or an invalid regex.
+        ConfigError: names without a value, all of them listed, or an invalid regex.
     """
     try:
         compiled = [(re.compile(pattern), value) for pattern, value in policy]
     except re.error as error:
-        raise ValueError(f"{error.pattern!r} is not a valid regular expression: {error}") from None
+        raise ConfigError(f"{error.pattern!r} is not a valid regular expression: {error}") from None
     values, missing = {}, []
     for name in names:
         found = next(((value,) for pattern, value in compiled if pattern.fullmatch(name)), None)
@@ -32,7 +34,7 @@ def resolve(policy: Policy[V], names: Iterable[str]) -> dict[str, V]:
         else:
             values[name] = found[0]
     if missing:
-        raise ValueError("no rule covers: " + ", ".join(missing))
+        raise ConfigError("no rule covers: " + ", ".join(missing))
     return values
 
 
@@ -40,10 +42,10 @@ def frozen_names(patterns: Sequence[str], names: Sequence[str]) -> frozenset[str
     """The names that a list of regexes freezes.
 
     Raises:
-        ValueError: a regex that matches nothing.
+        ConfigError: a regex that matches nothing.
     """
     for pattern in patterns:
         if not any(resolve([(pattern, True), (r".*", False)], names).values()):
-            raise ValueError(f"freeze rule {pattern!r} matches no parameter; names look like {names[0]!r}")
+            raise ConfigError(f"freeze rule {pattern!r} matches no parameter; names look like {names[0]!r}")
     frozen = resolve([*((pattern, True) for pattern in patterns), (r".*", False)], names)
     return frozenset(name for name in names if frozen[name])

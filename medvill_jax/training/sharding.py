@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from medvill_jax.errors import ConfigError
 from medvill_jax.training.policy import resolve
 from medvill_jax.trees import flatten, tree_names
 
@@ -23,11 +24,11 @@ def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh `("data", "fsdp")` over all devices, in the order of their processes.
 
     Raises:
-        ValueError: the number of devices is not a multiple of `fsdp`.
+        ConfigError: the number of devices is not a multiple of `fsdp`.
     """
     devices = devices or sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     if fsdp < 1 or len(devices) % fsdp:
-        raise ValueError(f"mesh.fsdp={fsdp} does not divide the {len(devices)} devices")
+        raise ConfigError(f"mesh.fsdp={fsdp} does not divide the {len(devices)} devices")
     return Mesh(np.array(devices).reshape(-1, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
@@ -59,7 +60,7 @@ def to_host(tree: Any, mesh: Mesh) -> Any:
 def parameter_spec(shape: tuple[int, ...], layout: str, fsdp: int) -> PartitionSpec:
     """The PartitionSpec of one array under a layout."""
     if layout not in ("replicate", "largest"):
-        raise ValueError(f"unknown layout {layout!r}; there are 'replicate' and 'largest'")
+        raise ConfigError(f"unknown layout {layout!r}; there are 'replicate' and 'largest'")
     divisible = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
     if layout == "replicate" or fsdp == 1 or not divisible:
         return PartitionSpec()

@@ -14,6 +14,7 @@ import jax
 from etils import epath
 
 from medvill_jax.batch import Batch, BatchSpec
+from medvill_jax.errors import ConfigError
 from medvill_jax.training import integrity, loop, sharding, step
 from medvill_jax.training.checkpoint import CheckpointError, Checkpoints, Keep
 from medvill_jax.training.hosts import ALONE, Hosts
@@ -165,7 +166,7 @@ class Trainer:
     def check_rows(self, what: str, rows: int, parts: int = 1) -> None:
         """Raises `ValueError` if a batch, cut into so many parts, leaves devices with different numbers of rows."""
         if rows % (self.mesh.size * parts):
-            raise ValueError(f"{what}={rows // parts} is not a multiple of {self.mesh.size} devices")
+            raise ConfigError(f"{what}={rows // parts} is not a multiple of {self.mesh.size} devices")
 
     def filled(self, rows: int) -> int:
         """Rows of the smallest batch that holds so many and gives all devices as many."""

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import tensorboardX
 
+from medvill_jax import private
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -28,9 +30,7 @@ class MetricsWriter:
             return
         path = workdir / METRICS_FILE
         kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= resume_step]
-        rewritten = path.with_suffix(".tmp")
-        rewritten.write_text("".join(line + "\n" for line in kept))
-        rewritten.replace(path)
+        private.write(path, "".join(line + "\n" for line in kept))
         self._file = path.open("a")
         self._tensorboard = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=resume_step + 1 if resume_step else None

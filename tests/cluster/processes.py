@@ -22,9 +22,10 @@ JOB = Path(__file__).with_name("job.py")
 SECONDS = 900  # for a machine that does much else
 
 
-# What the programs of tests import, but for run.py, whose flags can be defined only once.
+# What the programs of tests import.
 IMPORTED = (
     "tests.cluster.job",
+    "medvill_jax.run",
     "data_prep.phantom",
     *(f"medvill_jax.tasks.{task}" for task in ("pretrain", "classify", "retrieve", "vqa", "generate", "zero_shot")),
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import run
+from medvill_jax import run
 from medvill_jax.cluster.workdir import Workdir, WorkdirError
 
 CONFIG = {

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from medvill_jax.data.labels import label_groups, positive_weights, targets
+from medvill_jax.errors import ConfigError
 
 LABELS = np.array([[1, 0], [-1, -2]], np.int8)
 
@@ -24,9 +25,9 @@ def test_policies(uncertain: str, absent: str, target: list, weight: list) -> No
 
 
 def test_an_unknown_policy_is_named() -> None:
-    with pytest.raises(ValueError, match=r"labels\.uncertain='perhaps'; there are positive"):
+    with pytest.raises(ConfigError, match=r"labels\.uncertain='perhaps'; there are positive"):
         targets(LABELS, uncertain="perhaps", absent="negative")
-    with pytest.raises(ValueError, match=r"labels\.absent='no'; there are negative, ignore"):
+    with pytest.raises(ConfigError, match=r"labels\.absent='no'; there are negative, ignore"):
         targets(LABELS, uncertain="ignore", absent="no")
 
 

@@ -22,6 +22,7 @@ from medvill_jax.data.loader import (
 from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import load_tokenizer
 from medvill_jax.data.transforms import Crop, MlmConfig
+from medvill_jax.errors import ConfigError
 
 
 def open_records(
@@ -207,7 +208,7 @@ def test_a_subset_is_spread_over_the_split(tiny_data: Path) -> None:
 
 
 def test_batch_size_must_fit_the_hosts(tiny_data: Path) -> None:
-    with pytest.raises(ValueError, match="not a multiple of the 3 hosts"):
+    with pytest.raises(ConfigError, match="not a multiple of the 3 hosts"):
         stream(tiny_data, host=HostSlice(0, 3))
 
 

@@ -14,6 +14,7 @@ import medvill_jax
 from data_prep import pairs
 from medvill_jax.data import records
 from medvill_jax.data.examples import LabelRecords
+from medvill_jax.errors import ConfigError
 from medvill_jax.findings import POSITIVE
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import read_export
@@ -187,7 +188,7 @@ def test_wrong_configurations_are_errors(
     tiny_classify_config: ConfigDict, tmp_path: Path, field: str, value: object, message: str
 ) -> None:
     tiny_classify_config.update_from_flattened_dict({field: value})
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         Task(tiny_classify_config, tmp_path)
 
 

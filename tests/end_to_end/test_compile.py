@@ -29,7 +29,7 @@ needs_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, re
 SEVERAL = """
 import json, sys
 from absl.testing import flagsaver
-import run
+from medvill_jax import run
 
 for arguments in json.loads(sys.argv[1]):
     sys.argv[1:], saved = arguments, flagsaver.save_flag_values()

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-import run
 from data_prep import pairs
+from medvill_jax import run
 from medvill_jax.data import records
 from medvill_jax.data.examples import ReportRecords
 from medvill_jax.data.records import DataError
+from medvill_jax.errors import ConfigError
 from medvill_jax.metrics import predictions, text
 from medvill_jax.tasks import generate
 from medvill_jax.tasks.generate import Task
@@ -173,11 +174,11 @@ def test_a_signal_stops_the_writing_and_the_same_command_writes_on(
 
 def test_wrong_configurations_are_errors(tiny_generate_config: ConfigDict, tmp_path: Path) -> None:
     tiny_generate_config.model.attention = "bar"
-    with pytest.raises(ValueError, match="written under s2s"):
+    with pytest.raises(ConfigError, match="written under s2s"):
         Task(tiny_generate_config, tmp_path)
     tiny_generate_config.model.attention = "s2s"
     tiny_generate_config.decode.max_len = 400
-    with pytest.raises(ValueError, match="do not fit the model's"):
+    with pytest.raises(ConfigError, match="do not fit the model's"):
         Task(tiny_generate_config, tmp_path)
     tiny_generate_config.data.path = "fake"
     with pytest.raises(DataError, match="nothing to evaluate on"):

@@ -19,6 +19,7 @@ import medvill_jax
 from medvill_jax.data import records
 from medvill_jax.hub.export import read_export
 from medvill_jax.models.masks import KINDS
+from medvill_jax.models.medvill import Medvill
 from medvill_jax.tasks.pretrain import Task
 from tests import gcs
 from tests.cli import RunPy
@@ -174,6 +175,10 @@ def test_checkpoints_chosen_on_the_test_split_are_warned_of(
         (["--config.model.attention=sideways"], "the kinds are bidirectional, s2s, bar, mixed, non_cross"),
         (["--config.model.image_encoder=alexnet"], "there are resnet_tiny"),
         (["--config.model.image_size=70"], "not a multiple of"),
+        (["--config.model.num_heads=0"], "not a multiple of 0 heads"),
+        (["--config.dtype=float31"], "dtype='float31'; there are float32"),
+        (["--config.accumulate=0"], "accumulate=0 is below 1"),
+        (["--config.task=diagnose"], "there are pretrain, classify"),
         (["--config.freeze=('nothing/.*',)"], "matches no parameter"),
         (["--config.data.path=/nowhere/at/all"], "no data set at /nowhere/at/all"),
         (["--config.data.path="], "--config.data.path=DATA"),
@@ -214,6 +219,18 @@ def test_an_unknown_variant_is_named(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert "no variant 'tiny'; there are small, phantom, modern" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("method", ["__init__", "encode"])
+def test_a_bug_of_the_model_is_not_told_as_the_users(
+    tmp_path: Path, run_py: RunPy, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("shapes that do not fit")
+
+    monkeypatch.setattr(Medvill, method, broken)
+    with pytest.raises(ValueError, match="shapes that do not fit"):
+        run_py(*arguments("fake", tmp_path / "run", "--config.steps=1"))
 
 
 @pytest.mark.parametrize("attention", KINDS)
@@ -325,7 +342,7 @@ def test_a_run_in_a_bucket_is_a_run_in_a_folder(bucket: str, tiny_data: Path, tm
     for words in (here, there):
         status, output = finish(tmp_path / "log", *words)
         assert status == 0, output
-    assert f"figures of every step: {url}/metrics.jsonl" in output
+    assert f"metrics of every step: {url}/metrics.jsonl" in output
     assert f"the model: {url}/export" in output
     assert "/tmp" not in output
 

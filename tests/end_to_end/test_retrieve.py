@@ -13,6 +13,7 @@ import medvill_jax
 from medvill_jax.data import loader
 from medvill_jax.data.examples import PairRecords
 from medvill_jax.data.records import DataError
+from medvill_jax.errors import ConfigError
 from medvill_jax.tasks import matching, retrieve
 from medvill_jax.tasks.retrieve import Task
 from tests.cli import RunPy
@@ -188,7 +189,7 @@ def test_wrong_configurations_are_errors(
     tiny_retrieve_config: ConfigDict, tmp_path: Path, field: str, value: object, message: str
 ) -> None:
     tiny_retrieve_config.update_from_flattened_dict({field: value})
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         Task(tiny_retrieve_config, tmp_path)
 
 

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 import medvill_jax
 from medvill_jax.data import records
 from medvill_jax.data.questions import clean_question
+from medvill_jax.errors import ConfigError
 from medvill_jax.hub.export import read_export
 from medvill_jax.tasks.vqa import Task
 
@@ -143,7 +144,7 @@ def test_the_baseline_without_fusion_answers(tiny_vqa_config: ConfigDict, tmp_pa
 )
 def test_wrong_configurations_are_errors(tiny_vqa_config: ConfigDict, tmp_path: Path, field: str, message: str) -> None:
     tiny_vqa_config.update_from_flattened_dict({field: "s2s"})
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         Task(tiny_vqa_config, tmp_path)
 
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medvill_jax.errors import MissingExtra
 from medvill_jax.metrics import neural_clinical
-from medvill_jax.metrics.command import MissingExtra
 from medvill_jax.metrics.label_f1 import COMPETITION
 from medvill_jax.metrics.neural_clinical import NEEDED, main, missing, score
-from medvill_jax.metrics.predictions import Prediction, Writer
+from medvill_jax.metrics.predictions import Prediction, PredictionError, Writer
 
 PAIRS = (
     ("no effusion .", "small left effusion ."),
@@ -300,7 +300,7 @@ def test_unknown_metrics_and_no_predictions(tmp_path: Path, capsys: pytest.Captu
     path = written(tmp_path / "p.jsonl")
     assert main([str(path), f"--weights={tmp_path}", "--metrics=chexbert,bleurt"]) == 1
     assert capsys.readouterr().err == f"error: metrics=chexbert,bleurt; there are {', '.join(NEEDED)}\n"
-    with pytest.raises(ValueError, match="no prediction"):
+    with pytest.raises(PredictionError, match="no prediction"):
         score([], tmp_path)
 
 

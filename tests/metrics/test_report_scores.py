@@ -13,7 +13,7 @@ from medvill_jax.findings import CHEXPERT_FINDINGS
 from medvill_jax.metrics import report_scores, text
 from medvill_jax.metrics.clinical import label_batch
 from medvill_jax.metrics.label_f1 import clinical_f1
-from medvill_jax.metrics.predictions import Prediction
+from medvill_jax.metrics.predictions import Prediction, PredictionError
 from medvill_jax.metrics.report_scores import metric_groups, most_frequent_text, perplexity, score
 
 REFERENCES = [
@@ -124,9 +124,9 @@ def test_nothing_but_empty_hypotheses() -> None:
 
 def test_empty_references_are_named() -> None:
     bad = [*PREDICTIONS, Prediction("x", " ", "a"), Prediction("y", "", "a")]
-    with pytest.raises(ValueError, match="2 of 7 references are empty: 'x', 'y'; leave these examples out"):
+    with pytest.raises(PredictionError, match="2 of 7 references are empty: 'x', 'y'; leave these examples out"):
         score(bad)
-    with pytest.raises(ValueError, match="no prediction"):
+    with pytest.raises(PredictionError, match="no prediction"):
         score([])
 
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from nltk.translate.bleu_score import corpus_bleu
 from sacrebleu.metrics.bleu import BLEU
 
+from medvill_jax.errors import MissingExtra
 from medvill_jax.metrics import text
-from medvill_jax.metrics.command import MissingExtra
+from medvill_jax.metrics.text import MeteorError
 
 REFERENCES = [
     "The heart is enlarged. There is a small left pleural effusion.",
@@ -156,7 +157,7 @@ def test_meteor() -> None:
 def test_meteor_says_why_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     assert "no java is on the PATH" in str(text.meteor_missing())
-    with pytest.raises(RuntimeError, match="no java"):
+    with pytest.raises(MeteorError, match="no java"):
         text.meteor(["a"], ["a"])
     monkeypatch.setitem(sys.modules, "pycocoevalcap.meteor.meteor", None)
     assert "pycocoevalcap is not installed" in str(text.meteor_missing())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from medvill_jax.errors import ConfigError
 from medvill_jax.models.finetuned import Finetuned, HeadsConfig
 from medvill_jax.models.functional import Functional
 from tests.models.reference import TorchMedvill, arrays_of, medvill_config
@@ -132,9 +133,9 @@ def test_the_text_encoder_is_bert_over_cls_and_text() -> None:
 
 
 def test_an_unknown_fusion_is_named() -> None:
-    with pytest.raises(ValueError, match="there are joint, late"):
+    with pytest.raises(ConfigError, match="there are joint, late"):
         HeadsConfig(fusion="early")
-    with pytest.raises(ValueError, match="cells are read beside a joint summary, not with fusion=late"):
+    with pytest.raises(ConfigError, match="cells are read beside a joint summary, not with fusion=late"):
         HeadsConfig(classes=5, cells=True, fusion="late")
 
 

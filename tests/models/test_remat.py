@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from medvill_jax.batch import fake_batch, pretrain_spec
+from medvill_jax.errors import ConfigError
 from medvill_jax.models.bert import BertConfig, Encoder
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import Medvill, MedvillConfig
@@ -89,5 +90,5 @@ def test_image_layers_keep_less_too() -> None:
 
 
 def test_an_unknown_policy_names_those_there_are() -> None:
-    with pytest.raises(ValueError, match="remat='half'; there are full, dots, dots_no_batch"):
+    with pytest.raises(ConfigError, match="remat='half'; there are full, dots, dots_no_batch"):
         build("half")

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from data_prep import pairs
 from medvill_jax.data import records
+from medvill_jax.errors import ConfigError
 from medvill_jax.tasks import base, classify, generate, pretrain, retrieve, vqa
 
 MODULES = (pretrain, classify, generate, retrieve, vqa)
@@ -136,7 +137,7 @@ def test_folds_that_do_not_exist(
 ) -> None:
     data = tiny_classify_config.data
     data.path, data.folds, data.fold = str(every_split), folds, fold
-    with pytest.raises(ValueError, match="two folds or more, counted from 0"):
+    with pytest.raises(ConfigError, match="two folds or more, counted from 0"):
         classify.Task(tiny_classify_config, tmp_path / "run")
 
 

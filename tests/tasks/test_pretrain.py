@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from configs import pretrain as configs
 from medvill_jax.batch import fake_batch
+from medvill_jax.errors import ConfigError
 from medvill_jax.tasks import pretrain
 from medvill_jax.training import contrast
 from medvill_jax.training.losses import cross_entropy_sum
@@ -91,7 +92,7 @@ def test_without_contrast_there_is_no_head(paired_config: ConfigDict, tmp_path: 
 )
 def test_fields_that_do_not_fit(paired_config: ConfigDict, tmp_path: Path, fields: dict, message: str) -> None:
     paired_config.update_from_flattened_dict(fields)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         pretrain.Task(paired_config, tmp_path / "run")
 
 

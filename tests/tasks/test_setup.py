@@ -3,6 +3,7 @@
 import pytest
 
 from configs import generate, pretrain
+from medvill_jax.errors import ConfigError
 from medvill_jax.tasks import setup
 
 
@@ -33,5 +34,5 @@ def test_a_cadence_that_makes_no_sense() -> None:
     config = pretrain.get_config()
     assert setup.run_config(config, train_records=10**5).loop.eval_every == 2000
     config.eval.every_epochs = -0.5
-    with pytest.raises(ValueError, match=r"eval.every_epochs=-0.5 must not be negative"):
+    with pytest.raises(ConfigError, match=r"eval.every_epochs=-0.5 must not be negative"):
         setup.run_config(config, train_records=10)

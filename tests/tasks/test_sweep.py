@@ -122,7 +122,13 @@ def test_every_row_is_tuned_alike_and_runs_with_its_own_rate(tmp_path: Path) -> 
     assert sweep.Sweep(args, runs).execute() == []
     counts = {"pretrain": 0, "tested": 0, "trained": 0}
     for command in runs.commands:
-        kind = "pretrain" if "pretrain.py" in command[2] else "tested" if "--eval_only" in command else "trained"
+        kind = (
+            "pretrain"
+            if any("pretrain.py" in word for word in command)
+            else "tested"
+            if "--eval_only" in command
+            else "trained"
+        )
         counts[kind] += 1
     # Two models; from them and from random weights, at two shares, each rate is tried once. Then all models and seeds
     # run with the best one, which one of them has done.

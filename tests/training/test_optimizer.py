@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from medvill_jax.errors import ConfigError
 from medvill_jax.training.optimizer import OptimizerConfig, adamw, schedule
 from medvill_jax.training.policy import frozen_names, resolve
 from medvill_jax.trees import tree_names
@@ -26,14 +27,14 @@ def one_update(config: OptimizerConfig, grads: dict) -> dict:
 def test_first_match_wins_and_all_is_covered() -> None:
     names = ["a/kernel", "a/bias", "b/bias"]
     assert resolve([(r"a/.*", 1), (r".*bias", 2)], names) == {"a/kernel": 1, "a/bias": 1, "b/bias": 2}
-    with pytest.raises(ValueError, match="no rule covers: a/kernel, b/bias"):
+    with pytest.raises(ConfigError, match="no rule covers: a/kernel, b/bias"):
         resolve([(r"a/bias", 1)], names)
-    with pytest.raises(ValueError, match="not a valid regular expression"):
+    with pytest.raises(ConfigError, match="not a valid regular expression"):
         resolve([(r"(", 1)], names)
 
 
 def test_a_freeze_rule_that_matches_nothing_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"'image/\.\*' matches no parameter"):
+    with pytest.raises(ConfigError, match=r"'image/\.\*' matches no parameter"):
         frozen_names([r"image/.*"], ["layer/0/kernel"])
 
 
@@ -69,5 +70,5 @@ def test_schedules(name: str, rates: tuple[float, ...]) -> None:
 
 
 def test_unknown_schedule_is_an_error() -> None:
-    with pytest.raises(ValueError, match="unknown schedule 'step'"):
+    with pytest.raises(ConfigError, match="unknown schedule 'step'"):
         schedule(OptimizerConfig(1.0, schedule="step"), 10)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
+from medvill_jax.errors import ConfigError
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import Medvill, MedvillConfig
@@ -77,5 +78,5 @@ def test_a_layout(shape: tuple[int, ...], layout: str, fsdp: int, expected: tupl
 
 
 def test_an_unknown_layout() -> None:
-    with pytest.raises(ValueError, match="unknown layout 'smallest'"):
+    with pytest.raises(ConfigError, match="unknown layout 'smallest'"):
         parameter_spec((4,), "smallest", 2)

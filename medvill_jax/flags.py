@@ -1,0 +1,83 @@
+"""The command line of `medvill_jax.run`, over absl: ml_collections makes a flag of every configuration field."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from medvill_jax import private
+from medvill_jax.errors import ConfigError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "configuration, e.g. configs/pretrain.py or ...:phantom")
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default: runs/CONFIG[-VARIANT]")
+EVAL_ONLY = flags.DEFINE_boolean("eval_only", False, "evaluate the workdir's best checkpoint on config.eval.split")
+MODE = flags.DEFINE_enum(
+    "mode", "train", ("train", "compile"), "compile: the train step for --topology, without running"
+)
+TOPOLOGY = flags.DEFINE_string("topology", "", "to compile for: v5e:4x4, v5e:16x16, v5p:4x4x4, v6e:16x16, cpu:8, ...")
+SEARCH = flags.DEFINE_boolean("search", False, "with --mode=compile: find the largest batch per chip that fits")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; TPU pods, SLURM, Open MPI need none")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "processes of the run, with --coordinator", lower_bound=1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
+SHARED = flags.DEFINE_boolean("shared", False, private.HELP)
+STARTUP_TIMEOUT = flags.DEFINE_float("startup_timeout", 300.0, "seconds to wait for the other processes", lower_bound=0)
+
+# What holds configs/ in a checkout, and where packages lie in an install.
+_BESIDE = Path(__file__).parents[1]
+
+
+def parse(argv: Sequence[str], description: str) -> None:
+    """Gives the flags their values; with `--help` shows them under a description, and ends the program.
+
+    Raises:
+        ConfigError: something is wrong with a flag.
+    """
+    if {"--help", "-help", "-h"} & set(argv):
+        listed = flags.FLAGS.module_help(sys.modules[__name__]).partition(":\n")[2]
+        print(f"{description.strip()}\n\nflags:\n{listed}")
+        sys.exit()
+    try:
+        rest = flags.FLAGS(_with_installed(argv))
+    except (KeyError, AttributeError) as error:
+        # ml_collections names the nearest field in the exception of a misspelt one.
+        hint = str(error.args[0]).replace("\\n", "\n").strip("'\"").split("\n")[-1]
+        raise ConfigError(f"no such configuration field. {hint}") from error
+    except (flags.Error, TypeError, ValueError) as error:
+        # What a configuration file raises arrives as the text of a whole trace.
+        text = str(error)
+        raise ConfigError(text.strip().split("\n")[-1] if "Traceback" in text else text) from error
+    if len(rest) > 1:
+        raise ConfigError(f"unexpected argument {rest[1]!r}; flags are written --name=value")
+    if not flags.FLAGS["config"].present:
+        raise ConfigError("--config is needed, e.g. --config=configs/pretrain.py:phantom; --help tells more")
+    config_file = _file_and_variant()[0]
+    if not config_file.is_file():
+        raise ConfigError(f"no configuration file {config_file}")
+
+
+def default_workdir() -> str:
+    """runs/CONFIG or runs/CONFIG-VARIANT."""
+    path, variant = _file_and_variant()
+    return f"runs/{'-'.join(filter(None, (path.stem, variant)))}"
+
+
+def _file_and_variant() -> tuple[Path, str]:
+    path, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    return Path(path), variant
+
+
+def _with_installed(argv: Sequence[str]) -> list[str]:
+    """The words with `--config` of a file that is not here, but came with the package, as where that lies."""
+    words = list(argv)
+    for number, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in ("--config", "-config"):
+            value = value if equals else "".join(words[number + 1 : number + 2])
+            path = value.partition(":")[0]
+            if path.startswith("configs/") and not Path(path).exists() and (_BESIDE / path).is_file():
+                words[number : number + 2 - bool(equals)] = [f"--config={_BESIDE / value}"]
+    return words

@@ -1,0 +1,196 @@
+"""Train or evaluate one task. In a checkout `python run.py` is the same.
+
+    python -m medvill_jax.run --config=configs/pretrain.py:phantom              the demo, with data of its own
+    python -m medvill_jax.run --config=configs/pretrain.py --config.data.path=DATA --config.batch_size=64 --workdir=RUN
+    python -m medvill_jax.run --config=configs/pretrain.py ... --workdir=RUN    again: goes on where it stopped
+    python -m medvill_jax.run --config=configs/pretrain.py ... --workdir=RUN --eval_only --config.eval.split=test
+    python -m medvill_jax.run --config=configs/pretrain.py --mode=compile --topology=v5e:16x16 --config.batch_size=4096
+
+The same command on every host of a TPU pod or under srun makes one run. Elsewhere each process is told who it is:
+
+    python -m medvill_jax.run ... --coordinator=HOST:PORT --num_processes=2 --process_id=0
+
+Every field of the configuration is a flag: --config.FIELD=VALUE. The fields and what they mean stand in configs/.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Any, NoReturn
+
+import absl.logging
+
+from medvill_jax import flags, private
+from medvill_jax.commands import Exit, one_line
+from medvill_jax.errors import ConfigError
+
+# A run may be taken up again with other values of these: they change no figure of the training.
+FREE_FIELDS = ("remat", "log.", "checkpoint.", "mesh.", "data.workers.", "eval.batch_size")
+# These too may differ when it is evaluated: they say on what, and how its answers are asked for.
+EVALUATION_FIELDS = (*FREE_FIELDS, "eval.", "decode.", "rank.", "data.path", "dtype")
+GOES_ON = "the same command goes on from the newest checkpoint"
+
+
+def program() -> NoReturn:
+    """`entry`, in a process that takes memory in huge pages."""
+    ask_for_huge_pages()
+    entry()
+
+
+def entry() -> NoReturn:
+    """The program over `sys.argv`; ends with `SystemExit`, unless there is a bug."""
+    with one_line(interrupted=GOES_ON):
+        with one_line(failed=Exit.USAGE):
+            flags.parse(sys.argv, __doc__ or "")
+        with private.files(flags.SHARED.value):
+            start(flags.CONFIG.value)
+    sys.exit(Exit.DONE)
+
+
+def start(config: Any) -> None:
+    """What `--mode` says, in every process."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    # Orbax warns of every checkpoint without figures, JAX tells of every platform that is not there.
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    for noisy in ("jax", "fsspec", "gcsfs"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    with one_line(failed=Exit.USAGE):
+        prepare(config)
+    workdir = flags.WORKDIR.value or flags.default_workdir()
+    if flags.MODE.value == "compile":
+        compile_step(config, workdir)
+        return
+
+    from medvill_jax.cluster import distributed
+
+    with one_line(failed=Exit.PROCESSES):
+        distributed.start_if_cluster(
+            flags.COORDINATOR.value, flags.NUM_PROCESSES.value, flags.PROCESS_ID.value, flags.STARTUP_TIMEOUT.value
+        )
+    with distributed.together(), one_line(interrupted=GOES_ON, where=workdir):
+        run_task(config, workdir)
+
+
+def prepare(config: Any) -> None:
+    """Flags that go together, and what JAX must find in its environment when it is imported, which is after this."""
+    if flags.MODE.value != "compile":
+        # What trains nothing has no mesh.
+        if flags.TOPOLOGY.value or flags.SEARCH.value or config.get("mesh", {}).get("topology"):
+            raise ConfigError("--topology and --search go with --mode=compile, which sets mesh.topology")
+        return
+    if flags.EVAL_ONLY.value:
+        raise ConfigError("--mode=compile compiles the train step; leave --eval_only out")
+    if not flags.TOPOLOGY.value:
+        raise ConfigError("--mode=compile needs --topology, e.g. v5e:4x4, or cpu:8 without any further install")
+
+    from medvill_jax.compile import topology
+
+    topology.prepare(topology.parse(flags.TOPOLOGY.value), os.environ)
+
+
+def task_class(name: str) -> Any:
+    """The class of the task of that name."""
+    from medvill_jax.tasks import classify, generate, pretrain, retrieve, vqa, zero_shot
+
+    modules = (pretrain, classify, retrieve, vqa, generate, zero_shot)
+    tasks = {module.__name__.rpartition(".")[2]: module.Task for module in modules}
+    if name not in tasks:
+        raise ConfigError(f"task={name!r}; there are {', '.join(tasks)}")
+    return tasks[name]
+
+
+def run_task(config: Any, name: str) -> None:
+    """The task that the configuration names, in every process, in the workdir of that name."""
+    from data_prep import phantom
+    from medvill_jax.cluster import distributed
+    from medvill_jax.cluster.workdir import DATA_DIR, Workdir
+
+    workdir = Workdir(name)
+    logging.info("workdir: %s", workdir.home)
+    if "phantom" in config.data and not config.data.path and workdir.is_mirror:
+        raise ConfigError(
+            "the demo's data are made in a folder: give a --workdir outside a bucket, or --config.data.path"
+        )
+    fields, task_type = config.to_dict(), task_class(config.task)
+    if flags.EVAL_ONLY.value:
+        if task_type.trains and not config.eval.get("dry_run", False):
+            workdir.check_same_run(fields, EVALUATION_FIELDS)
+    else:
+        token = distributed.on_first("claim", lambda: workdir.claim(fields, FREE_FIELDS))
+        workdir.check_shared(token, fields)
+    if "phantom" in config.data and not config.data.path:
+        make = phantom.prepare_vqa if config.task == "vqa" else phantom.prepare
+        config.data.path = distributed.on_first(
+            "phantom data", lambda: make(workdir / DATA_DIR, **config.data.phantom)
+        )
+    config.lock()
+    task = task_type(config, workdir)
+    try:
+        figures = evaluate(task) if flags.EVAL_ONLY.value else task.fit()
+    finally:
+        workdir.publish()
+    if figures and distributed.is_first():
+        lines = task.closing_lines(figures)
+        if (workdir / "metrics.jsonl").is_file():
+            curves = f"tensorboard --logdir={workdir.path}"
+            lines.append(f"metrics of every step: {workdir / 'metrics.jsonl'}, curves: {curves}")
+        if (workdir / "export").is_dir():
+            use = "for medvill_jax.load, --config.init.checkpoint or conversion"
+            lines.append(f"the model: {workdir / 'export'}, {use}")
+        print(workdir.shown("\n".join(lines)))
+
+
+def evaluate(task: Any) -> dict[str, Any] | None:
+    """The figures of the best checkpoint; None if a signal came before they were complete."""
+    from medvill_jax.cluster.stopping import Stopped
+
+    try:
+        with task.stop:
+            return task.evaluate_best()
+    except Stopped as signal:
+        logging.warning("%s: stopped before the end; the same command evaluates on", signal)
+        return None
+
+
+def compile_step(config: Any, name: str) -> None:
+    """Compiles the train step for a topology, and tells of its memory and time."""
+    from medvill_jax.cluster.workdir import Workdir
+    from medvill_jax.compile import aot, topology
+    from medvill_jax.tasks.base import FAKE
+
+    task = task_class(config.task)
+    if not task.trains:
+        raise ConfigError(f"{config.task} trains nothing, so there is no step to compile")
+    config.data.path = config.data.path or FAKE
+    config.mesh.topology = flags.TOPOLOGY.value
+    workdir, target = Workdir(name), topology.parse(flags.TOPOLOGY.value)
+
+    def build(batch_size: int) -> aot.Program:
+        sized = config.copy_and_resolve_references()
+        sized.batch_size = batch_size
+        return task(sized.lock(), workdir).program()
+
+    if flags.SEARCH.value:
+        report = aot.search(build, target, config.accumulate)
+    else:
+        report = aot.compile_report(build(config.batch_size), target)
+    written = report.write(workdir.path)
+    workdir.publish()
+    print("\n".join(report.lines()))
+    print(f"\nthe same for programs: {workdir.shown(str(written))}")
+
+
+def ask_for_huge_pages() -> None:
+    """Starts this program anew with a C library that takes memory in huge pages.
+
+    On CPUs every step takes and returns hundreds of megabytes; page by page, that is a fifth of all processor time.
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
+        environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+
+
+if __name__ == "__main__":
+    program()

@@ -1,0 +1,43 @@
+"""One family of errors: what a user can correct, and nothing else."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import data_prep
+import medvill_jax
+from medvill_jax.errors import ConfigError, UserError
+
+# Between threads, processes or functions of ours; no command shows them.
+INTERNAL = {
+    "medvill_jax.cluster.distributed.BarrierError",
+    "medvill_jax.metrics.radeval_scores.LoadError",
+    "data_prep.files.TooLargeError",
+    "data_prep.pairs._NoObjectError",
+}
+
+
+def errors() -> dict[str, type[Exception]]:
+    """All exceptions that are defined here and called errors, by their names."""
+    found = {}
+    for package in (medvill_jax, data_prep):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if module.name.endswith(("__main__", ".run")):
+                continue
+            for name, value in vars(importlib.import_module(module.name)).items():
+                if inspect.isclass(value) and issubclass(value, Exception) and value.__module__ == module.name:
+                    found[f"{module.name}.{name}"] = value
+    return {name: error for name, error in found.items() if "Stopped" not in name}
+
+
+def test_every_error_that_a_user_sees_is_of_the_family() -> None:
+    outside = {name for name, error in errors().items() if not issubclass(error, UserError)}
+    assert outside == INTERNAL
+
+
+def test_a_wrong_value_is_a_value_error_of_the_family() -> None:
+    with pytest.raises(ValueError, match="wrong") as raised:
+        raise ConfigError("wrong")
+    assert isinstance(raised.value, UserError)
