@@ -90,7 +90,7 @@ class Task(abc.ABC):
             init=self.model.init,
             warm_start=setup.warm_start(config.init, self.model_config, self.unused),
             objective=self.objective(),
-            spec=self.spec,
+            spec=self.spec.abstract(),
             frozen=frozen,
             config=setup.run_config(config, train_records=0 if self.fake else len(self.train_records)),
         )
@@ -167,12 +167,16 @@ class Task(abc.ABC):
         objective, config = self.objective(), self.config
         model = self.model
         flops = TRAINING * forward_flops(
-            objective.sums, model.abstract_params, model.abstract_stats, self.spec, jax.eval_shape(jax.random.key, 0)
+            objective.sums,
+            model.abstract_params,
+            model.abstract_stats,
+            self.spec.abstract(),
+            jax.eval_shape(jax.random.key, 0),
         )
         return Program(
             lower=self.trainer.lower,
             state=self.trainer.abstract_state,
-            batch=self.spec,
+            batch=self.spec.abstract(),
             batch_size=config.batch_size,
             mesh=dict(self.trainer.mesh.shape),
             flops=flops,
@@ -279,6 +283,7 @@ class Task(abc.ABC):
         size = config.eval.batch_size or config.batch_size
         batches = loader.eval_batches(
             examples,
+            self.spec,
             batch_size=size,
             max_examples=max_examples,
             workers=setup.workers(config.data),

@@ -407,6 +407,7 @@ class Task(base.Task):
         """At most `most` examples of a split (0: all), each once, the last batch padded."""
         batches = loader.eval_batches(
             examples,
+            self.spec,
             batch_size=self.config.eval.batch_size or self.config.batch_size,
             max_examples=most,
             workers=setup.workers(self.config.data),

@@ -327,6 +327,7 @@ class Task(base.Task):
         config = self.config
         batches = loader.eval_batches(
             held_out,
+            self.spec,
             batch_size=config.eval.batch_size or config.batch_size,
             max_examples=config.eval.max_examples,
             workers=setup.workers(config.data),

@@ -273,8 +273,7 @@ class Task(base.Task):
         proposals = min(config.rank.proposals or default_proposals(count), count)
         pairs, most = count * count, min(2 * count * proposals, count * count)
         state = self.trainer.initial_state()
-        spec = {name: jax.ShapeDtypeStruct(s.shape, s.dtype) for name, s in self.spec.items()}
-        host = base.fake_batch(spec, 0, vocab_size=model.bert.vocab_size, sep_id=model.sep_id)
+        host = base.fake_batch(self.spec, 0, vocab_size=model.bert.vocab_size, sep_id=model.sep_id)
         batch = next(loader.to_device(iter([host]), self.trainer.batch_sharding))
         encoded = self._encode(state["params"], state["stats"], batch)
         size = self.trainer.filled(self.config.rank.batch_size)

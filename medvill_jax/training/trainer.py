@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from medvill_jax.batch import Batch, BatchSpec
+from medvill_jax.batch import AbstractBatch, Batch
 from medvill_jax.cluster import stopping
 from medvill_jax.cluster import workdir as workdirs
 from medvill_jax.cluster.workdir import WorkdirError
@@ -66,7 +66,7 @@ class Trainer:
         init: Callable[[jax.Array], tuple[Tree, Tree]],
         warm_start: WarmStart | None = None,
         objective: step.Objective,
-        spec: BatchSpec,
+        spec: AbstractBatch,
         frozen: frozenset[str],
         config: RunConfig,
     ):
