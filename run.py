@@ -114,14 +114,6 @@ def start() -> None:
         run_task()
 
 
-def task_class(name: str) -> Any:
-    """The class of the task of that name."""
-    from medvill_jax.tasks import classify, generate, pretrain, retrieve, vqa, zero_shot
-
-    modules = (pretrain, classify, retrieve, vqa, generate, zero_shot)
-    return {module.__name__.rpartition(".")[2]: module.Task for module in modules}[name]
-
-
 def run_task() -> None:
     """The task that the configuration names, in every process."""
     from data_prep import phantom
@@ -131,6 +123,7 @@ def run_task() -> None:
     from medvill_jax.hub.errors import HubError
     from medvill_jax.metrics.command import MissingExtra
     from medvill_jax.metrics.predictions import PredictionError
+    from medvill_jax.tasks import registry
     from medvill_jax.training import checkpoint, loop
 
     config = CONFIG.value
@@ -143,7 +136,7 @@ def run_task() -> None:
     with one_line(workdir, DataError, HubError, MissingExtra, ValueError, workdirs.WorkdirError):
         if "phantom" in config.data and not config.data.path and workdirs.is_mirror(workdir):
             fail("the demo's data are made in a folder: give a --workdir outside a bucket, or --config.data.path")
-        fields, task_type = config.to_dict(), task_class(config.task)
+        fields, task_type = config.to_dict(), registry.task(config.task)
         if EVAL_ONLY.value:
             if task_type.trains and not config.eval.get("dry_run", False):
                 workdirs.check_same_run(workdir, fields, EVALUATION_FIELDS)
@@ -224,9 +217,10 @@ def compile_step(config: Any) -> None:
     from medvill_jax.data.records import DataError
     from medvill_jax.hub.errors import HubError
     from medvill_jax.metrics.command import MissingExtra
-    from medvill_jax.tasks.base import FAKE
+    from medvill_jax.tasks import registry
+    from medvill_jax.tasks.data import FAKE
 
-    task = task_class(config.task)
+    task = registry.task(config.task)
     if not task.trains:
         fail(f"{config.task} trains nothing, so there is no step to compile")
     config.data.path = config.data.path or FAKE
