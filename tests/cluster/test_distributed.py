@@ -18,6 +18,7 @@ from filelock import FileLock
 from medvill_jax.cluster import distributed, rendezvous
 from medvill_jax.cluster import workdir as workdirs
 from medvill_jax.cluster.rendezvous import StartupError
+from medvill_jax.data import loader
 from tests.cli import release_locks
 from tests.cluster import processes
 from tests.cluster.job import Pictures
