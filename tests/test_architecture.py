@@ -164,3 +164,13 @@ def test_every_room_exists_in_the_rules() -> None:
         ".".join(p.relative_to(ROOT).parts) for p in (ROOT / "medvill_jax").iterdir() if (p / "__init__.py").exists()
     }
     assert rooms <= set(RULES), f"rooms without a rule: {rooms - set(RULES)}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "medvill_jax" / "tasks").rglob("*.py")), ids=lambda path: path.stem)
+def test_no_class_of_a_task_grows_long(path: Path) -> None:
+    long = {
+        node.name: lines
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef) and (lines := (node.end_lineno or 0) - node.lineno + 1) > 200
+    }
+    assert not long, f"{path}: objective, evaluation and report are ideas of their own"
