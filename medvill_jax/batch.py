@@ -1,22 +1,130 @@
 """The contract between data and models: which arrays a batch holds, their shapes, dtypes and meaning.
 
-A spec is a plain dict of `jax.ShapeDtypeStruct`; the loader produces it, the train step consumes it, ahead-of-time
-compilation lowers from it, and `fake_batch` makes random content for it, so any config runs without data.
+Every array is declared once, as a `Key`: what it looks like, what it holds in the rows that fill up the last batch of
+an evaluation, and how random content is drawn. The loader produces what a `BatchSpec` declares, the train step consumes
+it, ahead-of-time compilation lowers from it, and `fake_batch` makes random content, so any config runs without data.
 
 Sizes: B examples (global), S image side in pixels, T report word pieces, P masked positions per report.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import jax
 import numpy as np
 
 Batch = Mapping[str, jax.Array]
-BatchSpec = dict[str, jax.ShapeDtypeStruct]
+AbstractBatch = dict[str, jax.ShapeDtypeStruct]
+HostBatch = dict[str, np.ndarray]
 
 PAD_ID = 0  # of every BERT vocabulary
+# Padding that is the last example once more: for what counts only where a weight says so.
+REPEATED: Final = "repeated"
+
+
+class Draw:
+    """What random content is drawn from: a generator, and two texts per example, so that ids and lengths fit together.
+
+    Attributes:
+        rng: its draws are in the order of the keys.
+        rows: of the batch.
+        words: ids, from the first word to the size of the vocabulary.
+        text, negative: ids int `[B, T+1]` and lengths int `[B]`.
+    """
+
+    def __init__(self, seed: int, rows: int, slots: int, *, vocab_size: int, sep_id: int):
+        self.rng, self.rows = np.random.default_rng(seed), rows
+        self.words = (sep_id + 1, vocab_size)
+        self.text, self.negative = (self._text(slots, sep_id) for _ in range(2))
+
+    def integers(self, low: int, high: int, shape: tuple[int, ...] = ()) -> np.ndarray:
+        """Uniform int `[B, ...]` in low .. high - 1."""
+        return self.rng.integers(low, high, (self.rows, *shape))
+
+    def _text(self, slots: int, sep_id: int) -> tuple[np.ndarray, np.ndarray]:
+        lens = self.integers(2, slots + 1)
+        ids = self.integers(*self.words, (slots,))
+        index = np.arange(slots)
+        ids[index[None] == lens[:, None] - 1] = sep_id
+        ids[index[None] >= lens[:, None]] = PAD_ID
+        return ids, lens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key:
+    """One array of a batch.
+
+    Attributes:
+        shape: of one example.
+        dtype: of numpy.
+        padding: what it holds in rows that fill up a batch: a number, or `REPEATED`. What counts examples, or parts of
+            them, is 0 there.
+        random: content `[B, *shape]` for runs without data.
+    """
+
+    shape: tuple[int, ...] = ()
+    dtype: type[np.generic]
+    padding: float | Literal["repeated"]
+    random: Callable[[Draw], Any]
+
+
+@dataclass(frozen=True)
+class BatchSpec:
+    """The arrays of the global training batch; those of an evaluation may lack some.
+
+    Attributes:
+        batch_size: B.
+        keys: by name; random content is drawn in this order.
+
+    Raises:
+        ValueError: padding would count as examples.
+    """
+
+    batch_size: int
+    keys: Mapping[str, Key]
+
+    def __post_init__(self) -> None:
+        if "weights" not in self.keys:
+            raise ValueError("a batch needs weights: they tell examples from padding")
+        if counted := [name for name, key in self.keys.items() if name.endswith("weights") and key.padding != 0]:
+            raise ValueError(f"{', '.join(counted)}: weights whose padding is not 0 count padding as examples")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.keys
+
+    def abstract(self) -> AbstractBatch:
+        """Shapes and dtypes, `[B, ...]`."""
+        return {name: jax.ShapeDtypeStruct((self.batch_size, *key.shape), key.dtype) for name, key in self.keys.items()}
+
+    def row(self, example: HostBatch, *, padding: bool) -> HostBatch:
+        """An example of an evaluation as a row of its batch; with `padding` the row that follows the last example.
+
+        Raises:
+            ValueError: it holds what is not declared.
+        """
+        if undeclared := sorted(example.keys() - self.keys.keys()):
+            raise ValueError(f"the batch spec does not declare {', '.join(undeclared)}, which examples hold")
+        fixed = {name: self.keys[name].padding for name in example if padding}
+        return example | {
+            name: np.full_like(example[name], value) for name, value in fixed.items() if value != REPEATED
+        }
+
+
+def fake_batch(spec: BatchSpec, seed: int, *, vocab_size: int, sep_id: int) -> HostBatch:
+    """Random arrays that fit `spec` and are valid together: lengths, positions and ids stay in range.
+
+    Args:
+        spec: of any task.
+        seed: the content is a function of it.
+        vocab_size: number of word pieces.
+        sep_id: of [SEP]; words are drawn from the ids after it.
+    """
+    slots = spec.keys["text_ids"].shape[0] if "text_ids" in spec else 2
+    draw = Draw(seed, spec.batch_size, slots, vocab_size=vocab_size, sep_id=sep_id)
+    return {name: np.asarray(key.random(draw)).astype(key.dtype) for name, key in spec.keys.items()}
 
 
 def pretrain_spec(
@@ -38,21 +146,17 @@ def pretrain_spec(
     * `plain_ids` int32 `[B, T+1]`: the report of `text_ids` with nothing masked.
     * `negative_ids`, `negative_lens`, `label_groups`, `text_groups`.
     """
-
-    def array(shape: tuple[int, ...], dtype: type) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((batch_size, *shape), dtype)
-
-    spec = {
-        "image": array((image_size, image_size), np.uint8),
-        "text_ids": array((text_len + 1,), np.int32),
-        "text_lens": array((), np.int32),
-        "mlm_positions": array((max_predictions,), np.int32),
-        "mlm_ids": array((max_predictions,), np.int32),
-        "mlm_weights": array((max_predictions,), np.float32),
-        "itm_labels": array((), np.int32),
-        "weights": array((), np.float32),
-    }
-    return spec | ({"plain_ids": spec["text_ids"], **_others(spec)} if paired else {})
+    plain = {"plain_ids": _ids(text_len, lambda draw: draw.text[0]), **_others(text_len)} if paired else {}
+    labels = Key(dtype=np.int32, padding=REPEATED, random=lambda draw: draw.integers(0, 2))
+    return BatchSpec(
+        batch_size,
+        image_key(image_size)
+        | text_keys(text_len)
+        | plain
+        | _masked(max_predictions)
+        | {"itm_labels": labels}
+        | WEIGHTS,
+    )
 
 
 def report_spec(batch_size: int, *, image_size: int, text_len: int, max_predictions: int) -> BatchSpec:
@@ -64,9 +168,11 @@ def report_spec(batch_size: int, *, image_size: int, text_len: int, max_predicti
 
     * `text_cut` int32 `[B]`: 1 if the report goes on behind its T word pieces, so that its [SEP] is no end of a report.
     """
-    spec = pretrain_spec(batch_size, image_size=image_size, text_len=text_len, max_predictions=max_predictions)
-    spec["text_cut"] = spec.pop("itm_labels")
-    return spec if max_predictions else {name: s for name, s in spec.items() if not name.startswith("mlm_")}
+    cut = Key(
+        dtype=np.int32, padding=REPEATED, random=lambda draw: draw.integers(0, 2) * (draw.text[1] == text_len + 1)
+    )
+    masked = _masked(max_predictions) if max_predictions else {}
+    return BatchSpec(batch_size, image_key(image_size) | text_keys(text_len) | {"text_cut": cut} | masked | WEIGHTS)
 
 
 def classify_spec(batch_size: int, *, image_size: int, text_len: int, classes: int) -> BatchSpec:
@@ -77,9 +183,16 @@ def classify_spec(batch_size: int, *, image_size: int, text_len: int, classes: i
     * `targets` float32 `[B, C]`: 0..1 for each class.
     * `target_weights` float32 `[B, C]`: 0 where a label is masked out, else 1.
     """
-    spec = _plain_spec(batch_size, image_size=image_size, text_len=text_len)
-    array = jax.ShapeDtypeStruct((batch_size, classes), np.float32)
-    return spec | {"targets": array, "target_weights": array}
+
+    def ones_and_zeros(draw: Draw) -> np.ndarray:
+        return draw.integers(0, 2, (classes,))
+
+    targets = {
+        "targets": Key(shape=(classes,), dtype=np.float32, padding=REPEATED, random=ones_and_zeros),
+        "target_weights": Key(shape=(classes,), dtype=np.float32, padding=0, random=ones_and_zeros),
+    }
+    text = text_keys(text_len) if text_len else {}
+    return BatchSpec(batch_size, image_key(image_size) | text | targets | WEIGHTS)
 
 
 def vqa_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
@@ -90,11 +203,11 @@ def vqa_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
     * `answers` int32 `[B]`: place of the answer in the vocabulary of answers; 0 where it is not in it.
     * `answer_weights` float32 `[B]`: 0 where the answer is not in the vocabulary, else 1.
     """
-    spec = _plain_spec(batch_size, image_size=image_size, text_len=text_len)
-    return spec | {
-        "answers": jax.ShapeDtypeStruct((batch_size,), np.int32),
-        "answer_weights": jax.ShapeDtypeStruct((batch_size,), np.float32),
+    answers = {
+        "answers": Key(dtype=np.int32, padding=REPEATED, random=lambda draw: draw.integers(0, 2)),
+        "answer_weights": Key(dtype=np.float32, padding=0, random=lambda draw: np.ones(draw.rows)),
     }
+    return BatchSpec(batch_size, image_key(image_size) | text_keys(text_len) | answers | WEIGHTS)
 
 
 def retrieve_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
@@ -106,63 +219,60 @@ def retrieve_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSp
     * `label_groups`, `text_groups` int32 `[B]`: equal exactly where the label sets, or the texts, are equal; an example
       without a positive finding shares its label set with no other.
     """
-    spec = _plain_spec(batch_size, image_size=image_size, text_len=text_len)
-    return spec | _others(spec)
+    return BatchSpec(batch_size, image_key(image_size) | text_keys(text_len) | _others(text_len) | WEIGHTS)
 
 
-def _others(spec: BatchSpec) -> BatchSpec:
-    numbers = spec["text_lens"]
-    negative = {"negative_ids": spec["text_ids"], "negative_lens": spec["text_lens"]}
-    return negative | {"label_groups": numbers, "text_groups": numbers}
+# float32 `[B]`: 1 for a real example, 0 for padding.
+WEIGHTS: Final = {"weights": Key(dtype=np.float32, padding=0, random=lambda draw: np.ones(draw.rows))}
 
 
-def _plain_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
-    spec = report_spec(batch_size, image_size=image_size, text_len=text_len, max_predictions=0)
-    del spec["text_cut"]
-    return spec if text_len else {name: s for name, s in spec.items() if not name.startswith("text_")}
-
-
-def fake_batch(spec: BatchSpec, seed: int, *, vocab_size: int, sep_id: int) -> dict[str, np.ndarray]:
-    """Random arrays that fit `spec` and are valid together: lengths, positions and ids stay in range.
-
-    Args:
-        spec: as returned by `pretrain_spec`.
-        seed: the content is a function of it.
-        vocab_size: number of word pieces.
-        sep_id: of [SEP]; words are drawn from the ids after it.
-    """
-    rng = np.random.default_rng(seed)
-    shape = {name: s.shape for name, s in spec.items()}
-    batch_size, slots = shape["image"][0], shape.get("text_ids", (0, 2))[1]
-    first_word = sep_id + 1
-
-    def text() -> tuple[np.ndarray, np.ndarray]:
-        lens = rng.integers(2, slots + 1, batch_size)
-        ids = rng.integers(first_word, vocab_size, (batch_size, slots))
-        index = np.arange(slots)
-        ids[index[None] == lens[:, None] - 1] = sep_id
-        ids[index[None] >= lens[:, None]] = PAD_ID
-        return ids, lens
-
-    (ids, lens), (negative_ids, negative_lens) = text(), text()
-    values = {
-        "image": lambda: rng.integers(0, 256, shape["image"]),
-        "text_ids": lambda: ids,
-        "text_lens": lambda: lens,
-        "plain_ids": lambda: ids,
-        "text_cut": lambda: rng.integers(0, 2, batch_size) * (lens == slots),
-        "negative_ids": lambda: negative_ids,
-        "negative_lens": lambda: negative_lens,
-        "label_groups": lambda: rng.integers(0, 4, batch_size),
-        "text_groups": lambda: np.arange(batch_size),
-        "targets": lambda: rng.integers(0, 2, shape["targets"]),
-        "target_weights": lambda: rng.integers(0, 2, shape["target_weights"]),
-        "answers": lambda: rng.integers(0, 2, batch_size),
-        "answer_weights": lambda: np.ones(batch_size),
-        "mlm_positions": lambda: rng.integers(0, 1 << 30, shape["mlm_positions"]) % (lens[:, None] - 1),
-        "mlm_ids": lambda: rng.integers(first_word, vocab_size, shape["mlm_ids"]),
-        "mlm_weights": lambda: rng.integers(0, 2, shape["mlm_weights"]),
-        "itm_labels": lambda: rng.integers(0, 2, shape["itm_labels"]),
-        "weights": lambda: np.ones(batch_size),
+def image_key(size: int) -> dict[str, Key]:
+    """`image`, as in `pretrain_spec`."""
+    shape = (size, size)
+    return {
+        "image": Key(shape=shape, dtype=np.uint8, padding=REPEATED, random=lambda draw: draw.integers(0, 256, shape))
     }
-    return {name: np.asarray(value()).astype(spec[name].dtype) for name, value in values.items() if name in spec}
+
+
+def text_keys(text_len: int) -> dict[str, Key]:
+    """`text_ids` and `text_lens`, as in `pretrain_spec`."""
+    return {
+        "text_ids": _ids(text_len, lambda draw: draw.text[0]),
+        "text_lens": _lens(lambda draw: draw.text[1]),
+    }
+
+
+def _ids(text_len: int, random: Callable[[Draw], np.ndarray]) -> Key:
+    return Key(shape=(text_len + 1,), dtype=np.int32, padding=REPEATED, random=random)
+
+
+def _lens(random: Callable[[Draw], np.ndarray]) -> Key:
+    return Key(dtype=np.int32, padding=REPEATED, random=random)
+
+
+def _masked(count: int) -> dict[str, Key]:
+    shape = (count,)
+
+    def positions(draw: Draw) -> np.ndarray:
+        return draw.integers(0, 1 << 30, shape) % (draw.text[1][:, None] - 1)
+
+    def ids(draw: Draw) -> np.ndarray:
+        return draw.integers(*draw.words, shape)
+
+    def weights(draw: Draw) -> np.ndarray:
+        return draw.integers(0, 2, shape)
+
+    return {
+        "mlm_positions": Key(shape=shape, dtype=np.int32, padding=REPEATED, random=positions),
+        "mlm_ids": Key(shape=shape, dtype=np.int32, padding=REPEATED, random=ids),
+        "mlm_weights": Key(shape=shape, dtype=np.float32, padding=0, random=weights),
+    }
+
+
+def _others(text_len: int) -> dict[str, Key]:
+    return {
+        "negative_ids": _ids(text_len, lambda draw: draw.negative[0]),
+        "negative_lens": _lens(lambda draw: draw.negative[1]),
+        "label_groups": Key(dtype=np.int32, padding=REPEATED, random=lambda draw: draw.integers(0, 4)),
+        "text_groups": Key(dtype=np.int32, padding=REPEATED, random=lambda draw: np.arange(draw.rows)),
+    }

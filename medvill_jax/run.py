@@ -90,22 +90,12 @@ def prepare(config: Any) -> None:
     topology.prepare(topology.parse(flags.TOPOLOGY.value), os.environ)
 
 
-def task_class(name: str) -> Any:
-    """The class of the task of that name."""
-    from medvill_jax.tasks import classify, generate, pretrain, retrieve, vqa, zero_shot
-
-    modules = (pretrain, classify, retrieve, vqa, generate, zero_shot)
-    tasks = {module.__name__.rpartition(".")[2]: module.Task for module in modules}
-    if name not in tasks:
-        raise ConfigError(f"task={name!r}; there are {', '.join(tasks)}")
-    return tasks[name]
-
-
 def run_task(config: Any, name: str) -> None:
     """The task that the configuration names, in every process, in the workdir of that name."""
     from data_prep import phantom
     from medvill_jax.cluster import distributed
     from medvill_jax.cluster.workdir import DATA_DIR, Workdir
+    from medvill_jax.tasks import registry
 
     workdir = Workdir(name)
     logging.info("workdir: %s", workdir.home)
@@ -113,7 +103,7 @@ def run_task(config: Any, name: str) -> None:
         raise ConfigError(
             "the demo's data are made in a folder: give a --workdir outside a bucket, or --config.data.path"
         )
-    fields, task_type = config.to_dict(), task_class(config.task)
+    fields, task_type = config.to_dict(), registry.task(config.task)
     if flags.EVAL_ONLY.value:
         if task_type.trains and not config.eval.get("dry_run", False):
             workdir.check_same_run(fields, EVALUATION_FIELDS)
@@ -122,9 +112,7 @@ def run_task(config: Any, name: str) -> None:
         workdir.check_shared(token, fields)
     if "phantom" in config.data and not config.data.path:
         make = phantom.prepare_vqa if config.task == "vqa" else phantom.prepare
-        config.data.path = distributed.on_first(
-            "phantom data", lambda: make(workdir / DATA_DIR, **config.data.phantom)
-        )
+        config.data.path = distributed.on_first("phantom data", lambda: make(workdir / DATA_DIR, **config.data.phantom))
     config.lock()
     task = task_type(config, workdir)
     try:
@@ -158,9 +146,10 @@ def compile_step(config: Any, name: str) -> None:
     """Compiles the train step for a topology, and tells of its memory and time."""
     from medvill_jax.cluster.workdir import Workdir
     from medvill_jax.compile import aot, topology
-    from medvill_jax.tasks.base import FAKE
+    from medvill_jax.tasks import registry
+    from medvill_jax.tasks.data import FAKE
 
-    task = task_class(config.task)
+    task = registry.task(config.task)
     if not task.trains:
         raise ConfigError(f"{config.task} trains nothing, so there is no step to compile")
     config.data.path = config.data.path or FAKE

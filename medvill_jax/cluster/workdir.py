@@ -232,8 +232,6 @@ def _refuse_another(workdir: epath.Path, config: Any, free: tuple[str, ...], adv
         raise WorkdirError(f"{workdir} holds a run with another configuration:\n{lines}\n{advice}")
 
 
-
-
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any], free: tuple[str, ...]) -> list[str]:
     """A line for each field that differs, but for those whose names begin with one of `free`.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from medvill_jax.batch import HostBatch
 from medvill_jax.data import records
 from medvill_jax.data.labels import targets
 from medvill_jax.data.negatives import Negatives, other_images
@@ -27,8 +28,6 @@ from medvill_jax.data.transforms import (
 )
 from medvill_jax.findings import POSITIVE
 from medvill_jax.paths import Place
-
-HostBatch = dict[str, np.ndarray]
 
 
 class Records:

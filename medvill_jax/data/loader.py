@@ -21,11 +21,8 @@ import grain
 import jax
 import numpy as np
 
-from medvill_jax.data.examples import HostBatch
+from medvill_jax.batch import BatchSpec, HostBatch
 from medvill_jax.errors import ConfigError
-
-# What is 0 in the rows that fill up the last batch of an evaluation.
-WEIGHTS = frozenset({"weights", "mlm_weights", "target_weights", "answer_weights"})
 
 
 @dataclass(frozen=True)
@@ -126,6 +123,7 @@ def train_batches(
 
 def eval_batches(
     examples: Examples,
+    spec: BatchSpec,
     *,
     batch_size: int,
     max_examples: int = 0,
@@ -133,10 +131,11 @@ def eval_batches(
     host: HostSlice | None = None,
     **pairing: Any,
 ) -> Iterator[HostBatch]:
-    """This host's rows of an evaluation: every example exactly once, in order, the last batch padded with weight 0.
+    """This host's rows of an evaluation: every example exactly once, in order, the last batch padded.
 
     Args:
         examples: the split.
+        spec: says what each array holds in the rows of padding; examples may lack some of its arrays.
         batch_size: global.
         max_examples: evaluate this many, evenly spaced over the split; 0 for all.
         workers, host: how and for whom to load.
@@ -148,11 +147,7 @@ def eval_batches(
 
     def load(place: int) -> HostBatch:
         record = int(chosen[min(place, total - 1)])
-        example = examples.example(record, record, **pairing)
-        if place >= total:
-            for name in example.keys() & WEIGHTS:
-                example[name] = np.zeros_like(example[name])
-        return example
+        return spec.row(examples.example(record, record, **pairing), padding=place >= total)
 
     padded = -(-total // batch_size) * batch_size
     dataset = _local_places(padded, batch_size, host).map(load).batch(batch_size // host.count)

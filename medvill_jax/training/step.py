@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from medvill_jax.batch import Batch, BatchSpec
+from medvill_jax.batch import AbstractBatch, Batch
 from medvill_jax.training import sharding
 from medvill_jax.trees import Tree, merge, select, tree_names
 
@@ -130,7 +130,7 @@ def make_step(
     return step
 
 
-def compile_step(step: Callable, state_shardings: Any, spec: BatchSpec, mesh: jax.sharding.Mesh) -> Any:
+def compile_step(step: Callable, state_shardings: Any, spec: AbstractBatch, mesh: jax.sharding.Mesh) -> Any:
     """`step` under `jax.jit`: state and batch sharded as stated, the old state donated, figures replicated."""
     rows = jax.tree.map(lambda _: sharding.batch_sharding(mesh), spec)
     return jax.jit(

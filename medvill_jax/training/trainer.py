@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from medvill_jax.batch import Batch, BatchSpec
+from medvill_jax.batch import AbstractBatch, Batch
 from medvill_jax.errors import ConfigError
 from medvill_jax.training import integrity, loop, sharding, step
 from medvill_jax.training.checkpoint import CheckpointError, Checkpoints, Keep
@@ -67,7 +67,7 @@ class Trainer:
         init: Callable[[jax.Array], tuple[Tree, Tree]],
         warm_start: WarmStart | None = None,
         objective: step.Objective,
-        spec: BatchSpec,
+        spec: AbstractBatch,
         frozen: frozenset[str],
         config: RunConfig,
         hosts: Hosts = ALONE,

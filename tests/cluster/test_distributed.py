@@ -28,7 +28,6 @@ import itertools, json, sys
 from pathlib import Path
 import jax
 from configs.pretrain import get_config
-from medvill_jax.data import loader
 from medvill_jax.tasks.pretrain import Task
 from medvill_jax.cluster import distributed
 
@@ -46,7 +45,7 @@ with distributed.together():
         config.mesh.fsdp = int(split)
         task = Task(config, Path(workdir))
         step, state, figures = task.trainer.lower().compile(), task.trainer.initial_state(), []
-        batches = loader.to_device(task.host_batches(0), task.trainer.batch_sharding)
+        batches = task.train_batches(0)
         for batch in itertools.islice(batches, 3):
             state, found = step(state, batch)
             figures.append({name: float(value) for name, value in found.items()})

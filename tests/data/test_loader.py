@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_prep import pairs
-from medvill_jax.batch import pretrain_spec
+from medvill_jax.batch import REPEATED, BatchSpec, Key, pretrain_spec
 from medvill_jax.data import records
 from medvill_jax.data.examples import PretrainRecords, Records, ReportRecords
 from medvill_jax.data.loader import (
@@ -23,6 +24,8 @@ from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import load_tokenizer
 from medvill_jax.data.transforms import Crop, MlmConfig
 from medvill_jax.errors import ConfigError
+
+SPEC = pretrain_spec(8, image_size=32, text_len=12, max_predictions=5)
 
 
 def open_records(
@@ -104,16 +107,19 @@ def stream(data: Path, start: int = 0, stop: int = 6, seed: int = 0, **options: 
 
 
 def test_batches_fit_the_contract(tiny_data: Path) -> None:
-    spec = pretrain_spec(8, image_size=32, text_len=12, max_predictions=5)
     batch = stream(tiny_data, stop=1)[0]
-    assert {n: (a.shape, a.dtype) for n, a in batch.items()} == {n: (s.shape, s.dtype) for n, s in spec.items()}
+    assert {n: (a.shape, a.dtype) for n, a in batch.items()} == {
+        n: (s.shape, s.dtype) for n, s in SPEC.abstract().items()
+    }
 
 
 def test_paired_examples_have_their_report_whole_and_another(tiny_data: Path) -> None:
     held = open_records(tiny_data, augment=False, paired=True)
     batch = next(train_batches(held, batch_size=8, seed=0, start_step=0, stop_step=1))
     spec = pretrain_spec(8, image_size=32, text_len=12, max_predictions=5, paired=True)
-    assert {n: (a.shape, a.dtype) for n, a in batch.items()} == {n: (s.shape, s.dtype) for n, s in spec.items()}
+    assert {n: (a.shape, a.dtype) for n, a in batch.items()} == {
+        n: (s.shape, s.dtype) for n, s in spec.abstract().items()
+    }
     for record in range(len(held)):
         example = held.example(record, record)
         slots, length = held.slots(record)
@@ -175,11 +181,37 @@ def test_evaluation_sees_every_example_once(tiny_data: Path, hosts: int) -> None
     lens = sorted(len(examples.text_ids(record)) + 1 for record in range(10))
     real = []
     for index in range(hosts):
-        for batch in eval_batches(examples, batch_size=4, matched=True, host=HostSlice(index, hosts)):
+        for batch in eval_batches(examples, SPEC, batch_size=4, matched=True, host=HostSlice(index, hosts)):
             assert len(batch["weights"]) == 4 // hosts
             assert (batch["mlm_weights"][batch["weights"] == 0] == 0).all()
             real += batch["text_lens"][batch["weights"] == 1].tolist()
     assert sorted(real) == lens
+
+
+class Ages:
+    """Ten examples with a weight of their own kind."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def example(self, record: int, place: int) -> HostBatch:
+        return {"age": np.float32(record), "age_weights": np.float32(1), "weights": np.float32(1)}
+
+
+def test_padding_is_what_each_key_declares() -> None:
+    age = Key(dtype=np.float32, padding=REPEATED, random=lambda draw: draw.integers(0, 90))
+    weights = {name: dataclasses.replace(age, padding=0) for name in ("age_weights", "weights")}
+    batches = list(eval_batches(Ages(), BatchSpec(4, {"age": age, **weights}), batch_size=4))
+    found = {name: np.concatenate([batch[name] for batch in batches]).tolist() for name in batches[0]}
+    assert found["age_weights"] == found["weights"] == [1.0] * 10 + [0.0] * 2
+    assert found["age"] == [*range(10), 9, 9]
+
+
+def test_a_key_that_is_not_declared_is_no_part_of_an_evaluation() -> None:
+    weights = Key(dtype=np.float32, padding=0, random=lambda draw: np.ones(draw.rows))
+    spec = BatchSpec(4, {"age": dataclasses.replace(weights, padding=REPEATED), "weights": weights})
+    with pytest.raises(ValueError, match="does not declare age_weights, which examples hold"):
+        next(eval_batches(Ages(), spec, batch_size=4))
 
 
 def test_evaluation_pairings(tiny_data: Path) -> None:
@@ -189,9 +221,9 @@ def test_evaluation_pairings(tiny_data: Path) -> None:
         gathered = list(batches)
         return {name: np.concatenate([batch[name] for batch in gathered])[:10] for name in gathered[0]}
 
-    own = all_rows(eval_batches(examples, batch_size=4, matched=True))
-    other_text = all_rows(eval_batches(examples, batch_size=4, matched=False))
-    other_image = all_rows(eval_batches(examples, batch_size=4, matched=True, own_image=False))
+    own = all_rows(eval_batches(examples, SPEC, batch_size=4, matched=True))
+    other_text = all_rows(eval_batches(examples, SPEC, batch_size=4, matched=False))
+    other_image = all_rows(eval_batches(examples, SPEC, batch_size=4, matched=True, own_image=False))
     assert (own["itm_labels"] == 1).all()
     assert (other_text["itm_labels"] == 0).all()
     assert (own["image"] == other_text["image"]).all()
@@ -202,7 +234,7 @@ def test_evaluation_pairings(tiny_data: Path) -> None:
 
 def test_a_subset_is_spread_over_the_split(tiny_data: Path) -> None:
     examples = open_records(tiny_data, "validation", augment=False)
-    weights = np.concatenate([b["weights"] for b in eval_batches(examples, batch_size=4, max_examples=5)])
+    weights = np.concatenate([b["weights"] for b in eval_batches(examples, SPEC, batch_size=4, max_examples=5)])
     assert weights.sum() == 5
     assert len(weights) == 8
 

@@ -19,7 +19,7 @@ from medvill_jax.findings import POSITIVE
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import read_export
 from medvill_jax.metrics.classification import slug
-from medvill_jax.tasks.classify import Task
+from medvill_jax.tasks.classify import Task, build, objective
 from tests.conftest import write_pairs
 
 
@@ -42,7 +42,7 @@ def test_it_trains_scores_and_exports(tiny_classify_config: ConfigDict, tmp_path
     assert written["baseline/prevalence/auroc_macro"] == 0.5
     # A finding that no example has is undefined, never 0.
     index = records.read_index(config.data.path, "test")["labels"]
-    for name, positives in zip(task.names, (index == POSITIVE).sum(0), strict=True):
+    for name, positives in zip(records.label_names(config.data.path), (index == POSITIVE).sum(0), strict=True):
         assert written[f"test/positives/{slug(name)}"] == positives
         assert (written[f"test/auroc/{slug(name)}"] is None) == (positives in (0, 7))
     assert written["test/classes_undefined"] == 10
@@ -67,7 +67,7 @@ def test_f1_on_validation_is_in_sample_and_its_baseline_has_thresholds_of_its_ow
     task = Task(tiny_classify_config, tmp_path)
     task.fit()
     # A model whose thresholds are above any prevalence, and pairs of films of one patient.
-    monkeypatch.setattr(task, "outputs", lambda _, state, examples, *most: 8.0 + examples.targets)
+    monkeypatch.setattr(task.evaluation, "outputs", lambda _, state, examples, *most: 8.0 + examples.targets)
     monkeypatch.setattr(LabelRecords, "subjects", lambda self: np.arange(len(self)) // 2)
     task.config.eval.unlock()
     figures = {}
@@ -92,16 +92,17 @@ def test_balanced_weights_are_those_of_the_positive_term(
     tiny_classify_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_classify_config.labels.positive_weight, tiny_classify_config.labels.uncertain = "balanced", "soft"
-    task = Task(tiny_classify_config, tmp_path)
-    task._positive_weights = np.linspace(0.5, 7, 14, dtype=np.float32)
+    network = build(tiny_classify_config, tmp_path).network
+    weights = np.linspace(0.5, 7, 14, dtype=np.float32)
     logits = np.random.default_rng(0).normal(size=(3, 14)).astype(np.float32)
-    monkeypatch.setattr(task, "_class_logits", lambda *_, **options: jnp.asarray(logits))
+    monkeypatch.setattr(objective, "class_logits", lambda *_, **options: jnp.asarray(logits))
     targets = np.repeat([[0.0], [0.5], [1.0]], 14, axis=1).astype(np.float32)
-    state = task.trainer.initial_state()
+    params, stats = network.model.init(jax.random.key(0))
     batch = {"targets": jnp.asarray(targets), "target_weights": jnp.ones((3, 14)), "weights": jnp.ones(3)}
-    sums, _ = task._train_sums(state["params"], state["stats"], batch, jax.random.key(0))
+    loss = objective.label_loss(network, reads_report=False, positive_weights=weights)
+    sums, _ = loss.sums(params, stats, batch, jax.random.key(0))
     p = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    expected = task._positive_weights * targets * -np.log(p) + (1 - targets) * -np.log(1 - p)
+    expected = weights * targets * -np.log(p) + (1 - targets) * -np.log(1 - p)
     assert float(sums["label_loss"]) == pytest.approx(expected.sum(), rel=1e-5)
 
 
@@ -113,14 +114,14 @@ def test_an_export_classifies_as_the_run_did(tiny_classify_config: ConfigDict, t
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     export = read_export(tmp_path / "export")
     assert export.stage == "classification"
-    assert export.label_names == task.names
-    assert len(export.extra["thresholds"]) == len(task.names)
+    assert export.label_names == records.label_names(config.data.path)
+    assert len(export.extra["thresholds"]) == len(export.label_names)
 
-    held_out = task._records("validation")
+    held_out = task.evaluator._records_of("validation")
     images = np.stack([held_out.image(number, held_out.rng(number), own_image=True) for number in range(len(held_out))])
     model = medvill_jax.load(tmp_path / "export")
     found = model.arrays.classify(images, batch_size=4)
-    assert found["names"] == task.names
+    assert found["names"] == export.label_names
     expected = np.array([list(row["probabilities"].values()) for row in rows])
     np.testing.assert_allclose(found["probabilities"], expected, atol=1e-5)
     np.testing.assert_array_equal(found["positive"], found["probabilities"] >= np.float32(export.extra["thresholds"]))
@@ -147,9 +148,9 @@ def test_part_of_the_labels(tiny_classify_config: ConfigDict, tmp_path: Path) ->
     config = tiny_classify_config
     config.data.fraction = 0.25
     task = Task(config, tmp_path)
-    assert len(task.train_records) == 6
+    assert len(task.parts.train_records) == 6
     again = Task(config, tmp_path)
-    np.testing.assert_array_equal(task.train_records.labels, again.train_records.labels)
+    np.testing.assert_array_equal(task.parts.train_records.labels, again.parts.train_records.labels)
 
 
 def test_what_training_lacks_is_said(

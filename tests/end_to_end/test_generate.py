@@ -20,8 +20,7 @@ from medvill_jax.data.examples import ReportRecords
 from medvill_jax.data.records import DataError
 from medvill_jax.errors import ConfigError
 from medvill_jax.metrics import predictions, text
-from medvill_jax.tasks import generate
-from medvill_jax.tasks.generate import Task
+from medvill_jax.tasks.generate import Task, evaluation, objective
 from tests.cli import RunPy
 
 ROOT = Path(__file__).parents[2]
@@ -38,11 +37,9 @@ def figures(workdir: Path) -> dict[str, float]:
     return {name: value for line in lines for name, value in line.items()}
 
 
-@pytest.mark.parametrize("objective", ["causal", "masked"])
-def test_both_objectives_train_and_are_evaluated(
-    tiny_generate_config: ConfigDict, tmp_path: Path, objective: str
-) -> None:
-    tiny_generate_config.objective = objective
+@pytest.mark.parametrize("kind", ["causal", "masked"])
+def test_both_objectives_train_and_are_evaluated(tiny_generate_config: ConfigDict, tmp_path: Path, kind: str) -> None:
+    tiny_generate_config.objective = kind
     held_out = Task(tiny_generate_config, tmp_path).fit()
     assert held_out is not None
     assert held_out["eval/examples"] == 10
@@ -57,7 +54,7 @@ def test_data_without_a_validation_split(
     pairs.prepare(pairs_index({"train": 12}), tmp_path / "data", progress=False)
     tiny_generate_config.data.path, tiny_generate_config.data.holdout = str(tmp_path / "data"), 0.4
     task = Task(tiny_generate_config, tmp_path / "run")
-    held_out, trained = task._held_out, task.train_records
+    held_out, trained = task.evaluator._held_out(), task.parts.train_records
     assert len(held_out) > 0
     ids = [part.identifier(record) for part in (held_out, trained) for record in range(len(part))]
     assert sorted(ids) == sorted(f"train{number}" for number in range(12))
@@ -205,8 +202,8 @@ def test_the_nearest_film_of_a_training_film_is_itself(
     assert "nan" not in table
 
     # Of six training films, one can be no more than the nearest to the others.
-    monkeypatch.setattr(generate, "BASELINE_REPORTS", 6)
-    places = task._nearest_films(task.trainer.best_state()[1])
+    monkeypatch.setattr(evaluation, "BASELINE_REPORTS", 6)
+    places = task.evaluator.nearest_films(task.trainer.best_state()[1])
     assert set(places) <= set(range(6))
     assert [places[record] for record in range(0, 24, 4)] == [0, 1, 2, 3, 4, 5]
 
@@ -232,7 +229,7 @@ def test_empty_reports_are_scored(
     task = Task(tiny_generate_config, tmp_path)
     task.fit()
     step, state, found = task.trainer.best_state()
-    state["params"]["mlm"]["bias"] = state["params"]["mlm"]["bias"].at[task.tokenizer.sep_id].set(99.0)
+    state["params"]["mlm"]["bias"] = state["params"]["mlm"]["bias"].at[task.parts.data.vocabulary.sep_id].set(99.0)
     monkeypatch.setattr(task.trainer, "best_state", lambda: (step, state, found))
     task.evaluate_best()
     assert {row.hypothesis for row in predictions.read(tmp_path / "predictions.jsonl")} == {""}
@@ -249,26 +246,26 @@ def test_a_reference_without_words_is_an_error(
     whole = ReportRecords.text
     monkeypatch.setattr(ReportRecords, "text", lambda self, record: whole(self, record) if record else "\u0301")
     with pytest.raises(DataError, match="a report holds no word"):
-        next(task._reports(task.trainer.initial_state(), [0, 1], own_image=True))
+        next(task.evaluator.writer.reports(task.trainer.initial_state(), [0, 1], own_image=True))
 
 
 def test_a_cut_report_teaches_no_end(tiny_generate_config: ConfigDict, tmp_path: Path) -> None:
     """The [SEP] behind its last kept word counts neither in training nor in perplexity; that of others does."""
     config = tiny_generate_config
     task = Task(config, tmp_path / "whole")
-    lengths = np.array([len(task.train_records.pieces(record)) for record in range(24)])
+    lengths = np.array([len(task.parts.train_records.pieces(record)) for record in range(24)])
     config.model.text_len = room = int(np.sort(lengths)[12])
     assert (lengths > room).any()
     assert (lengths == room).any()
     task = Task(config, tmp_path / "cut")
-    examples = [task.train_records.example(record, record) for record in range(24)]
+    examples = [task.parts.train_records.example(record, record) for record in range(24)]
     batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
-    weights = np.asarray(generate._word_weights(batch))
+    weights = np.asarray(objective.word_weights(batch))
     for row, length in enumerate(lengths):
         kept = min(length, room)
-        assert batch["text_ids"][row, kept] == task.tokenizer.sep_id
+        assert batch["text_ids"][row, kept] == task.parts.data.vocabulary.sep_id
         np.testing.assert_array_equal(weights[row], np.arange(room + 1) < kept + (length <= room))
-    assert task._train_weights(batch)["word_loss"] == weights.sum()
+    assert task.parts.objective.weights(batch)["word_loss"] == weights.sum()
 
     config.objective = "masked"
     task = Task(config, tmp_path / "masked")
@@ -276,7 +273,7 @@ def test_a_cut_report_teaches_no_end(tiny_generate_config: ConfigDict, tmp_path:
     whole = next(row for row, length in enumerate(lengths) if length == room)
 
     def ends(record: int) -> list[bool]:
-        drawn = [task.train_records.example(record, place) for place in range(60)]
+        drawn = [task.parts.train_records.example(record, place) for place in range(60)]
         return [((one["mlm_positions"] == room) & (one["mlm_weights"] > 0)).any() for one in drawn]
 
     assert not any(ends(cut))
@@ -289,7 +286,7 @@ def test_the_share_of_cut_reports_is_told(
     with caplog.at_level("INFO"):
         task = Task(tiny_generate_config, tmp_path)
     room = tiny_generate_config.model.text_len
-    cut = sum(len(task.train_records.pieces(record)) > room for record in range(24))
+    cut = sum(len(task.parts.train_records.pieces(record)) > room for record in range(24))
     [line] = [r.message for r in caplog.records if "are cut" in r.message]
     assert line.startswith(
         f"{cut} of 24 training texts ({100 * cut / 24:.1f} %) are longer than model.text_len={room} "

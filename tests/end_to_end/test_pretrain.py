@@ -140,7 +140,7 @@ def test_masks_under_which_matching_cannot_be_told(tiny_config: ConfigDict, tmp_
     for attention in ("bidirectional", "s2s", "mixed"):
         tiny_config.model.attention = attention
         task = Task(tiny_config, tmp_path)
-        figures[attention] = task.evaluate(task.trainer.initial_state())
+        figures[attention] = task.evaluator.evaluate(task.trainer.initial_state())
     mixed, whole, s2s = (figures[name] for name in ("mixed", "bidirectional", "s2s"))
     for name in ("itm_accuracy", "itm_loss"):
         assert mixed[f"eval/{name}"] == pytest.approx(whole[f"eval/{name}"], rel=1e-6)
@@ -305,7 +305,7 @@ def test_an_export_computes_what_the_run_computed(phantom_run: Path) -> None:
     task = Task(config.lock(), phantom_run)
     _, state, _ = task.trainer.best_state()
     batch = {name: np.asarray(array) for name, array in next(task.train_batches(0)).items()}
-    module = task.model.bind(state["params"], state["stats"])
+    module = task.parts.network.model.bind(state["params"], state["stats"])
     hidden = module.encode(batch["image"], batch["text_ids"], batch["text_lens"])
     logits = medvill_jax.load(phantom_run / "export").arrays.logits(
         batch["image"], batch["text_ids"], batch["text_lens"]

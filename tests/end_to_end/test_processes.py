@@ -20,7 +20,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from medvill_jax.metrics import predictions, text
 from medvill_jax.cluster import distributed
-from run import evaluate, task_class
+from medvill_jax.tasks import registry
+from run import evaluate
 
 text.meteor_missing = lambda: "left out of these tests"
 workdir, address, number, pause = sys.argv[1:]
@@ -30,7 +31,7 @@ distributed.start_if_cluster(address, 2, int(number), 120.0)
 with distributed.together():
     config = ConfigDict(json.loads((Path(workdir) / "config.json").read_text()))
     config.mesh.fsdp, config.eval.batch_size = 2, 4
-    figures = evaluate(task_class(config.task)(config.lock(), Path(workdir)))
+    figures = evaluate(registry.task(config.task)(config.lock(), Path(workdir)))
     Path(f"{workdir}.{number}.json").write_text(json.dumps(figures))
 """
 

@@ -14,8 +14,8 @@ from medvill_jax.data import loader
 from medvill_jax.data.examples import PairRecords
 from medvill_jax.data.records import DataError
 from medvill_jax.errors import ConfigError
-from medvill_jax.tasks import matching, retrieve
-from medvill_jax.tasks.retrieve import Task
+from medvill_jax.tasks import matching
+from medvill_jax.tasks.retrieve import Task, pool
 from tests.cli import RunPy
 from tests.conftest import TINY_FLAGS, retrieve_config
 
@@ -121,13 +121,13 @@ def test_scores_of_other_weights_or_a_damaged_file_are_computed_again(
 def test_an_export_matches_as_the_run_did(trained: tuple[ConfigDict, Path]) -> None:
     config, workdir = trained
     task = Task(config, workdir)
-    pool = task._records("validation")
-    images = np.stack([pool.image(number, pool.rng(number), own_image=True) for number in range(len(pool))])
-    ids, lens = zip(*(pool.slots(number) for number in range(len(pool))), strict=True)
+    held = task.evaluator._records_of("validation")
+    images = np.stack([held.image(number, held.rng(number), own_image=True) for number in range(len(held))])
+    ids, lens = zip(*(held.slots(number) for number in range(len(held))), strict=True)
     model = medvill_jax.load(workdir / "export")
     scores = model.arrays.match(images, np.stack(ids), np.array(lens), batch_size=7)
     _, state, _ = task.trainer.best_state()
-    np.testing.assert_allclose(scores, task._pair_matrix(state, pool, None)[0], atol=1e-4)
+    np.testing.assert_allclose(scores, task.evaluator.scorer.matrix(task.evaluation, state, held, None)[0], atol=1e-4)
     cosines = model.arrays.similarity(images, np.stack(ids), np.array(lens))
     assert cosines.shape == (10, 10)
     assert np.abs(cosines).max() <= 1 + 1e-5
@@ -204,12 +204,12 @@ def test_more_candidates_than_there_are_is_all_of_them(
     tiny_retrieve_config: ConfigDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = Task(tiny_retrieve_config, tmp_path)
-    assert len(task._pool("validation", 1000)) == 10
+    assert len(task.evaluator._pool(1000)) == 10
     assert "1000 candidates were asked for, validation has 10" in caplog.text
 
 
 def test_balanced_pools_take_label_sets_in_turn() -> None:
     groups = np.array([0, 0, 0, 0, 1, 1, 2, 0])
-    chosen = retrieve.balanced(groups, 5)
+    chosen = pool.balanced(groups, 5)
     np.testing.assert_array_equal(chosen, [0, 1, 4, 5, 6])
-    np.testing.assert_array_equal(retrieve.balanced(groups, 8), np.arange(8))
+    np.testing.assert_array_equal(pool.balanced(groups, 8), np.arange(8))

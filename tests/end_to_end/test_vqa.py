@@ -42,7 +42,7 @@ def test_it_answers_every_question_once(
     assert {"checkpoint", "records"} <= made_with.keys()
     right = np.mean([row["answer"] == row["predicted"] for row in rows])
     assert written["test/accuracy"] == pytest.approx(right)
-    seen = {task.train_records.identifier(number) for number in range(len(task.train_records))}
+    seen = {task.parts.train_records.identifier(number) for number in range(len(task.parts.train_records))}
     columns = records.read_columns(config.data.path, "train", ["id", "answer", "answer_type"])
     counts: dict[str, Counter[str]] = {"CLOSED": Counter(), "OPEN": Counter()}
     for identifier, answer, kind in zip(*(columns[name].tolist() for name in columns), strict=True):
@@ -63,12 +63,12 @@ def test_it_answers_every_question_once(
 
 def test_validation_is_set_aside_by_image(tiny_vqa_config: ConfigDict, tmp_path: Path) -> None:
     task = Task(tiny_vqa_config, tmp_path)
-    held_out = task._records("validation")
-    assert len(task.train_records) + len(held_out) == 40
+    held_out = task.evaluator._records_of("validation")
+    assert len(task.parts.train_records) + len(held_out) == 40
     path = tiny_vqa_config.data.path
     assert records.splits(path) == {"train": 40, "test": 10}
     image_of = dict(zip(*(records.read_columns(path, "train", ["id", "image_name"]).values()), strict=True))
-    sides = [{image_of[part.identifier(n)] for n in range(len(part))} for part in (task.train_records, held_out)]
+    sides = [{image_of[part.identifier(n)] for n in range(len(part))} for part in (task.parts.train_records, held_out)]
     assert not sides[0] & sides[1]
 
     tiny_vqa_config.data.holdout = 0.0
@@ -84,18 +84,18 @@ def test_answers_come_from_rows_that_train(
     config.data.holdout, config.data.fraction = holdout, fraction
     task = Task(config, tmp_path)
     of = dict(zip(*records.read_columns(config.data.path, "train", ["id", "answer"]).values(), strict=True))
-    counts = Counter(str(of[task.train_records.identifier(row)]) for row in range(len(task.train_records)))
-    assert task.answers == tuple(sorted(counts, key=lambda answer: (-counts[answer], answer)))
-    assert len(task.answers) < len(records.answers(config.data.path))
-    assert (task.train_records.answer_ids >= 0).all()
+    counts = Counter(str(of[task.parts.train_records.identifier(row)]) for row in range(len(task.parts.train_records)))
+    assert task.evaluator._answers == tuple(sorted(counts, key=lambda answer: (-counts[answer], answer)))
+    assert len(task.evaluator._answers) < len(records.answers(config.data.path))
+    assert (task.parts.train_records.answer_ids >= 0).all()
 
     task.fit()
     config.data.holdout, config.data.fraction = 0.0, 1.0
     config.eval.split = "test"
     later = Task(config, tmp_path)
-    assert later.answers == task.answers
+    assert later.evaluator._answers == task.evaluator._answers
     later.evaluate_best()
-    assert read_export(tmp_path / "export").extra["answers"] == list(task.answers)
+    assert read_export(tmp_path / "export").extra["answers"] == list(task.evaluator._answers)
 
 
 def test_an_export_answers_as_the_run_did(tiny_vqa_config: ConfigDict, tmp_path: Path) -> None:
@@ -105,13 +105,13 @@ def test_an_export_answers_as_the_run_did(tiny_vqa_config: ConfigDict, tmp_path:
     task.fit()
     task.evaluate_best()
     rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    held_out = task._records("test")
+    held_out = task.evaluator._records_of("test")
     images = np.stack([held_out.image(number, held_out.rng(number), own_image=True) for number in range(10)])
     ids, lens = zip(*(held_out.slots(number) for number in range(10)), strict=True)
     model = medvill_jax.load(tmp_path / "export")
     answers = model.arrays.answer(images, np.stack(ids), np.array(lens), batch_size=3)
     assert [each["answer"] for each in answers] == [row["predicted"] for row in rows]
-    assert read_export(tmp_path / "export").extra["answers"] == list(task.answers)
+    assert read_export(tmp_path / "export").extra["answers"] == list(task.evaluator._answers)
 
 
 def test_a_long_question_is_cut_and_counted(
@@ -122,9 +122,9 @@ def test_a_long_question_is_cut_and_counted(
     monkeypatch.setattr(QuestionRecords, "text", lambda self, record: clean_question("is there an effusion? " * 125))
     with caplog.at_level("INFO"):
         task = Task(tiny_vqa_config, tmp_path)
-    example = task.train_records.example(0, 0)
+    example = task.parts.train_records.example(0, 0)
     assert example["text_lens"] == tiny_vqa_config.model.text_len + 1
-    count = len(task.train_records)
+    count = len(task.parts.train_records)
     assert f"{count} of {count} training texts (100.0 %) are longer than model.text_len=14 word pieces" in caplog.text
 
 

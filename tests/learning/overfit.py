@@ -174,7 +174,7 @@ def learn(task: ModuleType, config: ConfigDict, workdir: Path) -> tuple[Loaded, 
     """Trains to the end; the model as its user gets it, and the identifiers of the records that it has seen."""
     run = task.Task(config, workdir)
     run.fit()
-    seen = run.train_records
+    seen = run.parts.train_records
     return medvill_jax.load(workdir / "export"), [seen.identifier(record) for record in range(len(seen))]
 
 

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from data_prep import pairs
 from medvill_jax.data import records
 from medvill_jax.errors import ConfigError
-from medvill_jax.tasks import base, classify, generate, pretrain, retrieve, vqa
+from medvill_jax.tasks import classify, data, generate, pretrain, retrieve, vqa
 
 MODULES = (pretrain, classify, generate, retrieve, vqa)
 
@@ -56,10 +56,10 @@ def test_a_start_does_not_read_all_records(
     config: ConfigDict = request.getfixturevalue("tiny_config" if name == "pretrain" else f"tiny_{name}_config")
     if name != "vqa":
         config.data.path, config.data.holdout = str(without_validation), 0.3
-    monkeypatch.setattr(base, "MEASURED_TEXTS", 3)
+    monkeypatch.setattr(data, "MEASURED_TEXTS", 3)
     task = module.Task(config, tmp_path / "run")
-    held_out = task._records("validation", train=False)
-    assert len(held_out) + len(task.train_records) == 40
+    held_out = task.evaluator._records_of("validation")
+    assert len(held_out) + len(task.parts.train_records) == 40
     assert len(reads) <= 3
 
 
@@ -72,7 +72,7 @@ def test_subjects_lie_on_the_side_of_their_hash(
     subjects = records.read_columns(without_validation, "train", ["subject_id"])["subject_id"]
     aside = [records.text_hash(f"holdout {subject}") / 2**64 < share for subject in subjects]
     assert 0 < sum(aside) < 40
-    np.testing.assert_array_equal(task._set_aside, aside)
+    np.testing.assert_array_equal(task.parts.data.splits.set_aside, aside)
 
 
 def test_an_older_index_is_completed_by_reading(
@@ -119,7 +119,7 @@ def test_folds_test_every_record_once_and_share_no_subject(
     for fold in range(3):
         config.data.fold = fold
         task = classify.Task(config, tmp_path / f"run{fold}")
-        found = {name: task._records(name) for name in names}
+        found = {name: task.evaluator._records_of(name) for name in names}
         ids = {name: [part.identifier(record) for record in range(len(part))] for name, part in found.items()}
         assert sorted(itertools.chain.from_iterable(ids.values())) == sorted(subject_of)
         subjects = [{subject_of[i] for i in ids[name]} for name in names]
@@ -148,4 +148,4 @@ def test_a_fold_without_subjects_is_one_line(
     data.path, data.folds = str(every_split), 10_000
     task = classify.Task(tiny_classify_config, tmp_path / "run")
     with pytest.raises(records.DataError, match="leaves nothing for 'test' in fold 0"):
-        task._records("test")
+        task.evaluator._records_of("test")

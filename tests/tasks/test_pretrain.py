@@ -12,6 +12,7 @@ from configs import pretrain as configs
 from medvill_jax.batch import fake_batch
 from medvill_jax.errors import ConfigError
 from medvill_jax.tasks import pretrain
+from medvill_jax.tasks.parts import Parts
 from medvill_jax.training import contrast
 from medvill_jax.training.losses import cross_entropy_sum
 
@@ -22,13 +23,13 @@ def paired_config(tiny_config: ConfigDict) -> ConfigDict:
     return tiny_config
 
 
-def sums_of(task: pretrain.Task, key: jax.Array) -> tuple[dict[str, jax.Array], dict[str, jax.Array], object]:
-    host = fake_batch(task.spec, 3, vocab_size=task.tokenizer.vocab_size, sep_id=task.tokenizer.sep_id)
+def sums_of(parts: Parts, key: jax.Array) -> tuple[dict[str, jax.Array], dict[str, jax.Array], object]:
+    host = fake_batch(parts.spec, 3, vocab_size=parts.data.vocabulary.size, sep_id=parts.data.vocabulary.sep_id)
     # Label sets of their own, so that every pair of the batch is a negative.
     host["label_groups"] = np.arange(len(host["weights"]), dtype=np.int32)
     batch = {name: jnp.asarray(value) for name, value in host.items()}
-    params, stats = task.model.init(jax.random.key(1))
-    objective = task.objective()
+    params, stats = parts.network.model.init(jax.random.key(1))
+    objective = parts.objective
     sums, _ = objective.sums(params, stats, batch, key)
     weights = objective.weights(batch)
     assert sums.keys() == weights.keys() == objective.coefficients.keys()
@@ -36,9 +37,9 @@ def sums_of(task: pretrain.Task, key: jax.Array) -> tuple[dict[str, jax.Array], 
 
 
 def test_a_film_faces_its_own_report_and_another(paired_config: ConfigDict, tmp_path: Path) -> None:
-    task = pretrain.Task(paired_config, tmp_path / "run")
-    batch, found, arrays = sums_of(task, jax.random.key(0))
-    module, rows = task.model.bind(*arrays), len(batch["weights"])
+    parts = pretrain.build(paired_config, tmp_path / "run")
+    batch, found, arrays = sums_of(parts, jax.random.key(0))
+    module, rows = parts.network.model.bind(*arrays), len(batch["weights"])
     features = module.image_features(batch["image"], train=True)
     block = module.embed_image(features, None, None)
     words = module.encode_block(block, batch["text_ids"], batch["text_lens"])
@@ -61,12 +62,12 @@ def test_a_film_faces_its_own_report_and_another(paired_config: ConfigDict, tmp_
 
 
 def test_negatives_of_the_batch_are_other_reports_of_it(paired_config: ConfigDict, tmp_path: Path) -> None:
-    task = pretrain.Task(paired_config, tmp_path / "run")
-    _, drawn, _ = sums_of(task, jax.random.key(0))
+    parts = pretrain.build(paired_config, tmp_path / "run")
+    _, drawn, _ = sums_of(parts, jax.random.key(0))
     paired_config.itm.negatives = "in_batch"
-    task = pretrain.Task(paired_config, tmp_path / "run")
-    _, first, _ = sums_of(task, jax.random.key(0))
-    _, second, _ = sums_of(task, jax.random.key(5))
+    parts = pretrain.build(paired_config, tmp_path / "run")
+    _, first, _ = sums_of(parts, jax.random.key(0))
+    _, second, _ = sums_of(parts, jax.random.key(5))
     assert first["mlm_loss"] == drawn["mlm_loss"]
     assert first["contrast_loss"] == drawn["contrast_loss"]
     assert first["itm_loss"] != drawn["itm_loss"]
@@ -75,9 +76,9 @@ def test_negatives_of_the_batch_are_other_reports_of_it(paired_config: ConfigDic
 
 def test_without_contrast_there_is_no_head(paired_config: ConfigDict, tmp_path: Path) -> None:
     paired_config.contrast.width = 0
-    task = pretrain.Task(paired_config, tmp_path / "run")
-    assert "heads" not in task.model.abstract_params
-    assert set(task.objective().coefficients) == {"mlm_loss", "itm_loss"}
+    parts = pretrain.build(paired_config, tmp_path / "run")
+    assert "heads" not in parts.network.model.abstract_params
+    assert set(parts.objective.coefficients) == {"mlm_loss", "itm_loss"}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_without_contrast_there_is_no_head(paired_config: ConfigDict, tmp_path: 
 def test_fields_that_do_not_fit(paired_config: ConfigDict, tmp_path: Path, fields: dict, message: str) -> None:
     paired_config.update_from_flattened_dict(fields)
     with pytest.raises(ConfigError, match=message):
-        pretrain.Task(paired_config, tmp_path / "run")
+        pretrain.build(paired_config, tmp_path / "run")
 
 
 def test_modern_changes_the_objective_of_the_published_network_alone(tiny_config: ConfigDict, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from medvill_jax.tasks import generate as generate_task
 from medvill_jax.tasks import pretrain as pretrain_task
 from medvill_jax.tasks import retrieve as retrieve_task
 from medvill_jax.tasks import vqa as vqa_task
-from medvill_jax.tasks.base import FAKE
+from medvill_jax.tasks.data import FAKE
 from medvill_jax.trees import flatten
 from tests.conftest import TINY_SIZES
 
@@ -30,5 +30,5 @@ def test_no_parameter_is_weakly_typed(module: ModuleType, configs: ModuleType, t
     config = configs.get_config("small")
     config.data.path, config.batch_size = FAKE, 8
     config.model.update(TINY_SIZES, image_encoder="vit_patch32")
-    made = jax.eval_shape(module.Task(config, tmp_path).model.init, jax.random.key(0))
+    made = jax.eval_shape(module.build(config, tmp_path).network.model.init, jax.random.key(0))
     assert [name for name, leaf in flatten(made).items() if leaf.weak_type] == []

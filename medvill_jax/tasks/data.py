@@ -1,0 +1,132 @@
+"""What a run reads: its records, with the tokenizer that goes with its weights, or random arrays in their place."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from medvill_jax.data import loader, records
+from medvill_jax.data.examples import Records
+from medvill_jax.data.tokenizer import Tokenizer, load_tokenizer
+from medvill_jax.data.transforms import Crop
+from medvill_jax.hub.export import VOCAB_FILE
+from medvill_jax.models.bert import BertConfig
+from medvill_jax.tasks.setup import Config
+from medvill_jax.tasks.splits import Splits
+
+log = logging.getLogger(__name__)
+
+FAKE = "fake"
+# Training texts, evenly spaced, by which the shares of those that are cut and of unknown words are told.
+MEASURED_TEXTS = 1_000
+
+AnyRecords = TypeVar("AnyRecords", bound=Records)
+
+
+class TrainRecords(loader.Examples, Protocol):
+    """Examples to train on: `example(record, place)` is a row of a batch, and each has a text."""
+
+    def text(self, record: int) -> str: ...
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """How many word pieces there are, and the ids of special ones."""
+
+    size: int
+    cls_id: int
+    sep_id: int
+    mask_id: int
+
+
+# BERT's, for random arrays.
+FAKE_VOCABULARY = Vocabulary(BertConfig.vocab_size, cls_id=101, sep_id=102, mask_id=103)
+
+
+class Data:
+    """The data of a run.
+
+    Args:
+        config: of the run.
+
+    Attributes:
+        fake: random arrays stand in the place of records.
+        vocabulary: of the model.
+        splits: which records a split is.
+
+    Raises:
+        DataError: no data are named, or they have no tokenizer.
+    """
+
+    def __init__(self, config: Config):
+        self._config = config
+        self.fake = config.data.path == FAKE
+        self.splits = Splits(config)
+        if self.fake:
+            self.vocabulary = FAKE_VOCABULARY
+            return
+        self._tokenizer = words = _tokenizer(config)
+        self.vocabulary = Vocabulary(words.vocab_size, words.cls_id, words.sep_id, words.mask_id)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the texts; random arrays have none, which raises `DataError`."""
+        self.require_records()
+        return self._tokenizer
+
+    def records(self, kind: type[AnyRecords], split: str, *, train: bool = False, **own: Any) -> AnyRecords:
+        """A split as examples of some kind.
+
+        Args:
+            kind: of `data.examples`.
+            split: "train", "validation" or "test".
+            train: only what is trained on of it, with random crops.
+            own: arguments of that kind; those that all kinds have come from the configuration unless they are given.
+        """
+        config = self._config
+        source, rows = self.splits.rows(split, train=train)
+        crop = Crop(tuple(config.data.crop_scale), tuple(config.data.crop_ratio))
+        shared = {
+            "rows": rows,
+            "tokenizer": self.tokenizer,
+            "image_size": config.model.image_size,
+            "text_len": config.model.text_len,
+            "crop": crop if train and config.data.augment else None,
+            "seed": config.seed,
+        }
+        return kind(records.place(config.data.path), source, **{**shared, **own})
+
+    def require_records(self) -> None:
+        """Raises `DataError` if the data are random arrays."""
+        if self.fake:
+            raise records.DataError(f"config.data.path={FAKE} has nothing to evaluate on; name a prepared data set")
+
+    def measure_texts(self, train_records: TrainRecords) -> None:
+        """Tells of texts that are cut; `DataError` if the tokenizer does not know the words of the data."""
+        measured, room = loader.evenly(len(train_records), MEASURED_TEXTS), self._config.model.text_len
+        texts = [train_records.text(int(record)) for record in measured]
+        way_out = "leave data.tokenizer empty, or start from a model whose vocabulary was made for reports like these"
+        self.tokenizer.check_words(texts, "the training texts", way_out)
+        cut = sum(len(ids) > room for ids in self.tokenizer.encode_batch(texts))
+        log.info(
+            "%d of %d training texts (%.1f %%) are longer than model.text_len=%d word pieces and are cut",
+            cut,
+            len(measured),
+            100 * cut / len(measured),
+            room,
+        )
+
+
+def _tokenizer(config: Config) -> Tokenizer:
+    if not config.data.path:
+        raise records.DataError(
+            "no data: set --config.data.path=DATA to a prepared data set (`python -m data_prep --help` makes one), "
+            "or use --config=configs/pretrain.py:phantom, or --config.data.path=fake for random arrays"
+        )
+    # Weights know words by number, so an export's words come with its weights.
+    if not config.data.tokenizer and config.init.checkpoint:
+        with_weights = records.place(config.init.checkpoint) / VOCAB_FILE
+        if with_weights.is_file():
+            return load_tokenizer(with_weights)
+    return load_tokenizer(config.data.tokenizer or records.tokenizer_path(config.data.path))

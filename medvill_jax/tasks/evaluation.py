@@ -1,0 +1,106 @@
+"""Computing over every example of a split exactly once, on the devices of a run."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from medvill_jax.batch import Batch, BatchSpec
+from medvill_jax.cluster import distributed
+from medvill_jax.data import loader
+from medvill_jax.data.examples import Records
+from medvill_jax.tasks import setup
+from medvill_jax.training.trainer import Trainer
+from medvill_jax.trees import Tree
+
+# (params, stats, batch) -> tree of arrays; from `Evaluation.jit`.
+Compute = Callable[[Tree, Tree, Batch], Any]
+
+
+class Evaluation:
+    """What the evaluators of all tasks compute with.
+
+    Args:
+        config: of the run.
+        trainer: of the run.
+        spec: of its batches.
+
+    Attributes:
+        trainer: of the run.
+    """
+
+    def __init__(self, config: setup.Config, trainer: Trainer, spec: BatchSpec):
+        self._config, self._spec = config, spec
+        self.trainer = trainer
+
+    @property
+    def batch_size(self) -> int:
+        """Examples at a time."""
+        return self._config.eval.batch_size or self._config.batch_size
+
+    def jit(self, compute: Callable[..., Any]) -> Callable[..., Any]:
+        """As `Trainer.jit`."""
+        return self.trainer.jit(compute)
+
+    def batches(self, examples: loader.Examples, most: int = 0, **pairing: Any) -> Iterator[Batch]:
+        """Global batches of the examples in order, each once, the last one padded.
+
+        Args:
+            examples: a split.
+            most: at most so many, evenly spaced; 0 for all.
+            pairing: what faces what, for `examples.example`.
+        """
+        batches = loader.eval_batches(
+            examples,
+            self._spec,
+            batch_size=self.batch_size,
+            max_examples=most,
+            workers=setup.workers(self._config.data),
+            **pairing,
+        )
+        return loader.to_device(batches, self.trainer.batch_sharding)
+
+    def sums(
+        self, compute: Compute, state: Tree, examples: loader.Examples, most: int = 0, **pairing: Any
+    ) -> dict[str, float]:
+        """Totals over the examples of what a function sums over a batch; arguments as for `batches`."""
+        totals: dict[str, float] = {}
+        for batch in self.batches(examples, most, **pairing):
+            sums = jax.device_get(compute(state["params"], state["stats"], batch))
+            totals = {name: totals.get(name, 0.0) + float(value) for name, value in sums.items()}
+        return totals
+
+    def outputs(self, compute: Compute, state: Tree, examples: loader.Examples, most: int = 0, **pairing: Any) -> Any:
+        """What a function gives for each example, as numpy arrays `[n, ...]` in the order of the records.
+
+        Args:
+            compute: gives a tree of `[B, ...]`.
+            state: parameters and statistics.
+            examples, most, pairing: as for `batches`.
+        """
+        count, whole = len(loader.evenly(len(examples), most)), None
+        starts = itertools.count(0, self.batch_size)
+        for start, batch in zip(starts, self.batches(examples, most, **pairing), strict=False):
+            given = compute(state["params"], state["stats"], batch)
+            given = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), given)
+            if whole is None:
+                whole = jax.tree.map(lambda leaf: np.empty((count, *leaf.shape[1:]), leaf.dtype), given)
+            # Copied at once, so that devices keep nothing of what they have given.
+            for rows, some in zip(jax.tree.leaves(whole), jax.tree.leaves(given), strict=True):
+                rows[start : start + self.batch_size] = some[: count - start]
+        return whole
+
+    def made_with(self, step: int, state: Tree, held_out: Records) -> dict[str, Any]:
+        """What an evaluation of a checkpoint on some records depends on, JSON-like; all processes must ask together."""
+        return {
+            "step": step,
+            "checkpoint": self.trainer.checksum(state),
+            "split": self._config.eval.split,
+            "records": distributed.on_first("fingerprint of the records", held_out.fingerprint),
+            "dtype": self._config.dtype,
+            "seed": self._config.seed,
+        }

@@ -1,0 +1,145 @@
+"""Measuring report generation: next words, and whole reports that the model writes, beside baselines."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from medvill_jax.cluster import distributed
+from medvill_jax.cluster.workdir import Workdir
+from medvill_jax.data import loader
+from medvill_jax.data.examples import ReportRecords
+from medvill_jax.metrics.predictions import Prediction
+from medvill_jax.metrics.report_scores import perplexity, score
+from medvill_jax.tasks import made_with as notes
+from medvill_jax.tasks import setup
+from medvill_jax.tasks.data import Data
+from medvill_jax.tasks.evaluation import Evaluation
+from medvill_jax.tasks.generate.neighbours import Neighbours
+from medvill_jax.tasks.generate.objective import next_word_sums
+from medvill_jax.tasks.generate.report import MADE_WITH_FILE, PREDICTIONS_FILE, SHUFFLED_FILE, write
+from medvill_jax.tasks.generate.writing import Writer
+from medvill_jax.tasks.network import Network
+from medvill_jax.trees import Tree
+
+log = logging.getLogger(__name__)
+
+# Training reports, evenly spaced, that the baselines choose from.
+BASELINE_REPORTS = 20_000
+
+
+class Generation:
+    """Measures next words and written reports.
+
+    Args:
+        evaluation: what it computes with.
+        config, workdir: of the run.
+        network: of the run.
+        data: of the run.
+        held_out: the records of `config.eval.split`.
+        records_of: the records of a split.
+        train_records: whose reports the baselines know; None for random arrays.
+
+    Attributes:
+        writer: has the model write; absent for random arrays.
+        neighbours: finds films that look alike.
+    """
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        *,
+        config: setup.Config,
+        workdir: Workdir,
+        network: Network,
+        data: Data,
+        held_out: Callable[[], ReportRecords],
+        records_of: Callable[[str], ReportRecords],
+        train_records: ReportRecords | None,
+    ):
+        self._evaluation, self._config, self._workdir = evaluation, config, workdir
+        self._held_out, self._records_of, self._train_records = held_out, records_of, train_records
+        self._next_words = evaluation.jit(next_word_sums(network, data.vocabulary.mask_id))
+        self.neighbours = Neighbours(evaluation, network)
+        if not data.fake:
+            self.writer = Writer(evaluation.trainer, config, network, data.tokenizer, held_out)
+
+    def evaluate(self, state: Tree) -> dict[str, float]:
+        """Next words of some examples of the split, and some written reports."""
+        held_out = self._held_out()
+        own = self._words(state, own_image=True)
+        shuffled = self._words(state, own_image=False)
+        metrics = {
+            "eval/loss": own["loss"] / own["words"],
+            "eval/loss_shuffled_images": shuffled["loss"] / shuffled["words"],
+            "eval/perplexity": perplexity(-own["loss"], round(own["words"])),
+            "eval/accuracy": own["correct"] / own["words"],
+            "eval/examples": own["examples"],
+        }
+        count = min(self._config.eval.generate_examples, len(held_out))
+        if count:
+            chosen = loader.evenly(len(held_out), count).tolist()
+            plain: Any = functools.partial(score, meteor=False, resamples=0)
+            written = plain(list(self.writer.reports(state, chosen, own_image=True)))
+            blind = plain(list(self.writer.reports(state, chosen, own_image=False)))
+            metrics |= {f"eval/{name}": written[name] for name in ("bleu4", "clinical_micro_f1_14")}
+            metrics["eval/clinical_micro_f1_14_shuffled_images"] = blind["clinical_micro_f1_14"]
+        return metrics
+
+    def evaluate_best(self, step: int, state: Tree) -> dict[str, Any]:
+        """Writes and scores a report for every example of the split. Interrupted, it goes on with what it has.
+
+        Raises:
+            DataError: reports without a word in them.
+        """
+        config, split = self._config, self._config.eval.split
+        log.info("writing the reports of %s with the best checkpoint, of step %d", split, step)
+        decoder = {name: value for name, value in config.decode.to_dict().items() if name != "batch_size"}
+        self._start_files(self._evaluation.made_with(step, state, self._held_out()) | {"decode": decoder})
+        written = self.writer.to_file(state, self._workdir, PREDICTIONS_FILE, own_image=True)
+        blind = self.writer.to_file(state, self._workdir, SHUFFLED_FILE, own_image=False)
+        words = self._words(state, own_image=True)
+        nearest = self.nearest_films(state)
+        if not distributed.is_first():
+            return {}
+        metrics: dict[str, Any] = {f"{split}/perplexity": perplexity(-words["loss"], round(words["words"]))}
+        metrics |= self._scores(written, blind, nearest)
+        write(self._workdir, metrics)
+        return metrics
+
+    def nearest_films(self, state: Tree) -> list[int]:
+        """For every held-out film the training film that looks most alike, as a place in those evenly spaced."""
+        return self.neighbours.nearest(state, self._held_out(), self._records_of("train"), BASELINE_REPORTS)
+
+    def _scores(self, written: list[Prediction], blind: list[Prediction], nearest: list[int]) -> dict[str, Any]:
+        """Metrics of reports and of those that the baselines would give in their place."""
+        split, train = self._config.eval.split, self._train_records
+        if train is None:
+            raise ValueError("random arrays have no reports")
+        texts = [train.text(int(record)) for record in loader.evenly(len(train), BASELINE_REPORTS)]
+        retrieved = [
+            dataclasses.replace(row, hypothesis=texts[place], log_prob=None, hypothesis_labels=None)
+            for row, place in zip(written, nearest, strict=True)
+        ]
+        metrics: dict[str, Any] = {}
+        for name, value in score(written, train_texts=texts).items():
+            plain = name.removeprefix("baseline_")
+            metrics[f"{split}/{name}" if plain == name else f"baseline/most_frequent/{plain}"] = value
+        for name, rows in (("nearest_neighbour", retrieved), ("shuffled_images", blind)):
+            metrics |= {f"baseline/{name}/{key}": value for key, value in score(rows, meteor=False).items()}
+        return metrics
+
+    def _start_files(self, made_with: dict[str, Any]) -> None:
+        """Drops reports that were made with something else."""
+        note = self._workdir / MADE_WITH_FILE
+        if distributed.is_first() and not notes.fits(note, made_with):
+            for name in (PREDICTIONS_FILE, SHUFFLED_FILE):
+                (self._workdir / name).unlink(missing_ok=True)
+            notes.write(note, made_with)
+
+    def _words(self, state: Tree, *, own_image: bool) -> dict[str, float]:
+        most = self._config.eval.max_examples
+        return self._evaluation.sums(self._next_words, state, self._held_out(), most, own_image=own_image)

@@ -1,0 +1,92 @@
+"""What report generation minimises: cross entropy of words, all of them or those that are hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from medvill_jax.batch import Batch
+from medvill_jax.models.causal import next_word_states
+from medvill_jax.tasks.network import Network
+from medvill_jax.training.losses import correct_sum, cross_entropy_sum
+from medvill_jax.training.step import Objective
+from medvill_jax.trees import Tree
+
+OBJECTIVES = ("causal", "masked")
+
+
+def causal_loss(network: Network, mask_id: int) -> Objective:
+    """`word_loss`, averaged over all words and ends of reports."""
+
+    def weights(batch: Batch) -> dict[str, jax.Array]:
+        return {"word_loss": jnp.sum(word_weights(batch))}
+
+    def sums(params: Tree, stats: Tree, batch: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
+        cells_key, dropout_key = jax.random.split(key)
+        cells = network.kept_cells(cells_key, batch["text_ids"].shape[0])
+        module = network.model.bind(params, stats)
+        states = next_word_states(
+            module,
+            batch["image"],
+            batch["text_ids"],
+            mask_id=mask_id,
+            cells=cells,
+            key=dropout_key,
+            train=True,
+            frozen=network.frozen_parts,
+        )
+        loss = cross_entropy_sum(module.mlm_logits(states), batch["text_ids"], word_weights(batch))
+        return {"word_loss": loss}, network.model.stats_of(module)
+
+    return Objective(sums, weights, {"word_loss": 1.0})
+
+
+def masked_loss(network: Network) -> Objective:
+    """`word_loss`, averaged over the words that are hidden."""
+
+    def weights(batch: Batch) -> dict[str, jax.Array]:
+        return {"word_loss": jnp.sum(batch["mlm_weights"])}
+
+    def sums(params: Tree, stats: Tree, batch: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
+        cells_key, dropout_key = jax.random.split(key)
+        cells = network.kept_cells(cells_key, batch["text_ids"].shape[0])
+        module = network.model.bind(params, stats)
+        hidden = module.encode(
+            batch["image"],
+            batch["text_ids"],
+            batch["text_lens"],
+            cells=cells,
+            key=dropout_key,
+            train=True,
+            frozen=network.frozen_parts,
+        )
+        logits = module.mlm_logits(hidden.text, batch["mlm_positions"])
+        loss = cross_entropy_sum(logits, batch["mlm_ids"], batch["mlm_weights"])
+        return {"word_loss": loss}, network.model.stats_of(module)
+
+    return Objective(sums, weights, {"word_loss": 1.0})
+
+
+def next_word_sums(network: Network, mask_id: int) -> Callable[[Tree, Tree, Batch], dict[str, jax.Array]]:
+    """Sums over a batch of reports as they are, for an evaluation: `examples`, `words`, `loss`, `correct`."""
+
+    def sums(params: Tree, stats: Tree, batch: Batch) -> dict[str, jax.Array]:
+        module = network.model.bind(params, stats)
+        states = next_word_states(module, batch["image"], batch["text_ids"], mask_id=mask_id)
+        logits, weights = module.mlm_logits(states), word_weights(batch)
+        return {
+            "examples": jnp.sum(batch["weights"]),
+            "words": jnp.sum(weights),
+            "loss": cross_entropy_sum(logits, batch["text_ids"], weights),
+            "correct": correct_sum(logits, batch["text_ids"], weights),
+        }
+
+    return sums
+
+
+def word_weights(batch: Batch) -> jax.Array:
+    """float32 `[B, T+1]`: 1 for words of real examples, and for the final [SEP] where their report really ends."""
+    slots, ends = jnp.arange(batch["text_ids"].shape[1]), batch["text_lens"] - batch["text_cut"]
+    return (slots < ends[:, None]) * batch["weights"][:, None]

@@ -1,0 +1,140 @@
+"""Reports written by the model: some held-out records at a time, on all devices, into a file that goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from medvill_jax.cluster import distributed
+from medvill_jax.cluster.workdir import Workdir
+from medvill_jax.data import loader
+from medvill_jax.data.examples import ReportRecords
+from medvill_jax.data.records import DataError
+from medvill_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer
+from medvill_jax.hub import generation
+from medvill_jax.metrics import clinical, predictions, text
+from medvill_jax.metrics.predictions import Prediction
+from medvill_jax.tasks import setup
+from medvill_jax.tasks.network import Network
+from medvill_jax.training.trainer import Trainer
+from medvill_jax.trees import Tree
+
+# Reports between two times that those written so far are sent to the workdir's bucket.
+PUBLISH_REPORTS = 256
+
+
+class Writer:
+    """Has the model write reports.
+
+    Args:
+        trainer: of the run.
+        config: of the run.
+        network: of the run.
+        tokenizer: its words.
+        held_out: the records whose films are reported.
+
+    Raises:
+        ConfigError: a decoder that the model cannot run.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        config: setup.Config,
+        network: Network,
+        tokenizer: Tokenizer,
+        held_out: Callable[[], ReportRecords],
+    ):
+        decode = config.decode
+        self._trainer, self._decode, self._held_out = trainer, decode, held_out
+        special: dict[str, int] = dict(zip(SPECIAL_TOKENS, tokenizer.special_ids, strict=True))
+        self._words = generation.Words(special, tokenizer)
+        writing = self._words.writing(
+            network.config,
+            beams=decode.beam_size,
+            max_len=decode.max_len,
+            min_len=decode.min_len,
+            no_repeat_ngram=decode.no_repeat_ngram,
+            banned=None,
+            length_penalty=decode.length_penalty,
+            top_p=decode.top_p or None,
+            temperature=decode.temperature,
+        )
+
+        def written(params: Tree, stats: Tree, images: jax.Array, live: jax.Array, seeds: jax.Array) -> Any:
+            return generation.write(network.model.bind(params, stats), images, live, seeds, writing)
+
+        self._write = trainer.jit(written)
+
+    def to_file(self, state: Tree, workdir: Workdir, name: str, *, own_image: bool) -> list[Prediction]:
+        """A report for every example, in the split's order; those that the file of the workdir already holds stay.
+
+        All processes write, each on its own devices, and the first keeps the file; the others get no list.
+        """
+        held_out, first, path = self._held_out(), distributed.is_first(), workdir / name
+        with predictions.Writer(path) if first else contextlib.nullcontext() as out:
+
+            def missing() -> str:
+                done = out.done if out else ()
+                return json.dumps([row for row in range(len(held_out)) if held_out.identifier(row) not in done])
+
+            left = json.loads(distributed.on_first("reports to write", missing))
+            reports = self.reports(state, left, own_image=own_image)
+            progress = tqdm(reports, total=len(left), unit="report", disable=not (first and sys.stderr.isatty()))
+            for number, report in enumerate(progress, 1):
+                if out:
+                    out.write(report)
+                if number % PUBLISH_REPORTS == 0:
+                    workdir.publish(patient=True)
+        return predictions.read(path) if first else []
+
+    def reports(self, state: Tree, chosen: Sequence[int], *, own_image: bool) -> Iterator[Prediction]:
+        """The reports of some held-out records: every device writes some of each batch.
+
+        Raises:
+            DataError: a reference holds no word.
+        """
+        held_out, size = self._held_out(), self._trainer.filled(self._decode.batch_size)
+        subjects = held_out.subjects()
+        for start in range(0, len(chosen), size):
+            some = list(chosen[start : start + size])
+            texts = self._texts(state, some, size, own_image=own_image)
+            references = [held_out.text(record) for record in some]
+            if not all(map(text.tokens, references)):
+                raise DataError("a report holds no word that could be compared with what is written: prepare it again")
+            labels = clinical.label_batch([*references, *(written["text"] for written in texts)])
+            for row, (record, written) in enumerate(zip(some, texts, strict=True)):
+                yield Prediction(
+                    held_out.identifier(record),
+                    references[row],
+                    written["text"],
+                    written["log_prob"],
+                    tuple(labels[row].tolist()),
+                    tuple(labels[len(some) + row].tolist()),
+                    int(subjects[record]),
+                )
+
+    def _texts(self, state: Tree, some: list[int], size: int, *, own_image: bool) -> list[dict[str, Any]]:
+        """What the model writes of some records, at most `size`."""
+        held_out, real = self._held_out(), len(some)
+        filled = self._trainer.filled(generation.filled_size(real, size))
+        own = loader.local_rows({"record": np.resize(some, filled), "live": np.arange(filled) < real})
+        rows = [int(record) for record in own["record"]]
+        images = [held_out.image(record, held_out.rng(record), own_image=own_image) for record in rows]
+        # What is drawn about a film is the same in any batch, and after an interruption.
+        draws = (np.random.default_rng((self._decode.seed, record)) for record in rows)
+        seeds = np.array([draw.integers(2**31) for draw in draws], np.int32)
+        host = {"image": np.stack(images), "live": own["live"], "seeds": seeds}
+        batch = next(loader.to_device(iter([host]), self._trainer.batch_sharding))
+        found = self._write(state["params"], state["stats"], batch["image"], batch["live"], batch["seeds"])
+        # Texts come to the host here, a few at a time; inside the training loop that must be said.
+        with jax.transfer_guard("allow"):
+            decoded = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0))[:real], found)
+            return self._words.reports([decoded])

@@ -1,0 +1,85 @@
+"""The network of a run: its sizes, its parameters as functions see them, and which of them stand still."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from medvill_jax.models.encoders import frozen_parts
+from medvill_jax.models.finetuned import Finetuned, HeadsConfig
+from medvill_jax.models.functional import Functional
+from medvill_jax.models.medvill import Medvill, MedvillConfig, sample_cells
+from medvill_jax.tasks import setup
+from medvill_jax.tasks.data import Vocabulary
+from medvill_jax.training.policy import frozen_names
+from medvill_jax.trees import flatten
+
+# Folded into a step's key for the choice of cells; dropout folds small numbers.
+CELLS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Network:
+    """A model and what of it trains.
+
+    Attributes:
+        config: its sizes.
+        model: makes and binds its parameters.
+        unused: regexes over parameters that the task never reads: frozen, and not asked of what a run starts from.
+        frozen: names of the parameters that stand still.
+        frozen_parts: parts of the image encoder that stand still whole, and so keep their statistics.
+    """
+
+    config: MedvillConfig
+    model: Functional[Any]
+    unused: tuple[str, ...]
+    frozen: frozenset[str]
+    frozen_parts: frozenset[str]
+
+    @property
+    def learns_statistics(self) -> bool:
+        """Whether BatchNorm takes statistics from the batch."""
+        names = list(flatten(self.model.abstract_stats))
+        return bool(frozen_parts(self.config.encoder, names, names) - self.frozen_parts)
+
+    def sample_cells(self, key: jax.Array | None, rows: int) -> jax.Array | None:
+        """`kept_cells` by a key that is used for other draws too; None keeps all."""
+        return None if key is None else self.kept_cells(jax.random.fold_in(key, CELLS), rows)
+
+    def kept_cells(self, key: jax.Array, rows: int) -> jax.Array | None:
+        """The visual tokens kept of each example in training, int32 `[rows, N]`; None keeps all."""
+        config = self.config
+        if config.num_cells is None:
+            return None
+        shared = config.compat.shared_cells
+        return sample_cells(key, rows, config.grid_cells, config.num_cells, shared=shared)
+
+
+def build_network(
+    config: setup.Config, vocabulary: Vocabulary, *, heads: HeadsConfig | None = None, unused: Sequence[str] = ()
+) -> Network:
+    """The network that a configuration describes.
+
+    Args:
+        config: of the run.
+        vocabulary: of its texts.
+        heads: what the task puts on top; None for nothing.
+        unused: as `Network.unused`.
+
+    Raises:
+        ConfigError: sizes that do not fit together, or a regex of `config.freeze` that matches no parameter.
+    """
+    sizes = setup.model_config(
+        config.model, vocab_size=vocabulary.size, cls_id=vocabulary.cls_id, sep_id=vocabulary.sep_id
+    )
+    dtype, remat = setup.dtype(config), config.remat
+    if heads is None:
+        model = Functional[Any](lambda rngs: Medvill(sizes, dtype=dtype, rngs=rngs, remat=remat))
+    else:
+        model = Functional[Any](lambda rngs: Finetuned(sizes, heads, dtype=dtype, rngs=rngs, remat=remat))
+    names = list(flatten(model.abstract_params))
+    frozen = frozen_names((*config.freeze, *unused), names)
+    return Network(sizes, model, tuple(unused), frozen, frozen_parts(sizes.encoder, names, frozen))

@@ -1,0 +1,111 @@
+"""Pre-training: masked language modelling + image-text matching (paper section III-B; docs/spec.md#pretraining).
+
+Held-out figures (`eval/...`), each over every example of the split exactly once:
+
+* `mlm_loss`, `mlm_accuracy`: on matched pairs; beside them `mlm_loss_unigram`, `mlm_accuracy_unigram`, what the
+  frequencies of the training words alone achieve on the same masked words, and `mlm_loss_shuffled_images`, the same
+  reports and masks with each report facing another study's image.
+* `itm_accuracy`, `itm_loss`: every image once with its own report and once with one of another label set; chance 0.5.
+* `loss`: `mlm_loss + itm_loss`, by which the best checkpoint is chosen.
+* `probe_auroc`, `probe_auroc_cells`: what a linear probe, learnt from `PROBE_FILMS` training films, says of the
+  findings of films without a text, from the pooled [CLS] or from the mean of the image encoder's cells (not defined
+  without labels); `image_rank`, `image_rank_cells`: in how many directions these vary. A rank near 1 is a collapse: the
+  network tells films apart by little more than one number.
+
+With `config.itm.pairs=both` a film is encoded once, and faces its own report with words hidden (MLM) and, with nothing
+hidden, its own and another's (ITM). `config.contrast` adds a symmetric InfoNCE of films alone with reports alone
+(`encode_image`, `encode_text`), from which `itm.negatives=in_batch` draws the reports that confuse it most.
+
+Under `s2s` the image never sees the report, so there is nothing that could tell whether they match: `itm_accuracy` and
+`itm_loss` are not defined, and `loss` is `mlm_loss`. Under `mixed`, words are evaluated under either half, `NAME_s2s`
+and `NAME_bidirectional`, NAME alone being their mean with the weights that they have in training; matching is evaluated
+under the bidirectional half.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from medvill_jax.batch import pretrain_spec
+from medvill_jax.cluster.workdir import Workdir
+from medvill_jax.data.examples import PretrainRecords
+from medvill_jax.data.transforms import MlmConfig
+from medvill_jax.errors import ConfigError
+from medvill_jax.models.finetuned import HeadsConfig
+from medvill_jax.tasks import runner, setup
+from medvill_jax.tasks.data import Data
+from medvill_jax.tasks.network import build_network
+from medvill_jax.tasks.parts import Parts
+from medvill_jax.tasks.pretrain.evaluation import Pretraining
+from medvill_jax.tasks.pretrain.objective import paired_loss, single_loss
+from medvill_jax.tasks.pretrain.report import closing_lines
+
+# "one": a film faces its own report or another's, as published; "both": its own and another's.
+PAIRS = ("one", "both")
+NEGATIVES = ("drawn", "in_batch")
+
+
+def build(config: setup.Config, workdir: Workdir) -> Parts:
+    """Pre-training; see the module's docstring."""
+    del workdir
+    _check(config)
+    paired, contrasts = config.itm.pairs == "both", config.contrast.width > 0
+    data = Data(config)
+    heads = HeadsConfig(contrast=config.contrast.width) if contrasts else None
+    network = build_network(config, data.vocabulary, heads=heads)
+    records_of = functools.partial(_records, config, data)
+    train_records = None if data.fake else records_of("train", train=True)
+    return Parts(
+        stage="pretraining",
+        data=data,
+        network=network,
+        spec=pretrain_spec(
+            config.batch_size,
+            image_size=config.model.image_size,
+            text_len=config.model.text_len,
+            max_predictions=config.mlm.max_predictions,
+            paired=paired,
+        ),
+        objective=paired_loss(network, config) if paired else single_loss(network, config),
+        train_records=train_records,
+        evaluator=functools.partial(
+            Pretraining,
+            config=config,
+            network=network,
+            vocab_size=data.vocabulary.size,
+            records_of=records_of,
+            train_records=train_records,
+        ),
+        closing_lines=functools.partial(closing_lines, config),
+        shared_in_batch=("the pairs that do not match are",) if contrasts else (),
+    )
+
+
+def _check(config: setup.Config) -> None:
+    """`ConfigError` for fields that do not fit together."""
+    setup.require_known(config, {"itm.pairs": PAIRS, "itm.negatives": NEGATIVES})
+    if config.contrast.width and config.itm.pairs != "both":
+        raise ConfigError(f"contrast.width={config.contrast.width} needs itm.pairs=both: reports with nothing masked")
+    if config.itm.negatives == "in_batch" and not config.contrast.width:
+        raise ConfigError("itm.negatives=in_batch finds them by the contrast: set contrast.width")
+    if not 0 <= config.mlm.all_words <= 1:
+        raise ConfigError(f"mlm.all_words={config.mlm.all_words} is not in 0..1")
+
+
+def _records(
+    config: setup.Config, data: Data, split: str, *, train: bool = False, whole: bool = False
+) -> PretrainRecords:
+    """A split; `train` takes what trains of it and crops films, `whole` leaves them whole all the same."""
+    mlm = MlmConfig(
+        probability=config.mlm.probability,
+        max_predictions=config.mlm.max_predictions,
+        vocab_size=data.vocabulary.size,
+        mask_id=data.vocabulary.mask_id,
+        special_ids=tuple(data.tokenizer.special_ids),
+        all_words=config.mlm.all_words if train else 0.0,
+    )
+    own = {"crop": None} if whole else {}
+    return data.records(PretrainRecords, split, train=train, mlm=mlm, paired=config.itm.pairs == "both", **own)
+
+
+Task = runner.Task(build)

@@ -1,0 +1,29 @@
+"""The tasks by the names that `config.task` has."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from medvill_jax.errors import ConfigError
+
+# Name -> module, which is imported when its task is asked for.
+TASKS = {
+    "pretrain": "medvill_jax.tasks.pretrain",
+    "classify": "medvill_jax.tasks.classify",
+    "retrieve": "medvill_jax.tasks.retrieve",
+    "vqa": "medvill_jax.tasks.vqa",
+    "generate": "medvill_jax.tasks.generate",
+    "zero_shot": "medvill_jax.tasks.zero_shot",
+}
+
+
+def task(name: str) -> Any:
+    """The task of that name: called with a configuration and a workdir it is a run; `trains` says whether it learns.
+
+    Raises:
+        ConfigError: no such task.
+    """
+    if name not in TASKS:
+        raise ConfigError(f"task={name!r}; there are {', '.join(TASKS)}")
+    return importlib.import_module(TASKS[name]).Task

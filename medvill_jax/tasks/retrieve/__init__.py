@@ -1,0 +1,104 @@
+"""Image-report retrieval (paper section IV; docs/spec.md#retrieval): which report belongs to a film, and back.
+
+What is minimised:
+
+* `itm_loss`: each film beside its own report, and pairs that do not match, by `config.negatives`. "in_batch": the film
+  beside a report of the batch, and its report beside a film of the batch, drawn by how much the contrastive projection
+  confuses them (Li et al., NeurIPS 2021); "drawn": the film beside a report drawn from the whole split; "both". Films
+  and reports of the same label set never serve as negatives.
+* `contrast_loss`, symmetric InfoNCE between projections of films and of reports that have not met, pairs of the same
+  label set left out. The projections propose candidates in two-stage ranking.
+
+A pair's score is the matching head's log-odds plus the scaled cosine of the projections, in training as in ranking, so
+the head learns what the projections do not see.
+
+Rankers: `exhaustive` matches every film with every report (films are encoded once); `two_stage` has the projection
+propose `config.rank.proposals` reports for every film, and films for every report, and matches only those; what was not
+proposed follows behind, in the projection's order. One matrix of pair scores serves both directions and both rankers.
+
+Figures, for `i2r` (a film asks for reports) and `r2i` (a report asks for films): label-conditioned `mrr`, `hit_at_K`,
+`recall_at_K`, `precision_at_K`, where every candidate of the query's label set is right, and `exact/...`, where only
+its own partner is. Equal scores share their mean rank. Beside them `baseline/chance/...`, exactly what a random order
+achieves. While training: `eval/...` over `config.eval.rank_examples` fixed examples, `eval/mrr` being the mean of both
+directions.
+
+`--eval_only` ranks `config.eval.candidates` of `config.eval.split` and writes `metrics.json`: `SPLIT/i2r/...`,
+`SPLIT/r2i/...` of the exhaustive ranker, `SPLIT/two_stage/...`, and how many pairs either matched; intervals resample
+all queries of a subject together, from the same candidates. Interrupted, it goes on with the pairs that it has.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from medvill_jax.batch import retrieve_spec
+from medvill_jax.cluster.workdir import Workdir
+from medvill_jax.data.examples import PairRecords
+from medvill_jax.errors import ConfigError
+from medvill_jax.models.finetuned import FUSIONS, HeadsConfig
+from medvill_jax.tasks import runner, setup
+from medvill_jax.tasks.data import Data
+from medvill_jax.tasks.network import build_network
+from medvill_jax.tasks.parts import Parts
+from medvill_jax.tasks.retrieve.evaluation import Ranking
+from medvill_jax.tasks.retrieve.objective import NEGATIVES, matching_loss
+from medvill_jax.tasks.retrieve.plan import plan
+from medvill_jax.tasks.retrieve.pool import POOLS
+from medvill_jax.tasks.retrieve.report import closing_lines
+from medvill_jax.tasks.retrieve.scoring import METHODS
+
+
+def build(config: setup.Config, workdir: Workdir) -> Parts:
+    """Retrieval; see the module's docstring."""
+    _check(config)
+    data = Data(config)
+    network = build_network(
+        config,
+        data.vocabulary,
+        heads=HeadsConfig(contrast=config.contrast.width, matches=True, fusion=config.fusion),
+        unused=(r"mlm/.*", r"itm/.*") if config.fusion == "late" else (r"mlm/.*",),
+    )
+    spec = retrieve_spec(config.batch_size, image_size=config.model.image_size, text_len=config.model.text_len)
+    shared = config.negatives != "drawn" or config.contrast.width > 0
+    return Parts(
+        stage="retrieval",
+        data=data,
+        network=network,
+        spec=spec,
+        objective=matching_loss(network, config),
+        train_records=None if data.fake else data.records(PairRecords, "train", train=True),
+        evaluator=functools.partial(
+            Ranking, config=config, workdir=workdir, network=network, records_of=functools.partial(_records, data)
+        ),
+        closing_lines=functools.partial(closing_lines, config, workdir),
+        shared_in_batch=("the pairs that do not match are",) if shared else (),
+        export_extra=lambda evaluator, state: {"fusion": config.fusion},
+        plan=functools.partial(plan, config, network, data, spec) if config.eval.dry_run else None,
+    )
+
+
+def _check(config: setup.Config) -> None:
+    """`ConfigError` for fields that do not fit together."""
+    setup.require_known(config, {"fusion": FUSIONS, "negatives": NEGATIVES, "rank.method": METHODS, "eval.pool": POOLS})
+    setup.require_meeting(config)
+    if config.rank.method == "two_stage" and not config.contrast.width:
+        raise ConfigError("rank.method=two_stage needs a projection to propose candidates: set contrast.width")
+    if config.negatives != "drawn" and not config.contrast.width:
+        raise ConfigError(f"negatives={config.negatives} finds confusing pairs by the projection: set contrast.width")
+    if config.eval.candidates == 1 or config.eval.candidates < 0:
+        raise ConfigError(f"eval.candidates={config.eval.candidates}: a ranking needs two candidates, 0 takes all")
+
+
+def _records(data: Data, split: str, among: np.ndarray | None = None) -> PairRecords:
+    """A split, or those of its records that `among` counts out."""
+    own: dict[str, Any] = {}
+    if among is not None:
+        rows = data.splits.rows(split)[1]
+        own["rows"] = among if rows is None else rows[among]
+    return data.records(PairRecords, split, **own)
+
+
+Task = runner.Task(build)

@@ -1,0 +1,122 @@
+"""Measuring retrieval: scores of pairs in, ranking metrics of both directions out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from medvill_jax.cluster.workdir import Workdir
+from medvill_jax.data.examples import PairRecords
+from medvill_jax.metrics import ranking
+from medvill_jax.metrics.metrics_file import write_metrics
+from medvill_jax.tasks import setup
+from medvill_jax.tasks.evaluation import Evaluation
+from medvill_jax.tasks.network import Network
+from medvill_jax.tasks.retrieve.pool import open_pool
+from medvill_jax.tasks.retrieve.report import DIRECTIONS, METRICS_FILE
+from medvill_jax.tasks.retrieve.scoring import PairScorer, Proposals
+from medvill_jax.trees import Tree
+
+log = logging.getLogger(__name__)
+
+
+class Ranking:
+    """Measures how far in front the right reports and films stand.
+
+    Args:
+        evaluation: what it computes with.
+        config, workdir: of the run.
+        network: of the run.
+        records_of: the records of a split, or of rows of it.
+
+    Attributes:
+        scorer: of pairs.
+    """
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        *,
+        config: setup.Config,
+        workdir: Workdir,
+        network: Network,
+        records_of: Callable[..., PairRecords],
+    ):
+        self._evaluation, self._config, self._workdir = evaluation, config, workdir
+        self._records_of = records_of
+        self.scorer = PairScorer(evaluation.trainer, config, network)
+
+    def evaluate(self, state: Tree) -> dict[str, float]:
+        """Both directions of an exhaustive ranking of some records of the split."""
+        pool = self._pool(self._config.eval.rank_examples)
+        with jax.transfer_guard("allow"):
+            scores, _ = self.scorer.matrix(self._evaluation, state, pool, None)
+        metrics: dict[str, Any] = {"eval/candidates": float(len(pool))}
+        for name, per_query, relevant in _directions(pool, scores):
+            found = ranking.ranking(per_query, relevant, resamples=0)
+            chance = ranking.chance(relevant, np.arange(len(pool)))
+            metrics |= {f"eval/{name}/{row}": found[row] for row in ("mrr", "hit_at_1", "recall_at_10")}
+            metrics[f"eval/chance/{name}/mrr"] = chance["mrr"]
+        metrics["eval/mrr"] = float(np.mean([metrics[f"eval/{name}/mrr"] for name in DIRECTIONS]))
+        return metrics
+
+    def evaluate_best(self, step: int, state: Tree) -> dict[str, Any]:
+        """The rankers that are asked for, over the whole pool, with intervals and chance."""
+        config, split = self._config, self._config.eval.split
+        log.info("ranking %s with the best checkpoint, of step %d", split, step)
+        pool = self._pool(config.eval.candidates)
+        made_with = self._evaluation.made_with(step, state, pool)
+        scores, proposed = self.scorer.matrix(self._evaluation, state, pool, (self._workdir, made_with))
+        metrics: dict[str, Any] = {f"{split}/candidates": float(len(pool))}
+        resampling: dict[str, Any] = {"seed": config.seed, "clusters": pool.subjects()}
+        if config.rank.method != "two_stage":
+            metrics |= {f"{split}/{name}": value for name, value in _exhaustive(pool, scores, resampling).items()}
+        if proposed is not None:
+            found = _two_stage(pool, scores, proposed, resampling)
+            metrics |= {f"{split}/two_stage/{name}": value for name, value in found.items()}
+        for name, _, relevant in _directions(pool, scores):
+            chance = ranking.chance(relevant, np.arange(len(pool)))
+            metrics |= {f"baseline/chance/{name}/{row}": value for row, value in chance.items()}
+        if jax.process_index() == 0:
+            write_metrics(self._workdir / METRICS_FILE, metrics)
+        return metrics
+
+    def _pool(self, count: int) -> PairRecords:
+        return open_pool(self._records_of, self._config.eval.split, count, self._config.eval.pool)
+
+
+def _exhaustive(pool: PairRecords, scores: np.ndarray, resampling: dict[str, Any]) -> dict[str, Any]:
+    metrics: dict[str, Any] = {"pair_evaluations": float(scores.size)}
+    for name, per_query, relevant in _directions(pool, scores):
+        found = ranking.ranking(per_query, relevant, **resampling)
+        found |= ranking.exact_pair(per_query, np.arange(len(pool)), **resampling)
+        metrics |= {f"{name}/{row}": value for row, value in found.items()}
+    return metrics
+
+
+def _two_stage(
+    pool: PairRecords, scores: np.ndarray, proposed: Proposals, resampling: dict[str, Any]
+) -> dict[str, Any]:
+    metrics: dict[str, Any] = {
+        "pair_evaluations": float(proposed.either.sum()),
+        "proposals": float(proposed.for_films.sum(1).max()),
+    }
+    known = np.where(np.isnan(scores), -np.inf, scores)
+    asked = ((proposed.similar, proposed.for_films), (proposed.similar.T, proposed.for_reports.T))
+    for (name, per_query, relevant), (similar, chosen) in zip(_directions(pool, known), asked, strict=True):
+        combined = ranking.two_stage(similar, chosen, np.where(chosen, per_query, 0.0))
+        found = ranking.ranking(combined, relevant, **resampling)
+        found |= ranking.exact_pair(combined, np.arange(len(pool)), **resampling)
+        metrics |= {f"{name}/{row}": value for row, value in found.items()}
+    return metrics
+
+
+def _directions(pool: PairRecords, scores: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Name, scores `[queries, candidates]` and what is right, of either direction."""
+    right = pool.label_groups[:, None] == pool.label_groups[None, :]
+    yield "i2r", scores, right
+    yield "r2i", scores.T, right.T

@@ -1,0 +1,75 @@
+"""What ranking a split will take on this machine, from a few timed batches; needs no checkpoint, nor data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from medvill_jax.batch import BatchSpec, fake_batch
+from medvill_jax.data import loader, records
+from medvill_jax.tasks import setup
+from medvill_jax.tasks.data import Data
+from medvill_jax.tasks.network import Network
+from medvill_jax.tasks.retrieve.pool import default_proposals
+from medvill_jax.tasks.retrieve.scoring import PairScorer
+from medvill_jax.training.trainer import Trainer
+
+# The published test split of MIMIC-CXR (docs/spec.md#retrieval-pool); what a dry run without data plans for.
+PUBLISHED_POOL = 1531
+
+
+def plan(config: setup.Config, network: Network, data: Data, spec: BatchSpec, trainer: Trainer) -> list[str]:
+    """Lines for a person.
+
+    Raises:
+        DataError: the split has too few records.
+    """
+    count = PUBLISHED_POOL if data.fake else records.splits(config.data.path).get(config.eval.split, 0)
+    count = min(config.eval.candidates or count, count) if not data.fake else config.eval.candidates or count
+    if count < 2:
+        raise records.DataError(f"{config.eval.split} has {count} records: a ranking needs two candidates")
+    proposals = min(config.rank.proposals or default_proposals(count), count)
+    pairs, most = count * count, min(2 * count * proposals, count * count)
+    scorer = PairScorer(trainer, config, network)
+    state = trainer.initial_state()
+    host = fake_batch(spec, 0, vocab_size=data.vocabulary.size, sep_id=data.vocabulary.sep_id)
+    batch = next(loader.to_device(iter([host]), trainer.batch_sharding))
+    encoded = scorer.encode(state["params"], state["stats"], batch)
+    place = np.arange(scorer.batch_size, dtype=np.int32) % config.batch_size
+    index = loader.from_whole(place, trainer.batch_sharding)
+    arguments = (encoded["side"], encoded["text_ids"], encoded["text_lens"], index, index)
+    encode = _seconds(lambda: scorer.encode(state["params"], state["stats"], batch)) / config.batch_size
+    match = _seconds(lambda: scorer.match(state["params"], state["stats"], *arguments)) / scorer.batch_size
+    side_bytes = encoded["side"].nbytes // config.batch_size * count
+    whole, short = count * encode + pairs * match, count * encode + most * match
+    return [
+        f"{count:,} films x {count:,} reports on {trainer.mesh.size} {jax.default_backend()} device(s):",
+        f"  film and report encodings  {count:>12,}   {_duration(count * encode):>9}   "
+        f"({encode * 1e3:.2f} ms each, {side_bytes / 2**20:,.0f} MiB kept)",
+        f"  exhaustive, pairs matched  {pairs:>12,}   {_duration(pairs * match):>9}   ({match * 1e3:.2f} ms each)",
+        f"  two-stage, pairs matched   {most:>12,}   {_duration(most * match):>9}   "
+        f"(at most; {proposals} proposals a query and direction)",
+        f"  two-stage saves            {pairs - most:>12,}   {_duration(whole - short):>9}   "
+        f"({100 * (whole - short) / whole:.0f} % of the time)",
+        "times are extrapolated from a few batches, reading the films not counted; nothing was ranked",
+    ]
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    """Of one call, once it is compiled."""
+    jax.block_until_ready(call())
+    start, runs = time.perf_counter(), 0
+    while runs < 3 or (time.perf_counter() - start < 2.0 and runs < 50):
+        jax.block_until_ready(call())
+        runs += 1
+    return (time.perf_counter() - start) / runs
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

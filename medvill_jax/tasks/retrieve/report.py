@@ -1,0 +1,41 @@
+"""The metrics of retrieval, for a person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from medvill_jax.cluster.workdir import Workdir
+from medvill_jax.metrics import bootstrap
+from medvill_jax.tasks import setup
+
+DIRECTIONS = ("i2r", "r2i")
+METRICS_FILE = "metrics.json"
+
+
+def closing_lines(config: setup.Config, workdir: Workdir, metrics: dict[str, Any]) -> list[str]:
+    """Metrics of both rankers and both directions beside chance."""
+    split = config.eval.split
+    if "eval/mrr" in metrics:
+        return [
+            f"held out ({split}, {metrics['eval/candidates']:.0f} films and reports):",
+            *(
+                f"  {name}  MRR {metrics[f'eval/{name}/mrr']:.3f}   chance {metrics[f'eval/chance/{name}/mrr']:.3f}"
+                for name in DIRECTIONS
+            ),
+            "a whole split, ranked: the same command with --eval_only --config.eval.split=test",
+        ]
+    shown = [name for name in ("", "two_stage/") if f"{split}/{name}i2r/mrr" in metrics]
+    titles = {"": "exhaustive", "two_stage/": "two-stage"}
+    lines = [
+        f"{metrics[f'{split}/candidates']:.0f} films and reports of {split}:",
+        f"  {'':<18}" + "".join(f"{titles[name]:>12}" for name in shown) + f"{'chance':>12}",
+    ]
+    for direction in DIRECTIONS:
+        for row in ("mrr", "hit_at_1", "recall_at_10", "exact/recall_at_10"):
+            cells = [metrics[f"{split}/{name}{direction}/{row}"] for name in shown]
+            cells.append(metrics[f"baseline/chance/{direction}/{row}"])
+            lines.append(f"  {direction} {row:<14}" + "".join(f"{cell:>12.3f}" for cell in cells))
+    pairs = [metrics[f"{split}/{name}pair_evaluations"] for name in shown]
+    lines.append(f"  {'pairs matched':<18}" + "".join(f"{count:>12,.0f}" for count in pairs))
+    lines.append(bootstrap.resampled_words(metrics, f"{split}/{shown[0]}{DIRECTIONS[0]}/"))
+    return [*lines, f"all metrics: {workdir / METRICS_FILE}"]

@@ -1,0 +1,219 @@
+"""One run of any task from its parts: it trains, evaluates, exports, or gives its step to be compiled."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+
+from medvill_jax import private
+from medvill_jax.batch import Batch, fake_batch
+from medvill_jax.cluster import distributed
+from medvill_jax.cluster.stopping import StopSignal
+from medvill_jax.cluster.workdir import CHECKPOINT_DIR, Workdir
+from medvill_jax.compile import topology
+from medvill_jax.compile.aot import Program
+from medvill_jax.compile.flops import TRAINING, forward_flops
+from medvill_jax.data import loader, records
+from medvill_jax.hub.export import HEADS, write_export
+from medvill_jax.tasks import setup
+from medvill_jax.tasks.evaluation import Evaluation
+from medvill_jax.tasks.parts import Parts
+from medvill_jax.training import sharding
+from medvill_jax.training.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+EXPORT_DIR = "export"
+
+
+class Runner:
+    """One run.
+
+    Args:
+        config: as the task's file under `configs/` gives it.
+        workdir: of the run; resumed when it holds checkpoints.
+        parts: of the task.
+
+    Attributes:
+        parts: of the task.
+        stop: asked between two steps or computations whether the run shall end; a block of it takes signals.
+        trainer: its devices, state and checkpoints.
+        evaluation: what the evaluator computes with.
+        evaluator: of the task.
+
+    Raises:
+        DataError: the data are absent, damaged or too few.
+        ConfigError: fields of the configuration do not fit together.
+    """
+
+    def __init__(self, config: setup.Config, workdir: Workdir, parts: Parts):
+        self.config, self.workdir, self.parts, self.stop = config, workdir, parts, StopSignal()
+        network, train_records = parts.network, parts.train_records
+        if train_records is not None and "text_ids" in parts.spec:
+            parts.data.measure_texts(train_records)
+        target = config.mesh.topology
+        devices = topology.devices(topology.parse(target)) if target else None
+        self.trainer = Trainer(
+            workdir.path,
+            checkpoints=workdir.home / CHECKPOINT_DIR,
+            mesh=sharding.make_mesh(config.mesh.fsdp, devices),
+            init=network.model.init,
+            warm_start=setup.warm_start(config.init, network.config, network.unused),
+            objective=parts.objective,
+            spec=parts.spec.abstract(),
+            frozen=network.frozen,
+            config=setup.run_config(config, train_records=0 if train_records is None else len(train_records)),
+            hosts=distributed,
+            check=self.stop.check,
+        )
+        self.trainer.check_rows("eval.batch_size", config.eval.batch_size)
+        self.evaluation = Evaluation(config, self.trainer, parts.spec)
+        self.evaluator = parts.evaluator(self.evaluation)
+
+    def fit(self) -> dict[str, float] | None:
+        """Trains to the end and exports the best checkpoint to `WORKDIR/export`.
+
+        Returns:
+            The last step's held-out metrics; None if stopped or too short to be evaluated.
+        """
+        self._write_files()
+        self._warn()
+        with self.stop:
+            complete, metrics = self.trainer.fit(
+                self.train_batches,
+                self.stop.interruptible(self.evaluator.evaluate),
+                should_stop=self.stop.stops,
+                publish=functools.partial(self.workdir.publish, patient=True),
+            )
+        if complete:
+            self.export_best()
+        return metrics
+
+    def evaluate_best(self) -> dict[str, Any]:
+        """The held-out metrics of the workdir's best checkpoint on `config.eval.split`.
+
+        Raises:
+            DataError: the data are random arrays, or lack the split.
+            CheckpointError: there is no checkpoint.
+        """
+        if self.parts.plan:
+            print("\n".join(self.parts.plan(self.trainer)))
+            return {}
+        self.parts.data.require_records()
+        step, state, _ = self.trainer.best_state()
+        return self.evaluator.evaluate_best(step, state)
+
+    def closing_lines(self, metrics: dict[str, Any]) -> list[str]:
+        """The held-out metrics beside their baselines, for a person."""
+        return self.parts.closing_lines(metrics)
+
+    def program(self) -> Program:
+        """The train step, for compilation without running it."""
+        config, model, batch = self.config, self.parts.network.model, self.parts.spec.abstract()
+        key = jax.eval_shape(jax.random.key, 0)
+        forward = forward_flops(self.parts.objective.sums, model.abstract_params, model.abstract_stats, batch, key)
+        return Program(
+            lower=self.trainer.lower,
+            state=self.trainer.abstract_state,
+            batch=batch,
+            batch_size=config.batch_size,
+            mesh=dict(self.trainer.mesh.shape),
+            flops=TRAINING * forward,
+            settings={name: config[name] for name in ("dtype", "accumulate", "remat")},
+        )
+
+    def train_batches(self, start_step: int) -> Iterator[Batch]:
+        """Global batches on the mesh, from a step on: every epoch all examples, in a new order."""
+        config, parts = self.config, self.parts
+        if parts.train_records is None:
+            words = parts.data.vocabulary
+            host = (
+                loader.local_rows(fake_batch(parts.spec, step, vocab_size=words.size, sep_id=words.sep_id))
+                for step in range(start_step, config.steps)
+            )
+        else:
+            host = loader.train_batches(
+                parts.train_records,
+                batch_size=config.batch_size,
+                seed=config.seed,
+                start_step=start_step,
+                stop_step=config.steps,
+                workers=setup.workers(config.data),
+            )
+        return loader.to_device(host, self.trainer.batch_sharding)
+
+    def export_best(self) -> None:
+        """Writes the workdir's best checkpoint as an export, with tokenizer, label names and model card."""
+        parts = self.parts
+        step, state, metrics = self.trainer.best_state()
+        params, stats = self.trainer.to_host(state["params"]), self.trainer.to_host(state["stats"])
+        fake = parts.data.fake
+        extra = {} if fake else parts.export_extra(self.evaluator, state)
+        if jax.process_index():
+            return
+        data = records.place(self.config.data.path)
+        sizes = {} if fake else records.splits(data)
+        write_export(
+            self.workdir / EXPORT_DIR,
+            config=parts.network.config,
+            params={name: part for name, part in params.items() if name != HEADS},
+            stats=stats,
+            heads=params.get(HEADS),
+            vocabulary=None if fake else parts.data.tokenizer.tokens,
+            label_names=() if fake else records.label_names(data),
+            stage=parts.stage,
+            card={
+                "data": f"{data.name}: " + ", ".join(f"{size:,} images in {split}" for split, size in sizes.items()),
+                "metrics": metrics,
+                "training": setup.public(self.config),
+            },
+            extra={"step": step, **extra},
+        )
+        log.info("exported the checkpoint of step %d to %s", step, self.workdir.home / EXPORT_DIR)
+
+    def _write_files(self) -> None:
+        if self.parts.files and distributed.is_first():
+            private.folder(self.workdir.path)
+            for name, content in self.parts.files.items():
+                private.write(self.workdir / name, content)
+
+    def _warn(self) -> None:
+        """Of what a person might not expect of this configuration."""
+        config, parts = self.config, self.parts
+        shared = (*["BatchNorm's statistics are"] * parts.network.learns_statistics, *parts.shared_in_batch)
+        if config.accumulate > 1 and shared:
+            log.warning(
+                "accumulate=%d: %s taken from microbatches of %d examples, not from the whole batch of %d",
+                config.accumulate,
+                " and ".join(shared),
+                config.batch_size // config.accumulate,
+                config.batch_size,
+            )
+        if self.trainer.evaluates and config.eval.split == "test":
+            log.warning(
+                "eval.split=test while training: the best checkpoint is chosen on the test split, whose figures then "
+                "flatter it; leave eval.split at validation, and add --config.eval.split=test to --eval_only"
+            )
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task that trains: called with a configuration and a workdir, it gives a run.
+
+    Attributes:
+        build: takes the run apart; raises as `Runner` does.
+    """
+
+    build: Callable[[setup.Config, Workdir], Parts]
+    trains: ClassVar[bool] = True  # the workdir holds what it has learnt
+
+    def __call__(self, config: setup.Config, workdir: Workdir | Path) -> Runner:
+        """A run of the task."""
+        workdir = Workdir.of(workdir)
+        return Runner(config, workdir, self.build(config, workdir))

@@ -1,0 +1,96 @@
+"""Visual question answering (paper section IV; docs/spec.md#vqa): an answer out of those of the training questions.
+
+The vocabulary (docs/spec.md#vqa-answers) holds the answers of the questions that are trained on: not of those that
+`data.holdout` sets aside or `data.fraction` leaves out. The run keeps it as `answers.json`, for evaluations and the
+export.
+
+The head reads the product of the states of [CLS] and of the image block's [SEP], or [CLS] alone (`config.summary`).
+`config.targets`: "soft" scores every answer by itself (binary cross entropy, summed over the vocabulary, a question
+whose answer is not in it having no positive); "hard" makes them compete (softmax). An answer outside the vocabulary
+counts as wrong.
+
+Held-out figures while training, `eval/...`: `accuracy`, `accuracy_closed`, `accuracy_open`, every question exactly
+once. `--eval_only` answers all of `config.eval.split` and writes `metrics.json`: accuracies as `SPLIT/...`, by
+organ and by type of question too, `SPLIT/outside_vocabulary` (the share of questions whose answer could not be given),
+and two baselines, `baseline/majority/...` (the most frequent training answer to questions of that answer type) and
+`baseline/question_only/...` (the same model shown a black image); and `predictions.jsonl`, a row per question.
+Intervals resample subjects: all questions about a film or a patient together, whichever the data's `subject_id` names.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+
+from medvill_jax.batch import vqa_spec
+from medvill_jax.cluster.workdir import Workdir
+from medvill_jax.data import records
+from medvill_jax.data.examples import QuestionRecords
+from medvill_jax.errors import ConfigError
+from medvill_jax.models.finetuned import FUSIONS, SUMMARIES, HeadsConfig
+from medvill_jax.tasks import runner, setup
+from medvill_jax.tasks.data import Data
+from medvill_jax.tasks.network import build_network
+from medvill_jax.tasks.parts import Parts
+from medvill_jax.tasks.vqa.evaluation import Answering
+from medvill_jax.tasks.vqa.objective import TARGETS, answer_loss
+from medvill_jax.tasks.vqa.report import closing_lines
+
+# The published number of answers of VQA-RAD, for runs on random arrays.
+PUBLISHED_ANSWERS = 458
+
+
+def build(config: setup.Config, workdir: Workdir) -> Parts:
+    """Visual question answering; see the module's docstring."""
+    setup.require_known(config, {"summary": SUMMARIES, "targets": TARGETS, "fusion": FUSIONS})
+    setup.require_meeting(config)
+    if config.data.folds:
+        raise ConfigError("data.folds: the answers of a VQA data set are those of its own training questions")
+    data = Data(config)
+    answers = _answers(config, workdir, data)
+    network = build_network(
+        config,
+        data.vocabulary,
+        heads=HeadsConfig(answers=len(answers), fusion=config.fusion),
+        unused=(r"(mlm|itm)/.*",) if config.fusion == "late" else (r"(mlm|itm|pooler)/.*",),
+    )
+    records_of = functools.partial(data.records, QuestionRecords, answers=answers)
+    kept = json.dumps(answers, indent=0, ensure_ascii=False) + "\n"
+    return Parts(
+        stage="vqa",
+        data=data,
+        network=network,
+        spec=vqa_spec(config.batch_size, image_size=config.model.image_size, text_len=config.model.text_len),
+        objective=answer_loss(network, config, len(answers)),
+        train_records=None if data.fake else records_of("train", train=True),
+        evaluator=functools.partial(
+            Answering,
+            config=config,
+            workdir=workdir,
+            network=network,
+            answers=answers,
+            data=data,
+            records_of=records_of,
+        ),
+        closing_lines=functools.partial(closing_lines, config, workdir, len(answers)),
+        # What an output means is the run's, whichever rows a later evaluation sets aside.
+        files={} if data.fake else {records.ANSWERS_FILE: kept.encode()},
+        export_extra=lambda evaluator, state: {
+            "summary": config.summary,
+            "fusion": config.fusion,
+            "answers": list(answers),
+        },
+    )
+
+
+def _answers(config: setup.Config, workdir: Workdir, data: Data) -> tuple[str, ...]:
+    """The vocabulary: the run's own, once there is one."""
+    own = workdir / records.ANSWERS_FILE
+    if own.is_file():
+        return tuple(json.loads(own.read_text("utf-8")))
+    if data.fake:
+        return tuple(f"answer {number}" for number in range(PUBLISHED_ANSWERS))
+    return records.answers(config.data.path, data.splits.rows("train", train=True)[1])
+
+
+Task = runner.Task(build)

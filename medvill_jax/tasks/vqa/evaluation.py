@@ -1,0 +1,105 @@
+"""Measuring question answering: which questions are answered right, beside answers without looking."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from medvill_jax.batch import Batch
+from medvill_jax.cluster.workdir import Workdir
+from medvill_jax.data import loader, records
+from medvill_jax.data.examples import QuestionRecords
+from medvill_jax.metrics import vqa
+from medvill_jax.tasks import setup
+from medvill_jax.tasks.data import Data
+from medvill_jax.tasks.evaluation import Evaluation
+from medvill_jax.tasks.network import Network
+from medvill_jax.tasks.vqa.objective import answer_logits
+from medvill_jax.tasks.vqa.report import write
+from medvill_jax.trees import Tree
+
+log = logging.getLogger(__name__)
+
+# Columns of the records by which accuracies are told apart.
+GROUPS = ("answer_type", "organ", "question_type")
+
+
+class Answering:
+    """Measures how well questions are answered.
+
+    Args:
+        evaluation: what it computes with.
+        config, workdir: of the run.
+        network: of the run.
+        answers: the vocabulary.
+        data: of the run.
+        records_of: the records of a split.
+    """
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        *,
+        config: setup.Config,
+        workdir: Workdir,
+        network: Network,
+        answers: tuple[str, ...],
+        data: Data,
+        records_of: Callable[[str], QuestionRecords],
+    ):
+        self._evaluation, self._config, self._workdir = evaluation, config, workdir
+        self._answers, self._data, self._records_of = answers, data, records_of
+
+        def logits(params: Tree, stats: Tree, batch: Batch) -> jax.Array:
+            return answer_logits(network, config, network.model.bind(params, stats), batch)
+
+        self._logits = evaluation.jit(logits)
+
+    def evaluate(self, state: Tree) -> dict[str, float]:
+        """Accuracies over some questions of the split."""
+        split, most = self._config.eval.split, self._config.eval.max_examples
+        held_out = self._records_of(split)
+        shown = loader.evenly(len(held_out), most)
+        logits = self._evaluation.outputs(self._logits, state, held_out, most)
+        types = self._columns(split, ("answer_type",))["answer_type"]
+        right = logits.argmax(1) == held_out.answer_ids[shown]
+        metrics: dict[str, Any] = vqa.score(right, {"answer_type": [types[row] for row in shown]}, resamples=0)
+        names = ("questions", "accuracy", "accuracy_closed", "accuracy_open")
+        return {f"eval/{name}": metrics[name] for name in names}
+
+    def evaluate_best(self, step: int, state: Tree) -> dict[str, Any]:
+        """Accuracies over every question of the split, with intervals and baselines."""
+        split = self._config.eval.split
+        log.info("answering the questions of %s with the best checkpoint, of step %d", split, step)
+        held_out = self._records_of(split)
+        columns = self._columns(split, (*GROUPS, "answer"))
+        groups = {name: columns[name] for name in GROUPS}
+        train = self._columns("train", ("answer", "answer_type"), train=True)
+        subjects = held_out.subjects()
+        logits = self._evaluation.outputs(self._logits, state, held_out)
+        blind = self._evaluation.outputs(self._logits, state, held_out, blank=True)
+        majority = np.array(vqa.majority(train["answer"], train["answer_type"], groups["answer_type"]))
+        rows = {
+            split: logits.argmax(1) == held_out.answer_ids,
+            "baseline/majority": majority == np.array(columns["answer"]),
+            "baseline/question_only": blind.argmax(1) == held_out.answer_ids,
+        }
+        metrics: dict[str, Any] = {f"{split}/outside_vocabulary": float((held_out.answer_ids < 0).mean())}
+        for prefix, right in rows.items():
+            found = vqa.score(right, groups, clusters=subjects, seed=self._config.seed)
+            metrics |= {f"{prefix}/{name}": value for name, value in found.items()}
+        made_with = self._evaluation.made_with(step, state, held_out)
+        if jax.process_index() == 0:
+            predicted = [self._answers[best] for best in logits.argmax(1)]
+            write(self._workdir, metrics, held_out, columns, predicted, subjects, made_with)
+        return metrics
+
+    def _columns(self, split: str, names: tuple[str, ...], *, train: bool = False) -> dict[str, list[str]]:
+        """Text features of the records of a split, in their order."""
+        source, rows = self._data.splits.rows(split, train=train)
+        columns = records.read_columns(records.place(self._config.data.path), source, list(names))
+        return {name: columns[name][slice(None) if rows is None else rows].tolist() for name in names}
