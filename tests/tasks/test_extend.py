@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from medvill_jax.data import records
-from medvill_jax.findings import POSITIVE
+from medvill_jax.findings import ABSENT, NEGATIVE, POSITIVE, UNCERTAIN
 from tests.conftest import TINY_FLAGS
 
 ROOT = Path(__file__).parents[2]
@@ -110,4 +110,4 @@ def test_a_data_set_of_ones_own(tmp_path: Path) -> None:
     index = records.read_index(tmp_path / "DATA", "train")["labels"]
     names = records.label_names(tmp_path / "DATA")
     assert (index[:, names.index("Edema")] == POSITIVE).all()
-    assert set(index[:, names.index("Pneumonia")]) == {records.NEGATIVE, records.UNCERTAIN, records.ABSENT}
+    assert set(index[:, names.index("Pneumonia")]) == {NEGATIVE, UNCERTAIN, ABSENT}
