@@ -59,6 +59,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["medvill_jax*", "data_prep*", "configs*"]),
+    package_data={"configs": ["*.json"]},
     install_requires=[
         "absl-py>=2.1",
         "etils[epath]>=1.12",

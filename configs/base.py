@@ -103,6 +103,17 @@ def base() -> ConfigDict:
     return config
 
 
+def fine_tuning(config: Any, *, steps: int, batch_size: int, learning_rate: float) -> None:
+    """Fine-tuning as published: every visual token, a warm-up over a tenth of the steps, then a linear decay."""
+    config.steps = steps
+    config.batch_size = batch_size
+    config.model.num_cells = 0
+    config.optimizer.learning_rate = learning_rate
+    config.optimizer.schedule = "linear"
+    config.optimizer.warmup_steps = round(steps / 10)
+    config.optimizer.weight_decay = 0.01
+
+
 def small(config: Any) -> None:
     """A network for a laptop CPU or one small GPU, and the cadence and optimizer that go with it."""
     config.batch_size = 32

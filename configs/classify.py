@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.base import base, check_variant, phantom, small
+from configs.base import base, check_variant, fine_tuning, phantom, small
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -17,14 +17,9 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant("configs/classify.py", variant)
     config: Any = base()
     config.task = "classify"
-    config.steps = 44_697  # 10 epochs of the 89,395 AP training studies
-    config.batch_size = 20
+    # 10 epochs of the 89,395 AP training studies.
+    fine_tuning(config, steps=44_697, batch_size=20, learning_rate=1e-4)
     config.model.attention = "bidirectional"
-    config.model.num_cells = 0
-    config.optimizer.learning_rate = 1e-4
-    config.optimizer.schedule = "linear"
-    config.optimizer.warmup_steps = 4_470
-    config.optimizer.weight_decay = 0.01
 
     # "image+report" as published; but the labels were read from that very report, so it is close to a copying exercise.
     config.inputs = "image"

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.base import base, check_variant, phantom, small
+from configs.base import base, check_variant, fine_tuning, phantom, small
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -17,14 +17,9 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant("configs/generate.py", variant)
     config: Any = base()
     config.task = "generate"
-    config.steps = 279_350  # 50 epochs of the 89,395 AP training studies
-    config.batch_size = 16
+    # 50 epochs of the 89,395 AP training studies.
+    fine_tuning(config, steps=279_350, batch_size=16, learning_rate=3e-5)
     config.model.attention = "s2s"
-    config.model.num_cells = 0
-    config.optimizer.learning_rate = 3e-5
-    config.optimizer.schedule = "linear"
-    config.optimizer.warmup_steps = 27_935
-    config.optimizer.weight_decay = 0.01
 
     config.objective = "causal"  # every next word in one pass; "masked": only the drawn ones, as published
     config.mask = ConfigDict()  # of the masked objective

@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs.base import base, check_variant, phantom, small
+from configs.base import base, check_variant, fine_tuning, phantom, small
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -17,14 +17,9 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant("configs/vqa.py", variant)
     config: Any = base()
     config.task = "vqa"
-    config.steps = 5_600  # 50 epochs of the 1,797 training questions
-    config.batch_size = 16
+    # 50 epochs of the 1,797 training questions.
+    fine_tuning(config, steps=5_600, batch_size=16, learning_rate=3e-5)
     config.model.attention = "bidirectional"
-    config.model.num_cells = 0
-    config.optimizer.learning_rate = 3e-5
-    config.optimizer.schedule = "linear"
-    config.optimizer.warmup_steps = 560
-    config.optimizer.weight_decay = 0.01
     config.eval.every_steps = 560
     config.checkpoint.every_steps = 560
 
