@@ -1,4 +1,4 @@
-"""`python -m data_prep COMMAND`: official files, or your own image-text pairs, -> a data set that training reads."""
+"""`python -m data_prep COMMAND`: makes a data set for training from official files or your own image-text pairs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from medvill_jax.commands import Exit, command
 from medvill_jax.data.records import DataError
 
 
-@command(failed=Exit.USAGE, interrupted="--out is not there yet; the same command goes on where this one stopped")
+@command(failed=Exit.USAGE, interrupted="--out is not finished; the same command resumes where this one stopped")
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0 done, 2 something to correct (said on stderr), 130 interrupted."""
+    """Runs one command; returns the exit status: 0 done, 2 an error for the user (on stderr), 130 interrupted."""
     args = flags.parser().parse_args(argv)
     with private.files(args.shared):
         return _COMMANDS[args.command](args)
@@ -50,8 +50,8 @@ def _phantom(args: argparse.Namespace) -> int:
 def _mimic_cxr(args: argparse.Namespace) -> int:
     from data_prep import mimic_cxr
 
-    own = ("views", "sections", "fallback", "labels", "uncertain", "split", "seed", "one_image_per_study", "images")
-    options = {name: getattr(args, name) for name in own}
+    names = ("views", "sections", "fallback", "labels", "uncertain", "split", "seed", "one_image_per_study", "images")
+    options = {name: getattr(args, name) for name in names}
     return _finish(
         mimic_cxr.prepare(args.source, args.out, reports_root=args.reports, **options, **_common(args)), args
     )
@@ -60,8 +60,8 @@ def _mimic_cxr(args: argparse.Namespace) -> int:
 def _open_i(args: argparse.Namespace) -> int:
     from data_prep import open_i
 
-    own = ("views", "sections", "fallback", "labels", "uncertain", "marks", "seed")
-    options = {name: getattr(args, name) for name in own}
+    names = ("views", "sections", "fallback", "labels", "uncertain", "marks", "seed")
+    options = {name: getattr(args, name) for name in names}
     return _finish(open_i.prepare(args.source, args.out, **options, **_common(args)), args)
 
 

@@ -1,10 +1,10 @@
-"""The one builder behind every data set: rows in, a TFDS data set in ArrayRecord out.
+"""The builder behind every data set: takes rows and writes a TFDS data set in ArrayRecord files.
 
     rows --(checks)--> rows on disk, by split --(images, shard by shard)--> ArrayRecord + index + report + card
 
-Rows stream, so memory stays bounded whatever the size of the source. Everything is written into a hidden sibling of
-`out` and renamed at the end: `out` either holds a complete data set or does not exist. A build that was killed goes on
-with the shards that it had finished.
+Rows are streamed, so memory stays bounded for a source of any size. Everything is written into a hidden folder next to
+`out`, which is renamed at the end: `out` either holds a complete data set or does not exist. A build that was killed
+resumes with the shards that it had finished.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from medvill_jax.findings import CHEXPERT_FINDINGS
 __all__ = ["EXPECTED", "HINTS", "BeamOptions", "Rejection", "Row", "build", "file_fingerprint", "summary"]
 
 BUILD_VERSION = "1.0.0"
-# A vocabulary needs no more, and training it takes memory for every word of its texts. Rows lie in the order of their
-# hashes, so the first ones are a random sample.
+# Training a vocabulary takes memory for every word of its texts, and more texts do not improve it. Rows are sorted by
+# hash, so the first ones are a random sample.
 VOCABULARY_TEXTS = 50_000
-# By which a given vocabulary is judged.
+# Texts by which a vocabulary of the user is checked.
 MEASURED_TEXTS = 10_000
 
 
-class Report(dict[str, Any]):
-    """The content of `build_report.json`, and how long this run took, which is no property of the data."""
+class BuildReport(dict[str, Any]):
+    """The content of `build_report.json`; `timing` is apart from it, since it is a property of the run."""
 
     def __init__(self, content: dict[str, Any], timing: dict[str, float]):
         super().__init__(content)
@@ -77,27 +77,31 @@ def build(
     contact_sheet: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Writes the data set and returns its build report (see `build_report.json` beside the records).
+    """Writes the data set and returns its build report (the content of `build_report.json`).
 
     Args:
-      rows: found rows, kept or rejected; read once, and not at all if `out` holds the finished result already, or if
-        a build that was killed had read them.
-      out: the folder to make; its parent is made if need be.
+      rows: the rows of the source, usable or rejected. They are read once, or not at all if `out` is already finished
+        or a build that was killed had read them.
+      out: the folder to make; missing parents are made too.
       name: the TFDS name.
-      options: everything else that decides the result, source fingerprint included; JSON values.
-      kind: of record, a key of `records.EXTRAS`.
-      image_size, square, dicom: see `images.ImageOptions`.
-      tokenizer: for `load_tokenizer`; None trains a vocabulary of up to `vocab_size` on the train texts.
-      max_rejected: the largest share of rows that may be rejected for reasons that are not `EXPECTED`.
-      text_required: reject rows without text; otherwise they become records that serve classification.
-      notes: more entries for the report; may be filled while `rows` is read.
-      workers: image threads, per process.
+      options: JSON values of everything else that decides the result, including a fingerprint of the source.
+      label_names: the findings, one per column of the labels.
+      kind: the kind of record, a key of `records.EXTRAS`.
+      image_size, square: see `images.ImageOptions`.
+      dicom: see `images.ImageOptions.dicom`.
+      tokenizer: for `load_tokenizer`; None trains a vocabulary of up to `vocab_size` tokens on the training texts.
+      max_rejected: the largest share of rows that may be rejected for reasons outside `EXPECTED`.
+      text_required: reject rows without text; otherwise they become records for classification only.
+      notes: further entries of the report; may be filled while `rows` is read.
+      workers: image threads per process.
       beam: make the shards with Apache Beam instead of the threads of this process.
       contact_sheet: also draw contact_sheet.png.
+      progress: show a progress bar if stderr is a terminal.
 
-    Returns the report, with `reused: True` if nothing had to be done, and the timing as its attribute.
+    Returns the report: a `BuildReport`, or the stored report with `reused: True` if `out` was already finished.
 
-    Raises `DataError`: `out` holds something else, too many rejections, no train records, or no usable tokenizer.
+    Raises `DataError` if an option is invalid, `out` holds something else, too many rows are rejected, no training
+    record is left, or the tokenizer is not usable.
     """
     if not 0 <= max_rejected <= 1:
         raise DataError(f"max_rejected={max_rejected} is a share of the rows: it lies between 0 and 1")
@@ -109,7 +113,7 @@ def build(
         raise DataError("a given tokenizer has its own size: give either tokenizer or vocab_size, not both")
     if beam is not None:
         beam.check()
-    given = None if tokenizer is None else wordpiece.load_tokenizer(tokenizer)
+    vocabulary = None if tokenizer is None else wordpiece.load_tokenizer(tokenizer)
     out = Path(os.path.abspath(out))
     options = {
         **options,
@@ -118,22 +122,26 @@ def build(
         **({"square": True} if square else {}),
         **({"dicom": dicom} if dicom != "window" else {}),
         "label_names": list(label_names),
-        "tokenizer": "trained" if given is None else f"sha256:{card.sha256(given.tokens)}",
-        "vocab_size": given.vocab_size if given else wordpiece.DEFAULT_VOCAB_SIZE if vocab_size is None else vocab_size,
+        "tokenizer": "trained" if vocabulary is None else f"sha256:{card.sha256(vocabulary.tokens)}",
+        "vocab_size": vocabulary.vocab_size
+        if vocabulary
+        else wordpiece.DEFAULT_VOCAB_SIZE
+        if vocab_size is None
+        else vocab_size,
         "format_version": records.FORMAT_VERSION,
     }
     options = json.loads(json.dumps(options))
-    done = finished(out, options)
-    if done is not None:
+    existing = finished(out, options)
+    if existing is not None:
         if contact_sheet and not (out / card.SHEET_FILE).is_file():
             card.draw_contact_sheet(out)
-        return {**done, "reused": True}
+        return {**existing, "reused": True}
     started = time.monotonic()
     with workspace(out, lambda work: spool.read_plan(work, options) is not None) as work, _bar(progress) as bar:
         run = _Run(work, label_names, kind, bar, max_rejected)
         try:
             image_options = images.ImageOptions(image_size, square, dicom)
-            run.read(rows, options, given, notes, text_required, image_options)
+            run.read(rows, options, vocabulary, notes, text_required, image_options)
             resumed, started_images = run.resume(), time.monotonic()
             data = run.write(name, image_options, workers, beam)
             totals = run.finish()
@@ -146,22 +154,29 @@ def build(
         if contact_sheet:
             card.draw_contact_sheet(data)
         if out.is_dir():
-            out.rmdir()  # an empty folder may be there already
+            out.rmdir()  # `out` may exist as an empty folder
         os.rename(data, out)
         failed_list(out).unlink(missing_ok=True)
     now = time.monotonic()
-    made = sum(shard.rows for shard in run.shards) - resumed
-    timing = {"total": now - started, "images": now - started_images, "images_made": made, "images_resumed": resumed}
-    return Report(report, timing)
+    images_made = sum(shard.rows for shard in run.shards) - resumed
+    timing = {
+        "total": now - started,
+        "images": now - started_images,
+        "images_made": images_made,
+        "images_resumed": resumed,
+    }
+    return BuildReport(report, timing)
 
 
 def summary(report: dict[str, Any], out: Path) -> str:
-    """The lines printed after a build: what was found and kept, how fast, and the next command."""
+    """The lines printed after a build: rows found, kept and rejected, the speed, and the next command."""
     lines = []
     if report.get("reused"):
-        lines.append(f"{out} is there already, made with the same options from the same source; nothing was done.")
+        lines.append(f"{out} already exists, made with the same options from the same source; nothing was done.")
         if report["rejected"]:
-            lines.append("(Images and reports repaired since are not noticed: to use them, delete that folder first.)")
+            lines.append(
+                "(Images and reports repaired since then are not used: to use them, delete that folder first.)"
+            )
     lines += [f"found     {report['found']:>9}", f"kept      {report['kept']:>9}"]
     lines += [f"  {split:<22} {count:>9}" for split, count in report["splits"].items()]
     lines += [f"rejected  {sum(report['rejected'].values()):>9}", *card.rejection_lines(report["rejected"])]
@@ -169,7 +184,7 @@ def summary(report: dict[str, Any], out: Path) -> str:
     timing = getattr(report, "timing", None)
     if timing:
         rate = timing["images_made"] / max(timing["images"], 1e-9)
-        resumed = f" ({timing['images_resumed']} were there from a run before)" if timing["images_resumed"] else ""
+        resumed = f" ({timing['images_resumed']} were made by an earlier run)" if timing["images_resumed"] else ""
         lines.append(f"made in {timing['total']:.1f} s, images at {rate:.0f} records/s{resumed}")
     if report["rejected"]:
         lines.append(f"Every rejected row and its reason: {Path(out) / records.REJECTED_FILE}")
@@ -181,9 +196,9 @@ def summary(report: dict[str, Any], out: Path) -> str:
 
 
 def file_fingerprint(paths: Iterable[Path], most: int = sys.maxsize) -> str:
-    """SHA-256 over the names and contents of files: what tells one source from another.
+    """SHA-256 over the names and contents of files, by which a source is recognised.
 
-    What is no file, or has more than `most` bytes, is not read: its name stands for it.
+    Of a path that is not a file, or has more than `most` bytes, only the name counts.
     """
     digest = hashlib.sha256()
     for path in paths:
@@ -195,7 +210,7 @@ def file_fingerprint(paths: Iterable[Path], most: int = sys.maxsize) -> str:
 
 
 class _Run:
-    """One build, stage after stage."""
+    """The state and the stages of one build: read, write, finish."""
 
     def __init__(self, work: Path, label_names: tuple[str, ...], kind: str, bar: tqdm[Any], max_rejected: float):
         self.work, self.label_names, self.kind, self.bar = work, label_names, kind, bar
@@ -208,15 +223,15 @@ class _Run:
         self,
         rows: Iterable[Row | Rejection],
         options: dict[str, Any],
-        given: wordpiece.Tokenizer | None,
+        vocabulary: wordpiece.Tokenizer | None,
         notes: dict[str, Any] | None,
         text_required: bool,
         image: images.ImageOptions,
     ) -> None:
-        """First pass and vocabulary, unless a run before did both."""
-        there = spool.read_plan(self.work, options)
-        if there is not None:
-            self.plan = there
+        """First pass and vocabulary, unless an earlier run did both."""
+        plan = spool.read_plan(self.work, options)
+        if plan is not None:
+            self.plan = plan
             return
         self.plan = spool.Plan(options)
         self.bar.set_description_str("rows")
@@ -231,18 +246,18 @@ class _Run:
         self.rejected = Counter(self.plan.rejected)
         self.require(bool(self.plan.rows["train"]), "no row of the train split is usable, so nothing to learn from")
         self.check()
-        if given is not None:
+        if vocabulary is not None:
             texts = itertools.islice(
                 filter(None, (row.text for row in spool.read_rows(self.work, "train"))), MEASURED_TEXTS
             )
-            way_out = "give one made for reports like these, or leave --tokenizer out to train one on them"
-            given.check_words(list(texts), "the training texts", way_out)
-        (given or self.vocabulary(options["vocab_size"])).save(self.work / shards.VOCAB_FILE)
+            remedy = "give one made for reports like these, or leave --tokenizer out to train one on them"
+            vocabulary.check_words(list(texts), "the training texts", remedy)
+        (vocabulary or self.vocabulary(options["vocab_size"])).save(self.work / shards.VOCAB_FILE)
         self.plan.notes = json.loads(json.dumps(notes or {}))
         spool.write_plan(self.work, self.plan)
 
     def vocabulary(self, size: int) -> wordpiece.Tokenizer:
-        """Trained on the texts of the train split; the special tokens alone if no row of any split has a text."""
+        """A vocabulary of the training texts; of the special tokens alone if no row of any split has a text."""
         if not any(self.plan.texts.values()):
             return wordpiece.Tokenizer({token: number for number, token in enumerate(wordpiece.SPECIAL_TOKENS)})
         message = "no row of the train split has a text to train the vocabulary on: give one with --tokenizer"
@@ -251,14 +266,14 @@ class _Run:
         return wordpiece.train_wordpiece(itertools.islice(texts, VOCABULARY_TEXTS), size, self.work / "trained.txt")
 
     def resume(self) -> int:
-        """Rows of shards that a run before has finished."""
+        """Counts the rows of the shards that an earlier run has finished."""
         self.rejected = Counter(self.plan.rejected)
         common = {"label_names": self.label_names, "kind": self.kind, "image": images.ImageOptions()}
         self.shards = shards.plan_shards(self.work, self.plan, **common)
         return sum(shard.rows for shard in self.shards if shard.stats.is_file())
 
     def write(self, name: str, image: images.ImageOptions, workers: int | None, beam: BeamOptions | None) -> Path:
-        """Second pass; returns the folder of the records."""
+        """Second pass: makes the shards; returns the folder of the records."""
         threads = workers or (beam.threads() if beam else None)
         common = {"label_names": self.label_names, "kind": self.kind, "image": image, "threads": threads}
         self.shards = shards.plan_shards(self.work, self.plan, **common)
@@ -274,7 +289,7 @@ class _Run:
         return Path(builder.data_dir)
 
     def finish(self) -> card.Totals:
-        """Adds up the shards."""
+        """Adds up the statistics of the shards."""
         totals = card.Totals(self.label_names, self.kind, self.plan)
         for shard in self.shards:
             totals.add(shard.split, shards.read_stats(shard))
@@ -284,8 +299,8 @@ class _Run:
 
     def require(self, holds: bool, message: str) -> None:
         if not holds:
-            there = ", ".join(f"{split} {n}" for split, n in self.plan.rows.items() if n) or "none"
-            raise DataError(f"{message} (rows found: {self.plan.found}; usable by split: {there})")
+            usable = ", ".join(f"{split} {n}" for split, n in self.plan.rows.items() if n) or "none"
+            raise DataError(f"{message} (rows found: {self.plan.found}; usable by split: {usable})")
 
     def check(self) -> None:
         faults = sum(n for reason, n in self.rejected.items() if reason not in EXPECTED)
@@ -296,7 +311,7 @@ class _Run:
             )
 
     def rejections(self) -> Iterator[str]:
-        """The lines of `rejected.jsonl`."""
+        """The lines of `rejected.jsonl`, as far as the build has come."""
         yield from (self.work / records.REJECTED_FILE).read_text().splitlines()
         for shard in self.shards:
             if shard.stats.is_file():
@@ -305,20 +320,20 @@ class _Run:
 
 class _LocalInfo(tfds.core.DatasetInfo):
     def initialize_from_bucket(self) -> None:
-        """Nothing: TFDS would look for a public data set of this name, and leave an empty temporary folder behind."""
+        """Skips TFDS's search for a public data set of this name, which leaves an empty temporary folder behind."""
 
 
 class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """TFDS's side of a `_Run`; empty shards and splits are left out, since TFDS cannot read them.
+    """The TFDS builder of a `_Run`. It leaves out empty shards and splits, which TFDS cannot read.
 
-    TFDS's own shard writer gives Beam one stage per shard, which the DirectRunner carries out one after the other, and
-    writes again what a killed run had written. So the shards are made by `run_shards`, and TFDS does the rest.
+    `run_shards` makes the shards instead of TFDS's shard writer, which gives Beam one stage per shard, so that the
+    DirectRunner makes them one by one, and which writes again what a killed run had written.
     """
 
     VERSION = tfds.core.Version(BUILD_VERSION)
 
     def __init__(self, name: str, run: _Run, *, data_dir: str):
-        self.name = name  # pyright: ignore[reportAttributeAccessIssue]  (TFDS's own AdhocBuilder names itself so)
+        self.name = name  # pyright: ignore[reportAttributeAccessIssue]  (as TFDS's AdhocBuilder does)
         self._run = run
         super().__init__(data_dir=data_dir, file_format="array_record")
 
@@ -355,7 +370,7 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
 
 def _link(source: Path, target: Path) -> None:
-    """`target` is `source` too: the shard stays in place for the case that this run is killed."""
+    """Makes `target` a link to `source`, or a copy; the shard stays in place in case this run is killed."""
     try:
         os.link(source, target)
     except OSError:
@@ -363,7 +378,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _complete(data: Path, work: Path, run: _Run, report: dict[str, Any], totals: card.Totals) -> None:
-    """Puts everything that is no record beside the records."""
+    """Writes everything but the records into the folder of the records."""
     private.folder(data)
     (data / records.TOKENIZER_FILE).parent.mkdir(exist_ok=True)
     shutil.copyfile(work / shards.VOCAB_FILE, data / records.TOKENIZER_FILE)
@@ -375,9 +390,9 @@ def _complete(data: Path, work: Path, run: _Run, report: dict[str, Any], totals:
         (data / records.ANSWERS_FILE).write_text(json.dumps(totals.answers(), indent=0, ensure_ascii=False) + "\n")
     (data / records.REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n")
     (data / card.CARD_FILE).write_text(card.markdown(report), "utf-8")
-    there = {name: len(records.open_split(data, name)) for name in report["splits"]}
-    if there != report["splits"]:
-        raise DataError(f"read back {there}, but wrote {report['splits']}: is the disk full?")
+    counts = {name: len(records.open_split(data, name)) for name in report["splits"]}
+    if counts != report["splits"]:
+        raise DataError(f"read back {counts}, but wrote {report['splits']}: is the disk full?")
 
 
 @contextlib.contextmanager
@@ -387,7 +402,7 @@ def _quiet() -> Iterator[None]:
     absl.logging.set_verbosity(absl.logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            # Odd metadata is no fault of the pixels, and images past the size limit are refused anyhow.
+            # Pixels are sound even where metadata are odd, and images past the size limit are rejected anyway.
             warnings.filterwarnings("ignore", module=r"(PIL|pydicom|apache_beam|pylibjpeg|openjpeg|libjpeg)\b")
             warnings.filterwarnings("ignore", message=r"label\(\) is deprecated")  # see records._builder
             yield
@@ -400,7 +415,7 @@ def _bar(progress: bool) -> tqdm[Any]:
 
 
 def _with_rejections(error: DataError, run: _Run, out: Path) -> DataError:
-    """The error with the table of rejections so far, whose list is put beside `out` for the user to read."""
+    """The error with a table of the rejections so far; their list is written next to `out`."""
     rejected = Counter(json.loads(line)["reason"] for line in run.rejections())
     if not rejected:
         return error

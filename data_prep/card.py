@@ -1,4 +1,4 @@
-"""What a build says of itself: the numbers of build_report.json, the data card DATA.md, the contact sheet."""
+"""The reports on a data set: the content of build_report.json, the data card DATA.md, the contact sheet."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ VALUES = {"positive": 1, "negative": 0, "uncertain": -1, "absent": -2}
 _QUANTILES = (0, 5, 25, 50, 75, 95, 99, 100)
 _SHEET_COLUMNS, _SHEET_ROWS, _TILE, _CAPTION = 6, 4, 220, 52
 _MOST_LISTED = 20
-# Word pieces at which a text may be cut: `model.text_len` of the configurations, and one between.
+# Word pieces at which a text may be cut: every `model.text_len` of the configurations, and one value in between.
 TEXT_LENGTHS = (30, 54, 62, 125, 253)
 # Data set -> the option that keeps subjects in one split.
 _APART = {"pairs": "--split=subject", "mimic_cxr": "--split=subject", "vqa_rad": "--split=image_disjoint"}
 
 
 class Totals:
-    """Sums over the shards of a build; a few bytes a record."""
+    """Sums over the shards of a build; takes a few bytes of memory per record."""
 
     def __init__(self, label_names: tuple[str, ...], kind: str, plan: Plan):
         self.label_names, self.kind, self.plan = label_names, kind, plan
@@ -67,9 +67,9 @@ class Totals:
             self.counted[split][name].update(counts)
 
     def index(self, split: str) -> dict[str, np.ndarray]:
-        """The columns of the index of a split, see `records.save_index`."""
+        """The columns of the index of a split (see `records.save_index`)."""
         labels = np.asarray(self.labels[split], np.int8).reshape(-1, len(self.label_names))
-        return {"labels": labels} | {name: np.asarray(of, np.uint64) for name, of in self.hashes[split].items()}
+        return {"labels": labels} | {name: np.asarray(hashes, np.uint64) for name, hashes in self.hashes[split].items()}
 
     def answers(self) -> list[str]:
         """The answers of the training questions, most frequent first."""
@@ -77,6 +77,7 @@ class Totals:
         return sorted(counts, key=lambda answer: (-counts[answer], answer))
 
     def report(self) -> dict[str, Any]:
+        """The counts of `build_report.json`."""
         kept = {split: len(self.ids[split]) for split in SPLITS if self.ids[split]}
         sizes = np.asarray(self.sizes).reshape(-1, 2)
         texts = {split: self.index(split)["text_hash"] for split in kept}
@@ -93,10 +94,12 @@ class Totals:
             "splits": kept,
             "labels": {split: self._label_counts(split) for split in kept},
             **({"counts": {split: self._counts(split) for split in kept}} if records.COUNTED[self.kind] else {}),
-            "text_length_in_word_pieces": {split: _quantiles(of, mean=True) for split, of in lengths.items()},
+            "text_length_in_word_pieces": {split: _quantiles(pieces, mean=True) for split, pieces in lengths.items()},
             "share_of_texts_longer_than": {
-                split: {str(most): round(float((of > most).mean()), 4) for most in TEXT_LENGTHS} if len(of) else {}
-                for split, of in lengths.items()
+                split: {str(most): round(float((pieces > most).mean()), 4) for most in TEXT_LENGTHS}
+                if len(pieces)
+                else {}
+                for split, pieces in lengths.items()
             },
             **({"without_text": without} if any(without.values()) else {}),
             "duplicate_texts": {
@@ -119,31 +122,31 @@ class Totals:
         warnings = [f"the {split} split is empty and left out" for split in SPLITS if split not in kept]
         if self.plan.shared_subjects:
             option = _APART.get(self.plan.options.get("name", ""))
-            way_out = f" ({option} keeps each in one)" if option else ""
+            remedy = f" ({option} keeps each in one)" if option else ""
             warnings.append(
-                f"{self.plan.shared_subjects} subjects are in more than one split: results will flatter{way_out}"
+                f"{self.plan.shared_subjects} subjects are in several splits: test results will be too good{remedy}"
             )
         alone = self.plan.notes.get("rows_without_subject", 0)
         if alone:
-            warnings.append(f"{alone} rows name no subject, though others do: each counts as a patient of its own")
+            warnings.append(f"{alone} rows name no subject, though others do: each counts as a separate patient")
         missing, count = sum(without.values()), sum(kept.values())
         if missing == count:
             stored = self.plan.options.get("tokenizer") == "trained" and not any(self.plan.texts.values())
             vocabulary = ", and its vocabulary is the five special tokens (give --tokenizer to store another)"
             warnings.append(
-                "no record has a report, so the data set serves classification only" + (vocabulary if stored else "")
+                "no record has a report, so the data set is for classification only" + (vocabulary if stored else "")
             )
         elif missing:
             warnings.append(
-                f"{missing} of {count} records have no report: they serve classification; pre-training and report "
-                "generation need a data set without them"
+                f"{missing} of {count} records have no report: they are for classification only; pre-training and "
+                "report generation need a data set without them"
             )
         others = self.plan.notes.get("label_names_beyond_chexpert", {})
         if others:
             listed = ", ".join(f"{name} ({rows})" for name, rows in list(others.items())[:_MOST_LISTED])
             warnings.append(
                 f"{len(others)} findings of the index are not among the 14 of CheXpert and follow them: {listed}"
-                f"{', ...' if len(others) > _MOST_LISTED else ''} (--label_names holds to a list)"
+                f"{', ...' if len(others) > _MOST_LISTED else ''} (--label_names sets the list)"
             )
         return warnings
 
@@ -169,7 +172,7 @@ def _quantiles(values: Sequence[int] | np.ndarray, mean: bool = False) -> dict[s
 
 
 def sha256(items: Iterable[str]) -> str:
-    """Digest of a sequence of lines."""
+    """Hexadecimal SHA-256 of a sequence of lines."""
     digest = hashlib.sha256()
     for item in items:
         digest.update(item.encode() + b"\n")
@@ -177,21 +180,21 @@ def sha256(items: Iterable[str]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The tools that decide the bytes of a data set."""
-    found = {"python": platform.python_version()}
+    """Package -> version, of those on which the bytes of a data set depend."""
+    tools = {"python": platform.python_version()}
     for package in ("tensorflow-datasets", "array_record", "numpy", "pillow", "tokenizers"):
-        found[package] = importlib.metadata.version(package)
-    found["opencv"] = cv2.__version__
+        tools[package] = importlib.metadata.version(package)
+    tools["opencv"] = cv2.__version__
     for package in ("pydicom", "pylibjpeg-openjpeg", "pylibjpeg-libjpeg", "apache-beam"):
         try:
-            found[package] = importlib.metadata.version(package)
+            tools[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return tools
 
 
 def rejection_lines(rejected: dict[str, int]) -> list[str]:
-    """A table of reasons for the terminal, most frequent first."""
+    """A table of rejection reasons for the terminal, most frequent first."""
     lines = []
     for reason, count in sorted(rejected.items(), key=lambda item: (-item[1], item[0])):
         expected = "; expected, not counted by --max_rejected" if reason in EXPECTED else ""
@@ -200,14 +203,14 @@ def rejection_lines(rejected: dict[str, int]) -> list[str]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """The data card of a build report."""
+    """The data card DATA.md of a build report, in Markdown."""
     options = report["options"]
     rejected = report["rejected"]
     lines = [
         f"# Data card: {options['name']}",
         "",
-        "Made by `python -m data_prep`; the same numbers for programs are in `build_report.json`. Every row that was",
-        "left out is in `rejected.jsonl` with its reason.",
+        "Made by `python -m data_prep`. `build_report.json` has the same numbers for programs, `rejected.jsonl` lists",
+        "every row that was left out, with the reason.",
         "",
         "## Rows",
         "",
@@ -227,7 +230,7 @@ def markdown(report: dict[str, Any]) -> str:
     lines += [f"**{warning}**\n" for warning in report["warnings"]]
     texts = report["kept"] - sum(report.get("without_text", {}).values())
     equal = [
-        f"Equal texts: {report['duplicate_texts']['over_all']} of {texts} records repeat the text of another; "
+        f"Equal texts: {report['duplicate_texts']['over_all']} of {texts} records repeat the text of another record; "
         + "within splits: "
         + ", ".join(f"{split} {count}" for split, count in report["duplicate_texts"]["within_splits"].items())
         + ".",
@@ -238,7 +241,11 @@ def markdown(report: dict[str, Any]) -> str:
         lines += ["## Texts", "", *_source_table(report)]
     if "counts" in report:
         lines += ["## Questions", "", *_count_table(report)]
-    if any(values["absent"] < report["splits"][s] for s, of in report["labels"].items() for values in of.values()):
+    if any(
+        values["absent"] < report["splits"][split]
+        for split, findings in report["labels"].items()
+        for values in findings.values()
+    ):
         lines += ["## Labels", "", "Positive / negative / uncertain / not mentioned.", "", *_label_table(report)]
     images = report["images"]
     lines += [
@@ -269,7 +276,7 @@ def markdown(report: dict[str, Any]) -> str:
     }
     notes = [(key, f"`{_short(value)}`") for key, value in report.items() if key not in known and value]
     if notes:
-        lines += ["## Of the source", "", *_table(("", ""), notes)]
+        lines += ["## Notes on the source", "", *_table(("", ""), notes)]
     lines += [
         "## Made with",
         "",
@@ -290,31 +297,31 @@ def _split_table(report: dict[str, Any]) -> list[str]:
     ]
     header = ("split", "records", *(["without report"] if without else []), *points)
     lines = [
-        "Text lengths are in word pieces, of the records that have a text."
+        "Text lengths are in word pieces and leave out records without text."
         if without
         else "Text lengths are in word pieces.",
         "",
     ]
-    shares = {split: of for split, of in report["share_of_texts_longer_than"].items() if of}
+    shares = {split: share for split, share in report["share_of_texts_longer_than"].items() if share}
     cut = [
-        "Texts of more word pieces, whose ends a model with so many (`model.text_len`) never sees:",
+        "Share of texts longer than `model.text_len` word pieces, which a model with that setting cuts:",
         "",
         *_table(
             ("longer than", *TEXT_LENGTHS),
-            [(split, *(f"{100 * of[str(most)]:.1f} %" for most in TEXT_LENGTHS)) for split, of in shares.items()],
+            [(split, *(f"{100 * share[str(most)]:.1f} %" for most in TEXT_LENGTHS)) for split, share in shares.items()],
         ),
     ]
     return [*(lines if points else []), *_table(header, rows), *(cut if shares else [])]
 
 
 def _source_table(report: dict[str, Any]) -> list[str]:
-    """Which sections the texts are, by studies rather than images."""
+    """The sections that the texts were taken from, counted by study."""
     studies = report["studies_by_text"]
     total = sum(studies.values())
     rows = [(name, count, f"{100 * count / total:.1f} %") for name, count in studies.items()]
     left_out = report.get("addenda_left_out", 0)
     lines = [
-        f"{left_out} of these studies have an addendum that their text is without (`--sections=...,addendum` adds it).",
+        f"{left_out} of these studies have an addendum that is not in their text (`--sections=...,addendum` adds it).",
         "",
     ]
     return [*_table(("text taken from", "studies", "share"), rows), *(lines if left_out else [])]
@@ -332,7 +339,8 @@ def _count_table(report: dict[str, Any]) -> list[str]:
 def _label_table(report: dict[str, Any]) -> list[str]:
     names = next(iter(report["labels"].values()), {})
     cells = [
-        (name, *(" / ".join(str(n) for n in of[name].values()) for of in report["labels"].values())) for name in names
+        (name, *(" / ".join(str(n) for n in findings[name].values()) for findings in report["labels"].values()))
+        for name in names
     ]
     return _table(("finding", *report["labels"]), cells)
 

@@ -1,4 +1,4 @@
-"""Text cleaning: what is taken out of a section before a model reads it. `clean_text` states the rules."""
+"""Text cleaning: the rules by which a report section becomes model input (see `clean_text`)."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ _ENUMERATOR = re.compile(
     r"^[^\S\n]*(?P<line>\d{1,2})[.)][^\S\n]+(?=\S)|(?<=[.;!?])[^\S\n]+(?P<within>\d{1,2})[.)][^\S\n]+(?=[A-Z_\[])",
     re.MULTILINE,
 )
-# What stands for a word that was taken out of a report, one form a line: MIMIC-CXR's, MIMIC-III's, Open-I's. The last
-# is often part of a word (x-XXXX, XXXX-year-old, XXXX's, 60XXXX), of which nothing is left then.
+# De-identification marks, which replace words of a report: of MIMIC-CXR, MIMIC-III and Open-I, one a line. Open-I's is
+# often part of a word (x-XXXX, XXXX-year-old, XXXX's, 60XXXX); the whole word counts as the mark.
 MARKS = (
     r"_{2,}",
     r"\[\*\*[^\]]{0,200}\*\*\]",
     r"/?(?<![\w'’-])(?:[\w'’]+-+)*\w*?[Xx]{4,}\w*(?:['’-]+\w+)*-*/?",
 )
-# Whole or not at all: no part of one is tried on its own.
+# Atomic: a mark matches as a whole or not at all.
 MARK = re.compile(rf"(?>{'|'.join(MARKS)})")
 _PUNCTUATED_MARK = re.compile(rf"(?:(?<=[.,;:])|\A)\s*{MARK.pattern}\s*[.,;:]")
 _BRACKETED_MARK = re.compile(rf"\[\s*(?:{MARK.pattern}[\s,;:.]*)+\]")
-# An empty box stays: "[ ] Edema" ticks nothing off, and without it would say that there is edema.
+# Empty square brackets stay: "[ ] Edema" is an unticked box, and "Edema" alone would state that there is edema.
 _EMPTY_BRACKETS = re.compile(r"\(\s*[,;:.\s]*\)|<\s*>")
 _SPACE_BEFORE = re.compile(r"(?<!\[)\s+([,;:.!?)\]]\.?(?:\s|$))")
 MARK_RULES = ("drop", "keep")
 
 
 def clean_text(text: str, marks: str = "drop") -> str:
-    """One line of plain text in its original case.
+    """The text on one line, without list numbers, de-identification marks and control characters; its case stays.
 
-    * List numbers (`1.`, `2)`) at line starts and between sentences go, as long as they count up from 1; other numbers
-      stay.
-    * De-identification marks (`MARKS`: `___`, `[** ... **]`, `XXXX`) go, and with them brackets left empty and stray
-      spaces before punctuation; boxes (`[ ]`) stay. With `marks="keep"` they stay, unless there is nothing else.
-    * Control characters go; every run of white space becomes one space; a text without any letter or digit becomes "".
+    * List numbers (`1.`, `2)`) at line starts and between sentences are removed as long as they count up from 1; other
+      numbers stay.
+    * De-identification marks (`MARKS`: `___`, `[** ... **]`, `XXXX`) are removed, with brackets that become empty and
+      spaces before punctuation; boxes (`[ ]`) stay. With `marks="keep"` the marks stay, unless the text has nothing
+      else.
+    * Control characters are removed, every run of white space becomes one space, and a text without any letter or digit
+      becomes "".
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     expected = 1

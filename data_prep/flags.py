@@ -1,4 +1,4 @@
-"""The command line of `python -m data_prep`: what every command takes, with its default and why."""
+"""The command line of `python -m data_prep`: the flags of every command, their defaults and the reasons for them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from medvill_jax import private
 from medvill_jax.commands import Parser
 
 DESCRIPTION = """\
-Prepares data sets for training. Every command writes one folder, --out, that holds ArrayRecord files, the vocabulary,
-build_report.json (what was found, kept and rejected, label counts, text lengths), DATA.md (the same to read) and
-rejected.jsonl (every row that was left out, and why). --out appears only once it is complete; running the same command
-again changes nothing, and after a kill it goes on where it was.
+Prepares data sets for training. Every command writes one folder, --out, with the ArrayRecord files, the vocabulary,
+build_report.json (rows found, kept and rejected, label counts, text lengths), DATA.md (the same as text) and
+rejected.jsonl (every row that was left out, with the reason). --out appears only once it is complete. Running the same
+command again changes nothing; after a kill it resumes where it stopped.
 
   No data yet?   python -m data_prep phantom --out=TREE --studies=200 --seed=0 --vqa
                  python -m data_prep mimic_cxr --source=TREE --out=DATA
@@ -25,12 +25,12 @@ again changes nothing, and after a kill it goes on where it was.
 """
 
 _PHANTOM = """\
-Draws made-up chest radiographs with matching reports and labels, and writes them as a tree in the layout of MIMIC-CXR:
-everything else runs on it as on the real data, and no patient is in it.
+Draws synthetic chest radiographs with their reports and labels, and writes them in the layout of MIMIC-CXR, so that
+everything runs on them as on the real data. They show no patient.
 
---vqa adds questions about the AP films, in the layout of VQA-RAD, for vqa_rad --source=OUT/vqa: three to five a film,
-on what is there, where, and how large it is. Answers follow from what was drawn, not from the report; yes and no are
-about as frequent; test questions are about patients that no training question is about.
+--vqa adds questions about the AP films, in the layout of VQA-RAD, for vqa_rad --source=OUT/vqa: three to five per film,
+on which findings are present, where they are and how large. Answers follow from the findings of the film, not from its
+report; yes and no are about equally frequent; no patient of a test question has a training question.
 """
 
 _MIMIC = """\
@@ -40,23 +40,23 @@ Reads the official MIMIC-CXR-JPG files (images and csv tables, .csv or .csv.gz) 
   SOURCE/mimic-cxr-jpg/files/p10/p10000032/s50414267/<dicom_id>.jpg         or .dcm, as in mimic-cxr/
   SOURCE/mimic-cxr/files/p10/p10000032/s50414267.txt                        or in mimic-cxr-reports.zip
 
-Older copies are read too: tables named mimic_cxr_split.csv and so on, images in 10000032/50414267/. Of MIMIC-CXR alone
-(DICOM and reports), --split=subject --labels=report make what the tables of MIMIC-CXR-JPG would give.
+Older copies are read too: tables named mimic_cxr_split.csv and so on, images in 10000032/50414267/. For MIMIC-CXR alone
+(DICOM and reports), --split=subject --labels=report replace the tables of MIMIC-CXR-JPG.
 
 A record is one image of a chosen view with the chosen sections of its report. Studies whose report has none of these
 sections are left out; that is expected and does not count towards --max_rejected. A heading that names the views or the
-examination (CHEST, TWO VIEWS:) opens the findings. An addendum is a section of its own, --sections=findings,addendum;
-DATA.md says how many were left out, and how many texts come from which sections.
+examination (CHEST, TWO VIEWS:) opens the findings. An addendum is a separate section: --sections=findings,addendum adds
+it. DATA.md says how many addenda were left out, and how many texts come from which sections.
 """
 
 _OPEN_I = """\
 Reads Open-I, the chest radiographs of Indiana University, in either of its forms:
 
   SOURCE/ecgen-radiology/*.xml and SOURCE/NLMCXR_png/*.png                  as NLM distributes it
-  SOURCE/indiana_reports.csv, indiana_projections.csv and images/*.png      as it is widespread
+  SOURCE/indiana_reports.csv, indiana_projections.csv and images/*.png      the widespread tables
 
-The XML files do not say what an image shows: there, unless indiana_projections.csv lies beside them, the first image of
-a report by name counts as frontal, which holds for 89 of 100 reports. Splits are made by report.
+The XML files do not name the view of an image. Unless indiana_projections.csv is in SOURCE too, the first image of a
+report by name counts as frontal, which is right for 89 of 100 reports. Splits are made by report.
 """
 
 _VQA_RAD = """\
@@ -65,8 +65,8 @@ Reads VQA-RAD as its authors distribute it:
   SOURCE/VQA_RAD Dataset Public.json
   SOURCE/VQA_RAD Image Folder/synpic54610.jpg and so on
 
-A record is one question with its image, its answer and what kind of question it is. Answers are normalised;
-OUT/answers.json lists those of the training questions, most frequent first.
+A record is one question with its image, its answer and its type. Answers are normalised; OUT/answers.json lists those
+of the training questions, most frequent first.
 """
 
 _PAIRS = """\
@@ -76,16 +76,16 @@ Reads a .jsonl index with one JSON object per line:
    "labels": ["Pleural Effusion"], "subject_id": "p7", "view": "PA"}
 
   id, image, text  required; image is a path relative to the index (JPEG, PNG, TIFF, ..., DICOM; gray or colour);
-                   a row with labels may leave text out, or give null: it serves classification
+                   a row with labels may leave text out, or give null: it is for classification only
   split            train / valid, validate, validation, val, dev / test; rows without one are split 80 / 10 / 10 by
                    subject, from --seed
   labels           a list of positive findings, or an object such as {"Edema": 1, "Pneumonia": -1, "Fracture": null}
                    with 1 positive, 0 negative, -1 uncertain, null not mentioned
   subject_id       (or patientid), study_id, view: optional; 7, 7.0 and "7.0" are one subject, "007" is another; a row
-                   without is of the subject of its study, else of one of its own
+                   without subject_id has the subject of its study, or counts as a separate subject
 
-The findings are those that --label_names or a labels.txt beside the index (one per line) name, and no others; without
-either, the 14 of CheXpert and whatever else the index names.
+The findings are those of --label_names, or of a labels.txt in the folder of the index (one per line), and no others;
+without either, the 14 of CheXpert and all others that the index names.
 """
 
 
@@ -97,7 +97,7 @@ def parser() -> argparse.ArgumentParser:
     def command(name: str, summary: str, description: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=summary, description=description)
 
-    _phantom(command("phantom", "made-up studies to try everything on", _PHANTOM))
+    _phantom(command("phantom", "synthetic studies for trying everything out", _PHANTOM))
     _mimic_cxr(command("mimic_cxr", "the official MIMIC-CXR files", _MIMIC))
     _open_i(command("open_i", "the Indiana University radiographs", _OPEN_I))
     _vqa_rad(command("vqa_rad", "questions and answers about images", _VQA_RAD))
@@ -112,11 +112,11 @@ def _phantom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image_size", type=int, default=512, help="pixels along a side (default: 512)")
     parser.add_argument("--dicom", action="store_true", help="write DICOM files too")
     parser.add_argument("--vqa", action="store_true", help="also write questions and answers to OUT/vqa")
-    parser.add_argument(
+    _choice(
+        parser,
         "--difficulty",
-        choices=("standard", "hard"),
-        default="standard",
-        help="hard: small and faint findings, overlapping shadows, uneven exposure, noise (default: standard)",
+        ("standard", "hard"),
+        "hard: small and faint findings, overlapping shadows, uneven exposure, noise (default: standard)",
     )
     _quiet(parser)
 
@@ -133,31 +133,31 @@ def _mimic_cxr(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--one_image_per_study",
         action="store_true",
-        help="take the first image of a study only (default: every image of the views, each with the report)",
+        help="take the first image of a study only (default: every image of these views, each with the report)",
     )
     _sections(parser)
-    parser.add_argument(
+    _choice(
+        parser,
         "--labels",
-        choices=("chexpert", "negbio", "report"),
-        default="chexpert",
-        help="a label file of MIMIC-CXR-JPG, or our labeler on what the text says of the image, never on indications, "
-        "histories and comparisons (default: chexpert, which published figures use)",
+        ("chexpert", "negbio", "report"),
+        "a label file of MIMIC-CXR-JPG, or our labeler on the sections that describe the image, never on indications, "
+        "histories and comparisons (default: chexpert, which published results use)",
     )
     _uncertain(parser)
-    parser.add_argument(
+    _choice(
+        parser,
         "--split",
-        choices=("official", "subject"),
-        default="official",
-        help="the split file, or 80 / 10 / 10 by subject (default: official, so that figures can be compared)",
+        ("official", "subject"),
+        "the split file, or 80 / 10 / 10 by subject (default: official, so that results can be compared)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of --split=subject (default: 0)")
-    parser.add_argument(
+    parser.add_argument("--seed", type=int, default=0, help="seed of --split=subject (default: 0)")
+    _choice(
+        parser,
         "--images",
-        choices=("auto", "jpg", "dicom"),
-        default="auto",
-        help="which files to read where a copy has both (default: auto, JPEG if there are any: far faster)",
+        ("auto", "jpg", "dicom"),
+        "which files to read where a copy has both (default: auto, JPEG if there are any, which is far faster)",
     )
-    parser.add_argument("--reports", type=Path, help="folder or zip file of the reports, if it is not with the rest")
+    parser.add_argument("--reports", type=Path, help="folder or zip file of the reports, if it is outside SOURCE")
     _common(parser)
 
 
@@ -168,38 +168,38 @@ def _open_i(parser: argparse.ArgumentParser) -> None:
         "--views",
         type=_views,
         default=("FRONTAL",),
-        help="FRONTAL, LATERAL or all (default: FRONTAL, which most findings are seen on)",
+        help="FRONTAL, LATERAL or all (default: FRONTAL, which shows most findings)",
     )
     _sections(parser)
-    parser.add_argument(
+    _choice(
+        parser,
         "--labels",
-        choices=("report", "none"),
-        default="report",
-        help="our labeler on the findings and impression of the text, or all findings not mentioned (default: report)",
+        ("report", "none"),
+        "our labeler on the findings and impression of the text, or all findings not mentioned (default: report)",
     )
     _uncertain(parser)
-    parser.add_argument(
+    _choice(
+        parser,
         "--marks",
-        choices=("drop", "keep"),
-        default="drop",
-        help="the XXXX that stand for de-identified words; a text of nothing else is none either way (default: drop, "
-        "as with the ___ of MIMIC-CXR, so that no model learns to write them; R2Gen and what follows it keep them)",
+        ("drop", "keep"),
+        "the XXXX that replace de-identified words; a text of marks alone is empty either way (default: drop, as with "
+        "the ___ of MIMIC-CXR, so that no model learns to write them; R2Gen and its successors keep them)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the split by report (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split by report (default: 0)")
     _common(parser)
 
 
 def _vqa_rad(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", type=Path, required=True, help="your copy of VQA-RAD, see above")
     _out(parser)
-    parser.add_argument(
+    _choice(
+        parser,
         "--split",
-        choices=("official", "image_disjoint"),
-        default="official",
-        help="the authors' 451 test questions, whose images nearly all are in the train split too; or 80 / 20 by image "
-        "(default: official, so that figures can be compared)",
+        ("official", "image_disjoint"),
+        "the authors' 451 test questions, nearly all of whose images are in the train split too; or 80 / 20 by image "
+        "(default: official, so that results can be compared)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of --split=image_disjoint (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of --split=image_disjoint (default: 0)")
     parser.add_argument(
         "--organs", type=_views, default=(), help="e.g. CHEST or HEAD,ABD: questions on these only (default: all)"
     )
@@ -207,18 +207,23 @@ def _vqa_rad(parser: argparse.ArgumentParser) -> None:
 
 
 def _pairs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--source", type=Path, required=True, help="the .jsonl index, or the folder of an index.jsonl")
+    parser.add_argument("--source", type=Path, required=True, help="the .jsonl index, or the folder of its index.jsonl")
     _out(parser)
     parser.add_argument("--label_names", type=_label_names, help="findings as a,b,c or a .txt with one per line")
-    parser.add_argument(
+    _choice(
+        parser,
         "--split",
-        choices=("index", "subject"),
-        default="index",
-        help="as the index says, or 80 / 10 / 10 by subject whatever it says, for an index with one subject in several "
-        "splits (default: index, so that figures can be compared)",
+        ("index", "subject"),
+        "the splits of the index, or 80 / 10 / 10 by subject instead of them, for an index with one subject in several "
+        "splits (default: index, so that results can be compared)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the split by subject (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split by subject (default: 0)")
     _common(parser)
+
+
+def _choice(parser: argparse.ArgumentParser, flag: str, choices: tuple[str, ...], help: str) -> None:
+    """A flag that takes one of `choices`; the first is the default."""
+    parser.add_argument(flag, choices=choices, default=choices[0], help=help)
 
 
 def _out(parser: argparse.ArgumentParser) -> None:
@@ -232,24 +237,24 @@ def _sections(parser: argparse.ArgumentParser) -> None:
         default=("findings",),
         help="the text: findings, impression, findings+impression (or any others, in this order); last_paragraph "
         "(paragraphs without a heading below an indication, a history, ...) or preamble (text before any heading); or "
-        "full (default: findings, what is seen on this image rather than what is concluded from all that is known)",
+        "full (default: findings, which describe this image; an impression concludes from the whole patient record)",
     )
     parser.add_argument(
         "--fallback",
         type=_comma_list,
         default=(),
-        help="what to take of a report without --sections, best first, e.g. last_paragraph,impression (default: "
-        "nothing; the study is left out, since another section is another kind of text)",
+        help="the text of a report without --sections, best choice first, e.g. last_paragraph,impression (default: "
+        "none: the study is left out, since other sections are a different kind of text)",
     )
 
 
 def _uncertain(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    _choice(
+        parser,
         "--uncertain",
-        choices=("positive", "negative", "ignore", "separate"),
-        default="separate",
-        help="labels of -1 become 1, 0, not mentioned, or stay (default: separate; what to make of them is then "
-        "decided in training)",
+        ("separate", "positive", "negative", "ignore"),
+        "labels of -1 stay, or become 1, 0 or not mentioned (default: separate, so that the training configuration "
+        "decides)",
     )
 
 
@@ -259,8 +264,8 @@ def _common(parser: argparse.ArgumentParser) -> None:
         "--image_size",
         type=int,
         default=512,
-        help="pixels: images with a longer short side are reduced to it, aspect kept; none is enlarged (default: 512, "
-        "the input of MedViLL)",
+        help="pixels of the short side: larger images are reduced to it, with their aspect; none is enlarged (default: "
+        "512, the input size of MedViLL)",
     )
     images.add_argument(
         "--square",
@@ -273,9 +278,9 @@ def _common(parser: argparse.ArgumentParser) -> None:
         choices=("window", "range", "equalize"),
         default="window",
         dest="dicom",
-        help="8 bits from DICOM values by the window of the file, from smallest to largest value, or as MIMIC-CXR-JPG "
-        "was made (range and histogram equalisation; take this to mix with its JPEG files) (default: window, as a "
-        "radiologist sees it)",
+        help="how DICOM values become 8 bits: by the window of the file, from smallest to largest value, or by range "
+        "and histogram equalisation as in MIMIC-CXR-JPG, to mix with its JPEG files (default: window, as a "
+        "radiologist sees the image)",
     )
     images.add_argument("--contact_sheet", action="store_true", help="draw contact_sheet.png of 24 examples")
     texts = parser.add_argument_group("vocabulary")
@@ -291,17 +296,17 @@ def _common(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.01,
         help="fail if more than this share of the rows is faulty; OUT.rejected.jsonl lists them (default: 0.01; more "
-        "is a broken copy rather than a few broken files)",
+        "faults mean a broken copy rather than a few broken files)",
     )
-    rows.add_argument("--limit", type=int, help="only the first so many rows, for a trial")
+    rows.add_argument("--limit", type=int, help="take only this many rows, from the first, for a trial")
     speed = parser.add_argument_group("speed")
     speed.add_argument("--workers", type=int, help="image threads per process (default: one per core, at most 16)")
     speed.add_argument(
         "--beam_runner",
-        help="make the shards with Apache Beam: DirectRunner (processes of this machine), DataflowRunner, FlinkRunner, "
+        help="make the shards with Apache Beam: DirectRunner (processes on this host), DataflowRunner, FlinkRunner, "
         "SparkRunner; source and --out must be folders that every worker sees (default: threads of this process)",
     )
-    speed.add_argument("--num_workers", type=int, help="workers of --beam_runner (default: the runner's own)")
+    speed.add_argument("--num_workers", type=int, help="workers of --beam_runner (default: the runner decides)")
     speed.add_argument(
         "--beam_options", default="", help='more options for the runner, e.g. "--project=p --region=r --flink_master=h"'
     )

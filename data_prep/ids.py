@@ -1,8 +1,8 @@
-"""Identifiers, in the forms that spreadsheets, pandas and JSON give them. What is known of these forms is in tables.
+"""Identifiers in every form in which spreadsheets, pandas and JSON write them.
 
-A whole number means itself however it was written: 10000032, "10000032", 10000032.0, "10000032,00", "10,000,032" and
-"1.0000032E+07" are one id. A form that hides digits ("1.00E+07") or may mean two numbers ("100.000") stays as it is,
-and so do zeros in front: "007" is another id than 7.
+All forms of a whole number are one id: 10000032, "10000032", 10000032.0, "10000032,00", "10,000,032" and
+"1.0000032E+07". A form that has lost digits ("1.00E+07") or is ambiguous ("100.000") stays as it is. Leading zeros
+count: "007" and 7 are two ids.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import math
 import re
 from typing import Any
 
-# What programs write where there is nothing.
+# Spellings of a missing value.
 MISSING = frozenset({"", "nan", "none", "null", "na", "n/a", "#n/a", "<na>", "nat"})
-# Around an id: what a spreadsheet is told by, so that it keeps a number as text; and marks that nobody sees.
+# Around an id: the signs that make a spreadsheet keep a number as text, and invisible characters.
 _WRAPPED = (re.compile(r'=?"([^"]*)"'), re.compile(r"'([^']*)'?"))
 _UNSEEN = "\ufeff\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060"
-# Forms of a whole number, whose group holds its digits and what parts their thousands.
+# Forms of a whole number; the group holds its digits and their thousands separators.
 _WHOLE = (
     re.compile(r"([0-9]{4,})[.,]0*"),
     re.compile(r"([0-9]{1,3})[.,](?!000$)0*"),
@@ -27,12 +27,12 @@ _WHOLE = (
 )
 _EXPONENT = re.compile(r"([0-9])[.,]([0-9]+)[eE]\+?0*([0-9]{1,2})")
 _LARGEST_EXACT = 2.0**53
-# Of subjects and studies, in the names of their folders.
+# First letters of subject and study folders.
 _LETTERS = ("p", "s", "P", "S")
 
 
 def identifier(cell: str) -> str:
-    """The id that a cell of a table, or a string, stands for; "" where it stands for none."""
+    """The id in a table cell or a string; "" for a missing value."""
     if cell.isascii() and cell.isdigit():
         return cell
     text = cell.strip().strip(_UNSEEN).strip()
@@ -45,14 +45,14 @@ def identifier(cell: str) -> str:
         if (match := form.fullmatch(text)) is not None:
             return "".join(filter(str.isdigit, match[1]))
     if (match := _EXPONENT.fullmatch(text)) is not None:
-        after, exponent = match[2], int(match[3])
-        if len(after) >= exponent and not after[exponent:].strip("0"):
-            return match[1] + after[:exponent]
+        decimals, exponent = match[2], int(match[3])
+        if len(decimals) >= exponent and not decimals[exponent:].strip("0"):
+            return match[1] + decimals[:exponent]
     return text
 
 
 def identifier_of(value: Any) -> str | None:
-    """The id that a value of JSON stands for; "" where it stands for none, None where it can be no id."""
+    """The id in a JSON value; "" for a missing value, None for a value that cannot be an id."""
     if value is None or isinstance(value, str):
         return identifier(value or "")
     if isinstance(value, float):
@@ -63,7 +63,7 @@ def identifier_of(value: Any) -> str | None:
 
 
 def number(cell: str) -> str:
-    """The id that a cell stands for where ids are numbers, with or without a letter: "s50414267" is 50414267."""
+    """The id in a cell where ids are numbers with or without a letter: "s50414267" is 50414267."""
     text = identifier(cell)
     if text[:1] in _LETTERS and text[1:2].isdigit():
         text = identifier(text[1:])

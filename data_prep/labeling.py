@@ -1,4 +1,4 @@
-"""Labels from the reports themselves, by the project's own rule-based labeler."""
+"""Labels from report texts, by the rule-based labeler `medvill_jax.metrics.clinical`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from medvill_jax.data.records import DataError
 
 
 def labeler() -> Any:
-    """The module `medvill_jax.metrics.clinical`; `DataError` where this copy of the project has none."""
+    """The module `medvill_jax.metrics.clinical`; raises `DataError` if it cannot be imported."""
     try:
         from medvill_jax.metrics import clinical  # pyright: ignore[reportAttributeAccessIssue]
     except ImportError as error:
         raise DataError(
-            "labels from the reports need medvill_jax.metrics.clinical, which this copy of the project lacks: take the "
-            "labels of a file (--labels=chexpert)"
+            "labels from the reports need medvill_jax.metrics.clinical, which cannot be imported: use the labels of a "
+            "file (--labels=chexpert)"
         ) from error
     return clinical
 
 
 def labels_of(described: str) -> tuple[int, ...]:
-    """One value per finding of CheXpert, from what a report says of the image (see `reports.described`)."""
+    """One value per CheXpert finding, from the sections that describe the image (see `reports.described`)."""
     return tuple(labeler().label_batch([described])[0].tolist())

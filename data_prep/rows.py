@@ -1,4 +1,4 @@
-"""What readers hand to the builder: rows, and rows that cannot be used with the reason why."""
+"""The input of the builder: rows, and rejections of rows that cannot be used."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 
 from medvill_jax.data.records import SPLITS
 
-# Reasons that are choices of the user, or of the system, rather than faults of the data: counted, listed, never held
-# against max_rejected.
+# Reasons that follow from choices of the user or files of the operating system, not from faults of the data: these do
+# not count towards max_rejected.
 EXPECTED = frozenset({"no_wanted_section", "no_frontal_image", "unknown_view", "hidden_file"})
-# Every reason of rejected.jsonl, with what to do about it.
+# Rejection reason -> what it means and what to do.
 HINTS = {
-    "missing_image": "the image file is not there: is the copy complete?",
-    "unreadable_image": "the image file is damaged or no image (copy it again), or of a form that the detail names",
-    "oversized_image": "more pixels or bytes than a radiograph has: a decompression bomb, or no radiograph",
+    "missing_image": "there is no image file: is the copy complete?",
+    "unreadable_image": "the image file is damaged or not an image (copy it again), or of a form that the detail names",
+    "oversized_image": "more pixels or bytes than a radiograph has: a decompression bomb, or not a radiograph",
     "inaccessible_file": "the system could not read the file; the detail says why: permissions, the disk, the network",
-    "missing_report": "the report file is not there: is the copy complete?",
-    "unreadable_report": "the report file is damaged or no report: copy it again",
+    "missing_report": "there is no report file: is the copy complete?",
+    "unreadable_report": "the report file is damaged or not a report: copy it again",
     "oversized_report": "more bytes than any report has",
     "no_wanted_section": "the report has none of the chosen --sections",
     "no_frontal_image": "the study has no frontal image",
-    "unknown_view": "no field says which view the image is, or they contradict each other; --views=all takes it",
+    "unknown_view": "no field names the view of the image, or fields contradict each other; --views=all takes it",
     "reports_disagree": "there are several reports of this study, and they differ",
-    "empty_text": "no text once cleaned",
+    "empty_text": "no text is left after cleaning",
     "unknown_label": "a label that is not one of the label names",
     "bad_label_value": "a label value must be 1 positive, 0 negative, -1 uncertain, or empty",
     "no_labels": "the label file has no row for this study",
@@ -33,13 +33,13 @@ HINTS = {
     "tables_disagree": "the tables give this image to different studies, subjects or splits",
     "unknown_split": "splits are train, validation and test",
     "no_split": "the split file has no row for this image",
-    "duplicate_id": "an earlier row says the same of this id",
-    "rows_disagree": "several rows have this id and differ, so none of them is taken",
-    "hidden_file": "a file that macOS or Windows keeps for itself, and no image",
+    "duplicate_id": "an earlier row has this id and the same content",
+    "rows_disagree": "several rows have this id and differ, so none of them is used",
+    "hidden_file": "a file of macOS or Windows, not an image",
     "unsafe_path": "an id or path that is absolute or leads out of the source folder",
     "malformed_row": "the row cannot be read",
     "missing_field": "the row lacks a field",
-    "unknown_value": "a field has a value that is none of the known ones",
+    "unknown_value": "a field has a value that is not one of the known ones",
 }
 
 
@@ -47,8 +47,8 @@ HINTS = {
 class Row:
     """One image with its text.
 
-    `text` is "" where a source has an image and labels, but no report. `labels` has one value per label name, `split`
-    is one of `records.SPLITS`, `extra` has the further features of the kind of record (see `records.EXTRAS`).
+    `text` is "" for an image that has labels but no report. `labels` has one value per label name, `split` is one of
+    `records.SPLITS`, `extra` has the further features of the kind of record (see `records.EXTRAS`).
     """
 
     id: str
@@ -64,7 +64,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Rejection:
-    """A row that cannot become a record: `reason` is a key of `HINTS`, `detail` is for the person who repairs it."""
+    """A row that cannot become a record: `reason` is a key of `HINTS`, `detail` helps to repair the row."""
 
     id: str
     reason: str
@@ -72,7 +72,7 @@ class Rejection:
 
 
 def checked(row: Row, label_count: int, text_required: bool = True) -> Row | Rejection:
-    """The row, or why no record can be made of it, as far as that is known without its image."""
+    """The row, or its rejection if it cannot become a record; its image is not read."""
     if len(row.labels) != label_count:
         raise ValueError(f"a row has {len(row.labels)} labels for {label_count} label names")
     if row.split not in SPLITS:
@@ -90,11 +90,11 @@ def checked(row: Row, label_count: int, text_required: bool = True) -> Row | Rej
 
 
 def to_json(row: Row | Rejection) -> str:
-    """One line, for spool files and `rejected.jsonl`."""
+    """The row as one line of JSON, for spool files and `rejected.jsonl`."""
     return json.dumps({**row.__dict__, "image": str(row.image)} if isinstance(row, Row) else row.__dict__)
 
 
 def from_json(line: str | bytes) -> Row:
-    """The row that `to_json` wrote."""
+    """The `Row` in a line that `to_json` wrote."""
     fields = json.loads(line)
     return Row(**{**fields, "image": Path(fields["image"]), "labels": tuple(fields["labels"])})

@@ -1,4 +1,4 @@
-"""Who makes the shards: threads of this process, or a runner of Apache Beam with as many workers as you have."""
+"""Makes the shards of a build: with threads of this process, or with the workers of an Apache Beam runner."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from data_prep.shards import Shard, make_shard
 from data_prep.workspace import Stopped
 from medvill_jax.data.records import DataError
 
-# Runner -> the pipeline options that ask it for {n} workers; other runners take theirs from --beam_options.
+# Runner -> pipeline options for {n} workers; other runners need --beam_options.
 WORKER_OPTIONS = {
     "DirectRunner": ("--direct_num_workers={n}", "--direct_running_mode=multi_processing"),
     "DataflowRunner": ("--num_workers={n}",),
@@ -31,9 +31,9 @@ class BeamOptions:
     """Which Beam runner makes the shards.
 
     Attributes:
-      runner: DirectRunner (processes of this machine), DataflowRunner, FlinkRunner, SparkRunner, or another of Beam's.
-      num_workers: how many; None leaves it to the runner.
-      options: further pipeline options as on Beam's own command line, such as "--project=p --region=r".
+      runner: DirectRunner (processes on this host), DataflowRunner, FlinkRunner, SparkRunner, or another of Beam's.
+      num_workers: number of workers; None lets the runner decide.
+      options: further pipeline options in the form of Beam's command line, such as "--project=p --region=r".
     """
 
     runner: str = "DirectRunner"
@@ -41,19 +41,19 @@ class BeamOptions:
     options: str = ""
 
     def check(self) -> None:
-        """`DataError` if it cannot be used."""
+        """Raises `DataError` if the runner or its options cannot be used."""
         if self.num_workers is not None and self.num_workers < 1:
             raise DataError(f"--num_workers={self.num_workers}: at least one")
         self.pipeline_options()
 
     def threads(self) -> int | None:
-        """Image threads per worker; None for as many as the worker's machine has cores."""
+        """Image threads per worker; None for the default of `images.ordered_map`."""
         if self.runner != "DirectRunner" or self.num_workers is None:
             return None
         return max(1, (os.cpu_count() or 1) // self.num_workers)
 
     def pipeline_options(self) -> Any:
-        """Beam's `PipelineOptions`."""
+        """These options as Beam's `PipelineOptions`; raises `DataError` if they cannot be used."""
         before = logging.getLogger().level
         logging.getLogger().setLevel(logging.ERROR)
         try:
@@ -67,7 +67,7 @@ class BeamOptions:
         flags = ["--default_sdk_harness_log_level=ERROR", *(option.format(n=self.num_workers) for option in known)]
         flags += shlex.split(self.options)
         try:
-            # Spark's and Flink's runner are looked up by name; what they need of Java is asked for when they start.
+            # Checks the name only: Spark and Flink look for Java when they start.
             create_runner(self.runner)
         except (ImportError, ValueError, AttributeError) as error:
             raise DataError(f"--beam_runner={self.runner} cannot be used: {error}") from error
@@ -80,11 +80,12 @@ def run_shards(
     runner: str | None = None,
     options: Any = None,
 ) -> None:
-    """Makes every shard that is not finished; `progress` is told of rows done.
+    """Makes every shard that is not finished.
 
     Args:
-      shards: all of a build; finished ones are skipped.
-      runner: of Apache Beam, or None for the threads of this process.
+      shards: all shards of a build; finished ones are skipped.
+      progress: called with the number of rows done since the last call.
+      runner: an Apache Beam runner, or None for the threads of this process.
       options: Beam's `PipelineOptions`.
     """
     progress(sum(shard.rows for shard in shards if shard.stats.is_file()))
@@ -122,7 +123,7 @@ def _run_beam(shards: Sequence[Shard], runner: str, options: Any) -> None:
 
 @contextlib.contextmanager
 def _importable() -> Iterator[None]:
-    """Lets worker processes of this machine import this package, and keeps Beam's logging to errors."""
+    """Lets worker processes on this host import this package, and limits Beam's logging to errors."""
     root = str(Path(__file__).resolve().parents[1])
     before = os.environ.get("PYTHONPATH")
     level = logging.getLogger().level
@@ -140,7 +141,7 @@ def _importable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _watch(shards: Sequence[Shard], progress: Callable[[int], Any]) -> Iterator[None]:
-    """Tells `progress` of shards that other processes finish."""
+    """Calls `progress` with the rows of shards that other processes finish."""
     waiting, stop = list(shards), threading.Event()
 
     def look() -> None:

@@ -1,9 +1,9 @@
-"""Second pass of a build: the images of one shard -> one ArrayRecord file and what was counted in it.
+"""Second pass of a build: the rows and images of one shard -> one ArrayRecord file and its statistics.
 
     rows/{split}.jsonl, rows i*n .. (i+1)*n -> shards/{split}-{i}.array_record + shards/{split}-{i}.json
 
-A shard is a function of its rows, whoever makes it: a thread here, a process of Apache Beam, a machine of a cluster.
-Its .json is written last, so a shard that has one is finished and is never made again.
+A shard is a function of its rows, whether a thread, a Beam process or another host makes it. Its .json is written last,
+so a shard that has one is finished and is never made again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ VOCAB_FILE = "vocab.txt"
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard to be made; plain values, so that it can be sent to another machine that sees the folder `work`."""
+    """One shard to make; plain values, so that it can be sent to another host that sees the folder `work`."""
 
     work: str
     split: str
@@ -57,9 +57,9 @@ class Shard:
 
 @dataclass
 class Stats:
-    """What a shard holds, record for record in the order of the file, and what it left out.
+    """The statistics of a shard: lists over its records in the order of the file, and its rejected rows.
 
-    `hashes` are the columns of `records.hashed`.
+    `hashes` are the columns of `records.hashed`, `counted` is feature -> value -> number of records.
     """
 
     ids: list[str]
@@ -73,7 +73,7 @@ class Stats:
 
 
 def plan_shards(work: Path, plan: Plan, **common: Any) -> list[Shard]:
-    """Every shard of a build, in the order of the result."""
+    """Every shard of a build, in the order of its records; `common` are the fields that all shards share."""
     shards = []
     for split in SPLITS:
         for index, start in enumerate(plan.offsets[split]):
@@ -83,7 +83,7 @@ def plan_shards(work: Path, plan: Plan, **common: Any) -> list[Shard]:
 
 
 def make_shard(shard: Shard, progress: Callable[[], Any] = lambda: None) -> None:
-    """Writes the records of one shard, unless they are there; `Stopped` if they cannot be written."""
+    """Writes the records of one shard, unless it is finished. Raises `Stopped` if they cannot be written."""
     if shard.stats.is_file():
         return
     shard.file.parent.mkdir(exist_ok=True)
@@ -93,19 +93,20 @@ def make_shard(shard: Shard, progress: Callable[[], Any] = lambda: None) -> None
         # Two workers of a cluster may be given the same shard; each writes its own file, and either may stay.
         with private.replaced(shard.file, by_umask=True) as part:
             adapter.write_examples(part, _serialized(shard, stats, progress))
-    except RuntimeError as error:  # the ArrayRecord writer's only error: its last line says what the system said
+    except RuntimeError as error:  # the ArrayRecord writer's only error; its last line is the system's message
         raise Stopped(f"the records could not be written: {error}") from error
     private.write(shard.stats, json.dumps(asdict(stats)))
 
 
 def read_stats(shard: Shard) -> Stats:
+    """The statistics of a finished shard."""
     return Stats(**json.loads(shard.stats.read_text()))
 
 
 def _serialized(shard: Shard, stats: Stats, progress: Callable[[], Any]) -> Iterator[tuple[str, bytes]]:
-    """`(key, serialized record)` of every row whose image can be used; fills `stats` on the way."""
+    """`(key, serialized record)` of every row whose image can be read; fills `stats`."""
     features, serializer = _features(shard.label_names, shard.kind)
-    words = _tokenizer(str(Path(shard.work, VOCAB_FILE)))
+    tokenizer = _tokenizer(str(Path(shard.work, VOCAB_FILE)))
     counted: dict[str, Counter[str]] = {name: Counter() for name in records.COUNTED[shard.kind]}
 
     def load(row: Row) -> tuple[Row, images.Encoded | images.ImageError]:
@@ -122,7 +123,7 @@ def _serialized(shard: Shard, stats: Stats, progress: Callable[[], Any]) -> Iter
             continue
         stats.ids.append(row.id)
         stats.labels.append(list(row.labels))
-        stats.text_length.append(len(words.encode(row.text)))
+        stats.text_length.append(len(tokenizer.encode(row.text)))
         stats.image_size.append((image.height, image.width))
         stats.image_bytes += len(image.data)
         for name, counter in counted.items():
@@ -137,8 +138,8 @@ def _serialized(shard: Shard, stats: Stats, progress: Callable[[], Any]) -> Iter
             "view": row.view,
             **row.extra,
         }
-        for name, (feature, before) in records.hashed(shard.kind).items():
-            stats.hashes[name].append(records.text_hash(f"{before}{record[feature]}"))
+        for name, (feature, prefix) in records.hashed(shard.kind).items():
+            stats.hashes[name].append(records.text_hash(f"{prefix}{record[feature]}"))
         yield row.id, serializer.serialize_example(features.encode_example(record))
     stats.counted = {name: dict(sorted(counter.items())) for name, counter in counted.items()}
 

@@ -1,15 +1,15 @@
-"""Splits of our own, for sources without any: by subject, so that nobody is in two of them."""
+"""Random splits by subject, for sources without splits: no subject is in two of them."""
 
 from __future__ import annotations
 
 import hashlib
 
-# Share of subjects up to which each split reaches.
+# Split -> cumulative share of the subjects, in this order.
 SPLIT_SHARES = (("train", 0.8), ("validation", 0.9), ("test", 1.0))
 
 
 def split_of(subject: str, seed: int, shares: tuple[tuple[str, float], ...] = SPLIT_SHARES) -> str:
-    """The split of a subject: the same for all its images, on every machine, whatever else is in the source."""
+    """The split of a subject, a function of `subject` and `seed` only."""
     digest = hashlib.blake2b(f"{seed}:{subject}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     share = int.from_bytes(digest, "big") / 2**64
     return next((split for split, end in shares if share < end), shares[-1][0])

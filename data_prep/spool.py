@@ -1,9 +1,9 @@
-"""First pass of a build: rows stream in, are checked, and lie sorted on disk, one file per split.
+"""First pass of a build: rows are streamed, checked and sorted on disk, one file per split.
 
     rows -> rows/{split}.jsonl in the order of the records + rejected.jsonl + plan.json
 
-The order is TFDS's own shuffle, by the hash of split and id, so it depends on the ids alone. plan.json is written last:
-with it there, a build that was killed goes on with the images and reads no table or report again.
+The order is TFDS's shuffle, by the hash of split and id, so it depends on the ids alone. plan.json is written last: a
+killed build that has it resumes with the images and reads no table or report again.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from medvill_jax.data import records
 from medvill_jax.data.records import SPLITS
 
 PLAN_FILE = "plan.json"
-# A shard is what a worker makes at a time, what is lost when a build is killed, and one file of the result, which every
-# reader keeps open: few of them where there is much, and many small ones where there is little to lose.
+# A worker makes one shard at a time, a killed build loses it, and readers of the data set keep its file open. So large
+# builds have few large shards, and others have small ones.
 RECORDS_PER_SHARD = 512
-LARGE_BUILD = 16 << 30  # bytes from which on shards go by their size
-SHARD_BYTES = 256 << 20  # at most, give or take what the estimate is off; half of it at least, if the split has as much
+LARGE_BUILD = 16 << 30  # bytes from which on the size of shards counts, not their number of records
+SHARD_BYTES = 256 << 20  # estimated upper bound; shards have at least half of it if the split is that large
 _MEASURED_ROWS = 64
 
 
 @dataclass
 class Plan:
-    """What the first pass found.
+    """The result of the first pass.
 
     Attributes:
-      options: of the build; a plan of other options is not used.
-      found: rows read.
-      rejected: reason -> rows rejected in this pass.
-      rows: split -> rows accepted.
-      shard_rows: split -> rows of a shard; the last may have fewer.
-      offsets: split -> where in its file every shard starts.
-      texts: split -> rows that have a text.
-      shared_subjects: subjects with rows in several splits.
-      notes: what the reader has to add to the report.
+      options: the options of the build; a plan with other options is not used.
+      found: number of rows read.
+      rejected: reason -> number of rows rejected in this pass.
+      rows: split -> number of rows accepted.
+      shard_rows: split -> rows per shard; the last shard may have fewer.
+      offsets: split -> byte offset of every shard in the row file.
+      texts: split -> number of rows with a text.
+      shared_subjects: number of subjects with rows in several splits.
+      notes: further entries of the build report.
     """
 
     options: dict[str, Any]
@@ -64,7 +64,7 @@ class Plan:
 
 
 def read_plan(work: Path, options: dict[str, Any]) -> Plan | None:
-    """The plan of a build with these options that was stopped after its first pass, None if there is none."""
+    """The plan of a build with these options that stopped after its first pass; None if there is none."""
     try:
         plan = Plan(**json.loads((work / PLAN_FILE).read_text()))
     except (OSError, ValueError, TypeError):
@@ -73,6 +73,7 @@ def read_plan(work: Path, options: dict[str, Any]) -> Plan | None:
 
 
 def write_plan(work: Path, plan: Plan) -> None:
+    """Writes the plan: from then on the build can be resumed."""
     private.write(work / PLAN_FILE, json.dumps(plan.__dict__))
 
 
@@ -85,9 +86,16 @@ def spool(
     progress: Callable[[], Any] = lambda: None,
     text_required: bool = True,
 ) -> None:
-    """Reads `rows` once, fills `plan` and writes the row files; whoever calls writes the plan once all is well.
+    """Reads `rows` once, fills `plan` and writes the row files; the caller writes the plan after its checks.
 
-    `record_bytes` tells how large the record of a row will be, 0 if it has none; it is asked about a few.
+    Args:
+      rows: the rows of the source, usable or rejected.
+      work: the working folder of the build.
+      plan: a plan that has only its options.
+      label_count: number of label names.
+      record_bytes: estimates the bytes of the record of a row, 0 if it has none; called for a few rows.
+      progress: called once per row.
+      text_required: reject rows without text.
     """
     rejected: Counter[str] = Counter()
     seen: dict[str, _Seen | None] = {}
@@ -115,9 +123,9 @@ def spool(
                     unsorted[row.split].add(hashers[row.split].hash_key(row.id), len(line))
                     files[row.split].write(line)
                 elif (first := seen[row.id]) is not None and first.content == hash(line):
-                    refused = [Rejection(row.id, "duplicate_id", "an earlier row says the same of this id")]
+                    refused = [Rejection(row.id, "duplicate_id", "an earlier row has this id and the same content")]
                 else:
-                    refused = [Rejection(row.id, "rows_disagree", "other rows have this id and say something else")]
+                    refused = [Rejection(row.id, "rows_disagree", "other rows have this id and other content")]
                     if first is not None:
                         refused *= 2
                         unsorted[first.split].dropped.add(first.place)
@@ -130,7 +138,7 @@ def spool(
     most = max(plan.rows, key=lambda split: plan.rows[split])
     size = 0.0
     if plan.rows[most] > RECORDS_PER_SHARD:
-        sample = _some_rows(work / "rows" / f"{most}.unsorted", unsorted[most])
+        sample = _sample_rows(work / "rows" / f"{most}.unsorted", unsorted[most])
         size = float(np.mean([record_bytes(row) for row in sample]))
     for split in SPLITS:
         plan.shard_rows[split] = shard_rows(plan.rows[split], size, sum(plan.rows.values()) * size)
@@ -143,7 +151,7 @@ def spool(
 
 
 def shard_rows(rows: int, record_bytes: float, build_bytes: float) -> int:
-    """How many of the `rows` of a split go into each of its shards, by the mean size of a record and that of all."""
+    """Rows per shard of a split of `rows` rows, from the mean bytes of a record and the bytes of the whole build."""
     most = max(1, int(SHARD_BYTES / max(record_bytes, 1.0)))
     if build_bytes < LARGE_BUILD:
         return min(RECORDS_PER_SHARD, most)
@@ -151,7 +159,7 @@ def shard_rows(rows: int, record_bytes: float, build_bytes: float) -> int:
     return math.ceil(rows / shards) or 1
 
 
-def _some_rows(source: Path, lines: _Unsorted) -> list[Row]:
+def _sample_rows(source: Path, lines: _Unsorted) -> list[Row]:
     """Rows of an unsorted file, evenly spaced."""
     starts = np.cumsum(lines.lengths, dtype=np.int64) - np.asarray(lines.lengths)
     chosen = np.linspace(0, len(starts), min(_MEASURED_ROWS, len(starts)), endpoint=False).astype(int)
@@ -164,7 +172,7 @@ def _some_rows(source: Path, lines: _Unsorted) -> list[Row]:
 
 
 class _Seen(NamedTuple):
-    """The only row so far that has its id: a number for what it says, and where it lies."""
+    """The only row so far with its id: the hash of its content, and its place in the file of its split."""
 
     content: int
     split: str
@@ -173,7 +181,7 @@ class _Seen(NamedTuple):
 
 
 class _Unsorted:
-    """Hash and length of every line of a file, 20 bytes a line, and which lines no longer count."""
+    """Hash and length of every line of a file, in 20 bytes a line, and the lines that were dropped."""
 
     def __init__(self) -> None:
         self.high, self.low, self.lengths = array("Q"), array("Q"), array("I")

@@ -1,7 +1,7 @@
-"""The life of an output folder: absent, in work beside its place, then complete. Never half.
+"""Makes an output folder atomically: it does not exist, or it is complete.
 
-A build writes into a hidden sibling of `out` and renames it at the end. A killed run leaves nothing but that sibling:
-the next run goes on with it where that can be done, and clears it otherwise.
+A build writes into a hidden folder next to `out` and renames it at the end. A killed run leaves only the hidden folder;
+the next run resumes with it if possible, and clears it otherwise.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from medvill_jax.data.records import DataError
 
 
 class Stopped(DataError):
-    """An error that another try may get past (a full disk, a lost worker): what was finished is kept for it."""
+    """An error that another run may not meet (a full disk, a lost worker): finished work is kept for that run."""
 
 
 def _never(_: Path) -> bool:
@@ -29,10 +29,12 @@ def _never(_: Path) -> bool:
 
 @contextlib.contextmanager
 def workspace(out: Path, resumable: Callable[[Path], bool] = _never) -> Iterator[Path]:
-    """A hidden folder beside `out`, locked against another run, gone at the end.
+    """A hidden folder next to `out`, locked against other runs and removed at the end.
 
-    What a killed or interrupted run left in it stays if `resumable` says so, at the start and after an interruption; a
-    `DataError` clears it, since the same command would end in the same error.
+    If `resumable(folder)`, the work of a killed run is kept at the start, and that of this run if it is interrupted or
+    raises `Stopped`. Any other `DataError` removes it, since the same command would end in the same error.
+
+    Raises `DataError` if the folder cannot be made or another run holds it.
     """
     work = out.with_name(f".{out.name}.building")
     with contextlib.ExitStack() as stack:
@@ -40,13 +42,13 @@ def workspace(out: Path, resumable: Callable[[Path], bool] = _never) -> Iterator
             private.folder(work)
             lock = stack.enter_context(open(work / "lock", "w"))
         except OSError as error:
-            raise DataError(f"cannot write beside {out}: {error.strerror or error}") from error
+            raise DataError(f"cannot write next to {out}: {error.strerror or error}") from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DataError(f"another run is preparing {out} right now: wait for it, or give another --out") from error
         except OSError:
-            pass  # a file system without locks
+            pass  # the file system has no locks
         if not resumable(work):
             _clear(work)
         keep = False
@@ -69,19 +71,21 @@ def _clear(work: Path) -> None:
 
 
 def finished(out: Path, options: dict[str, Any]) -> dict[str, Any] | None:
-    """The report of the finished data set at `out`, None if there is nothing; `DataError` if it is something else."""
+    """The report of the finished data set at `out`, None if there is none; `DataError` if `out` is something else."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file: --out is the folder to make")
     if not out.exists() or not any(out.iterdir()):
         return None
     try:
         report = json.loads((out / records.REPORT_FILE).read_text())
-        there = dict(report["options"])
+        existing = dict(report["options"])
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(f"{out} is not empty and not a data set made by this command: give another --out") from None
-    differing = sorted(key for key in there.keys() | options.keys() if there.get(key) != options.get(key))
+    differing = sorted(key for key in existing.keys() | options.keys() if existing.get(key) != options.get(key))
     if differing:
-        lines = [f"  {key}: {_short(there.get(key))} there, {_short(options.get(key))} now" for key in differing]
+        lines = [
+            f"  {key}: {_short(existing.get(key))} in the folder, {_short(options.get(key))} now" for key in differing
+        ]
         raise DataError(
             f"{out} holds a data set prepared from another source or with other options:\n" + "\n".join(lines) + "\n"
             "Give another --out, or delete that folder first."
@@ -95,5 +99,5 @@ def _short(value: Any) -> str:
 
 
 def failed_list(out: Path) -> Path:
-    """Where the rejections of a build that failed are kept."""
+    """Path of the list of rejections of a failed build."""
     return out.with_name(out.name + ".rejected.jsonl")
