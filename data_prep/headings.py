@@ -1,7 +1,7 @@
-"""The words that make a piece of a report a heading: tables, to which the next form is one more word or line.
+"""Tables of the words that make a heading in a report; another spelling is one more word or line.
 
-A heading is a phrase of `PHRASES`, or any words of these tables among which one names a section (`WORDS`), or the name
-of views and of the examination (`VIEWS`). `reports` says where in a report such words are a heading.
+A heading is a phrase of `PHRASES`, or words of these tables of which at least one names a section (`WORDS`), or a name
+of the views or the examination (`VIEWS`). `reports` decides where in a report such words are a heading.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 PREAMBLE = "preamble"
 LAST_PARAGRAPH = "last_paragraph"
 
-# Section -> the single words that name it, mistyped ones included. Of several sections that the words of a heading
-# name, the first in this order is meant: CLINICAL FINDINGS is a history, CRITICAL FINDINGS a notification.
+# Section -> the words that name it, with misspellings. If the words of a heading name several sections, the first in
+# this order counts: CLINICAL FINDINGS is a history, CRITICAL FINDINGS a notification.
 WORDS: dict[str, str] = {
     "addendum": "addendum addenda adendum amendment amended",
     "wet_read": "wetread prelim preliminary pfi provisional",
@@ -35,7 +35,7 @@ WORDS: dict[str, str] = {
     "recommendation": "recommendation recommendations recommedation recommedations recommmendations advice plan",
     "note": "note notes comment comments remark remarks",
 }
-# Whole headings, in small letters, whose words say something else one by one, or nothing.
+# Section -> whole headings, in lower case, whose single words name another section or none.
 PHRASES: dict[str, tuple[str, ...]] = {
     "findings": (
         "report",
@@ -53,17 +53,17 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "dictated": ("end of impression", "read by", "reported by", "reviewed by", "interpreted by", "approved by"),
     "findings_impression": ("fimpression",),
 }
-# Words that stand beside those of `WORDS` in a heading: FINAL impression, REASON FOR THIS exam.
+# Words that occur with those of `WORDS` in a heading: FINAL impression, REASON FOR THIS exam.
 BESIDE = (
     "radiographic radiologic radiological radiology radiologist's pertinent relevant significant medical patient "
     "patient's patients brief past present current additional further provided other main overall final key initial "
     "incidental official admitting admission underlying presenting chief interval family surgical social "
     "technologist technologist's resident s answered type data report result results read reading version"
 )
-# Of these a heading may have some, but does not begin with one.
+# Words that a heading may contain, but does not begin with.
 JOINING = "of for fore the this these that to be on in at by and or with without from during which a an as &"
 
-# What views and examinations are called by. One word of `VIEWS` or `CHEST` must be there, and no word of other tables.
+# Words that name views and examinations. A name has a word of `VIEWS` or `CHEST`, and none of the tables above.
 VIEWS = (
     "view views vw vws radiograph radiographs radiograh radiography xray xrays x-ray x-rays ray rays film films image "
     "images roentgenogram roentgenograms ap pa lateral laterals lat frontal frontals oblique obliques decubitus "
@@ -81,7 +81,7 @@ VIEWED = (
     "july august september october november december jan feb mar apr jun jul aug sep sept oct nov dec additional port "
     "pre preop pre-op op post postop post-op preoperative postoperative screening"
 )
-# Behind a name of views: what is seen, and beside which film, not the section of comparisons.
+# After a name of views these phrases name the earlier film; they do not open the comparison section.
 COMPARED = (
     "compared to",
     "compared with",
@@ -90,11 +90,11 @@ COMPARED = (
     "as compared to",
     "as compared with",
 )
-# Beside a side, CHEST alone is a place in a sentence (LEFT CHEST: tube).
+# With a side, CHEST alone is a place in a sentence (LEFT CHEST: tube).
 SIDES = "left right bilateral"
 
-# Words that open findings or an impression, or something else entirely: a heading only where a line begins with them,
-# or in capitals after the end of a sentence.
+# Words that often occur in sentences too: a heading only at the start of a line, or in capitals after the end of a
+# sentence.
 WEAK = (
     "report description narrative result results imp pression opinion opinions summary procedure procedures view views "
     "note notes comment comments remark remarks date study studies exam exams plan advice question questions concern "
@@ -102,13 +102,13 @@ WEAK = (
     "reference compare compared dose contrast read by radiologist physician ordering referring critical "
     "preliminary provisional prelim"
 )
-# Sections whose names nobody writes in capitals, or alone on a line, within a sentence.
+# Sections whose names, in capitals or alone on a line, are never part of a sentence.
 STRONG = (
     *("findings_impression", "findings", "impression", "conclusion", "comparison", "indication", "technique"),
     "addendum",
 )
 
-# What tells what is seen on the image. Only this is ever labelled.
+# Sections that describe the image. Labels are taken from these only.
 DESCRIBING = (
     PREAMBLE,
     LAST_PARAGRAPH,
@@ -120,19 +120,19 @@ DESCRIBING = (
     "wet_read",
     "note",
 )
-# Sections of one paragraph each: paragraphs that follow below them have no heading of their own.
+# Sections of one paragraph; further paragraphs below them are sections without a heading.
 SHORT = ("indication", "history", "technique", "comparison", "administrative", "examination")
 # Every section that a report can have.
 SECTIONS = (PREAMBLE, *WORDS, "findings_impression", LAST_PARAGRAPH)
 
-# Whole lines that end whatever section stands before them -> the section that they open.
+# Whole lines that end the section before them -> the section that they open.
 MARKERS: dict[str, str] = {
     r"\**\s*FINAL REPORT(?:\s*\([^()\n]{0,40}\))?\s*\**": PREAMBLE,
     r"[_=*-]{5,}": PREAMBLE,
     r"\**\s*FINAL ADDENDUM\s*\**": "addendum",
     r"\*{2,}\s*ADDENDUM\s*\*{2,}": "addendum",
 }
-# What the pages of a printed report leave in its text; the sections go on behind it.
+# Page breaks of a printed report within its text; sections continue after them.
 PAGE_BREAKS: tuple[str, ...] = (
     r"\(over\)[^\S\n]*\n(?:[^\n]*\n){0,12}?[^\S\n]*\(cont(?:inued|'d|d)?\.?\)",
     r"\(over\)",

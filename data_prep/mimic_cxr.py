@@ -1,4 +1,4 @@
-"""The official MIMIC-CXR-JPG and MIMIC-CXR files -> records. What copies look like is in `mimic_layout`."""
+"""The official MIMIC-CXR-JPG and MIMIC-CXR files -> records. `mimic_layout` knows the layouts of copies."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
 LABELERS = ("chexpert", "negbio", "report")
 SPLIT_RULES = ("official", "subject")
 IMAGE_KINDS = ("auto", "jpg", "dicom")
-# Column of the metadata table -> the field of `views.FIELDS` that it is made from.
+# Column of the metadata table -> the field of `views.FIELDS` that it holds.
 VIEW_COLUMNS = {"ViewPosition": "ViewPosition", "ViewCodeSequence_CodeMeaning": "ViewCodeSequence"}
 SPLIT_NAMES = {"train": "train", "validate": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What to take of MIMIC-CXR.
+    """Which rows, texts and labels of MIMIC-CXR become records.
 
     Attributes:
-      views: names as `views.find` gives them, () for all.
-      sections: choices of sections, each a tuple of names; the first that a report has is its text.
+      views: names of views as in `views.View.name`; () for all.
+      sections: alternative choices of sections, each a tuple of names; the first that a report has is its text.
       labels: one of `LABELERS`.
       uncertain: a key of `UNCERTAIN_AS`.
-      split, seed: one of `SPLIT_RULES`, and the seed of the second.
-      one_image_per_study: only the first usable image of a study.
-      limit: only the first so many rows.
+      split: one of `SPLIT_RULES`.
+      seed: the seed of the split "subject".
+      one_image_per_study: take only the first usable image of a study.
+      limit: how many rows to take, from the first; None for all.
     """
 
     views: tuple[str, ...]
@@ -54,7 +55,7 @@ class Choice:
 
 @dataclass
 class Notes:
-    """What is counted beside the rows."""
+    """Counts of images and texts for the build report."""
 
     views_not_selected: Counter[str] = field(default_factory=Counter)
     further_images_of_studies: int = 0
@@ -62,7 +63,7 @@ class Notes:
 
 
 class _Text(NamedTuple):
-    """What a study has to say; `labels` are those of the report where these are asked for."""
+    """The text of a study; `labels` are those of its report, or None where a label file has them."""
 
     text: str
     labels: tuple[int, ...] | None
@@ -89,30 +90,32 @@ def prepare(
 
     Args:
       source: the folder of the copy, or one above it (see `mimic_layout.locate`).
-      views: views to take (ViewPosition, or what other fields say where it is empty, see `views.find`), () for all;
-        other views are not rows (the report counts them), unknown ones are rejected.
+      out: the folder to make.
+      views: views to take (see `views.find`), () for all. Other views are not rows, the report counts them; unknown
+        views are rejected.
       sections: report sections that make up the text, in this order (see `reports.SECTIONS`), or "full".
       fallback: choices for reports without these, in order, each a section, "a+b" or "full".
-      labels: the labeler, "chexpert", "negbio", or "report" for our own on what the text of the record says of the
-        image: never on an indication, a history or a comparison (see `reports.described`).
-      uncertain: what becomes of -1, see `tables.UNCERTAIN_AS`.
-      split: "official", or "subject": 80 / 10 / 10 of 100 subjects by `seed`.
-      one_image_per_study: take the first image of a study that is there; the report counts the others.
-      images: "jpg", "dicom", or "auto": the JPEG files where there are any.
-      reports_root: the folder or zip file with the reports where it is not beside the images.
-      limit: only the first so many rows.
+      labels: the label file, "chexpert" or "negbio", or "report" for our labeler on the sections of the record's text
+        that describe the image: never on an indication, a history or a comparison (see `reports.described`).
+      uncertain: what -1 becomes, see `tables.UNCERTAIN_AS`.
+      split: "official", or "subject": 80 / 10 / 10 per cent of the subjects by `seed`.
+      seed: of the split "subject".
+      one_image_per_study: take the first image file of a study that exists; the report counts the others.
+      images: "jpg", "dicom", or "auto": the JPEG files if there are any.
+      reports_root: the folder or zip file with the reports, if it is not found from `source`.
+      limit: how many rows to take, from the first; None for all.
       build_options: `image_size`, `tokenizer`, `max_rejected` and so on, see `build.build`.
 
     Raises `DataError`.
     """
-    for value, allowed, what in (
+    for value, allowed, option in (
         (labels, LABELERS, "labeler"),
-        (uncertain, tuple(UNCERTAIN_AS), "way with uncertain labels"),
+        (uncertain, tuple(UNCERTAIN_AS), "rule for uncertain labels"),
         (split, SPLIT_RULES, "split"),
-        (images, IMAGE_KINDS, "kind of images"),
+        (images, IMAGE_KINDS, "image format"),
     ):
         if value not in allowed:
-            raise DataError(f"no such {what}: {value}; there are {', '.join(allowed)}")
+            raise DataError(f"no such {option}: {value}; there are {', '.join(allowed)}")
     if limit is not None and limit < 1:
         raise DataError(f"limit={limit} leaves no rows")
     if labels == "report":
@@ -128,13 +131,13 @@ def prepare(
         limit=limit,
     )
     needed = [*(["split"] if split == "official" else []), "metadata", *([labels] if labels != "report" else [])]
-    found = locate(source, needed, reports_root, images)
-    if "metadata" not in found.tables and found.images.kind != "dicom" and choice.views:
+    copy = locate(source, needed, reports_root, images)
+    if "metadata" not in copy.tables and copy.images.kind != "dicom" and choice.views:
         raise DataError(f"{source} has no metadata table to choose views by: give it, or --views=all")
-    notes: dict[str, Any] = {"files": {"images": f"{found.images.folder}/<id>{found.images.suffix}"}}
-    notes["files"]["reports"] = found.reports.name
+    notes: dict[str, Any] = {"files": {"images": f"{copy.images.folder}/<id>{copy.images.suffix}"}}
+    notes["files"]["reports"] = copy.reports.name
     return build(
-        rows_of(found, choice, notes),
+        rows_of(copy, choice, notes),
         out,
         name="mimic_cxr",
         options={
@@ -142,12 +145,12 @@ def prepare(
             "sections": list(choice.sections[0]),
             "labels": labels,
             "limit": limit,
-            "source": file_fingerprint(found.tables.values()),
+            "source": file_fingerprint(copy.tables.values()),
             **({"fallback": ["+".join(names) for names in choice.sections[1:]]} if fallback else {}),
             **({"uncertain": uncertain} if uncertain != "separate" else {}),
             **({"split": split, "seed": seed} if split != "official" else {}),
             **({"one_image_per_study": True} if one_image_per_study else {}),
-            **({"images": "dicom"} if found.images.kind == "dicom" else {}),
+            **({"images": "dicom"} if copy.images.kind == "dicom" else {}),
         },
         notes=notes,
         **build_options,
@@ -155,7 +158,7 @@ def prepare(
 
 
 def section_choices(sections: Sequence[str], fallback: Sequence[str] = ()) -> tuple[tuple[str, ...], ...]:
-    """`sections`, then every fallback, as tuples of section names; `DataError` for unknown ones."""
+    """`sections`, then every fallback, as tuples of section names. Raises `DataError` for unknown names."""
     first = tuple(name for part in sections for name in part.split("+"))
     choices = [first, *(tuple(part.split("+")) for part in fallback)]
     for names in choices:
@@ -164,12 +167,12 @@ def section_choices(sections: Sequence[str], fallback: Sequence[str] = ()) -> tu
         if unknown or not names:
             raise DataError(f"no such section: {', '.join(unknown) or '(none given)'}; there are {', '.join(known)}")
         if reports.FULL in names and len(names) > 1:
-            raise DataError("the section full is the whole report: it stands alone")
+            raise DataError("the section full is the whole report: name no other section with it")
     return tuple(choices)
 
 
 def rows_of(source: Source, choice: Choice, notes: dict[str, Any]) -> Iterator[Row | Rejection]:
-    """All rows; fills `notes` once they are read."""
+    """All rows, usable or rejected; fills `notes` once the last one is read."""
     counts = Notes()
     for row in _rows(source, choice, counts):
         if isinstance(row, Row):
@@ -183,7 +186,7 @@ def rows_of(source: Source, choice: Choice, notes: dict[str, Any]) -> Iterator[R
 
 
 class _Splits:
-    """The official split file: image -> split, with a check of the ids beside it."""
+    """The official split file: image -> split; checks the study and subject of its rows too."""
 
     def __init__(self, path: Path):
         self._rows: dict[str, tuple[str, str, str, str]] = {}
@@ -197,7 +200,7 @@ class _Splits:
                 number(row.get("study_id", "")),
                 number(row.get("subject_id", "")),
             )
-            # The films of a study have one such row.
+            # The images of a study have equal values: one tuple for all saves memory.
             values = known.setdefault(values, values)
             if self._rows.setdefault(image, values) != values:
                 self._disagree.add(image)
@@ -206,15 +209,15 @@ class _Splits:
         """One of `records.SPLITS`, or `(reason, detail)` of a rejection."""
         if image not in self._rows:
             return "no_split", "no row in the split file"
-        fault, split, of_study, of_subject = self._rows[image]
+        fault, split, listed_study, listed_subject = self._rows[image]
         if image in self._disagree:
             return "tables_disagree", "the split file has several rows for this image that differ"
         if fault:
             return "malformed_row", f"in the split file {fault}"
-        if of_study and of_study != study:
-            return "tables_disagree", f"the image is of study {of_study[:20]!r} in the split file"
-        if of_subject and of_subject != subject:
-            return "tables_disagree", f"the image is of subject {of_subject[:20]!r} in the split file"
+        if listed_study and listed_study != study:
+            return "tables_disagree", f"the image is of study {listed_study[:20]!r} in the split file"
+        if listed_subject and listed_subject != subject:
+            return "tables_disagree", f"the image is of subject {listed_subject[:20]!r} in the split file"
         if split not in SPLIT_NAMES:
             return "unknown_split", f"split {split[:40]!r}; expected train, validate or test"
         return SPLIT_NAMES[split]
@@ -240,7 +243,7 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
             view = _view(row)
         else:
             view = _view_in_file(source, subject, study, image) if safe else views.View("")
-        # A file whose view is not known, that is damaged or not there is a row all the same: one that is rejected.
+        # An image of unknown view, damaged or missing, is a row too: it is rejected below.
         if not row.fault and choice.views and view.name and view.name not in choice.views:
             notes.views_not_selected[view.name] += 1
             continue
@@ -290,7 +293,7 @@ def _view(row: Cells) -> views.View:
 
 
 def _disagreeing(table: Path, columns: Sequence[str]) -> set[str]:
-    """Images of which several rows say different things; of all others no more than two numbers are kept."""
+    """Images with several rows that differ. Rows are compared by hash, so that memory holds two numbers per row."""
     images, rows, disagree = set[int](), set[int](), set[str]()
     for row in read_table(table, columns):
         ids = ids_of(row)
@@ -303,7 +306,7 @@ def _disagreeing(table: Path, columns: Sequence[str]) -> set[str]:
 
 
 def _view_in_file(source: Source, subject: str, study: str, image: str) -> views.View:
-    """The record list of the DICOM distribution has no views: the files have. Unreadable ones are found later."""
+    """The view in the DICOM file, since the record list has none; damaged files are rejected with their images."""
     from data_prep import dicom
 
     fields = dicom.view_fields(source.images.path(subject, study, image))
@@ -311,19 +314,19 @@ def _view_in_file(source: Source, subject: str, study: str, image: str) -> views
 
 
 def _text(source: Source, subject: str, study: str, choice: Choice, texts: Texts) -> _Text | Rejection:
-    """The text of a study with the labels in it, or why there is none; counts where it comes from."""
+    """The text of a study with its labels, or the rejection; counts the sections of the text in `texts`."""
     try:
         report = source.reports.read(subject, study)
     except ReportError as error:
         return Rejection("", error.reason, str(error))
     if not reports.clean_text(report):
         return Rejection("", "empty_text", f"the report of study {study} is empty")
-    text, place = reports.choose(report, choice.sections)
-    there = {name: body for name, body in reports.sections(report).items() if body}
-    wanted = choice.sections[place] if text else ()
-    texts.add(study, [name for name, body in there.items() if reports.clean_text(body)], wanted)
+    text, chosen = reports.choose(report, choice.sections)
+    present = {name: body for name, body in reports.sections(report).items() if body}
+    taken = choice.sections[chosen] if text else ()
+    texts.add(study, [name for name, body in present.items() if reports.clean_text(body)], taken)
     if not text:
         names = ", ".join("+".join(names) for names in choice.sections)
-        return Rejection("", "no_wanted_section", f"none of {names}; the report has {', '.join(there) or 'no text'}")
-    labels = labeling.labels_of(reports.described(report, wanted)) if choice.labels == "report" else None
+        return Rejection("", "no_wanted_section", f"none of {names}; the report has {', '.join(present) or 'no text'}")
+    labels = labeling.labels_of(reports.described(report, taken)) if choice.labels == "report" else None
     return _Text(text, labels)

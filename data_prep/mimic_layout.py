@@ -1,7 +1,7 @@
-"""Where the files of a copy of MIMIC-CXR are: every version, layout and spelling that its users have.
+"""Finds the files of a copy of MIMIC-CXR, in every version, layout and spelling in use.
 
-Images and tables come with MIMIC-CXR-JPG, reports and DICOM files with MIMIC-CXR (both PhysioNet, credentialed). What
-is accepted is in tables at the top; which of it a copy has is found by looking for the files of a few rows.
+Images and tables come with MIMIC-CXR-JPG, reports and DICOM files with MIMIC-CXR (both PhysioNet, credentialed). The
+tables at the top list the accepted layouts; the layout of a copy is the one in which the files of a few rows exist.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from data_prep.tables import some_rows
 from medvill_jax.data.records import DataError
 
 _PREFIXES = ("mimic-cxr-2.1.0-", "mimic-cxr-2.0.0-", "mimic-cxr-", "mimic_cxr_", "mimic_cxr-")
-# Table -> names it goes by, best first; each is looked for plain and with .gz.
+# Table -> file names, best first; each may also end in .gz.
 TABLES = {
     **{table: tuple(f"{prefix}{table}.csv" for prefix in _PREFIXES) for table in ("split", "metadata", "chexpert")},
-    # The older distribution spells it so.
+    # The older distribution spells it "nebio".
     "negbio": tuple(f"{prefix}{name}.csv" for name in ("negbio", "nebio") for prefix in _PREFIXES),
     "record_list": ("cxr-record-list.csv", "cxr_record_list.csv"),
 }
@@ -28,7 +28,7 @@ _SHOWN = {
     **{table: f"mimic-cxr-2.0.0-{table}.csv.gz" for table in ("split", "metadata", "chexpert", "negbio")},
     "record_list": "cxr-record-list.csv.gz",
 }
-# Where, seen from --source, tables and images, or reports, may lie.
+# Folders, relative to --source, that may hold tables and images, or reports.
 ROOTS = (
     ".",
     "mimic-cxr-jpg",
@@ -43,7 +43,7 @@ ROOTS = (
     "../../mimic-cxr/2.*",
 )
 REPORT_ROOTS = (*ROOTS, "reports", "mimic-cxr-reports", "mimic-cxr/mimic-cxr-reports")
-# The folder of the images of a study; {group} is the first two digits of the subject.
+# Image folders of a study; {group} is the first two digits of the subject.
 FOLDERS = (
     "files/p{group}/p{subject}/s{study}",
     "p{group}/p{subject}/s{study}",
@@ -62,7 +62,7 @@ DICOM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 
 @dataclass(frozen=True)
 class Images:
-    """Image files of one layout."""
+    """The image files of a copy: root, folder pattern and suffix."""
 
     root: Path
     folder: str
@@ -92,13 +92,13 @@ class Source:
 
 
 def locate(source: Path, tables: Sequence[str], reports_root: Path | None = None, images: str = "auto") -> Source:
-    """Finds tables, images and reports below `source`; a `DataError` names every file that is missing.
+    """Finds tables, images and reports below `source`. Raises `DataError`, which names every missing file.
 
     Args:
       source: the folder of the copy, or one above it.
-      tables: the tables that are needed. "metadata" may be replaced by the record list of the DICOM distribution.
-      reports_root: where the reports are, or their zip file, if not with the rest.
-      images: "jpg", "dicom", or "auto": the JPEG files where there are any.
+      tables: the tables that are needed. The record list of the DICOM distribution may replace "metadata".
+      reports_root: the folder or zip file of the reports, if it is not found from `source`.
+      images: "jpg", "dicom", or "auto": the JPEG files if there are any.
     """
     if not source.is_dir():
         raise DataError(f"there is no folder {source}: --source is the folder of your copy of MIMIC-CXR")
@@ -109,19 +109,19 @@ def locate(source: Path, tables: Sequence[str], reports_root: Path | None = None
         needed.remove("metadata")
     if needed:
         raise DataError(_missing_tables(source, needed))
-    used = {table: found[table] for table in (*tables, "record_list") if table in found}
-    if "metadata" in used:
-        used.pop("record_list", None)
-    tried = _ids(used.get("metadata") or used["record_list"])
-    image_roots = list(dict.fromkeys([*roots, *(path.parent for path in used.values())]))
-    where = _find_images(image_roots, tried, images)
-    if where is None:
+    used_tables = {table: found[table] for table in (*tables, "record_list") if table in found}
+    if "metadata" in used_tables:
+        used_tables.pop("record_list", None)
+    sample = _ids(used_tables.get("metadata") or used_tables["record_list"])
+    image_roots = list(dict.fromkeys([*roots, *(path.parent for path in used_tables.values())]))
+    image_files = _find_images(image_roots, sample, images)
+    if image_files is None:
         raise DataError(
             f"{source} has the tables but none of the images that they name: expected "
             "files/p10/p10000032/s50414267/<dicom_id>.jpg (MIMIC-CXR-JPG) or .dcm (MIMIC-CXR) and so on, or "
             "10000032/50414267/<dicom_id>.jpg"
         )
-    studies = list(dict.fromkeys((subject, study) for subject, study, _ in tried))
+    studies = list(dict.fromkeys((subject, study) for subject, study, _ in sample))
     report_roots = [reports_root] if reports_root else [*_expand(source, REPORT_ROOTS), *image_roots]
     reports = find_reports(report_roots, studies)
     if reports is None and reports_root:
@@ -133,18 +133,18 @@ def locate(source: Path, tables: Sequence[str], reports_root: Path | None = None
         raise DataError(
             f"found no reports in {source}: expected files/p10/p10000032/s50414267.txt and so on, or {ZIP_NAMES[0]}, "
             f"in it or in {source / 'mimic-cxr'}. They come with MIMIC-CXR (https://physionet.org/content/mimic-cxr/); "
-            "elsewhere on disk, name their folder or the zip file with --reports."
+            "if they are elsewhere, name their folder or the zip file with --reports."
         )
-    return Source(images=where, reports=reports, tables=used)
+    return Source(images=image_files, reports=reports, tables=used_tables)
 
 
 def ids_of(row: Mapping[str, str]) -> tuple[str, str, str]:
-    """Subject, study and image of a row of a table."""
+    """The ids of subject, study and image in a row of a table."""
     return number(row["subject_id"]), number(row["study_id"]), identifier(row["dicom_id"])
 
 
 def usable(subject: str, study: str, image: str) -> bool:
-    """Whether ids are safe to make a file name of."""
+    """Whether the ids are safe parts of a file name."""
     return (
         bool(NUMBER.fullmatch(subject) and NUMBER.fullmatch(study) and DICOM_ID.fullmatch(image)) and ".." not in image
     )
@@ -182,20 +182,20 @@ def _table_file(roots: Sequence[Path], table: str) -> Path | None:
 
 def _ids(table: Path) -> list[tuple[str, str, str]]:
     rows = some_rows(table, ID_COLUMNS)
-    return [of for of in map(ids_of, rows) if usable(*of)]
+    return [ids for ids in map(ids_of, rows) if usable(*ids)]
 
 
-def _find_images(roots: Sequence[Path], tried: Sequence[tuple[str, str, str]], kind: str) -> Images | None:
-    for each in ("jpg", "dicom") if kind == "auto" else (kind,):
+def _find_images(roots: Sequence[Path], sample: Sequence[tuple[str, str, str]], kind: str) -> Images | None:
+    for image_format in ("jpg", "dicom") if kind == "auto" else (kind,):
         best, best_count = None, 0
         for root in roots:
             for folder in FOLDERS:
-                for suffix in SUFFIXES[each]:
+                for suffix in SUFFIXES[image_format]:
                     images = Images(root, folder, suffix)
-                    count = sum(images.path(*ids).is_file() for ids in tried)
+                    count = sum(images.path(*ids).is_file() for ids in sample)
                     if count > best_count:
                         best, best_count = images, count
-                if best_count == len(tried) > 0:
+                if best_count == len(sample) > 0:
                     return best
         if best is not None:
             return best

@@ -1,7 +1,7 @@
 """Open-I (the chest radiographs of Indiana University) -> records.
 
-Two forms are read: NLM's own, one XML file per report and PNG files, and the widespread tables `indiana_reports.csv`
-and `indiana_projections.csv` with PNG files.
+Two forms are read: that of NLM, one XML file per report with PNG files, and the widespread tables
+`indiana_reports.csv` and `indiana_projections.csv` with PNG files.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ XML_FOLDERS = ("ecgen-radiology", "NLMCXR_reports/ecgen-radiology", "NLMCXR_repo
 IMAGE_FOLDERS = ("NLMCXR_png", "images/images_normalized", "images_normalized", "images", "png", ".")
 VIEWS = ("FRONTAL", "LATERAL")
 _XML_STEP = 1 << 10
-_LARGEST_HASHED = 16 * LARGEST_REPORT  # the table of projections beside reports is larger than any of them
+_LARGEST_HASHED = 16 * LARGEST_REPORT  # the projections table of the XML form is larger than any report
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
-# The same image is CXR1_1_IM-0001-4001 or CXR2_IM-0652-1001 in the XML files, and 1_IM-0001-4001.dcm.png or
+# One image has two names: CXR1_1_IM-0001-4001 and CXR2_IM-0652-1001 in the XML files are 1_IM-0001-4001.dcm.png and
 # 2_IM-0652-1001.dcm.png in the tables.
 _NUMBERED = re.compile(r"(?:CXR)?0*([0-9]+)_(?:\1_)?IM-")
 _XML_NAME = re.compile(r"CXR([0-9]+)_(?:\1_)?(IM-.*)")
@@ -44,7 +44,7 @@ _XML_NAME = re.compile(r"CXR([0-9]+)_(?:\1_)?(IM-.*)")
 
 @dataclass(frozen=True)
 class Choice:
-    """What to take of Open-I; the fields are arguments of `prepare`, `sections` with the fallbacks after them."""
+    """Arguments of `prepare` that select rows, texts and labels; `sections` is followed by the fallbacks."""
 
     views: tuple[str, ...]
     sections: tuple[tuple[str, ...], ...]
@@ -56,7 +56,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Report:
-    """One report: its sections, and its images as (file stem, projection); the projection is "" where unknown."""
+    """One radiology report: its sections, and its images as (file stem, projection), "" for an unknown projection."""
 
     id: str
     sections: dict[str, str]
@@ -81,14 +81,15 @@ def prepare(
 
     Args:
       source: the folder with the XML files or tables, and the PNG files, or one above them.
-      views: "FRONTAL", "LATERAL", () for both. Where no table says what an image shows, the first of a report is taken
-        for frontal and the others for lateral.
+      out: the folder to make.
+      views: "FRONTAL", "LATERAL", () for both. Where no table names the view of an image, the first of a report counts
+        as frontal and the others as lateral.
       sections, fallback: as for `mimic_cxr.prepare`, of `SECTIONS`, or "full" for all of them.
-      labels: "report", our own on what the text of the record says of the image (findings, impression), or "none".
-      uncertain: what becomes of -1, see `tables.UNCERTAIN_AS`.
-      marks: "drop" or "keep" the XXXX that stand for de-identified words; a text of nothing else is none either way.
-      seed: of the split by report, 80 / 10 / 10 of 100 (every report is of another patient, as far as is known).
-      limit: only the first so many rows.
+      labels: "report" for our labeler on the findings and impression in the text of the record, or "none".
+      uncertain: what -1 becomes, see `tables.UNCERTAIN_AS`.
+      marks: "drop" or "keep" the XXXX that replace de-identified words; a text of marks alone is empty either way.
+      seed: of the split by report, 80 / 10 / 10 per cent (as far as is known, no two reports are of one patient).
+      limit: how many rows to take, from the first; None for all.
       build_options: `image_size`, `tokenizer`, `max_rejected` and so on, see `build.build`.
 
     Raises `DataError`.
@@ -102,9 +103,9 @@ def prepare(
     if labels not in ("report", "none"):
         raise DataError(f"no such labels: {labels}; there are report, none")
     if uncertain not in UNCERTAIN_AS:
-        raise DataError(f"no such way with uncertain labels: {uncertain}; there are {', '.join(UNCERTAIN_AS)}")
+        raise DataError(f"no such rule for uncertain labels: {uncertain}; there are {', '.join(UNCERTAIN_AS)}")
     if marks not in MARK_RULES:
-        raise DataError(f"no such way with de-identification marks: {marks}; there are {', '.join(MARK_RULES)}")
+        raise DataError(f"no such rule for de-identification marks: {marks}; there are {', '.join(MARK_RULES)}")
     if limit is not None and limit < 1:
         raise DataError(f"limit={limit} leaves no rows")
     if labels == "report":
@@ -137,7 +138,7 @@ def prepare(
 
 
 def _open(source: Path) -> tuple[Iterator[Report | Rejection], list[Path], str]:
-    """The reports, the files that they come from, and which of the two forms this is."""
+    """The reports, their files, and which of the two forms this is: "tables" or "xml"."""
     if not source.is_dir():
         raise DataError(f"there is no folder {source}: --source is the folder of your copy of Open-I")
     projections = source / PROJECTIONS_TABLE
@@ -151,7 +152,7 @@ def _open(source: Path) -> tuple[Iterator[Report | Rejection], list[Path], str]:
             known = _projections(projections) if projections.is_file() else {}
             return _from_xml(files, known), [*files, *([projections] if known else [])], "xml"
     raise DataError(
-        f"{source} is no copy of Open-I: expected ecgen-radiology/*.xml (NLMCXR_reports.tgz, unpacked) and "
+        f"{source} is not a copy of Open-I: expected ecgen-radiology/*.xml (NLMCXR_reports.tgz, unpacked) and "
         f"NLMCXR_png/*.png (NLMCXR_png.tgz), or {REPORTS_TABLE}, {PROJECTIONS_TABLE} and images/*.png"
     )
 
@@ -164,31 +165,31 @@ def _image_folder(source: Path) -> Path:
 
 
 def _projections(path: Path) -> dict[str, str]:
-    """Name of an image in the tables, without ending -> projection, but for images of which rows say two things."""
+    """Image name in the tables, without suffix -> projection; images whose rows differ are left out."""
     known: dict[str, set[str]] = {}
     for row in read_table(path, ("filename", "projection"), ("uid",)):
         name = row["filename"].split(".")[0]
         if not row.fault and _belongs(name, identifier(row.get("uid", ""))):
             known.setdefault(name, set()).add(row["projection"].upper())
-    return {name: of.pop() for name, of in known.items() if len(of) == 1}
+    return {name: projections.pop() for name, projections in known.items() if len(projections) == 1}
 
 
 def _from_tables(reports: Path, projections: Path) -> Iterator[Report | Rejection]:
-    shown: dict[str, set[tuple[str, str]]] = {}
+    rows_of: dict[str, set[tuple[str, str]]] = {}
     for row in read_table(projections, ("uid", "filename", "projection")):
         name = row["filename"].removesuffix(".png")
         if row.fault:
             yield Rejection(name, "malformed_row", f"{projections.name}: {row.fault}")
         else:
-            shown.setdefault(name, set()).add((identifier(row["uid"]), row["projection"].upper()))
+            rows_of.setdefault(name, set()).add((identifier(row["uid"]), row["projection"].upper()))
     images: dict[str, list[tuple[str, str]]] = {}
-    for name, said in shown.items():
-        uid, projection = min(said)
-        if len(said) > 1:
+    for name, rows in rows_of.items():
+        uid, projection = min(rows)
+        if len(rows) > 1:
             yield Rejection(name, "tables_disagree", f"{projections.name} has several rows for it that differ")
         else:
             images.setdefault(uid, []).append((name, projection))
-    found: dict[str, list[dict[str, str]]] = {}
+    texts_of: dict[str, list[dict[str, str]]] = {}
     for row in read_table(reports, ("uid", *SECTIONS)):
         uid = identifier(row["uid"])
         if row.fault or not uid:
@@ -196,8 +197,8 @@ def _from_tables(reports: Path, projections: Path) -> Iterator[Report | Rejectio
             yield Rejection(uid, reason, f"{reports.name}: {row.fault or 'a row has no uid'}")
         else:
             texts = {name: "" if row[name].lower() == "nan" else row[name] for name in SECTIONS}
-            found.setdefault(uid, []).append(texts)
-    for uid, texts in found.items():
+            texts_of.setdefault(uid, []).append(texts)
+    for uid, texts in texts_of.items():
         if all(other == texts[0] for other in texts):
             yield Report(uid, texts[0], tuple(images.pop(uid, ())))
             repeated = Rejection(uid, "duplicate_id", f"{reports.name} has this report twice")
@@ -223,7 +224,7 @@ def _from_xml(files: Sequence[Path], projections: dict[str, str]) -> Iterator[Re
 
 
 class _WithoutDoctype(ElementTree.TreeBuilder):
-    """A DOCTYPE can declare entities that grow a few bytes to any size; no report has one."""
+    """Refuses a DOCTYPE, since its entities can expand a few bytes to any size; no report has one."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
         raise ValueError("a DOCTYPE, which no report has")
@@ -232,7 +233,7 @@ class _WithoutDoctype(ElementTree.TreeBuilder):
 def _parse(path: Path, projections: dict[str, str]) -> Report:
     parser = ElementTree.XMLParser(target=_WithoutDoctype())
     data = read_bytes(path, LARGEST_REPORT)
-    # A step at a time: what stops the parser is heard between two of them.
+    # In small steps, so that Python can raise the error of a DOCTYPE before the rest is parsed.
     for start in range(0, len(data), _XML_STEP):
         parser.feed(data[start : start + _XML_STEP])
     root = parser.close()
@@ -253,16 +254,16 @@ def _rows(
     texts = Texts()
     for report in reports:
         if isinstance(report, Rejection):
-            found: list[Row | Rejection] = [report]
+            rows: list[Row | Rejection] = [report]
         else:
-            shown = _with_views(report.images)
-            guessed += sum(not known for _, _, known in shown)
-            chosen = [(name, view) for name, view, _ in shown if not choice.views or view in choice.views]
-            other_views += len(shown) - len(chosen)
-            found = _of_report(report, chosen, folder, choice, texts)
-        found = found if choice.limit is None else found[: choice.limit - count]
-        yield from found
-        count += len(found)
+            images = _with_views(report.images)
+            guessed += sum(not known for _, _, known in images)
+            chosen = [(name, view) for name, view, _ in images if not choice.views or view in choice.views]
+            other_views += len(images) - len(chosen)
+            rows = _of_report(report, chosen, folder, choice, texts)
+        rows = rows if choice.limit is None else rows[: choice.limit - count]
+        yield from rows
+        count += len(rows)
         if count == choice.limit:
             break
     notes["images_of_other_views"] = other_views
@@ -272,7 +273,7 @@ def _rows(
 
 
 def _with_views(images: Sequence[tuple[str, str]]) -> list[tuple[str, str, bool]]:
-    """`(name, view, known)`; of images without projection, the first by name counts as frontal."""
+    """`(name, view, known)`; of the images without projection, the first by name counts as frontal."""
     unknown = sorted(name for name, projection in images if projection not in VIEWS)
     guesses = {name: VIEWS[0] if place == 0 else VIEWS[1] for place, name in enumerate(unknown)}
     return [(name, guesses.get(name, projection), name not in guesses) for name, projection in images]
@@ -281,30 +282,32 @@ def _with_views(images: Sequence[tuple[str, str]]) -> list[tuple[str, str, bool]
 def _of_report(
     report: Report, images: list[tuple[str, str]], folder: Path, choice: Choice, texts: Texts
 ) -> list[Row | Rejection]:
-    """One row per image, or one rejection of a report without any."""
+    """One row per image, or one rejection of a report without images."""
     if not images:
         return [Rejection(report.id, "no_frontal_image", f"report {report.id[:20]!r} has no image of the chosen view")]
     cleaned = {name: clean_text(text, choice.marks) for name, text in report.sections.items()}
-    there = [name for name, text in cleaned.items() if text]
-    wanted = next((names for names in choice.sections if names == (FULL,) or set(names) & set(there)), ())
-    taken = [name for name in (SECTIONS if wanted == (FULL,) else wanted) if name in there]
+    present = [name for name, text in cleaned.items() if text]
+    wanted = next((names for names in choice.sections if names == (FULL,) or set(names) & set(present)), ())
+    taken = [name for name in (SECTIONS if wanted == (FULL,) else wanted) if name in present]
     text = " ".join(cleaned[name] for name in taken)
-    texts.add(report.id, there, wanted if taken else ())
+    texts.add(report.id, present, wanted if taken else ())
     labels = (ABSENT,) * len(CHEXPERT_FINDINGS)
     if choice.labels == "report" and text:
-        # The labels are the same whatever becomes of the marks: the labeler reads what was typed.
+        # The labeler reads the text with its marks, so that labels do not depend on `marks`.
         said = (clean_text(report.sections[name], "keep") for name in taken if name in DESCRIBING)
         labels = labeling.labels_of(" ".join(said))
     rows: list[Row | Rejection] = []
     for name, view in images:
         if not _NAME.fullmatch(name) or ".." in name:
-            rows.append(Rejection(name, "unsafe_path", f"report {report.id[:20]!r}: no plain file name"))
+            rows.append(Rejection(name, "unsafe_path", f"report {report.id[:20]!r}: not a plain file name"))
         elif not _belongs(name, report.id):
-            rows.append(Rejection(name, "tables_disagree", f"by its name it is no image of report {report.id[:20]!r}"))
-        elif not there:
+            rows.append(
+                Rejection(name, "tables_disagree", f"by its name it is not an image of report {report.id[:20]!r}")
+            )
+        elif not present:
             rows.append(Rejection(name, "empty_text", f"report {report.id} has no text"))
         elif not text:
-            rows.append(Rejection(name, "no_wanted_section", f"report {report.id} has {', '.join(there)}"))
+            rows.append(Rejection(name, "no_wanted_section", f"report {report.id} has {', '.join(present)}"))
         else:
             split = split_of(report.id, choice.seed)
             rows.append(Row(name, report.id, report.id, split, folder / f"{name}.png", text, labels, view))
@@ -312,6 +315,6 @@ def _of_report(
 
 
 def _belongs(image: str, report: str) -> bool:
-    """Whether an image whose name begins with the number of its report, as all of Open-I do, is of this report."""
-    named = _NUMBERED.match(image)
-    return named is None or named[1] in {number.lstrip("0") for number in re.findall("[0-9]+", report)}
+    """Whether an image is of this report. In Open-I, image names begin with the number of their report."""
+    match = _NUMBERED.match(image)
+    return match is None or match[1] in {number.lstrip("0") for number in re.findall("[0-9]+", report)}

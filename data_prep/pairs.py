@@ -1,4 +1,4 @@
-"""Bring your own: a `.jsonl` index of image-text pairs -> records."""
+"""Image-text pairs of the user, listed in a `.jsonl` index -> records."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SUBJECT_FIELDS = ("subject_id", "patientid", "patient_id")
 _FIELDS = ("id", "image", "text", "split", "labels", "study_id", "view", *SUBJECT_FIELDS)
 SPLIT_RULES = ("index", "subject")
 LABELS_FILE = "labels.txt"
-# A label this like a finding of CheXpert is that finding misspelt, not another one.
+# A label at least this similar to a CheXpert finding is a misspelling of it, not another finding.
 _MISSPELT = 0.85
 
 
@@ -58,16 +58,17 @@ def prepare(
     Every line is a JSON object with `id`, `image` (a path relative to the index) and `text`; optional are `split`,
     `labels` (a list of positive findings, or an object finding -> 1 / 0 / -1 / null), `subject_id` (or `patientid`),
     `study_id` and `view` (without it, that of a DICOM image). Where there are `labels`, `text` may be missing, null or
-    "": the record serves classification.
+    "": the record is for classification only.
 
     Args:
       source: the index, or a folder with an `index.jsonl`.
-      label_names: the findings; None takes `labels.txt` beside the index (one per line), or else the 14 of CheXpert
-        and whatever else the index names, in alphabetical order.
-      split: "index" (as the index says; rows without `split` as by "subject") or "subject" (80 / 10 / 10 of 100
-        subjects, whatever the index says).
+      out: the folder to make.
+      label_names: the findings; None takes `labels.txt` in the folder of the index (one per line), or else the 14 of
+        CheXpert and all others that the index names, in alphabetical order.
+      split: "index" (the splits of the index; rows without one are split as by "subject") or "subject" (80 / 10 / 10
+        per cent of the subjects, instead of the splits of the index).
       seed: of the split by subject.
-      limit: only the first so many rows.
+      limit: how many rows to take, from the first; None for all.
       build_options: `image_size`, `tokenizer`, `max_rejected` and so on, see `build.build`.
 
     Raises `DataError`.
@@ -75,7 +76,7 @@ def prepare(
     index = source / "index.jsonl" if source.is_dir() else source
     if not index.is_file():
         raise DataError(
-            f"there is no index at {index}: --source is a .jsonl file, every line of it an object like "
+            f"there is no index at {index}: --source is a .jsonl file whose lines are objects like "
             '{"id": "a1", "image": "images/a1.jpg", "text": "No acute findings.", "split": "train"}'
         )
     if limit is not None and limit < 1:
@@ -102,41 +103,41 @@ def prepare(
     )
 
 
-def _label_names(index: Path, given: Sequence[str] | None) -> tuple[tuple[str, ...], dict[str, int]]:
-    """The findings, and which of them are there only because the index names them, with their rows."""
+def _label_names(index: Path, chosen: Sequence[str] | None) -> tuple[tuple[str, ...], dict[str, int]]:
+    """The findings, and those of them that only the index names, with the number of rows that do."""
     path = index.parent / LABELS_FILE
-    if given is not None:
-        names, where = tuple(given), "--label_names"
+    if chosen is not None:
+        names, origin = tuple(chosen), "--label_names"
     elif path.is_file():
         try:
             names = tuple(line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip())
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not UTF-8 text") from error
-        where = str(path)
+        origin = str(path)
     else:
         others = _other_labels(index)
         return (*CHEXPERT_FINDINGS, *others), others
     repeated = sorted({name for name in names if names.count(name) > 1})
     if not names or not all(names) or repeated:
         raise DataError(
-            f"{where} must name findings, each once" + (f"; repeated: {', '.join(repeated)}" if repeated else "")
+            f"{origin} must name findings, each once" + (f"; repeated: {', '.join(repeated)}" if repeated else "")
         )
     return names, {}
 
 
 def _other_labels(index: Path) -> dict[str, int]:
-    """Labels that the index has beyond those of CheXpert -> rows that name them; misspelt ones are left out."""
+    """Labels of the index that are not CheXpert's -> number of rows; misspellings of CheXpert's are left out."""
     known = {name.casefold() for name in CHEXPERT_FINDINGS}
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for line in _lines(index):
         try:
             labels = _known(json.loads(line.decode("utf-8-sig"))).get("labels")
         except (ValueError, RecursionError):
-            continue  # `_row` says what is wrong with it
+            continue  # `_row` rejects it
         if isinstance(labels, list | dict):
-            found.update({name for name in labels if isinstance(name, str) and name.strip() == name != ""})
-    found = Counter({name: n for name, n in found.items() if name not in CHEXPERT_FINDINGS})
-    return {n: found[n] for n in sorted(found) if not difflib.get_close_matches(n.casefold(), known, 1, _MISSPELT)}
+            counts.update({name for name in labels if isinstance(name, str) and name.strip() == name != ""})
+    counts = Counter({name: n for name, n in counts.items() if name not in CHEXPERT_FINDINGS})
+    return {n: counts[n] for n in sorted(counts) if not difflib.get_close_matches(n.casefold(), known, 1, _MISSPELT)}
 
 
 def _rows(
@@ -151,7 +152,7 @@ def _rows(
 
 
 def _lines(index: Path) -> Iterator[bytes]:
-    """The lines of an index, in UTF-8 unless they are damaged; PowerShell writes UTF-16."""
+    """The lines of an index as UTF-8 bytes, also of an index in UTF-16, which PowerShell writes."""
     with open(index, "rb") as file:
         if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             with io.TextIOWrapper(file, "utf-16", errors="replace") as text:
@@ -162,12 +163,12 @@ def _lines(index: Path) -> Iterator[bytes]:
 
 @dataclass
 class _Subjects:
-    """Whose a row is that does not say so: the patient of the other rows of its study, else one of its own.
+    """The subject of rows that name none: that of the other rows of their study, or else a separate one.
 
     Attributes:
-      of_study: study -> the one patient that its rows name.
-      named: whether any row names a patient.
-      alone: rows so far that count as patients of their own.
+      of_study: study -> the one subject that its rows name.
+      named: whether any row names a subject.
+      alone: number of rows so far that count as separate subjects.
     """
 
     of_study: dict[str, str]
@@ -187,18 +188,18 @@ def _subjects(index: Path) -> _Subjects:
         try:
             fields = _known(json.loads(line.decode("utf-8-sig")))
         except (ValueError, RecursionError):
-            continue  # `_row` says what is wrong with it
+            continue  # `_row` rejects it
         study, subject = (identifier_of(fields.get(name)) for name in ("study_id", SUBJECT_FIELDS[0]))
         named = named or bool(subject)
         if study and subject and of_study.setdefault(study, subject) != subject:
-            several.add(study)  # numbered anew for every patient
+            several.add(study)  # studies are numbered anew for every subject
     return _Subjects({study: subject for study, subject in of_study.items() if study not in several}, named)
 
 
 def _known(fields: Any) -> dict[str, Any]:
-    """The fields under the names of `_FIELDS`, which may be written in any case and with any marks; NaN is null.
+    """The fields under their names in `_FIELDS`, which may be written in any case and punctuation; NaN becomes null.
 
-    Raises `ValueError` for what is no object.
+    Raises `_NoObjectError`, a `ValueError`, if `fields` is not a JSON object.
     """
     if not isinstance(fields, dict):
         raise _NoObjectError
@@ -235,7 +236,7 @@ def _row(
     if not identifier:
         return Rejection(where, "missing_field", f"{where} has no id")
     if isinstance(fields["id"], str):
-        identifier = fields["id"].strip()  # "1.0" and "1" may be two images
+        identifier = fields["id"].strip()  # as it is: "1.0" and "1" may be two images
     labeled = fields.get("labels") is not None
     if labeled and fields.get("text") is None:
         fields["text"] = ""
@@ -255,7 +256,7 @@ def _row(
     study, subject = (identifier_of(fields.get(name)) for name in ("study_id", SUBJECT_FIELDS[0]))
     if study is None or subject is None:
         which = "study_id" if study is None else SUBJECT_FIELDS[0]
-        return Rejection(identifier, "malformed_row", f"{where}: {which} {_shown(fields[which])} is no id")
+        return Rejection(identifier, "malformed_row", f"{where}: {which} {_shown(fields[which])} is not an id")
     text = reports.select(fields["text"], (reports.FULL,))
     if not text and not labeled:
         return Rejection(identifier, "empty_text", where)
@@ -281,27 +282,29 @@ def _row(
 
 
 def escapes(path: str) -> bool:
-    """Whether a path is absolute or climbs out of its root, in the spelling of any system.
+    """Whether a path is absolute or leads out of its root, by the rules of any operating system.
 
-    Links below the root may lead elsewhere: image folders are often linked to other disks, and by their owner.
+    Symbolic links are not followed: owners of a data set often link image folders to other disks.
     """
     parts = PureWindowsPath(path)
     return bool(parts.root) or ".." in parts.parts or "\0" in path
 
 
-def _labels(given: Any, names: tuple[str, ...]) -> tuple[int, ...] | Rejection:
-    """One value per name; findings that are not given are not mentioned."""
-    if given is None:
-        given = []
-    if isinstance(given, list):
-        bad = [item for item in given if not isinstance(item, str)]
+def _labels(labels: Any, names: tuple[str, ...]) -> tuple[int, ...] | Rejection:
+    """One value per name; findings without a label count as not mentioned."""
+    if labels is None:
+        labels = []
+    if isinstance(labels, list):
+        bad = [item for item in labels if not isinstance(item, str)]
         if bad:
-            return Rejection("", "bad_label_value", f"labels is a list, so of finding names, but has {_shown(bad[0])}")
-        given = dict.fromkeys(given, POSITIVE)
-    if not isinstance(given, dict):
+            return Rejection(
+                "", "bad_label_value", f"labels is a list, which must hold finding names, but has {_shown(bad[0])}"
+            )
+        labels = dict.fromkeys(labels, POSITIVE)
+    if not isinstance(labels, dict):
         return Rejection("", "bad_label_value", "labels is neither a list of findings nor an object finding -> value")
     values = dict.fromkeys(names, ABSENT)
-    for name, value in given.items():
+    for name, value in labels.items():
         if name not in values:
             near = difflib.get_close_matches(name.strip().casefold(), [n.casefold() for n in names], 1, _MISSPELT)
             meant = next((f": is it {n!r}?" for n in names if near and n.casefold() == near[0]), "")

@@ -1,4 +1,4 @@
-"""Where the report texts of MIMIC-CXR lie: in folders of any of its layouts, or inside mimic-cxr-reports.zip."""
+"""Reads the report texts of MIMIC-CXR: from folders in any of its layouts, or from mimic-cxr-reports.zip."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medvill_jax.data.records import DataError
 from medvill_jax.errors import UserError
 
 ZIP_NAMES = ("mimic-cxr-reports.zip", "mimic_cxr_reports.zip", "mimic-cxr-reports-v2.zip")
-# The file of a report, seen from the folder of the reports; {group} is the first two digits of the subject.
+# Paths of a report, relative to the folder of the reports; {group} is the first two digits of the subject.
 PATTERNS = (
     "files/p{group}/p{subject}/s{study}.txt",
     "p{group}/p{subject}/s{study}.txt",
@@ -34,7 +34,7 @@ _ENTRY = re.compile(r"(?:^|/)s?([0-9]{1,12})\.txt$")
 
 
 class ReportError(UserError):
-    """A report cannot be used; `reason` is a rejection reason and the message its detail."""
+    """A report cannot be used: `reason` is the rejection reason, the message is its detail."""
 
     def __init__(self, reason: str, detail: str):
         super().__init__(detail)
@@ -74,14 +74,14 @@ class FolderReports:
 
 
 class ZipReports:
-    """Reports inside a zip file, whatever folders it has: a study number is unique. Nothing is unpacked to disk."""
+    """Reports in a zip file, found by their study number in any folder of it. Nothing is unpacked to disk."""
 
     def __init__(self, path: Path):
         self.path, self.name = path, path.name
         try:
             self._file = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, ValueError) as error:
-            raise DataError(f"{path} is no zip file, or is damaged: download it again") from error
+            raise DataError(f"{path} is damaged or not a zip file: download it again") from error
         self._entries: dict[str, zipfile.ZipInfo] = {}
         self._disagree: set[str] = set()
         for info in self._file.infolist():
@@ -114,18 +114,18 @@ class ZipReports:
 
 
 def find_reports(roots: Sequence[Path], studies: Iterable[tuple[str, str]]) -> Reports | None:
-    """The reports in one of `roots` that has the most of `studies`, pairs of subject and study; None if none has any.
+    """The source among `roots` that has the most of `studies`, pairs of subject and study; None if none has any.
 
-    A root is a folder, with a zip of `ZIP_NAMES` in it or not, or such a zip.
+    A root is a folder of reports, a folder with a zip file of `ZIP_NAMES`, or a zip file.
     """
-    tried = list(studies)
+    sample = list(studies)
     best, best_count = None, 0
     for root in roots:
         if root.is_file():
             return ZipReports(root)
         for pattern in PATTERNS if root.is_dir() else ():
             reports = FolderReports(root, pattern)
-            count = sum(reports.path(subject, study).is_file() for subject, study in tried)
+            count = sum(reports.path(subject, study).is_file() for subject, study in sample)
             if count > best_count:
                 best, best_count = reports, count
     if best is None:
@@ -136,5 +136,5 @@ def find_reports(roots: Sequence[Path], studies: Iterable[tuple[str, str]]) -> R
 
 def _text(data: bytes, where: str) -> str:
     if b"\0" in data[:4096]:
-        raise ReportError("unreadable_report", f"{where} is no text")
+        raise ReportError("unreadable_report", f"{where} is not text")
     return data.decode("utf-8-sig", errors="replace")

@@ -1,9 +1,9 @@
 """Free-text radiology reports -> named sections of clean text.
 
-Reports are typed by people: headings come in any spelling and case, with and without colon, alone on their line or in
-the middle of one, as the name of a section or of the views; sections repeat, paragraphs have no heading at all, and a
-wet read or an addendum stands before the final report. Which words make a heading is in the tables of `headings`; here
-is where they are one. No rule looks at the words of a sentence, so `Lungs: clear.` and `HEART: normal.` are text.
+Reports are typed by people: headings come in any spelling and case, with and without a colon, alone on a line or in the
+middle of one, and name a section or the views; sections repeat, paragraphs lack headings, and a wet read or an addendum
+precedes the final report. The tables of `headings` say which words make a heading; the rules of this file say where
+they are one. No rule depends on the words of a sentence, so `Lungs: clear.` and `HEART: normal.` are text.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 FULL = "full"
-# What `_kind` calls the name of views: `_opened` decides what it opens.
+# Section of a name of views; `_opened` decides which section such a name opens.
 _VIEWS = "views"
 _SECTION_OF = {word: name for name, words in headings.WORDS.items() for word in words.split()}
 _PHRASES = {phrase: name for name, phrases in headings.PHRASES.items() for phrase in phrases}
@@ -47,9 +47,9 @@ _IN_HEADINGS = (
     | _NAMING_VIEWS
     | frozenset(word for phrase in _PHRASES for word in phrase.split())
 )
-# Sections with a heading of their own that tell what is seen.
+# Sections with a heading that describe the image.
 _TITLED = frozenset(DESCRIBING) - {PREAMBLE, LAST_PARAGRAPH}
-# Readings that stand before the final report: everything up to it is theirs.
+# Readings that precede the final report; descriptions before it belong to them.
 _BEFORE_FINAL = ("wet_read", "addendum")
 
 _MARK = MARK.pattern
@@ -59,14 +59,14 @@ _NOISE = re.compile(rf"{_MARK}|{_CLOCK}|{_NUMBER}", re.I)
 _TOKEN = re.compile(rf"(?P<noise>{_NOISE.pattern})|(?P<word>[A-Za-z]+(?:[-'’][A-Za-z]+)*)|(?P<other>[^\W\d_])", re.I)
 _HEADING = re.compile(r"[A-Za-z\s,;/&()\[\]#*.'’_-]+")
 _WORD = re.compile(r"[a-z]+(?:[-'’][a-z]+)*|&")
-# No heading has more characters.
+# Characters of the longest heading.
 _LONGEST = 160
-# A line with fewer ended where its text did.
+# A line of fewer characters was not wrapped: it ends where its text ends.
 _WRAPPED = 40
 
 _LINE = re.compile(r"[^\n]+")
 _EDGE = re.compile(r"[^\S\n]*(?:[>#*•-]+[^\S\n]*)?")
-# The colon of 10:11 is none. Only at the start of a line does a semicolon pass for one.
+# The colon in 10:11 ends no heading. A semicolon does, but only for a heading at the start of a line.
 _COLON = re.compile(r"(?:(?<!\d)[:：]|[:：](?!\d)|;)[:;：]*\**(?:[^\S\n]*-(?=\s))?")
 _DASH = re.compile(r"(?<=\s)[-–—]+(?=\s)")
 _STOP = re.compile(r"\.(?=\s|$)")
@@ -83,16 +83,16 @@ _PAGE_BREAK = re.compile(rf"\f|^[^\S\n]*(?:{'|'.join(headings.PAGE_BREAKS)})[^\S
 
 
 class _Kind(NamedTuple):
-    """What the words of a heading name: a section or `_VIEWS`."""
+    """The section that the words of a heading name, or `_VIEWS`, and the form of these words."""
 
     section: str
-    plain: bool  # without joining words, which sentences have too
-    weak: bool
-    many: bool  # words
+    plain: bool  # has no joining words, which occur in sentences too
+    weak: bool  # only words of `headings.WEAK` name it
+    many: bool  # has several words
 
 
 class _Title(NamedTuple):
-    """A place that looks like a heading; `end` is where its body begins."""
+    """A possible heading from `start` to `end`, where its body begins; of equal starts the lowest rank counts."""
 
     start: int
     rank: int
@@ -100,11 +100,13 @@ class _Title(NamedTuple):
     section: str
     colon: bool
     capitals: bool
-    leads: bool  # its line
-    fresh: bool  # what stands before has come to an end
+    leads: bool  # begins its line
+    fresh: bool  # the text before it is complete
 
 
 class _Cut(NamedTuple):
+    """The heading of a section, from `start` to `end`; the section goes on to the next cut."""
+
     start: int
     end: int
     section: str
@@ -114,46 +116,46 @@ class _Cut(NamedTuple):
 def sections(report: str) -> dict[str, str]:
     """Section (of `SECTIONS`) -> its raw text.
 
-    "preamble" is what stands before any heading, "last_paragraph" what follows in paragraphs of their own below a
-    section of one paragraph, such as an indication. The name of views opens the findings. A section that occurs more
-    than once is joined in the order of the report; sections without text are kept as "". What a wet read or an addendum
-    before the line FINAL REPORT describes is theirs, whatever headings it has.
+    "preamble" is the text before any heading, "last_paragraph" the paragraphs that follow a section of one paragraph,
+    such as an indication. A name of views opens the findings. Sections that occur several times are joined in the order
+    of the report; sections without text are "". Descriptions in a wet read or an addendum before the line FINAL REPORT
+    belong to "wet_read" or "addendum", whatever their headings.
     """
     text, cuts = _cuts(report)
-    found: dict[str, list[str]] = {}
-    for cut, after in zip(cuts, (*cuts[1:], None), strict=True):
-        body = text[cut.end : after.start if after else len(text)].strip()
+    bodies_of: dict[str, list[str]] = {}
+    for cut, following in zip(cuts, (*cuts[1:], None), strict=True):
+        body = text[cut.end : following.start if following else len(text)].strip()
         if cut.named and _names_views(body):
             body = ""
         if cut.section != PREAMBLE or body:
-            found.setdefault(cut.section, []).append(body)
-    return {name: "\n".join(filter(None, bodies)) for name, bodies in found.items()}
+            bodies_of.setdefault(cut.section, []).append(body)
+    return {name: "\n".join(filter(None, bodies)) for name, bodies in bodies_of.items()}
 
 
 def select(report: str, wanted: Sequence[str], marks: str = "drop") -> str:
     """The clean text of the wanted sections on one line, in the order of `wanted`; "" if the report has none of them.
 
-    "full" is the whole report, headings included, without the line FINAL REPORT: every section is a paragraph, with an
-    empty line between, and a heading without a colon gets one, so that whoever reads it can tell them apart. `marks`:
-    see `clean_text`.
+    "full" is the whole report with its headings, but without the line FINAL REPORT. Every section is a paragraph of it,
+    with an empty line in between, and a heading without a colon gets one, so that it differs from text. `marks`: see
+    `clean_text`.
     """
     if list(wanted) == [FULL]:
         text, cuts = _cuts(report)
         pieces = []
-        for cut, after in zip(cuts, (*cuts[1:], None), strict=True):
-            heading, body = text[cut.start : cut.end], text[cut.end : after.start if after else len(text)]
+        for cut, following in zip(cuts, (*cuts[1:], None), strict=True):
+            heading, body = text[cut.start : cut.end], text[cut.end : following.start if following else len(text)]
             if cut.section == PREAMBLE:
                 heading = ""
             elif heading.strip() and not _COLON.search(heading):
                 heading = clean_text(heading, marks).rstrip(_BEFORE_COLON) + ": "
             pieces.append(clean_text(heading + body, marks))
         return "\n\n".join(filter(None, pieces))
-    there = sections(report)
-    return " ".join(filter(None, (clean_text(there.get(name, ""), marks) for name in wanted)))
+    bodies = sections(report)
+    return " ".join(filter(None, (clean_text(bodies.get(name, ""), marks) for name in wanted)))
 
 
 def choose(report: str, choices: Sequence[Sequence[str]], marks: str = "drop") -> tuple[str, int]:
-    """The clean text of the first of several choices of sections that the report has, and which; ("", -1) if none."""
+    """The clean text of the first choice of sections that the report has, and its index; ("", -1) if none."""
     for place, wanted in enumerate(choices):
         text = select(report, wanted, marks)
         if text:
@@ -162,20 +164,20 @@ def choose(report: str, choices: Sequence[Sequence[str]], marks: str = "drop") -
 
 
 def described(report: str, wanted: Sequence[str] = (FULL,), marks: str = "drop") -> str:
-    """What `select` gives of the sections in `DESCRIBING`, without headings: all that may be labelled.
+    """The clean text of the wanted sections that are in `DESCRIBING`, without headings: the input of the labeler.
 
-    Of "full", a wet read counts only where nothing else describes the image: the final report supersedes it.
+    For "full", a wet read counts only if no other section describes the image: the final report supersedes it.
     """
     if list(wanted) == [FULL]:
-        there = sections(report)
-        final = [name for name in there if name in DESCRIBING and name != "wet_read"]
+        present = sections(report)
+        final = [name for name in present if name in DESCRIBING and name != "wet_read"]
         return select(report, final, marks) or select(report, ("wet_read",), marks)
     return select(report, [name for name in wanted if name in DESCRIBING], marks)
 
 
 @functools.lru_cache(maxsize=16)
 def _cuts(report: str) -> tuple[str, tuple[_Cut, ...]]:
-    """The report without the traces of its pages, and where its sections begin."""
+    """The report without page breaks, and the headings of its sections."""
     text = report.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     text = _PAGE_BREAK.sub("", text)
     cuts = [_Cut(0, 0, PREAMBLE, False)]
@@ -195,7 +197,7 @@ def _cuts(report: str) -> tuple[str, tuple[_Cut, ...]]:
 
 
 def _of_readings(cuts: list[_Cut], final: int) -> Iterator[_Cut]:
-    """Gives what readings before the final report describe to them."""
+    """Assigns descriptions before the final report to the reading that they belong to."""
     reading = ""
     for cut in cuts:
         if cut.start >= final:
@@ -206,19 +208,19 @@ def _of_readings(cuts: list[_Cut], final: int) -> Iterator[_Cut]:
 
 
 def _without_heading(text: str, cuts: Iterator[_Cut]) -> Iterator[_Cut]:
-    """Cuts off what follows the one paragraph of a section in `SHORT`."""
-    known = list(cuts)
-    for cut, after in zip(known, (*known[1:], None), strict=True):
+    """Adds a "last_paragraph" after the one paragraph of a section in `SHORT`."""
+    all_cuts = list(cuts)
+    for cut, following in zip(all_cuts, (*all_cuts[1:], None), strict=True):
         yield cut
         if cut.section in headings.SHORT:
-            end = after.start if after else len(text)
+            end = following.start if following else len(text)
             match = _PARAGRAPH_END.search(text, cut.end, end)
             if match and text[match.end() : end].strip():
                 yield _Cut(match.end(), match.end(), LAST_PARAGRAPH, False)
 
 
 def _titles(text: str) -> Iterator[_Title]:
-    """Every place that looks like a heading; of two that begin at one place the lower rank is meant."""
+    """Every possible heading, line by line."""
     above, fresh = _NOTHING, True
     end = 0
     for line in _LINE.finditer(text):
@@ -240,7 +242,7 @@ def _titles(text: str) -> Iterator[_Title]:
 
 
 class _Above(NamedTuple):
-    """The line above one, if no blank line is between."""
+    """The line above, if no blank line is in between."""
 
     start: int
     words: str
@@ -250,14 +252,14 @@ _NOTHING = _Above(0, "")
 
 
 class _Place(NamedTuple):
-    """A line of a text; its words begin at `lead`."""
+    """A line of a text; its first word begins at `lead`."""
 
     text: str
     start: int
     lead: int
     end: int
     fresh: bool
-    short: bool  # the line above: too short to have been wrapped
+    short: bool  # the line above is too short to have been wrapped
 
     def title(self, begin: int, rank: int, end: int, kind: _Kind) -> _Title:
         leads = begin == self.lead
@@ -268,7 +270,7 @@ class _Place(NamedTuple):
 
 
 def _before_colons(place: _Place, above: _Above) -> Iterator[_Title]:
-    """Headings that end in a colon: the longest run of words before it that is one where it stands."""
+    """Headings that end in a colon: of the words before it, the longest run that is a heading at its place."""
     text, begin = place.text, place.lead
     for colon in _COLON.finditer(text, place.lead, place.end):
         stop, lenient = colon.start(), colon[0][0] == ";"
@@ -285,7 +287,7 @@ def _before_colons(place: _Place, above: _Above) -> Iterator[_Title]:
                 yield title
                 break
         else:
-            # The name of views may be longer than a line.
+            # A name of views may begin on the line above.
             words = f"{above.words} {text[place.lead : stop].strip()}"
             whole = begin == place.lead and above.words and ":" not in above.words and len(words) < _LONGEST
             kind = _kind(words) if whole else None
@@ -296,7 +298,7 @@ def _before_colons(place: _Place, above: _Above) -> Iterator[_Title]:
 
 
 def _known_before(text: str, begin: int, stop: int) -> list[re.Match[str] | None]:
-    """The words of headings that end at `stop`, after the last word that is none (None where nothing is there)."""
+    """The heading words that end at `stop`, after the last other word, or after None if there is no other."""
     tokens = list(_TOKEN.finditer(text, begin, stop))
     place = len(tokens)
     while place and (tokens[place - 1]["noise"] or _in_headings(tokens[place - 1]["word"])):
@@ -305,7 +307,7 @@ def _known_before(text: str, begin: int, stop: int) -> list[re.Match[str] | None
 
 
 def _stands(place: _Place, begin: int, stop: int, before: re.Match[str] | None, kind: _Kind) -> bool:
-    """Whether `text[begin:stop]`, which names `kind` and ends in a colon, is a heading there; `before` is a word."""
+    """Whether `text[begin:stop]`, of `kind` and before a colon, is a heading at its place; `before` precedes it."""
     text = place.text
     words = text[begin:stop]
     capitals = _capitals(words)
@@ -323,12 +325,12 @@ def _stands(place: _Place, begin: int, stop: int, before: re.Match[str] | None, 
         return ended or (not kind.weak and (apart or strong) and (kind.section != _VIEWS or apart))
     if ended:
         return kind.plain and not kind.weak if kind.section != _VIEWS else kind.many
-    says = kind.section in ("findings", "impression", "findings_impression", "conclusion")
-    return says and kind.plain and not kind.weak and not kind.many and text[begin].isupper() and last != ","
+    describes = kind.section in ("findings", "impression", "findings_impression", "conclusion")
+    return describes and kind.plain and not kind.weak and not kind.many and text[begin].isupper() and last != ","
 
 
 def _without_colon(place: _Place) -> Iterator[_Title]:
-    """Headings alone on their line, before a full stop or a dash, or in capitals before text that is not."""
+    """Headings alone on a line, before a full stop or a dash, or in capitals before text in lower case."""
     text, lead = place.text, place.lead
     line = text[lead : place.end].rstrip()
     bare = line.rstrip(".*_->]# \t")
@@ -367,7 +369,7 @@ def _without_colon(place: _Place) -> Iterator[_Title]:
 
 
 def _opened(title: _Title, current: str, between: str) -> str:
-    """The section that the name of views opens where `current` has said `between` so far; "" if it is text there."""
+    """The section that a name of views opens after the text `between` of `current`; "" if the name is text."""
     blank = bool(_BLANK_LINE.search(between)) or (current == PREAMBLE and not between.strip())
     if not between.strip() and current in _TITLED and title.capitals:
         return current  # IMPRESSION: AP CHEST: ...
@@ -393,12 +395,12 @@ def _parts(word: str) -> list[str]:
 
 
 def _capitals(words: str) -> bool:
-    """Whether words are in capitals, whatever their joining words are in: FRONTAL and LATERAL VIEWS."""
+    """Whether all words but the joining ones are in capitals, as in FRONTAL and LATERAL VIEWS."""
     return all(word.isupper() or word in _JOINING for word in re.findall("[A-Za-z]+", words))
 
 
 def _names_views(words: str) -> bool:
-    """Whether a text is nothing but names of views, dates and times."""
+    """Whether a text consists of names of views, dates and times only."""
     bare = _NOISE.sub(" ", words)
     return _HEADING.fullmatch(bare) is not None and all(
         part in _NAMING_VIEWS for word in _WORD.findall(bare.lower()) for part in _parts(word)
@@ -407,7 +409,7 @@ def _names_views(words: str) -> bool:
 
 @functools.lru_cache(maxsize=20_000)
 def _kind(phrase: str) -> _Kind | None:
-    """What a phrase is a heading of, None if it is none."""
+    """The kind of heading that a phrase is, None if it cannot be a heading."""
     bare = _NOISE.sub(" ", phrase)
     if _HEADING.fullmatch(bare) is None:
         return None

@@ -1,4 +1,4 @@
-"""The csv tables of a source, as any program may have written them, and the label files among them."""
+"""Reads csv tables in every form that programs write, and label files, which are such tables."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from medvill_jax.data.records import DataError
 from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
 
 LABEL_VALUES = {1.0: POSITIVE, 0.0: NEGATIVE, -1.0: UNCERTAIN}
-# What --uncertain makes of -1.
+# --uncertain -> the value that replaces -1.
 UNCERTAIN_AS = {"separate": UNCERTAIN, "positive": POSITIVE, "negative": NEGATIVE, "ignore": ABSENT}
 DELIMITERS = (",", ";", "\t", "|")
-# How a text begins that says its encoding; the longer mark first.
+# Byte order mark -> encoding; of marks that begin alike, the longer is first.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -33,11 +33,11 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _NO_TEXT = {b"PK\x03\x04": "an Excel workbook or a zip file", b"\xd0\xcf\x11\xe0": "an Excel workbook"}
-# A first line that tells Excel the delimiter.
+# A first line that sets the delimiter for Excel.
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)
-# The numbers of the rows, which pandas writes as a column.
+# Names of the column of row numbers that pandas writes.
 _ROW_NUMBERS = re.compile(r"(unnamed.*|index|level_\d+)?", re.IGNORECASE)
-# A cell is an id, a path or a report; nobody types more.
+# Characters; a cell is an id, a path or a report.
 _LARGEST_CELL = 1 << 20
 _LARGEST_LINE = 4 << 20
 _MOST_LINES = 1000  # of one row
@@ -45,20 +45,20 @@ _MOST_PACKED = 3
 
 
 class Cells(dict[str, str]):
-    """A row of a table by the names of its columns; `fault` says why its cells cannot be trusted, "" if they can."""
+    """A row of a table, column -> cell; `fault` says why the cells may be in wrong columns, "" if they are not."""
 
     fault = ""
 
 
 def read_table(path: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[Cells]:
-    """The rows of a csv table, blank ones left out.
+    """The rows of a csv table without blank ones.
 
-    What the file holds decides, not its name: compressed or not, its encoding, whether commas, semicolons, tabs or bars
-    part its cells, and how it ends lines. Columns are found whatever the case of their names and the marks in them, and
-    have the names of `columns` and `optional` in the rows. Bytes that are no text become U+FFFD, which no id has. A
-    cell in quotation marks may hold line breaks; a mark that never closes spoils one row, not those after it.
+    Compression, encoding, delimiter (comma, semicolon, tab or bar) and line ends are found from the content of the
+    file, not its name. Case and punctuation of column names do not matter; rows have the names of `columns` and
+    `optional`. Bytes that are not text become U+FFFD, which no id has. A cell in quotation marks may hold line breaks;
+    a quotation mark that is never closed spoils its row only, not those after it.
 
-    Raises `DataError` if `columns` are missing, or the file is damaged or no table.
+    Raises `DataError` if one of `columns` is missing, or the file is damaged or not a table.
     """
     csv.field_size_limit(_LARGEST_CELL)
     try:
@@ -87,7 +87,7 @@ def _row(cells: list[str], names: list[str], needed: int) -> Cells:
 
 @contextlib.contextmanager
 def _text(path: Path) -> Iterator[TextIO]:
-    """A file as text, unpacked as often as it is packed; its name may say otherwise where a browser has unpacked it."""
+    """A file as text, decompressed as often as it is compressed, which its name may not tell after a download."""
     with contextlib.ExitStack() as stack:
         data: Any = stack.enter_context(open(path, "rb"))
         for _ in range(_MOST_PACKED):
@@ -96,10 +96,10 @@ def _text(path: Path) -> Iterator[TextIO]:
         head = data.peek(1 << 10)
         for mark, what in _NO_TEXT.items():
             if head.startswith(mark):
-                raise DataError(f"{path} is {what}, no csv table: save the table as csv")
+                raise DataError(f"{path} is {what}, not a csv table: save the table as csv")
         encoding = next((encoding for mark, encoding in _MARKS if head.startswith(mark)), None)
         if encoding is None:
-            # Every other byte of Latin letters in UTF-16 is zero.
+            # In UTF-16, every other byte of Latin letters is zero.
             zeros = [head[start : 1 << 10 : 2].count(0) for start in (0, 1)]
             wide = max(zeros) > len(head) // 4 > 4 * min(zeros)
             encoding = ("utf-16-be", "utf-16-le")[zeros[1] > zeros[0]] if wide else "utf-8"
@@ -107,7 +107,7 @@ def _text(path: Path) -> Iterator[TextIO]:
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:
-    """The lines of a file; a gzipped one may hold one that no memory does."""
+    """The lines of a file; refuses a line too long for memory, which a small gzip file can hold."""
     while line := file.readline(_LARGEST_LINE):
         if len(line) == _LARGEST_LINE:
             raise DataError(f"{path} is damaged (a line of more than {_LARGEST_LINE} characters): download it again")
@@ -115,10 +115,10 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
 
 
 def _header(lines: Iterator[str], columns: Sequence[str], path: Path) -> tuple[list[str], str]:
-    """The names of the columns, and the delimiter: one between which all of `columns` are."""
+    """The names of the columns, and the delimiter: the first that yields all of `columns`."""
     line, delimiters = next((line for line in lines if line.strip()), ""), DELIMITERS
-    if (told := _SEPARATOR.fullmatch(line)) is not None:
-        line, delimiters = next(lines, ""), (told[1], *DELIMITERS)
+    if (match := _SEPARATOR.fullmatch(line)) is not None:
+        line, delimiters = next(lines, ""), (match[1], *DELIMITERS)
     headers = [(_cells(line, delimiter), delimiter) for delimiter in delimiters]
     found = {delimiter: {_plain(name) for name in header} for header, delimiter in headers}
     for header, delimiter in headers:
@@ -130,15 +130,15 @@ def _header(lines: Iterator[str], columns: Sequence[str], path: Path) -> tuple[l
 
 
 def _names(header: list[str], known: Sequence[str], path: Path) -> list[str]:
-    """What each column is called in the rows, "" for one that is left out."""
+    """The name of each column in the rows, "" for a column that is left out."""
     names = [name.strip() for name in header]
     for name in known:
-        there = [place for place, other in enumerate(names) if _plain(other) == _plain(name)]
-        exactly = [place for place in there if names[place] == name]
-        if len(there) > 1 and len(exactly) != 1:
-            raise DataError(f"{path} has the column {name} twice: leave one of them")
-        for place in there:
-            names[place] = name if [place] in (there, exactly) else ""
+        places = [place for place, other in enumerate(names) if _plain(other) == _plain(name)]
+        exact_places = [place for place in places if names[place] == name]
+        if len(places) > 1 and len(exact_places) != 1:
+            raise DataError(f"{path} has the column {name} twice: remove one of them")
+        for place in places:
+            names[place] = name if [place] in (places, exact_places) else ""
     return ["" if _ROW_NUMBERS.fullmatch(name) else name for name in names]
 
 
@@ -147,7 +147,7 @@ def _plain(name: str) -> str:
 
 
 def _records(ahead: deque[str], lines: Iterator[str], delimiter: str, width: int) -> Iterator[list[str]]:
-    """The cells of row after row. A row goes on in the next line where that closes its quotation mark and fills it."""
+    """The cells of every row. A row continues on the next lines if these close its quotation mark and complete it."""
     while True:
         line = ahead.popleft() if ahead else next(lines, None)
         if line is None:
@@ -176,7 +176,7 @@ def _records(ahead: deque[str], lines: Iterator[str], delimiter: str, width: int
 
 
 def _quoted(text: str, delimiter: str) -> list[str] | None:
-    """The cells of a text; None if a quotation mark is open at its end, and none if one stands where none may."""
+    """The cells of a text; None if a quotation mark is not closed, [] if one is at a wrong place."""
     try:
         return next(csv.reader([text], delimiter=delimiter, strict=True), [])
     except csv.Error as error:
@@ -188,16 +188,16 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def some_rows(path: Path, columns: Sequence[str], first: int = 40, every: int = 5000) -> list[Cells]:
-    """A few rows to try a layout on: the first ones, and some of all places."""
+    """A sample of rows for finding a layout: the `first` ones, and then one of `every` rows."""
     rows = read_table(path, columns)
     head = list(itertools.islice(rows, first))
     return head + list(itertools.islice(rows, 0, None, every))
 
 
 class Labels:
-    """One label file: study -> one value per `CHEXPERT_FINDINGS`.
+    """A label file: study -> one value per finding of `CHEXPERT_FINDINGS`.
 
-    `DataError` if the file is damaged, or has other columns.
+    Raises `DataError` if the file is damaged, or lacks columns or has others.
     """
 
     def __init__(self, path: Path):
@@ -207,14 +207,14 @@ class Labels:
         for count, row in enumerate(read_table(path, ("subject_id", "study_id", *CHEXPERT_FINDINGS))):
             unknown = row.keys() - {"subject_id", "study_id", *CHEXPERT_FINDINGS} if not count else ()
             if unknown:
-                raise DataError(f"{path} has columns that are none of the 14 findings: {', '.join(sorted(unknown))}")
+                raise DataError(f"{path} has columns that are not among the 14 findings: {', '.join(sorted(unknown))}")
             values = ("malformed_row", f"in the label file {row.fault}") if row.fault else _label_row(row)
-            study, of = number(row["study_id"]), (number(row["subject_id"]), known.setdefault(values, values))
-            if self._rows.setdefault(study, of) != of:
+            study, entry = number(row["study_id"]), (number(row["subject_id"]), known.setdefault(values, values))
+            if self._rows.setdefault(study, entry) != entry:
                 self._disagree.add(study)
 
     def of(self, study: str, subject: str) -> tuple[int, ...] | tuple[str, str]:
-        """The values, or `(reason, detail)` of a rejection."""
+        """The values of a study, or `(reason, detail)` of a rejection."""
         if study not in self._rows:
             return "no_labels", f"study {study} has no row in the label file"
         if study in self._disagree:
@@ -227,9 +227,9 @@ class Labels:
 
 @functools.lru_cache(maxsize=256)
 def label_value(cell: str) -> int | None:
-    """The label that a cell says, in whatever form a number has; None if it says none.
+    """The label in a cell, in any form of a number; None if it is not a label.
 
-    Truth values are none: their false would be both "negative" and "not mentioned".
+    True and false are not labels: false could mean "negative" or "not mentioned".
     """
     text = cell.strip().replace("\u2212", "-").replace(",", ".")
     if text.casefold() in MISSING:

@@ -1,8 +1,8 @@
-"""Which view a radiograph is, from whatever a file or a table says of it.
+"""The view of a radiograph, from the fields of a DICOM file or a table.
 
-ViewPosition decides where it is filled in, spelt as usual if it names one view. Where it is not, codes and words of
-other fields are looked for; what they say must agree, and a field that names several views only excludes the others.
-Nothing is guessed: a view that is not certain is unknown.
+ViewPosition decides if it is filled in; a spelling of one view becomes the usual name. Otherwise the codes and words of
+other fields decide: they must agree, and a field that names several views only excludes all others. Nothing is guessed:
+a view that is not certain is unknown.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from data_prep.ids import MISSING
 
-# Fields about the image, asked first, and about the study, where there is nothing about the image.
+# Fields about the image, which count first, and about the study, for images whose own fields name no view.
 IMAGE_FIELDS = (
     "ViewCodeSequence",
     "SeriesDescription",
@@ -31,14 +31,14 @@ STUDY_FIELDS = (
     "RequestedProcedureDescription",
     "ProcedureCodeSequence",
 )
-# How the rows and columns of the image lie in the patient.
+# The directions of the rows and columns of the image in the patient.
 ORIENTATION = "PatientOrientation"
 FIELDS = ("ViewPosition", *IMAGE_FIELDS, *STUDY_FIELDS, ORIENTATION)
-# ViewPositions that say nothing.
+# Values of ViewPosition that name no view.
 UNSAID = frozenset(map(str.upper, MISSING)) | {"-", "UNK", "UNKNOWN", "UNDEFINED", "UNSPECIFIED"}
-# View -> the view that it is a kind of.
+# View -> the more general view.
 KINDS = {"AP": "FRONTAL", "PA": "FRONTAL", **dict.fromkeys(("LL", "RL", "XTABLE LATERAL"), "LATERAL")}
-# View -> words for it, in capitals and with single spaces between letters; the longest words of a text count.
+# View -> words for it, in capitals and with single spaces; the longest match in a text counts.
 WORDS = {
     "AP": (
         *("AP", "A P", "ANTEROPOSTERIOR", "ANTERO POSTERIOR", "ANTERIOR POSTERIOR", "ANTERIOR TO POSTERIOR"),
@@ -85,7 +85,7 @@ WORDS = {
     "LORDOTIC": ("LORDOTIC", "APICAL LORDOTIC", "AP LORDOTIC", "LORDOTIC AP"),
     "SWIMMERS": ("SWIMMERS", "SWIMMER S"),
 }
-# What holds the words of a view and names none.
+# Phrases with the words of a view that name no view.
 NO_VIEW = ("PA CATHETER", "PA LINE")
 # View -> its codes in DICOM's context group 4010 (SNOMED RT, as in older files, and SNOMED CT) and RadLex.
 CODES = {
@@ -114,53 +114,55 @@ _ANY_WORDS = re.compile(rf"\b(?:{'|'.join(sorted(_OF_WORDS, key=len, reverse=Tru
 
 @dataclass(frozen=True)
 class View:
-    """A view; if `name` is "", why it is not known."""
+    """A view; if `name` is "", `unknown` says why."""
 
     name: str
     unknown: str = ""
 
 
 def find(fields: Mapping[str, Sequence[str]]) -> View:
-    """The view by what `FIELDS` say, each a list of texts or codes."""
+    """The view of an image from its `FIELDS`, each a list of texts or codes."""
     position = " ".join(fields.get("ViewPosition", ())).strip().upper()
     if position not in UNSAID:
         named = views_in(position)
         return View(next(iter(named)) if len(named) == 1 else position)
-    said = _said(fields, IMAGE_FIELDS)
-    if not said:
-        # What was ordered for a study with films of several views is about none of them.
-        said = {name: views for name, views in _said(fields, STUDY_FIELDS).items() if len(views) == 1}
-        lies = "".join(part.strip()[:1].upper() for part in fields.get(ORIENTATION, ())[:2])
-        if lies in ORIENTATIONS:
-            said[ORIENTATION] = {ORIENTATIONS[lies]}
-    if not said:
+    views_by_field = _views_by_field(fields, IMAGE_FIELDS)
+    if not views_by_field:
+        # A study field that names several views says nothing about a single image.
+        views_by_field = {
+            name: views for name, views in _views_by_field(fields, STUDY_FIELDS).items() if len(views) == 1
+        }
+        directions = "".join(part.strip()[:1].upper() for part in fields.get(ORIENTATION, ())[:2])
+        if directions in ORIENTATIONS:
+            views_by_field[ORIENTATION] = {ORIENTATIONS[directions]}
+    if not views_by_field:
         return View("", "no field says which view it is")
-    possible = functools.reduce(_common, said.values())
+    possible = functools.reduce(_common, views_by_field.values())
     if len(possible) == 1:
         return View(next(iter(possible)))
-    return View("", "; ".join(f"{name} says {' and '.join(sorted(views))}" for name, views in said.items()))
+    return View("", "; ".join(f"{name} says {' and '.join(sorted(views))}" for name, views in views_by_field.items()))
 
 
 def views_in(text: str) -> set[str]:
-    """The views that a code or a text names."""
+    """The views that a code or a text names, without more general ones."""
     if text.strip().upper() in _OF_CODES:
         return {_OF_CODES[text.strip().upper()]}
     plain = unicodedata.normalize("NFKD", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)).encode("ascii", "ignore").decode()
-    found = {_OF_WORDS[words] for words in _ANY_WORDS.findall(re.sub(r"[^A-Z]+", " ", plain.upper()))}
-    return _narrowed(found - {""})
+    named = {_OF_WORDS[words] for words in _ANY_WORDS.findall(re.sub(r"[^A-Z]+", " ", plain.upper()))}
+    return _narrowed(named - {""})
 
 
-def _said(fields: Mapping[str, Sequence[str]], names: Sequence[str]) -> dict[str, set[str]]:
-    said = {name: _narrowed(set().union(*map(views_in, fields.get(name, ())))) for name in names}
-    return {name: views for name, views in said.items() if views}
+def _views_by_field(fields: Mapping[str, Sequence[str]], names: Sequence[str]) -> dict[str, set[str]]:
+    views_by_field = {name: _narrowed(set().union(*map(views_in, fields.get(name, ())))) for name in names}
+    return {name: views for name, views in views_by_field.items() if views}
 
 
 def _narrowed(views: set[str]) -> set[str]:
-    """Without views of which a kind is there."""
+    """Without views that are more general than another one among them."""
     return views - {KINDS[view] for view in views if view in KINDS}
 
 
-def _common(some: set[str], others: set[str]) -> set[str]:
-    """The views that two fields allow together."""
-    either = ((some, others), (others, some))
+def _common(first: set[str], second: set[str]) -> set[str]:
+    """The views that two fields both allow."""
+    either = ((first, second), (second, first))
     return {view for these, those in either for view in these if view in those or KINDS.get(view) in those}

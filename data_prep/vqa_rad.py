@@ -21,9 +21,9 @@ QUESTION_FILES = ("VQA_RAD Dataset Public.json", "VQA_RAD_Dataset_Public.json", 
 IMAGE_FOLDERS = ("VQA_RAD Image Folder", "VQA_RAD_Image_Folder", "images", ".")
 ORGANS = ("HEAD", "CHEST", "ABD")
 SPLIT_RULES = ("official", "image_disjoint")
-# Official: the questions whose phrase_type begins so are the test split.
+# In the official split, questions whose phrase_type begins with this are for testing.
 TEST_PHRASES = "test_"
-# Image-disjoint: the same share of questions to test, and to train, as the official split has.
+# The image-disjoint split has about the shares of the official one.
 IMAGE_SHARES = (("train", 0.8), ("test", 1.0))
 ANSWER_TYPES = ("CLOSED", "OPEN")
 _LABELS = (ABSENT,) * len(CHEXPERT_FINDINGS)
@@ -49,10 +49,12 @@ def prepare(
 
     Args:
       source: the folder with the official JSON file and the image folder.
+      out: the folder to make.
       split: "official" (451 test questions; nearly all their images are in the train split too) or "image_disjoint"
-        (80 / 20 of 100 images by `seed`: no image in both, nor a patient, where questions name theirs as `subject_id`).
+        (80 / 20 per cent of the images by `seed`: no image is in both, and no patient if questions have `subject_id`).
       organs: of `ORGANS`, () for all; questions on others are not rows (the report counts them).
-      limit: only the first so many rows.
+      seed: of the split "image_disjoint".
+      limit: how many rows to take, from the first; None for all.
       build_options: `image_size`, `tokenizer`, `max_rejected` and so on, see `build.build`.
 
     Raises `DataError`.
@@ -86,10 +88,10 @@ def prepare(
 
 
 def normalize_answer(answer: Any) -> str:
-    """The form in which answers are compared: small letters, digits for number words, no articles, plain punctuation.
+    """The form in which answers are compared: lower case, digits for number words, no articles, little punctuation.
 
-    "The Left lung." -> "left lung", "X ray" -> "x-ray", "Two" -> "2", 5 -> "5". An answer of nothing but an article or
-    punctuation stays as it is.
+    "The Left lung." -> "left lung", "X ray" -> "x-ray", "Two" -> "2", 5 -> "5". An answer of articles and punctuation
+    alone stays, in lower case.
     """
     text = " ".join(str(answer).lower().split())
     text = re.sub(r"(?<!\d),|,(?!\d)", " ", text)
@@ -100,7 +102,7 @@ def normalize_answer(answer: Any) -> str:
 
 
 def without_note(question: str) -> str:
-    """The question as a record has it: cleaned text in its own case, without the note that its authors left behind."""
+    """The `text` of a record: the cleaned question in its case, without the authors' note on the answer type."""
     return clean_text(re.sub(r"\?\s*-\s*(?:yes/no|open)\s*$", "?", question.strip(), flags=re.IGNORECASE))
 
 
@@ -123,7 +125,7 @@ def _read(path: Path) -> list[Any]:
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({type(error).__name__}): download it again") from error
     if not isinstance(questions, list):
-        raise DataError(f"{path} is no list of questions: download it again")
+        raise DataError(f"{path} is not a list of questions: download it again")
     return questions
 
 
@@ -157,7 +159,7 @@ def _rows(
 
 
 def _patients(questions: list[Any]) -> dict[str, set[str]]:
-    """Image -> the patients whom questions about it name: one, unless something is wrong."""
+    """Image -> the patients that its questions name; several are an error of the file."""
     patients: dict[str, set[str]] = {}
     for question in questions:
         if isinstance(question, dict) and (patient := identifier_of(question.get("subject_id"))):
@@ -169,7 +171,7 @@ def _row(
     question: Any, where: str, organ: str, images: Path, split: str, seed: int, patients: dict[str, set[str]]
 ) -> Row | Rejection:
     if not isinstance(question, dict):
-        return Rejection(where, "malformed_row", f"{where} is no object")
+        return Rejection(where, "malformed_row", f"{where} is not an object")
     identifier = identifier_of(question.get("qid")) or ""
     missing = [key for key in ("image_name", "question", "answer") if not _text(question, key)]
     missing = missing if identifier else ["qid", *missing]
@@ -178,7 +180,7 @@ def _row(
     name, phrase = _text(question, "image_name"), _text(question, "phrase_type").lower()
     answer_type = _text(question, "answer_type").upper()
     if not _IMAGE_NAME.fullmatch(name) or ".." in name:
-        return Rejection(identifier, "unsafe_path", f"{where}: image_name {name[:60]!r} is no plain file name")
+        return Rejection(identifier, "unsafe_path", f"{where}: image_name {name[:60]!r} is not a plain file name")
     if answer_type not in ANSWER_TYPES or organ not in ORGANS:
         return Rejection(
             identifier,
@@ -187,11 +189,11 @@ def _row(
             f"{' or '.join(ANSWER_TYPES)}, {' or '.join(ORGANS)}",
         )
     image = Path(name).stem
-    # VQA-RAD itself does not say whose image it is, so each counts as a patient.
+    # VQA-RAD does not name patients, so each image counts as a patient.
     named = patients.get(image, {image})
     if identifier_of(question.get("subject_id")) is None or len(named) > 1:
         detail = (
-            "subject_id is no id" if len(named) == 1 else f"questions give image {image[:60]!r} to several subjects"
+            "subject_id is not an id" if len(named) == 1 else f"questions give image {image[:60]!r} to several subjects"
         )
         return Rejection(identifier, "tables_disagree" if len(named) > 1 else "malformed_row", f"{where}: {detail}")
     patient = min(named)
@@ -222,7 +224,7 @@ def _row(
 
 
 def _text(question: dict[str, Any], key: str) -> str:
-    """A field as text without spaces around it; numbers are answers too."""
+    """A field as stripped text; "" if it is neither a string nor a number."""
     value = question.get(key)
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return ""
