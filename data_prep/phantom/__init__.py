@@ -1,6 +1,6 @@
-"""Phantom data: made-up chest radiographs, reports and labels in the official MIMIC-CXR layout, questions in VQA-RAD's.
+"""Phantom data: synthetic chest radiographs, reports and labels as in MIMIC-CXR, and questions as in VQA-RAD.
 
-For the demo, the tests and benchmarks: no patient is in it, and same options give the same bytes.
+For the demo, tests and benchmarks. The data show no patient, and equal options give equal bytes.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ def prepare(
     difficulty: str = hard.STANDARD,
     progress: bool = True,
 ) -> Path:
-    """Makes a phantom tree and prepares it as a user would prepare MIMIC-CXR; what is there already is reused.
+    """Makes a phantom tree and prepares it like MIMIC-CXR; existing results of the same options are reused.
 
     Args:
-      folder: gets `tree/` and `records/`.
+      folder: where `tree/` and `records/` are written.
       studies, seed, image_size, difficulty: as for `write_tree`.
       progress: show bars if stderr is a terminal.
 
@@ -48,17 +48,16 @@ def prepare_vqa(
     tokenizer: str | Path | None = None,
     progress: bool = True,
 ) -> Path:
-    """Makes questions about a phantom tree and prepares them as VQA-RAD is prepared; what is there already is reused.
+    """Makes questions about a phantom tree and prepares them like VQA-RAD; existing results are reused.
 
     Args:
-      folder: gets `tree/` (the one that `prepare` makes), `vqa/` and `vqa_records/`.
+      folder: where `tree/` (as by `prepare`), `vqa/` and `vqa_records/` are written.
       studies, seed, image_size, difficulty: as for `write_tree`.
-      tokenizer: for `load_tokenizer`: the vocabulary that the model to be fine-tuned was pre-trained with; None trains
-        one on the questions.
+      tokenizer: for `load_tokenizer`: the vocabulary of the model to fine-tune; None trains one on the questions.
       progress: show bars if stderr is a terminal.
 
-    Returns the prepared data set, `folder/vqa_records`. Raises `DataError`, before anything is drawn if there are too
-    few studies.
+    Returns the prepared data set, `folder/vqa_records`. Raises `DataError`; too few studies are refused before anything
+    is drawn.
     """
     vqa.check(studies, seed)
     _tree(folder, studies, seed, image_size, difficulty, progress)

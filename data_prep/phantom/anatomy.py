@@ -1,4 +1,4 @@
-"""The healthy chest in a frontal view: what varies from patient to patient, and how it is drawn.
+"""The healthy chest in a frontal view: its variation between patients, its outlines and its drawing.
 
 The patient's left is on the right of the image (+x), as radiographs are viewed.
 """
@@ -20,7 +20,7 @@ MEDIASTINUM = {"small": 0.10, "moderate": 0.15, "large": 0.21}
 
 @dataclass(frozen=True)
 class Body:
-    """What varies between healthy patients, exposures and positions; drawn before any finding is."""
+    """The variation between healthy patients, exposures and positions; sampled before any finding is drawn."""
 
     pose: Pose
     width: float
@@ -47,7 +47,7 @@ class Body:
 
 
 def body(rng: np.random.Generator, view: str, sex: str) -> Body:
-    """Draws a body for a frontal or lateral `view` of a patient of `sex` "M" or "F"."""
+    """Samples a body for a `view` "AP", "PA" or "LATERAL" of a patient of `sex` "M" or "F"."""
     u = rng.uniform
     portable = view == "AP"
     return Body(
@@ -83,9 +83,10 @@ def body(rng: np.random.Generator, view: str, sex: str) -> Body:
 
 @dataclass(frozen=True)
 class Chest:
-    """The outlines of one chest after its findings have changed them, in patient coordinates.
+    """The outlines of a chest with its findings, in patient coordinates.
 
-    `lungs`, `lateral` (apex to costophrenic angle) and `floor` (costophrenic angle to the heart) are by side.
+    `lungs`, `lateral` (apex to costophrenic angle), `floor` (costophrenic angle to the heart) and `angle` (the
+    costophrenic angle) are by side.
     """
 
     lungs: dict[str, Points]
@@ -98,7 +99,7 @@ class Chest:
 
 
 def chest(body: Body, signs: tuple[Sign, ...]) -> Chest:
-    """The outlines for a body with these findings: size of heart and mediastinum, height of the diaphragm."""
+    """The outlines of a body with these findings, which change heart, mediastinum and diaphragm."""
     raised = {"left": 0.0, "right": 0.0}
     heart, extra = body.heart, 0.0
     for sign in signs:
@@ -175,7 +176,7 @@ def chest(body: Body, signs: tuple[Sign, ...]) -> Chest:
 
 
 def tissue(canvas: Canvas, body: Body, chest: Chest) -> Field:
-    """Everything but the air in the lungs: the body, its outline, mediastinum and heart; brightness 0 to 1."""
+    """The brightness of body, mediastinum and heart, without lung air; float32 `[rows, columns]`, 0 to 1."""
     shoulder = -0.66 + body.shoulder
     half = [
         (0.20, -2.0),
@@ -204,14 +205,14 @@ def tissue(canvas: Canvas, body: Body, chest: Chest) -> Field:
 
 
 def air(canvas: Canvas, chest: Chest) -> Field:
-    """How much of each pixel is lung without mediastinum and heart in front, 0 to 1."""
+    """The share of each pixel that is lung, not covered by mediastinum and heart; float32 `[rows, columns]`, 0 to 1."""
     lungs = canvas.fill(chest.lungs["left"], chest.lungs["right"], blur=0.009)
     centre = canvas.fill(chest.mediastinum, chest.knob, *chest.heart, blur=0.009)
     return lungs * (1 - np.float32(0.94) * centre)
 
 
 def vessels(canvas: Canvas, body: Body) -> Field:
-    """Pulmonary vessels spreading from both hila and getting thinner, 0 to 1."""
+    """Pulmonary vessels, which branch from both hila and become thinner; float32 `[rows, columns]`, 0 to 1."""
     rng = np.random.default_rng(body.tree_seed)
     strokes: list = []
     for side in ("left", "right"):
@@ -256,7 +257,7 @@ def rib_curve(body: Body, side: str, number: int) -> Points:
 
 
 def clavicle_curve(body: Body, side: str) -> Points:
-    """A collar bone from the breastbone to the shoulder, `[n, 2]`."""
+    """The clavicle from the sternum to the shoulder, `[n, 2]`."""
     s, tilt = SIGN[side], body.shoulder
     return curve([(s * 0.10, -0.56), (s * 0.30, -0.60 + tilt), (s * 0.52, -0.70 + tilt), (s * 0.80, -0.70 + tilt)])
 
@@ -264,10 +265,12 @@ def clavicle_curve(body: Body, side: str) -> Points:
 def bones(
     canvas: Canvas, body: Body, ribs: dict[tuple[str, int], list[Points]], clavicles: dict[str, list[Points]]
 ) -> Field:
-    """Ribs, collar bones, shoulder blades and spine, brightness to add; float32 `[rows, columns]`.
+    """The brightness that ribs, clavicles, scapulae and spine add; float32 `[rows, columns]`.
 
     Args:
-      ribs, clavicles: the pieces of the bones that are not in one piece, by (side, number) and by side.
+      canvas, body: of the film.
+      ribs: the pieces of broken ribs, by (side, number).
+      clavicles: the pieces of broken clavicles, by side.
     """
     outer, inner = [], []
     for side in ("left", "right"):

@@ -1,7 +1,7 @@
-"""Drawing soft shapes in patient coordinates on a pixel grid of any size.
+"""Draws soft shapes in patient coordinates on a pixel grid of any size.
 
 Patient coordinates: x to the right of the image, y down, the origin in the middle; the short side of the image spans
--1 to 1 when the pose is neutral. Lengths and blurs are in the same unit, so a picture looks alike at any resolution.
+-1 to 1 in a neutral pose. Lengths and blurs have the same unit, so a film looks the same at any resolution.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SHIFT = 4
 
 @dataclass(frozen=True)
 class Pose:
-    """How the patient lies on the detector: rotation in degrees, scale, and shift in patient units."""
+    """The position of the patient: rotation in degrees, scale, and shift in half short sides of the image."""
 
     angle: float = 0.0
     scale: float = 1.0
@@ -30,10 +30,11 @@ class Pose:
 
 
 class Canvas:
-    """A pixel grid that knows where each pixel lies in the patient.
+    """A pixel grid with the patient coordinates of its pixels.
 
     Attributes:
       shape: (rows, columns).
+      unit: pixels per patient unit.
       x, y: float32 `[rows, columns]`, patient coordinates of the pixel centres.
     """
 
@@ -51,7 +52,7 @@ class Canvas:
         self.y: Field = cos * py - sin * px
 
     def pixels(self, points: npt.ArrayLike) -> npt.NDArray[np.int32]:
-        """Patient coordinates `[n, 2]` -> fixed-point pixel coordinates as OpenCV draws them."""
+        """Patient coordinates `[n, 2]` -> pixel coordinates int32 `[n, 2]` in the fixed-point format of OpenCV."""
         placed = np.asarray(points, np.float64) @ self._turn.T * self.unit + self._origin
         return np.round(placed * (1 << _SHIFT)).astype(np.int32)
 
@@ -63,7 +64,7 @@ class Canvas:
         return self.blurred(mask.astype(np.float32) / 255, blur)
 
     def lines(self, strokes: Sequence[tuple[npt.ArrayLike, float, float]], blur: float = 0.0) -> Field:
-        """Polylines given as (points, width, value in 0..1), the brightest wins; float32 `[rows, columns]`.
+        """Polylines, each (points, width, value in 0..1); the brightest covers the others; float32 `[rows, columns]`.
 
         A line thinner than a pixel is drawn one pixel wide and fainter.
         """
@@ -75,7 +76,7 @@ class Canvas:
         return self.blurred(mask.astype(np.float32) / 255, blur)
 
     def blurred(self, field: Field, blur: float) -> Field:
-        """Gaussian blur with a standard deviation in patient units; wide ones are done on a smaller grid."""
+        """Gaussian blur with a standard deviation in patient units; a wide one is computed on a smaller grid."""
         sigma = blur * self.unit
         if sigma < 0.3:
             return field
@@ -88,7 +89,7 @@ class Canvas:
         return np.asarray(cv2.resize(small, (columns, rows), interpolation=cv2.INTER_LINEAR), np.float32)
 
     def blob(self, x: float, y: float, rx: float, ry: float, angle: float = 0.0, power: float = 1.0) -> Field:
-        """A soft ellipse, 1 in its middle: exp(-r^(2 power)); a higher power has a flatter top and a sharper edge."""
+        """A soft ellipse exp(-r^(2 power)), 1 at its centre; a higher power gives a flatter top and a sharper edge."""
         dx, dy = self.x - np.float32(x), self.y - np.float32(y)
         if angle:
             cos, sin = np.float32(np.cos(np.deg2rad(angle))), np.float32(np.sin(np.deg2rad(angle)))
@@ -101,7 +102,7 @@ class Canvas:
     def noise(self, rng: np.random.Generator, size: float) -> Field:
         """Smooth random texture of mean 0 and deviation about 1, with details of `size` patient units."""
         cells = max(3, round(2.6 / size))
-        # Drawn on a grid of fixed size, so that the texture is the same at every resolution.
+        # Sampled on a grid of fixed size, so that the texture is the same at every resolution.
         coarse = rng.standard_normal((cells, cells)).astype(np.float32)
         return np.asarray(cv2.resize(coarse, self.shape[::-1], interpolation=cv2.INTER_CUBIC), np.float32)
 
@@ -125,5 +126,5 @@ def ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> Poi
 
 
 def over(field: Field, alpha: Field, white: float) -> Field:
-    """`field` covered by something of brightness `white` with opacity `alpha`; it never gets darker."""
+    """`field` covered by brightness `white` with opacity `alpha`; no pixel becomes darker."""
     return field + alpha * np.maximum(np.float32(white) - field, 0)

@@ -1,4 +1,4 @@
-"""Tubes, lines and pacemakers, in frontal and lateral views."""
+"""Draws support devices (tubes, lines, pacemakers, leads) in frontal and lateral views."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Stroke = tuple[Points, float, float]
 
 
 def frontal(canvas: Canvas, field: Field, body: Body, signs: list[Sign]) -> Field:
-    """`field` with the devices drawn over it."""
+    """`field`, a frontal view, with the devices drawn over it."""
     rng = np.random.default_rng([body.tree_seed, 99])
     jitter = rng.normal(0, 0.012, 8)
     for sign in signs:
@@ -92,7 +92,7 @@ def _pacemaker(sign: Sign, j: Points) -> tuple[list[Stroke], list[Points]]:
     s = SIGN[sign.side]
     x, y = s * (0.56 + j[0]), -0.50 + j[1]
     box = ellipse(x, y, 0.135, 0.105, s * -18)
-    # A rounded rectangle rather than an ellipse.
+    # Turns the ellipse into a rounded rectangle.
     centre = np.array([x, y])
     offset = box - centre
     box = centre + offset * (1.12 - 0.12 * np.cos(4 * np.arctan2(offset[:, 1], offset[:, 0])))[:, None]

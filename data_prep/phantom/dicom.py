@@ -1,4 +1,4 @@
-"""A film as a DICOM file: computed radiography, 12 bits, with the tags that readers of MIMIC-CXR look at."""
+"""Writes a film as a DICOM file: computed radiography, 12 bits, with the tags that readers of MIMIC-CXR use."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def write_dicom(
 ) -> None:
     """Writes `film`, float `[rows, columns]` in 0 (air) to 1 (bone), as an uncompressed CR file.
 
-    The window tags map the stored values back to 0..255 as in the JPEG of the film. About one in five is MONOCHROME1,
-    stored with its values inverted. Needs pydicom.
+    Its window maps the stored values to 0..255 as in the JPEG file of the film. About one file in five is MONOCHROME1,
+    with inverted values. Needs pydicom.
     """
     import pydicom
     from pydicom.dataset import FileDataset, FileMetaDataset
@@ -41,7 +41,7 @@ def write_dicom(
         low, high = 2**_BITS - 1 - high, 2**_BITS - 1 - low
 
     def uid(name: str) -> UID:
-        # 2.25 is the arc for identifiers made from a 128-bit number; it needs no registration.
+        # 2.25 is the arc for UIDs made from a 128-bit number; it needs no registration.
         return UID(f"2.25.{int(hashlib.sha256(name.encode()).hexdigest()[:32], 16)}")
 
     meta = FileMetaDataset()

@@ -1,4 +1,4 @@
-"""From findings to the pixels of one film: view, exposure, noise, side marker."""
+"""Renders the findings of a study as the pixels of a film: view, exposure, noise, side marker."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def render(
 ) -> npt.NDArray[np.float32]:
     """One film, float32 `[rows, columns]` in 0 (air) to 1 (bone, metal); the short side has `image_size` pixels.
 
-    The body, the pose and the noise depend on `seed`, `view`, `sex` and `difficulty` only, so two films that differ in
-    `signs` show the same patient with and without a finding.
+    Body, pose and noise depend on `seed`, `view`, `sex` and `difficulty` only: two films that differ in `signs` show
+    one patient with and without a finding.
     """
     rng = np.random.default_rng(seed)
     body = anatomy.body(rng, view, sex)
@@ -41,14 +41,14 @@ def render(
 
 
 def eight_bit(film: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """A film as the 8-bit gray image of the JPEG files, uint8 `[rows, columns]`."""
+    """A film as an 8-bit gray image, uint8 `[rows, columns]`."""
     return np.round(film * 255).astype(np.uint8)
 
 
 def _expose(canvas: Canvas, body: anatomy.Body, field: Field) -> npt.NDArray[np.float32]:
     field = canvas.blurred(field, 0.0025)
     field = np.clip(field * np.float32(body.gain) + np.float32(body.offset), 0.0, None)
-    # A film saturates softly at its bright end, so that metal stays brighter than bone.
+    # Soft saturation at the bright end keeps metal brighter than bone.
     field = np.tanh(field ** np.float32(body.gamma) * np.float32(1.15)) / np.float32(np.tanh(1.15))
     rng = np.random.default_rng(body.noise_seed)
     grain = rng.standard_normal(canvas.shape, dtype=np.float32)

@@ -1,6 +1,6 @@
-"""What is wrong in a made-up study: findings with side, zone and severity, drawn from a seed.
+"""Samples the findings of a synthetic study, with their side, zone and severity.
 
-A study is decided here completely before anything is drawn or written, so image, report and labels cannot disagree.
+The findings of a study are complete before its films are drawn and its report is written, so these cannot disagree.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from medvill_jax.findings import CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAI
 
 SIDES = ("left", "right")
 ZONES = ("upper", "mid", "lower")
-# What a study is about -> its share. The findings that come with it are drawn in `_themed`.
+# Theme of a study -> its share. `_themed` samples the findings of a theme.
 _THEMES = {
     "normal": 0.32,
     "heart_failure": 0.15,
@@ -25,7 +25,7 @@ _THEMES = {
     "trauma": 0.04,
     "mediastinum": 0.05,
 }
-# Findings that may come with any theme but "normal", with their chance.
+# Finding that may be added to any theme but "normal" -> probability.
 _EXTRAS = {
     "Atelectasis": 0.15,
     "Cardiomegaly": 0.10,
@@ -37,7 +37,7 @@ _EXTRAS = {
     "Pleural Other": 0.20,
 }
 _MOST_FINDINGS = 4
-# Chance that a finding without others to lean on is only suspected.
+# Finding -> probability that it is only suspected.
 _UNCERTAIN = {
     "Atelectasis": 0.14,
     "Cardiomegaly": 0.06,
@@ -51,7 +51,7 @@ _UNCERTAIN = {
     "Pneumothorax": 0.06,
     "Enlarged Cardiomediastinum": 0.10,
 }
-# Chance that a finding that is absent is said to be absent. Heart and pleura are commented on in nearly every report.
+# Finding -> probability that the report denies it if it is absent. Nearly every report describes heart and pleura.
 _DENIED = {
     "Pleural Effusion": 0.97,
     "Pneumothorax": 0.97,
@@ -86,8 +86,8 @@ class Sign:
       side: the patient's "left" or "right", "bilateral", or "" where it has none.
       zone: "upper", "mid", "lower", or "".
       severity: "small", "moderate" or "large".
-      kind: which device, fracture, ...; "" where there is one kind only.
-      uncertain: only suspected, and drawn faintly.
+      kind: the kind of device, fracture, ...; "" if there is only one kind.
+      uncertain: whether it is only suspected, and drawn faintly.
     """
 
     finding: str
@@ -99,18 +99,18 @@ class Sign:
 
     @property
     def sides(self) -> tuple[str, ...]:
-        """The sides it is on; a sign without side counts for both."""
+        """The sides of the sign; a sign without side is on both."""
         return SIDES if self.side in ("bilateral", "") else (self.side,)
 
     @property
     def strength(self) -> float:
-        """How strongly it is drawn: 1, or less when it is only suspected."""
+        """The contrast with which it is drawn: 1, or less if it is only suspected."""
         return 0.7 if self.uncertain else 1.0
 
 
 @dataclass(frozen=True)
 class Study:
-    """The findings of one study and what its report denies."""
+    """The findings of a study, the absent findings that its report denies, and its patient."""
 
     signs: tuple[Sign, ...]
     denied: tuple[str, ...]
@@ -119,27 +119,27 @@ class Study:
     sex: str
 
     def labels(self) -> dict[str, int]:
-        """Finding -> 1 positive, 0 negative, -1 uncertain; what the report does not mention is not in it."""
+        """Finding -> 1 positive, 0 negative, -1 uncertain; findings that the report does not mention are left out."""
         labels = dict.fromkeys(self.denied, NEGATIVE)
         for sign in self.signs:
             if labels.get(sign.finding) != POSITIVE:
                 labels[sign.finding] = UNCERTAIN if sign.uncertain else POSITIVE
-        # As CheXpert has it, a patient with a pacemaker and nothing else has no finding.
+        # As in CheXpert, support devices alone do not exclude "No Finding".
         if not any(value != NEGATIVE for name, value in labels.items() if name != "Support Devices"):
             labels["No Finding"] = POSITIVE
         return {name: labels[name] for name in CHEXPERT_FINDINGS if name in labels}
 
 
 def sample(rng: np.random.Generator, age: int, sex: str) -> Study:
-    """Draws one study of a patient of `age` years, `sex` "M" or "F"."""
+    """Samples the study of a patient of `age` years and `sex` "M" or "F"."""
     theme = _pick(rng, _THEMES)
     signs = _themed(rng, theme)
     if theme != "normal":
         names = list(_EXTRAS)
         rng.shuffle(names)
         for name in names:
-            there = {sign.finding for sign in signs}
-            if rng.random() < _EXTRAS[name] and name not in there and len(there) < _MOST_FINDINGS:
+            names_present = {sign.finding for sign in signs}
+            if rng.random() < _EXTRAS[name] and name not in names_present and len(names_present) < _MOST_FINDINGS:
                 signs += [sign for sign in _one(rng, name) if _fits(sign, signs)]
     signs = _in_sight(signs)
     devices = _devices(rng, signs)
@@ -158,9 +158,9 @@ def sample(rng: np.random.Generator, age: int, sex: str) -> Study:
 
 
 def not_deniable(present: Set[str]) -> set[str]:
-    """Findings that cannot be said to be absent beside those that are present.
+    """Absent findings that a report with the findings `present` cannot deny without contradiction.
 
-    "No consolidation" beside a pneumonia, or "no opacity" beside any shadow in the lung, would contradict itself.
+    Examples are "no consolidation" in a report of pneumonia, and "no opacity" with any shadow in the lung.
     """
     names = set()
     shadows = {"Pneumonia", "Consolidation", "Lung Opacity", "Edema", "Lung Lesion", "Atelectasis"} & present
@@ -228,13 +228,13 @@ def _new(rng: np.random.Generator, finding: str, **values: str) -> Sign:
     values.setdefault("severity", _severity(rng))
     uncertain = bool(rng.random() < _UNCERTAIN.get(finding, 0.0))
     if uncertain and values["severity"] == "large":
-        # Nobody is in doubt about a large one.
+        # A large finding would not be in doubt.
         values["severity"] = "moderate"
     return Sign(finding, uncertain=uncertain, **values)
 
 
 def _one(rng: np.random.Generator, finding: str, bilateral: float | None = None) -> list[Sign]:
-    """The sign or signs that make up a finding."""
+    """Samples the sign or signs of a finding."""
     if finding == "Pleural Effusion":
         return [_new(rng, finding, side=_side(rng, 0.3 if bilateral is None else bilateral))]
     if finding == "Pneumothorax":
@@ -252,7 +252,7 @@ def _one(rng: np.random.Generator, finding: str, bilateral: float | None = None)
         return [sign]
     if finding == "Pneumonia":
         sign = _new(rng, finding, side=_side(rng, 0.15), zone=_zone(rng), severity=_severity(rng, 0.2, 0.45))
-        # A pneumonia is always told through the opacity that is seen.
+        # The visible sign of pneumonia is an opacity, which the report always describes.
         return [Sign("Lung Opacity", sign.side, sign.zone, sign.severity, kind="pneumonia"), sign]
     if finding == "Lung Opacity":
         return [_new(rng, finding, side=_side(rng, 0.15), zone=_zone(rng))]
@@ -268,8 +268,8 @@ def _one(rng: np.random.Generator, finding: str, bilateral: float | None = None)
     raise ValueError(f"no such finding: {finding}")
 
 
-def _fits(new: Sign, there: list[Sign]) -> bool:
-    """Whether a sign can be seen beside the others: air and fluid on one side hide each other, opacities merge."""
+def _fits(new: Sign, signs: list[Sign]) -> bool:
+    """Whether a sign is visible with the others: air and fluid on one side hide each other, opacities merge."""
     rivals = {
         "Pleural Effusion": {"Pneumothorax"},
         "Pneumothorax": {"Pleural Effusion", "Pleural Other"},
@@ -278,11 +278,11 @@ def _fits(new: Sign, there: list[Sign]) -> bool:
         "Lung Lesion": {"Consolidation", "Pneumonia", "Lung Opacity", "Edema"},
         "Atelectasis": {"Pneumothorax"},
     }.get(new.finding, set())
-    return not any(sign.finding in rivals and set(sign.sides) & set(new.sides) for sign in there)
+    return not any(sign.finding in rivals and set(sign.sides) & set(new.sides) for sign in signs)
 
 
 def _in_sight(signs: list[Sign]) -> list[Sign]:
-    """Moves what a large heart or an effusion would hide to a zone where it is seen."""
+    """Moves findings that a large heart or an effusion would hide to a visible zone."""
     wide = any(sign.finding == "Cardiomegaly" and sign.severity != "small" for sign in signs)
     behind = {"left"} if wide else set()
     drowned = {side: sign.severity for sign in signs if sign.finding == "Pleural Effusion" for side in sign.sides}
@@ -299,15 +299,15 @@ def _in_sight(signs: list[Sign]) -> list[Sign]:
 
 
 def _devices(rng: np.random.Generator, signs: list[Sign]) -> list[Sign]:
-    there = {sign.kind for sign in signs}
+    kinds = {sign.kind for sign in signs}
     if rng.random() > (0.35 if signs else 0.15):
         return []
     devices: list[Sign] = []
     for _ in range(1 + int(rng.random() < 0.4)):
         kind = _pick(rng, _DEVICES)
-        if kind in there:
+        if kind in kinds:
             continue
-        there.add(kind)
+        kinds.add(kind)
         side = ""
         if kind == "pacemaker":
             side = "left" if rng.random() < 0.75 else "right"

@@ -1,4 +1,4 @@
-"""Frontal chest radiographs (AP and PA): a healthy chest, and over it what each finding looks like."""
+"""Draws frontal chest radiographs (AP and PA): a healthy chest and the appearance of every finding."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def draw(canvas: Canvas, body: Body, signs: tuple[Sign, ...]) -> Field:
             air = air * (1 - _fluid(canvas, chest, side, sign))
     field = solid * (1 - air) + lung * air
     for sign in by_name.get("Pneumonia", []) + by_name.get("Consolidation", []):
-        # Part of it lies behind the heart and the diaphragm, where it is seen through them.
+        # Its part behind the heart and the diaphragm is visible through them.
         if sign.zone == "lower":
             for side in sign.sides:
                 patch = canvas.blob(SIGN[side] * 0.3, 0.28, 0.2, 0.15)
@@ -81,7 +81,7 @@ def draw(canvas: Canvas, body: Body, signs: tuple[Sign, ...]) -> Field:
 
 
 def _rng(body: Body, sign: Sign) -> np.random.Generator:
-    # One stream for each finding, so that adding one changes nothing of how the others look.
+    # One random stream per finding, so that one finding does not change the appearance of others.
     return np.random.default_rng([body.tree_seed, CHEXPERT_FINDINGS.index(sign.finding)])
 
 
@@ -177,7 +177,7 @@ def _lesion(canvas: Canvas, lung: Field, sign: Sign, rng: np.random.Generator) -
 
 
 def _pneumothorax(canvas: Canvas, lung: Field, chest: Chest, sign: Sign) -> tuple[Field, Field]:
-    """The lung with air around it on one side, and the visceral pleural line."""
+    """The lung with pleural air on one side, and the visceral pleural line."""
     s, size = SIGN[sign.side], _size(sign)
     keep = (0.84 - 0.33 * size) if not sign.uncertain else 0.87
     hilum = np.array([s * 0.16, -0.02])
@@ -198,7 +198,7 @@ def _pneumothorax(canvas: Canvas, lung: Field, chest: Chest, sign: Sign) -> tupl
 
 
 def _fluid(canvas: Canvas, chest: Chest, side: str, sign: Sign) -> Field:
-    """How much of the air is replaced by pleural fluid, 0 to 1: a level that climbs towards the chest wall."""
+    """The share of the air that pleural fluid replaces, 0 to 1: a meniscus that rises towards the chest wall."""
     s, size = SIGN[side], _size(sign)
     wall = abs(chest.angle[side][0])
     bottom = chest.angle[side][1]
@@ -256,7 +256,7 @@ def _fracture(
     ribs: dict[tuple[str, int], list[Points]],
     clavicles: dict[str, list[Points]],
 ) -> list[tuple[Points, float, float]]:
-    """Breaks bones into displaced pieces; returns the bright edges at the breaks as strokes."""
+    """Adds the displaced pieces of broken bones to `ribs` or `clavicles`; returns their bright edges as strokes."""
     step = 0.055 + 0.02 * _size(sign) if not sign.uncertain else 0.040
     side = sign.side
     edges: list[tuple[Points, float, float]] = []
@@ -273,6 +273,6 @@ def _fracture(
         broken = [whole[: cut + 1] - (0, step), whole[cut - 1 :] + (0, step)]
         ribs[side, number] = broken
         edges += [(broken[0][-5:], 0.052, 0.70 * sign.strength), (broken[1][:5], 0.052, 0.70 * sign.strength)]
-        # The two ends ride over each other: a short bright step.
+        # The overlap of the two ends is a short bright step.
         edges.append((np.stack([broken[0][-1], broken[1][0]]), 0.040, 0.95 * sign.strength))
     return edges

@@ -1,7 +1,7 @@
-"""What makes films hard to read: small and faint findings, shadows that mean nothing, uneven exposure, noise.
+"""The difficulty of films: what makes a film hard to read.
 
-A `standard` film shows every finding plainly. Over a `hard` one the same patient's healthy chest is laid, so that a
-part of what a finding changes is left, and shadows that have nothing to do with findings are added.
+A `standard` film shows every finding clearly. A `hard` film has smaller findings, is blended with the healthy chest of
+the same patient, so that findings are faint, and has shadows unrelated to findings, uneven exposure and more noise.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ _SMALLER = {"large": "moderate", "moderate": "small", "small": "small"}
 
 @dataclass(frozen=True)
 class Range:
-    """A uniform draw between two bounds."""
+    """A uniform distribution between two bounds."""
 
     low: float
     high: float
 
     def draw(self, rng: np.random.Generator) -> float:
-        """One number."""
+        """A sample."""
         return float(rng.uniform(self.low, self.high))
 
 
-# Chance that a finding is one size smaller than it would have been.
+# Probability that a finding becomes one size smaller.
 SMALLER_CHANCE = 0.6
-# Share of what a finding changes in the film that is left.
+# Factor on the contrast of findings.
 CONTRAST = Range(0.30, 0.70)
-# Share of the film's own contrast that scattered radiation leaves.
+# Factor on the contrast of the whole film, for scattered radiation.
 SCATTER = Range(0.60, 0.95)
 GAMMA, GAIN, OFFSET = Range(0.75, 1.70), Range(0.68, 1.15), Range(-0.05, 0.10)
 NOISE = Range(0.02, 0.06)
-# Brightness of soft tissue that overlaps, coarse and fine.
+# Brightness of overlapping soft tissue, coarse and fine.
 COARSE, FINE = Range(0.02, 0.06), Range(0.01, 0.03)
 
 
 def check(difficulty: str) -> None:
-    """`DataError` if there is no such difficulty."""
+    """Raises `DataError` if `difficulty` is not in `DIFFICULTIES`."""
     if difficulty not in DIFFICULTIES:
         raise DataError(f"phantom difficulty {difficulty!r}: there are {', '.join(DIFFICULTIES)}")
 
 
 def smaller(study: Study, rng: np.random.Generator) -> Study:
-    """The study with most of its findings one size smaller; which ones there are stays the same."""
+    """The study with most of its findings one size smaller, but none of them removed."""
     signs = tuple(
         replace(sign, severity=_SMALLER[sign.severity]) if rng.random() < SMALLER_CHANCE else sign
         for sign in study.signs
@@ -60,18 +60,18 @@ def smaller(study: Study, rng: np.random.Generator) -> Study:
 
 
 def exposed(body: Body) -> Body:
-    """The body on a badly exposed film."""
+    """The body with the exposure and noise of a badly exposed film."""
     rng = _rng(body, 0)
     return replace(body, gamma=GAMMA.draw(rng), gain=GAIN.draw(rng), offset=OFFSET.draw(rng), noise=NOISE.draw(rng))
 
 
 def veiled(canvas: Canvas, body: Body, field: Field, healthy: Field) -> Field:
-    """A film on which findings are faint, under shadows that mean nothing.
+    """The brightness of a film with faint findings and shadows unrelated to them, `[rows, columns]`.
 
     Args:
         canvas, body: of the film.
         field: brightness `[rows, columns]` with the findings.
-        healthy: the same without them.
+        healthy: brightness `[rows, columns]` without them.
     """
     rng = _rng(body, 1)
     field = healthy + np.float32(CONTRAST.draw(rng)) * (field - healthy)
@@ -93,7 +93,7 @@ def veiled(canvas: Canvas, body: Body, field: Field, healthy: Field) -> Field:
 
 
 def _fold(canvas: Canvas, rng: np.random.Generator) -> Field:
-    """A fold of skin: an edge across one lung, bright on one side and fading away from it, 0 to 1."""
+    """A skin fold over one lung, 0 to 1: sharp at its edge, fading away from it."""
     s = rng.choice((-1.0, 1.0))
     x = s * rng.uniform(0.30, 0.70)
     edge = curve([(x + rng.normal(0, 0.10), -0.9), (x + rng.normal(0, 0.06), -0.3), (x + rng.normal(0, 0.10), 0.4)])

@@ -1,4 +1,4 @@
-"""Lateral chest radiographs, the front of the patient on the left of the image, with the same findings."""
+"""Draws lateral chest radiographs with their findings; the front of the patient is on the left of the image."""
 
 from __future__ import annotations
 

@@ -1,14 +1,15 @@
-"""The sentences of made-up reports. A new finding or wording is one more line in these tables.
+"""The sentences of synthetic reports. A new finding or wording is one more line in these tables.
 
 Fields: {side} left, right or bilateral; {place} such as "the right lower lobe" or "both lung bases"; {degree} mild,
-moderate or severe; {size} small, moderate or large; {a}, {s}, {is} agree with one or both sides. All text is our own.
+moderate or severe; {size} small, moderate or large; {a}, {s}, {is} agree with one or both sides. No sentence is taken
+from a report.
 """
 
 from __future__ import annotations
 
 Table = dict[str, tuple[str, ...]]
 
-# Finding, or finding:kind -> sentences that say it is there.
+# Finding, or finding:kind -> sentences that state it.
 PRESENT: Table = {
     "Atelectasis": (
         "There is linear atelectasis in {place}.",
@@ -130,7 +131,7 @@ PRESENT: Table = {
     ),
 }
 
-# Finding, or finding:kind -> sentences that only suspect it.
+# Finding, or finding:kind -> sentences that state a suspicion of it.
 SUSPECTED: Table = {
     "Atelectasis": ("There is possible atelectasis in {place}.", "Atelectasis in {place} cannot be excluded."),
     "Cardiomegaly": ("The heart may be mildly enlarged.", "Possible mild cardiomegaly."),
@@ -181,7 +182,7 @@ DENIED: Table = {
     "Pneumothorax": ("There is no pneumothorax.", "No pneumothorax is seen."),
     "Support Devices": ("There are no lines or tubes.",),
 }
-# As they stand in a list, in this order: "No focal consolidation, pleural effusion, or pneumothorax."
+# Names in a list of denials, in this order: "No focal consolidation, pleural effusion, or pneumothorax."
 LISTED: dict[str, str] = {
     "Consolidation": "focal consolidation",
     "Pneumonia": "pneumonia",
@@ -190,7 +191,7 @@ LISTED: dict[str, str] = {
     "Pneumothorax": "pneumothorax",
 }
 
-# Said besides: nothing here touches a finding.
+# Further sentences, which concern no finding.
 CLEAR = ("The lungs are clear.", "Both lungs are clear.", "The lungs are well expanded and clear.")
 REMARKS = (
     "The imaged upper abdomen is unremarkable.",

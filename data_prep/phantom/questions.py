@@ -1,7 +1,7 @@
-"""Questions about a made-up film and their answers, from what is known of its study; its report is not read.
+"""Questions about a synthetic film and their answers, from the findings of its study, not from its report.
 
-What is only suspected is never asked about, nor what another finding could be taken for: every question has one right
-answer. A new topic or wording is one more line in the tables. All text is our own.
+No question is about a suspected finding, or about an absent finding that a present one resembles, so every question has
+one right answer. A new topic or wording is one more line in the tables.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 CLOSED, OPEN = "CLOSED", "OPEN"
 DEVICES = "Support Devices"
-# Share of abnormal films that are asked whether all is normal: so many that the answer is as often no as yes.
+# Share of abnormal films with the question whether the film is normal; with it, yes and no are equally frequent.
 _ASK_NORMAL = 0.4
-# Share of normal films that are asked what is abnormal.
+# Share of normal films with the question what is abnormal.
 _ASK_NOTHING = 0.35
 _FEWEST, _MOST = 3, 5
 _DEGREES = {"small": "mild", "moderate": "moderate", "large": "severe"}
@@ -28,7 +28,7 @@ _DEGREES = {"small": "mild", "moderate": "moderate", "large": "severe"}
 
 @dataclass(frozen=True)
 class Question:
-    """One question; `question_type` as VQA-RAD has it (PRES, POS, ABN, SIZE), `answer_type` CLOSED or OPEN."""
+    """One question; `question_type` is PRES, POS, ABN or SIZE as in VQA-RAD, `answer_type` is CLOSED or OPEN."""
 
     text: str
     question_type: str
@@ -38,17 +38,20 @@ class Question:
 
 @dataclass(frozen=True)
 class Topic:
-    """Something that may be asked about.
+    """A subject of questions.
 
     Attributes:
-      names: what it is called; the first is also the answer to what is seen.
-      finding: of its `Sign`; `kinds`: of these kinds only, () for any.
-      share: of the films that show it. What is absent is asked about in these proportions, so that no question gives
-        its answer away.
-      place: "side", "zone" (side and zone) or "".
-      size: "size" (small to large), "degree" (mild to severe) or "".
-      counted: whether it is "a" nodule, and not just pneumonia; `plural`: whether it is "are".
-      asked: whether it is there, with its type, where the common wordings do not do.
+      names: its names; the first is also the answer to the question what is seen.
+      finding: the finding of its `Sign`.
+      kinds: the kinds of the sign, () for any.
+      share: share of films that show it. Absent topics are sampled by these shares, so that a question does not reveal
+        its answer.
+      place: answers about the place: "side", "zone" (side and zone) or "" for none.
+      size: answers about the size: "size" (small to large), "degree" (mild to severe) or "" for none.
+      counted: whether the name takes an article.
+      plural: whether the name is a plural.
+      asked: wordings of the question whether it is present; () for the common ones, `PRESENCE`.
+      asked_type: the `question_type` of that question.
     """
 
     names: tuple[str, ...]
@@ -63,16 +66,16 @@ class Topic:
     asked_type: str = "PRES"
 
     def sign(self, study: Study) -> Sign | None:
-        """Where and how it is in a study, None if it is not, or only suspected."""
-        found = (sign for sign in study.signs if sign.finding == self.finding and not sign.uncertain)
-        return next((sign for sign in found if not self.kinds or sign.kind in self.kinds), None)
+        """The sign of this topic in a study; None if it is absent or only suspected."""
+        signs = (sign for sign in study.signs if sign.finding == self.finding and not sign.uncertain)
+        return next((sign for sign in signs if not self.kinds or sign.kind in self.kinds), None)
 
     def absent(self, study: Study) -> bool:
-        """Whether it may be asked about with the answer no."""
-        there = [sign for sign in study.signs if sign.finding == self.finding]
+        """Whether a question about its presence has the answer no for certain."""
+        signs = [sign for sign in study.signs if sign.finding == self.finding]
         if self.finding == DEVICES:
-            there = [sign for sign in there if sign.kind in self.kinds]
-        return not there and self.finding not in not_deniable({sign.finding for sign in study.signs})
+            signs = [sign for sign in signs if sign.kind in self.kinds]
+        return not signs and self.finding not in not_deniable({sign.finding for sign in study.signs})
 
 
 TOPICS = (
@@ -114,7 +117,7 @@ TOPICS = (
     Topic(("monitoring leads",), DEVICES, 0.046, kinds=("monitoring leads",), plural=True),
 )
 
-# Fields: {it} with its article, {name} without, {is} is or are, {Is} the same as a first word.
+# Fields: {it} is the name with its article, {name} without; {is} is "is" or "are", {Is} the same in upper case.
 PRESENCE = (
     "{Is} there {it}?",
     "{Is} {it} present?",
@@ -148,7 +151,7 @@ NOTHING = "none"
 
 
 def ask(study: Study, rng: np.random.Generator) -> list[Question]:
-    """Three to five different questions about a frontal film of a study; `rng` chooses what and in which words."""
+    """Three to five different questions about a frontal film of a study; `rng` samples topics and wordings."""
     signs = {topic: sign for topic in TOPICS if (sign := topic.sign(study)) is not None}
     present = [list(signs)[place] for place in rng.permutation(len(signs))[:2]]
     asked = [_presence(topic, True, rng) for topic in present]
@@ -165,12 +168,12 @@ def ask(study: Study, rng: np.random.Generator) -> list[Question]:
     return asked
 
 
-def _presence(topic: Topic, there: bool, rng: np.random.Generator) -> Question:
-    return Question(_worded(topic, topic.asked or PRESENCE, rng), topic.asked_type, "yes" if there else "no", CLOSED)
+def _presence(topic: Topic, present: bool, rng: np.random.Generator) -> Question:
+    return Question(_worded(topic, topic.asked or PRESENCE, rng), topic.asked_type, "yes" if present else "no", CLOSED)
 
 
 def _further(topic: Topic, sign: Sign, rng: np.random.Generator) -> list[Question]:
-    """What else may be asked of something that is there."""
+    """Further questions about a present topic: its side, place and size."""
     asked = []
     if topic.place and sign.side in SIDES:
         asked.append(Question(_worded(topic, WHICH_SIDE, rng), "POS", sign.side, CLOSED))
@@ -189,7 +192,7 @@ def _place(topic: Topic, sign: Sign) -> str:
 
 
 def _what(study: Study, present: Sequence[Topic], rng: np.random.Generator) -> list[Question]:
-    """What is seen, where that is one thing or nothing."""
+    """The question what is seen, if the answer is one topic or nothing."""
     seen = [topic for topic in present if topic.finding != DEVICES]
     if any(sign.uncertain for sign in study.signs) or len(seen) > 1 or (present and not seen):
         return []
@@ -199,7 +202,7 @@ def _what(study: Study, present: Sequence[Topic], rng: np.random.Generator) -> l
 
 
 def _normal(study: Study, rng: np.random.Generator) -> list[Question]:
-    """Whether all is normal: of every film without anything, of some with a finding, of none with mere devices."""
+    """The question whether the film is normal: for all empty films, some with findings, none with devices alone."""
     findings = [sign for sign in study.signs if sign.finding != DEVICES]
     certain = any(not sign.uncertain for sign in findings)
     if (study.signs and not certain) or (findings and rng.random() >= _ASK_NORMAL):

@@ -1,4 +1,4 @@
-"""The report of a made-up study, in the layout of the MIMIC-CXR reports: the same findings, in varied words."""
+"""Writes the report of a synthetic study in the layout of MIMIC-CXR reports, in varied words."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _BLOCKS = (
     ("Fracture",),
 )
 _DEGREE = {"small": "mild", "moderate": "moderate", "large": "severe"}
-# With none of these, the lungs may be called clear.
+# A report without these findings may call the lungs clear.
 _LUNG = {*_BLOCKS[1], *_BLOCKS[2]}
-# A report below this many words gets remarks that say nothing about findings.
+# Findings sections of fewer words are extended by remarks that concern no finding.
 _FEW_WORDS = 15
 
 
@@ -30,9 +30,9 @@ def report_text(study: Study, views: Sequence[str], rng: np.random.Generator) ->
     """The whole text of a report file.
 
     Args:
-      study: what is present, suspected and denied.
-      views: the ViewPosition of the images of the study.
-      rng: chooses the words.
+      study: the findings that are present, suspected and denied.
+      views: ViewPosition of the images of the study.
+      rng: samples the wordings.
     """
     lateral = "LATERAL" in views
     view = "LATERAL" if lateral else "AP" if "AP" in views else "PA"
@@ -57,7 +57,7 @@ def report_text(study: Study, views: Sequence[str], rng: np.random.Generator) ->
 
 
 def findings_text(study: Study, rng: np.random.Generator) -> str:
-    """The FINDINGS section: everything seen and everything denied, in the order in which films are read."""
+    """The FINDINGS section: all findings and denials, in the order in which radiologists read a film."""
     denied = list(study.denied)
     listed = _list_of_denied(denied, rng)
     devices = [sentence(sign, rng) for sign in study.signs if sign.finding == "Support Devices"]
@@ -71,15 +71,15 @@ def findings_text(study: Study, rng: np.random.Generator) -> str:
         if "Pleural Effusion" in names and listed:
             block.append(listed)
         blocks.append(block)
-    said = [text for block in blocks for text in block]
+    sentences = [text for block in blocks for text in block]
     remarks = [phrases.REMARKS[number] for number in rng.permutation(len(phrases.REMARKS))]
-    while remarks and sum(len(text.split()) for text in said) < _FEW_WORDS:
-        said.append(remarks.pop())
-    return " ".join(said)
+    while remarks and sum(len(text.split()) for text in sentences) < _FEW_WORDS:
+        sentences.append(remarks.pop())
+    return " ".join(sentences)
 
 
 def impression_text(study: Study, rng: np.random.Generator) -> str:
-    """The IMPRESSION section: the main points, at times numbered; all points where it is the only section."""
+    """The IMPRESSION section: the main points, sometimes numbered; all points in a report without findings section."""
     points: list[str] = []
     for sign in study.signs:
         if sign.finding == "Support Devices" and study.findings_section:
@@ -101,7 +101,7 @@ def impression_text(study: Study, rng: np.random.Generator) -> str:
 
 
 def sentence(sign: Sign, rng: np.random.Generator) -> str:
-    """One sentence that says what a sign says: nothing more, nothing that contradicts it."""
+    """One sentence that states a sign, no more and no less."""
     table = phrases.SUSPECTED if sign.uncertain else phrases.PRESENT
     options = table.get(f"{sign.finding}:{sign.kind}") or table[sign.finding]
     both = sign.side == "bilateral"
@@ -139,7 +139,7 @@ def _lungs_clear(study: Study) -> bool:
 
 
 def _list_of_denied(denied: list[str], rng: np.random.Generator) -> str:
-    """One sentence that denies several findings at once, which are taken out of `denied`; "" if there are too few."""
+    """One sentence that denies several findings, which are removed from `denied`; "" if there are fewer than two."""
     names = [name for name in phrases.LISTED if name in denied]
     if len(names) < 2:
         return ""

@@ -1,4 +1,4 @@
-"""Made-up studies on disk, as a tree in the official MIMIC-CXR 2.0.0 layout. Same options, same bytes."""
+"""Writes synthetic studies as a tree in the official MIMIC-CXR 2.0.0 layout; equal options give equal bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from medvill_jax.data.records import DataError
 from medvill_jax.findings import CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
 
 MARKER = "phantom.json"
-# Part of the marker: a tree of an older generator is not taken for one of this.
+# Stored in the marker, so that a tree of an older generator is not reused.
 GENERATOR_VERSION = 1
 METADATA_COLUMNS = (
     "dicom_id",
@@ -55,18 +55,18 @@ _PROCEDURES = {
 }
 _CELLS = {POSITIVE: "1.0", NEGATIVE: "0.0", UNCERTAIN: "-1.0", None: ""}
 _JPEG_QUALITY = 95
-# Splits are dealt to subjects in hands of 25: exactly 80 / 8 / 12 per cent of every full hand.
-_HAND = ("train",) * 20 + ("validate",) * 2 + ("test",) * 3
+# Splits of 25 subjects at a time: exactly 80 / 8 / 12 per cent of every full group.
+_SPLIT_GROUP = ("train",) * 20 + ("validate",) * 2 + ("test",) * 3
 _NEW_SUBJECT = 0.62
 _NEGBIO_DIFFERS = 0.02
 _SMALLEST_IMAGE = 32
-# Below this many studies, starting worker processes takes longer than the work.
+# For fewer studies, starting worker processes takes longer than the work.
 _WORTH_WORKERS = 64
 
 
 @dataclass(frozen=True)
 class Job:
-    """One study to be made; everything in it follows from these values."""
+    """One study to make, as a function of these values."""
 
     root: str
     seed: int
@@ -79,10 +79,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Film:
-    """One image of a tree, as far as it is known before it is drawn.
+    """One image of a tree, before it is drawn.
 
-    `number` and `subject` are those of its `Job`, `index` its place among the images of the study, `file` its JPEG file
-    below the tree.
+    `number` and `subject` are those of its `Job`, `index` counts the images of the study, `file` is the path of the
+    JPEG file in the tree.
     """
 
     number: int
@@ -94,8 +94,8 @@ class Film:
 
 
 @dataclass(frozen=True)
-class Made:
-    """A study that has been written: what the tables say of it. `views` are (dicom_id, ViewPosition, rows, columns)."""
+class WrittenStudy:
+    """The values of a written study for the tables; `views` are (dicom_id, ViewPosition, rows, columns)."""
 
     subject_id: int
     study_id: int
@@ -118,23 +118,24 @@ def write_tree(
     progress: bool = True,
     workers: int | None = None,
 ) -> dict[str, int]:
-    """Makes the folder `out` with made-up studies, or finds it there, already made with the same options.
+    """Makes the folder `out` with synthetic studies; an existing one of the same options is kept.
 
     `out` holds the files of MIMIC-CXR-JPG and MIMIC-CXR together: `files/p10/p10000032/s50414267/<dicom_id>.jpg`,
-    `files/p10/p10000032/s50414267.txt` and the csv.gz tables. It appears only once it is complete. Study number i is
-    the same whatever `studies` is.
+    `files/p10/p10000032/s50414267.txt` and the csv.gz tables. It appears only once it is complete. Study number i does
+    not depend on `studies`.
 
     Args:
-      studies: how many.
-      seed: same seed, same bytes, on any number of workers.
+      out: the folder to make.
+      studies: number of studies.
+      seed: equal seeds give equal bytes, with any number of workers.
       image_size: pixels of the short side of the images.
-      dicom: also write `s.../<dicom_id>.dcm`; needs pydicom.
+      dicom: also write DICOM files, `s.../<dicom_id>.dcm`; needs pydicom.
       difficulty: one of `hard.DIFFICULTIES`.
       progress: show a bar if stderr is a terminal.
-      workers: processes (default: one per core).
+      workers: number of processes; None for one per core, fewer for few studies.
 
-    Returns the number of "studies", "images" and "subjects". Raises `DataError` if `out` is something else, or is of
-    other options.
+    Returns the number of "studies", "images" and "subjects". Raises `DataError` if an option is invalid, or `out` holds
+    something else or a tree of other options.
     """
     options = {
         "generator_version": GENERATOR_VERSION,
@@ -148,9 +149,9 @@ def write_tree(
     hard.check(difficulty)
     if image_size < _SMALLEST_IMAGE:
         raise DataError(f"phantom images of {image_size} pixels show nothing: at least {_SMALLEST_IMAGE}")
-    there = finished(out, MARKER, options)
-    if there is not None:
-        return there
+    existing = finished(out, MARKER, options)
+    if existing is not None:
+        return existing
     if dicom:
         try:
             import pydicom  # noqa: F401
@@ -164,32 +165,32 @@ def write_tree(
             for i, subject in enumerate(_subjects(studies, seed))
         ]
         bar = tqdm(total=studies, unit="study", desc="phantom", disable=None if progress else True)
-        made = []
-        # Closed at once when interrupted, so that no worker writes into a folder that is being cleared.
+        written = []
+        # Closed on an interrupt, so that no worker writes into a folder that is being removed.
         with bar, contextlib.closing(_run(jobs, workers)) as running:
             for study in running:
-                made.append(study)
+                written.append(study)
                 bar.update()
-        made.sort(key=lambda study: (study.subject_id, study.study_id))
-        _write_tables(root, made, seed)
+        written.sort(key=lambda study: (study.subject_id, study.study_id))
+        _write_tables(root, written, seed)
         counts = {
-            "studies": len(made),
-            "images": sum(len(study.views) for study in made),
-            "subjects": len({study.subject_id for study in made}),
+            "studies": len(written),
+            "images": sum(len(study.views) for study in written),
+            "subjects": len({study.subject_id for study in written}),
         }
         (root / MARKER).write_text(json.dumps({**options, "counts": counts}, indent=1) + "\n")
-        # An empty folder may be there already; renaming replaces it.
+        # Renaming replaces an empty folder at `out`.
         os.replace(root, out)
     return counts
 
 
 def marked(difficulty: str) -> dict[str, str]:
-    """What the marker of a tree says of its difficulty: nothing of that which all trees once had."""
+    """The entry of a marker for the difficulty; none for the standard one, as in markers of older versions."""
     return {} if difficulty == hard.STANDARD else {"difficulty": difficulty}
 
 
 def check(studies: int, seed: int) -> None:
-    """`DataError` if there is no tree of so many studies, or with this seed."""
+    """Raises `DataError` if no tree can have so many studies or this seed."""
     if studies < 1:
         raise DataError(f"{studies} phantom studies: at least one is needed")
     if seed < 0:
@@ -197,9 +198,9 @@ def check(studies: int, seed: int) -> None:
 
 
 def finished(out: Path, name: str, options: dict[str, Any], what: str = "a phantom tree") -> dict[str, int] | None:
-    """The counts in the marker file `name` of what is there already, None if nothing is.
+    """The counts in the marker file `name` of a finished folder `out`; None if `out` is missing or empty.
 
-    Raises `DataError` if `out` is something else than `what`, or was made with other options.
+    Raises `DataError` if `out` is not `what`, or was made with other options.
     """
     if out.exists() and not out.is_dir():
         raise DataError(f"{out} is a file: name a folder to make")
@@ -211,7 +212,7 @@ def finished(out: Path, name: str, options: dict[str, Any], what: str = "a phant
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise DataError(f"{out} is not empty and not {what}: name another folder") from None
     differing = [
-        f"  {key}: {marker.get(key, 'unset')} there, {options.get(key, 'unset')} now"
+        f"  {key}: {marker.get(key, 'unset')} in the folder, {options.get(key, 'unset')} now"
         for key in {**options, **marker}
         if marker.get(key) != options.get(key)
     ]
@@ -224,32 +225,32 @@ def finished(out: Path, name: str, options: dict[str, Any], what: str = "a phant
 
 
 def _rng(seed: int, *what: int | str) -> np.random.Generator:
-    """The stream of one purpose; independent of the process and of every other stream."""
+    """The random stream of one purpose, independent of the process and of every other stream."""
     digest = hashlib.sha256("/".join(map(str, ("phantom", seed, *what))).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
 def _subjects(studies: int, seed: int) -> list[int]:
-    """The subject number of every study: a new one, or the one before again."""
+    """The subject number of every study: a new one, or that of the study before."""
     fresh = _rng(seed, "subjects").random(studies) < _NEW_SUBJECT
-    # The first three are three patients, so that every split has one.
+    # The first three studies have three subjects, so that every split has one.
     fresh[:3] = True
     return [int(count) - 1 for count in np.cumsum(fresh)]
 
 
 def _split(seed: int, subject: int) -> str:
-    hand, place = divmod(subject, len(_HAND))
-    if hand:
-        return _HAND[int(_rng(seed, "split", hand).permutation(len(_HAND))[place])]
-    # The first hand shows every split within its first three.
+    group, place = divmod(subject, len(_SPLIT_GROUP))
+    if group:
+        return _SPLIT_GROUP[int(_rng(seed, "split", group).permutation(len(_SPLIT_GROUP))[place])]
+    # The first three subjects of the first group have three splits.
     if place < 3:
         return ("train", "validate", "test")[place]
-    rest = [name for i, name in enumerate(_HAND) if i not in (0, 20, 22)]
-    return rest[int(_rng(seed, "split", hand).permutation(len(rest))[place - 3])]
+    rest = [name for i, name in enumerate(_SPLIT_GROUP) if i not in (0, 20, 22)]
+    return rest[int(_rng(seed, "split", group).permutation(len(rest))[place - 3])]
 
 
 def _identifier(seed: int, number: int, first: int, what: str) -> int:
-    """An eight-digit number from `first` on, different for every `number`, without an order that gives it away."""
+    """An eight-digit number from `first` on, unique for every `number`, in an order that reveals nothing."""
     shift = int(_rng(seed, what).integers(9_999_991))
     return first + (7_368_787 * (number + 1) + shift) % 9_999_991
 
@@ -264,32 +265,32 @@ def _dicom_id(seed: int, number: int, index: int) -> str:
     return "-".join(name[start : start + 8] for start in range(0, 40, 8))
 
 
-def _run(jobs: list[Job], workers: int | None) -> Generator[Made, None, None]:
+def _run(jobs: list[Job], workers: int | None) -> Generator[WrittenStudy, None, None]:
     workers = min(workers or os.cpu_count() or 1, max(1, len(jobs) // (_WORTH_WORKERS // 2)))
     if workers == 1 or not _can_spawn():
         yield from map(make_study, jobs)
         return
-    # Fresh processes: the caller may have threads (JAX has) that do not survive a fork.
+    # Spawned processes, since threads of the caller (such as those of JAX) do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
         yield from pool.map(make_study, jobs, chunksize=8)
 
 
 def _can_spawn() -> bool:
-    """Whether a fresh process can load the running program again: one from standard input or a notebook it cannot."""
+    """Whether a new process can load the running program, unlike one from standard input or a notebook."""
     main = sys.modules["__main__"]
     return main.__spec__ is not None or Path(getattr(main, "__file__", None) or "").is_file()
 
 
 def films(studies: int, seed: int) -> Iterator[Film]:
-    """Every image of a tree, study after study, without drawing it."""
+    """Every image of a tree, study after study; nothing is drawn."""
     for number, subject in enumerate(_subjects(studies, seed)):
         folder, split = _folder(seed, number, subject), _split(seed, subject)
         for index, view in enumerate(_views(_rng(seed, "circumstances", number))):
             yield Film(number, subject, index, view, split, f"{folder}/{_dicom_id(seed, number, index)}.jpg")
 
 
-def make_study(job: Job) -> Made:
+def make_study(job: Job) -> WrittenStudy:
     """Writes the images and the report of one study below `job.root`."""
     seed, number = job.seed, job.number
     study = study_of(seed, number, job.subject, job.difficulty)
@@ -333,11 +334,13 @@ def make_study(job: Job) -> Made:
         images.append((dicom_id, view, drawn.shape[0], drawn.shape[1]))
     text = report_text(study, views, _rng(seed, "report", number))
     path.with_name(f"s{study_id}.txt").write_text(text, "utf-8")
-    return Made(subject_id, study_id, _split(seed, job.subject), folder, date, time, study.labels(), tuple(images))
+    return WrittenStudy(
+        subject_id, study_id, _split(seed, job.subject), folder, date, time, study.labels(), tuple(images)
+    )
 
 
 def study_of(seed: int, number: int, subject: int = 0, difficulty: str = hard.STANDARD) -> Study:
-    """The findings of study `number` of a tree with this seed and difficulty, without drawing it."""
+    """The findings of study `number` of a tree with this seed and difficulty; nothing is drawn."""
     person = _rng(seed, "person", subject)
     sex, age = ("M" if person.random() < 0.52 else "F"), int(person.integers(20, 90))
     study = sample(_rng(seed, "study", number), age, sex)
@@ -345,7 +348,7 @@ def study_of(seed: int, number: int, subject: int = 0, difficulty: str = hard.ST
 
 
 def question_rng(seed: int, film: Film) -> np.random.Generator:
-    """What chooses the questions about an image."""
+    """The random stream of the questions about an image."""
     return _rng(seed, "questions", film.number, film.index)
 
 
@@ -364,9 +367,9 @@ def _views(rng: np.random.Generator) -> tuple[str, ...]:
     return tuple(views)
 
 
-def _write_tables(root: Path, made: list[Made], seed: int) -> None:
+def _write_tables(root: Path, written: list[WrittenStudy], seed: int) -> None:
     split, metadata, records, studies, chexpert, negbio = [], [], [], [], [], []
-    for study in made:
+    for study in written:
         keys = (study.subject_id, study.study_id)
         studies.append((*keys, f"{study.folder}.txt"))
         chexpert.append((*keys, *(_CELLS[study.labels.get(name)] for name in CHEXPERT_FINDINGS)))
@@ -387,7 +390,7 @@ def _write_tables(root: Path, made: list[Made], seed: int) -> None:
     _write_csv(root / "mimic-cxr-2.0.0-split.csv.gz", ("dicom_id", "study_id", "subject_id", "split"), split)
 
 
-def _second_opinion(study: Made, rng: np.random.Generator) -> Iterator[str]:
+def _second_opinion(study: WrittenStudy, rng: np.random.Generator) -> Iterator[str]:
     for name in CHEXPERT_FINDINGS:
         value = study.labels.get(name)
         if rng.random() < _NEGBIO_DIFFERS and name != "No Finding":

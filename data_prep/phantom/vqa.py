@@ -1,4 +1,4 @@
-"""Questions about the films of a phantom tree, in the layout of VQA-RAD. Same tree, same bytes."""
+"""Writes questions about the films of a phantom tree in the layout of VQA-RAD; equal trees give equal bytes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from data_prep.workspace import workspace
 from medvill_jax.data.records import DataError
 
 MARKER = "phantom_questions.json"
-# Part of the marker: questions of an older generator are not taken for those of this.
+# Stored in the marker, so that questions of an older generator are not reused.
 QUESTIONS_VERSION = 2
 VIEW = "AP"
 
 
 def check(studies: int, seed: int) -> None:
-    """`DataError` if a tree of so many studies has no AP film to learn from or none to be tested on."""
+    """Raises `DataError` if a tree of so many studies has no AP film for training or none for testing."""
     tree.check(studies, seed)
     parts = {_phrase_type(film) for film in _films(studies, seed)}
     if len(parts) < 2:
@@ -32,27 +32,27 @@ def check(studies: int, seed: int) -> None:
 
 
 def write_questions(source: Path, out: Path) -> dict[str, int]:
-    """Makes the folder `out` with questions about the AP films of the phantom tree `source`, or finds it there.
+    """Makes the folder `out` with questions about the AP films of the phantom tree `source`; an existing one is kept.
 
-    `out` holds `VQA_RAD Dataset Public.json` and `VQA_RAD Image Folder/` as VQA-RAD does (see `vqa_rad.prepare`): three
-    to five questions a film, which name the patient besides (`subject_id`). Patients of the test split of the tree get
-    all test questions (`phrase_type` "test_freeform"), all others are for training. Films are links to those of the
-    tree where the disk has links.
+    `out` holds `VQA_RAD Dataset Public.json` and `VQA_RAD Image Folder/` as VQA-RAD does (see `vqa_rad.prepare`), with
+    three to five questions per film, which also have the patient, `subject_id`. Questions about patients of the test
+    split of the tree are for testing (`phrase_type` "test_freeform"), all others for training. Films are hard links to
+    those of the tree if the file system has links, or else copies.
 
-    Returns the number of "films" and "questions". Raises `DataError`: `source` is no phantom tree or has too few
-    studies, or `out` is something else.
+    Returns the number of "films" and "questions". Raises `DataError` if `source` is not a phantom tree or has too few
+    studies, or `out` holds something else.
     """
     try:
-        made = json.loads((source / tree.MARKER).read_text())
-        studies, seed = int(made["studies"]), int(made["seed"])
-        difficulty = str(made.get("difficulty", hard.STANDARD))
+        marker = json.loads((source / tree.MARKER).read_text())
+        studies, seed = int(marker["studies"]), int(marker["seed"])
+        difficulty = str(marker.get("difficulty", hard.STANDARD))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{source} is no phantom tree: make one with python -m data_prep phantom") from error
+        raise DataError(f"{source} is not a phantom tree: make one with python -m data_prep phantom") from error
     check(studies, seed)
-    options = {"questions_version": QUESTIONS_VERSION, "tree": {k: v for k, v in made.items() if k != "counts"}}
-    there = tree.finished(out, MARKER, options, "questions about a phantom tree")
-    if there is not None:
-        return there
+    options = {"questions_version": QUESTIONS_VERSION, "tree": {k: v for k, v in marker.items() if k != "counts"}}
+    existing = tree.finished(out, MARKER, options, "questions about a phantom tree")
+    if existing is not None:
+        return existing
     questions, films = [], list(_films(studies, seed))
     with workspace(out) as work:
         folder = work / "vqa"
@@ -79,7 +79,7 @@ def write_questions(source: Path, out: Path) -> dict[str, int]:
         counts = {"films": len(films), "questions": len(questions)}
         (folder / vqa_rad.QUESTION_FILES[0]).write_text(json.dumps(questions, indent=1) + "\n")
         (folder / MARKER).write_text(json.dumps({**options, "counts": counts}, indent=1) + "\n")
-        # An empty folder may be there already; renaming replaces it.
+        # Renaming replaces an empty folder at `out`.
         os.replace(folder, out)
     return counts
 
