@@ -1,6 +1,7 @@
-"""Writing text word by word with any network that can say which word comes next.
+"""Decoding: writes text token by token with any network that predicts the next token.
 
 The network is one function, `step(tokens, index, cache) -> logits, cache` (see `rules.Step`). `single.greedy` and
-`single.nucleus` write one text per example, `beam.beam_search` compares several. All are pure, meant to be called under
-`jax.jit`, have static shapes, end as soon as nothing can change, and feed the network only what it wrote itself.
+`single.nucleus` keep one text per example, `beam.beam_search` compares several. All are pure functions with static
+shapes, to be called under `jax.jit`. They stop as soon as every text is complete, and the input of a step is the output
+of the step before.
 """

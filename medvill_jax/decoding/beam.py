@@ -1,4 +1,4 @@
-"""Beam search: K texts per example grow side by side, and the best one that was met is returned."""
+"""Beam search: extends K texts per example in parallel and returns the best complete one."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ State = dict[str, Any]
 def beam_search(
     step: Step, cache: Cache, rules: Rules, *, live: jax.Array, beams: int, length_penalty: float = 0.0
 ) -> Decoded:
-    """The best text found by a beam of K (docs/spec.md#beam).
+    """The best text that a beam search of width K finds (docs/spec.md#beam).
 
-    Every slot, the K likeliest of all continuations of all beams are taken. Those that end leave the beam and are
-    remembered if they score best so far; the others are the beams of the next slot. What has not ended at `max_len` is
-    cut there and competes as it is. The score is the sum of log-probabilities plus `length_penalty` times the number of
-    words, the end counted. An example is done as soon as none of its beams can still beat its best text.
+    In every slot, the K likeliest of all continuations of all beams are kept. Those that end leave the beam, and the
+    best of them so far is stored; the others are the beams of the next slot. Texts that have not ended at `max_len` are
+    cut there and compete as they are. The score is the sum of log-probabilities plus `length_penalty` times the number
+    of tokens, `end_id` included. An example is done as soon as none of its beams can exceed its best score.
 
-    Between equals the order is: the text that was complete earlier, then the lower beam, then the lower word id. With
-    one beam this is greedy decoding, whatever the penalty.
+    Of equal scores, the text that was complete earlier wins, then the lower beam, then the lower token id. One beam is
+    greedy decoding, whatever the penalty.
 
     Args:
-        step, cache, rules, live: as for `single.greedy`, the cache being for K = `beams`.
+        step, cache, rules, live: as for `single.greedy`, with a cache for K = `beams`.
         beams: K.
         length_penalty: above 0 favours long texts, below 0 short ones.
 
@@ -48,13 +48,13 @@ def beam_search(
 
         vocabulary = total.shape[-1]
         taken, place = jax.lax.top_k(total.reshape(batch, -1), beams)  # [B, K]
-        parent, word = place // vocabulary, (place % vocabulary).astype(jnp.int32)  # [B, K]
+        parent, token = place // vocabulary, (place % vocabulary).astype(jnp.int32)  # [B, K]
         tokens = jnp.take_along_axis(tokens, parent[..., None], axis=1)  # [B, K, T]
-        tokens = jax.lax.dynamic_update_index_in_dim(tokens, word, index, axis=2)
+        tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, index, axis=2)
         moved = jax.tree.map(lambda leaf: _rearranged(leaf, parent), cache["beams"])
 
-        # -inf stands for no beam: none was there, or no continuation is allowed.
-        complete = (word == end) | (index + 1 == length)
+        # A log-probability of -inf marks an empty beam: it was empty before, or has no allowed continuation.
+        complete = (token == end) | (index + 1 == length)
         scores = jnp.where(complete, taken + length_penalty * (index + 1), -jnp.inf)  # [B, K]
         which = jnp.argmax(scores, axis=1)  # [B]
         row = jnp.arange(batch)
@@ -65,9 +65,9 @@ def beam_search(
             "best_tokens": jnp.where(better[:, None], tokens[row, which], state["best_tokens"]),
         }
 
-        # Log-probabilities only fall. The most that the penalty can still add is at one of the two ends.
-        still = jnp.maximum(length_penalty * (index + 2), length_penalty * length)
-        hopeless = taken + still <= best["best_score"][:, None]
+        # Sums of log-probabilities never increase, and the penalty is largest at the next or at the last length.
+        penalty = jnp.maximum(length_penalty * (index + 2), length_penalty * length)
+        hopeless = taken + penalty <= best["best_score"][:, None]
         return {
             "index": index + 1,
             "tokens": tokens,
@@ -76,7 +76,7 @@ def beam_search(
             **best,
         }
 
-    # One beam at first: K equal ones would find every continuation K times.
+    # Only one beam is live at first: K equal ones would find every continuation K times.
     first = (jnp.arange(beams) == 0) & live[:, None]  # [B, K]
     state = jax.lax.while_loop(
         goes_on,
@@ -92,8 +92,8 @@ def beam_search(
         },
     )
     tokens = state["best_tokens"]
-    words = jnp.sum(tokens != end, axis=1, dtype=jnp.int32)
-    return Decoded(tokens, words, state["best_log_prob"], words < length)
+    lengths = jnp.sum(tokens != end, axis=1, dtype=jnp.int32)
+    return Decoded(tokens, lengths, state["best_log_prob"], lengths < length)
 
 
 def _rearranged(leaf: jax.Array, parent: jax.Array) -> jax.Array:

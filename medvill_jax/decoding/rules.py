@@ -1,6 +1,6 @@
-"""What the decoders share: the step they call, the rules a text obeys, and what they return.
+"""The parts that all decoders share: the step that they call, the rules for a text, and the result.
 
-Sizes: B examples, K beams (1 where there is one text per example), V vocabulary, T the longest text.
+Sizes: B examples, K beams (1 for decoders of one text per example), V vocabulary, T the longest text.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ import jax.numpy as jnp
 
 from medvill_jax.errors import ConfigError
 
-# A dict of arrays. Every leaf under "beams" has the leading axes [B, K] and follows its beam when beams are dropped or
-# doubled; everything else is the network's own business.
+# A dict of arrays. Every leaf under "beams" has the leading axes [B, K] and is rearranged with the beams; a decoder
+# leaves all other entries as they are.
 Cache = dict[str, Any]
 
-# tokens int32 [B, K]: the words in slot index - 1 (without effect at index 0); index: int32 scalar, 0, 1, 2...
-# -> logits float32 [B, K, V] of the words in slot index, and the cache for the next step.
+# tokens int32 [B, K] of slot index - 1 (ignored at index 0); index int32 scalar 0, 1, 2...; cache
+# -> logits float32 [B, K, V] of the tokens in slot index, and the cache for the next step.
 Step = Callable[[jax.Array, jax.Array, Cache], tuple[jax.Array, Cache]]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What a text may be.
+    """The rules for a text.
 
     Attributes:
-        end_id: the word that ends a text, [SEP].
-        max_len: the most words, `end_id` included; a text that reaches it without `end_id` is cut there.
-        min_len: the fewest words before `end_id`.
-        banned: words that are never written.
-        no_repeat_ngram: no run of that many words occurs twice in a text; 0 allows it.
+        end_id: the token that ends a text, [SEP].
+        max_len: the most tokens, `end_id` included; a text that reaches it without `end_id` is cut there.
+        min_len: the fewest tokens before `end_id`.
+        banned: tokens that are never written.
+        no_repeat_ngram: no n-gram of that many tokens occurs twice in a text; 0 sets no limit.
 
     Raises:
         ConfigError: lengths that leave no text.
@@ -61,11 +61,11 @@ class Decoded:
     """One text per example.
 
     Attributes:
-        tokens: int32 `[B, T]`: words, then `end_id` in every slot that is left.
-        lengths: int32 `[B]`: words, `end_id` not counted.
-        log_probs: float32 `[B]`: sum of the network's own log-probabilities of the words and of the `end_id` after
-            them, if the text has one; normalised over the whole vocabulary, before any rule.
-        ended: bool `[B]`: the text ends by `end_id` rather than by being cut.
+        tokens: int32 `[B, T]`: the tokens of the text, then `end_id` in every further slot.
+        lengths: int32 `[B]`: number of tokens without `end_id`.
+        log_probs: float32 `[B]`: sum of the network's log-probabilities of the tokens and, if the text has one, of the
+            `end_id` after them; normalised over the whole vocabulary, before any rule.
+        ended: bool `[B]`: whether the text ends with `end_id`; otherwise it was cut.
     """
 
     tokens: jax.Array
@@ -75,32 +75,33 @@ class Decoded:
 
 
 def log_probs(logits: jax.Array, tokens: jax.Array, index: jax.Array, rules: Rules) -> jax.Array:
-    """The network's log-probabilities of the next word, minus infinity for words that the rules forbid.
+    """The network's log-probabilities of the next token, minus infinity for tokens that the rules forbid.
 
-    A text that no word may continue may always end, whatever its length.
+    If the rules forbid every token, `end_id` is allowed at any length.
 
     Args:
         logits: `[B, K, V]`.
-        tokens: int32 `[B, K, T]`, the texts so far; slots from `index` on mean nothing.
-        index: int32 scalar, the slot that the next word goes to.
+        tokens: int32 `[B, K, T]`, the texts so far; slots from `index` on are ignored.
+        index: int32 scalar, the slot of the next token.
+        rules: the rules for a text.
 
     Returns:
         float32 `[B, K, V]`.
     """
-    # Rounding can lift a certain word above 0, and beam search counts on log-probabilities that only fall.
-    own = jnp.minimum(jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1), 0.0)
-    end = own[..., rules.end_id]  # [B, K]
-    result = own.at[..., jnp.array(rules.banned, jnp.int32)].set(-jnp.inf) if rules.banned else own
+    # Rounding can lift a log-probability above 0, but beam search relies on sums that never increase.
+    normalised = jnp.minimum(jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1), 0.0)
+    end = normalised[..., rules.end_id]  # [B, K]
+    allowed = normalised.at[..., jnp.array(rules.banned, jnp.int32)].set(-jnp.inf) if rules.banned else normalised
     if rules.min_len:
-        result = result.at[..., rules.end_id].set(jnp.where(index < rules.min_len, -jnp.inf, end))
+        allowed = allowed.at[..., rules.end_id].set(jnp.where(index < rules.min_len, -jnp.inf, end))
     if rules.no_repeat_ngram:
-        result = _without_repeats(result, tokens, index, rules.no_repeat_ngram)
-    stuck = jnp.all(jnp.isneginf(result), axis=-1)  # [B, K]
-    return result.at[..., rules.end_id].set(jnp.where(stuck, end, result[..., rules.end_id]))
+        allowed = _without_repeats(allowed, tokens, index, rules.no_repeat_ngram)
+    stuck = jnp.all(jnp.isneginf(allowed), axis=-1)  # [B, K]
+    return allowed.at[..., rules.end_id].set(jnp.where(stuck, end, allowed[..., rules.end_id]))
 
 
 def _without_repeats(values: jax.Array, tokens: jax.Array, index: jax.Array, size: int) -> jax.Array:
-    """Forbids the last word of every n-gram in `tokens` whose first words are the last ones written."""
+    """Forbids the last token of every n-gram in `tokens` whose other tokens are the last ones written."""
     length = tokens.shape[-1]
     if size > length:
         return values

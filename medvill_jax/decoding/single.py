@@ -1,4 +1,4 @@
-"""One text per example: the likeliest word each time, or a word drawn at random."""
+"""Decoders of one text per example: greedy decoding and nucleus sampling."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import jax.numpy as jnp
 
 from medvill_jax.decoding.rules import Cache, Decoded, Rules, Step, log_probs
 
-# float32 [B, V] log-probabilities of allowed words, int32 scalar slot -> int32 [B] words.
+# float32 [B, V] log-probabilities of the allowed tokens, int32 scalar slot -> int32 [B] tokens.
 Choose = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def greedy(step: Step, cache: Cache, rules: Rules, *, live: jax.Array) -> Decoded:
-    """The likeliest allowed word each time; among equally likely ones that with the lowest id.
+    """Writes the likeliest allowed token in every slot; of equally likely ones that with the lowest id.
 
     Args:
         step: the network.
-        cache: its state before the first word, for K = 1.
-        rules: what a text may be.
-        live: bool `[B]`: rows to write at all. The others fill the batch up; their results mean nothing.
+        cache: its cache before the first token, for K = 1.
+        rules: the rules for a text.
+        live: bool `[B]`: rows to decode. The others are padding, and their results are undefined.
     """
     return _write(step, cache, rules, live, lambda allowed, _: jnp.argmax(allowed, axis=-1))
 
@@ -36,16 +36,16 @@ def nucleus(
     top_p: float = 0.9,
     temperature: float = 1.0,
 ) -> Decoded:
-    """Words drawn from the nucleus (Holtzman et al., ICLR 2020): the likeliest words that together have `top_p`.
+    """Samples every token from the nucleus (Holtzman et al., ICLR 2020), the likeliest tokens of total mass `top_p`.
 
-    What is drawn for an example is a function of its own seed and its own probabilities: neither its place in the batch
-    nor its neighbours matter.
+    The samples of an example are a function of its seed and its probabilities; its place in the batch and the other
+    examples have no effect.
 
     Args:
         step, cache, rules, live: as for `greedy`.
         seeds: int32 `[B]`.
-        top_p: in (0, 1]; the likeliest word is always in the nucleus.
-        temperature: above 0; divides the logits before the nucleus is taken. `log_probs` of the result are without it.
+        top_p: in (0, 1]; the likeliest token is always in the nucleus.
+        temperature: above 0; divides the logits before the nucleus is taken, but not in `log_probs` of the result.
 
     Raises:
         ValueError: `top_p` or `temperature` out of range.
@@ -58,12 +58,12 @@ def nucleus(
 
     def choose(allowed: jax.Array, index: jax.Array) -> jax.Array:
         scaled = jax.nn.log_softmax(allowed / temperature, axis=-1)  # [B, V]
-        ordered, words = jax.lax.top_k(scaled, scaled.shape[-1])  # [B, V], equal ones by id
+        ordered, ranked_tokens = jax.lax.top_k(scaled, scaled.shape[-1])  # [B, V], equally likely ones by id
         probs = jnp.exp(ordered)
-        before = jnp.cumsum(probs, axis=-1) - probs  # of all words that are likelier
+        before = jnp.cumsum(probs, axis=-1) - probs  # mass of all likelier tokens
         kept = jnp.where((before < top_p).at[:, 0].set(True), ordered, -jnp.inf)
-        drawn = jax.vmap(lambda key, row: jax.random.categorical(jax.random.fold_in(key, index), row))(keys, kept)
-        return jnp.take_along_axis(words, drawn[:, None], axis=-1)[:, 0]
+        rank = jax.vmap(lambda key, row: jax.random.categorical(jax.random.fold_in(key, index), row))(keys, kept)
+        return jnp.take_along_axis(ranked_tokens, rank[:, None], axis=-1)[:, 0]
 
     return _write(step, cache, rules, live, choose)
 
@@ -79,13 +79,13 @@ def _write(step: Step, cache: Cache, rules: Rules, live: jax.Array, choose: Choo
         previous = jax.lax.dynamic_index_in_dim(tokens, jnp.maximum(index - 1, 0), axis=1)  # [B, 1]
         logits, cache = step(previous, index, state["cache"])  # [B, 1, V]
         allowed = log_probs(logits, tokens[:, None], index, rules)[:, 0]  # [B, V]
-        word = choose(allowed, index).astype(jnp.int32)  # [B]
-        gain = jnp.take_along_axis(allowed, word[:, None], axis=-1)[:, 0]
-        word = jnp.where(live, word, rules.end_id)
+        token = choose(allowed, index).astype(jnp.int32)  # [B]
+        gain = jnp.take_along_axis(allowed, token[:, None], axis=-1)[:, 0]
+        token = jnp.where(live, token, rules.end_id)
         return {
             "index": index + 1,
-            "live": live & (word != rules.end_id),
-            "tokens": jax.lax.dynamic_update_index_in_dim(tokens, word, index, axis=1),
+            "live": live & (token != rules.end_id),
+            "tokens": jax.lax.dynamic_update_index_in_dim(tokens, token, index, axis=1),
             "log_probs": state["log_probs"] + jnp.where(live, gain, 0.0),
             "cache": cache,
         }
