@@ -1,4 +1,4 @@
-"""From labels to targets: what an uncertain and an unmentioned finding count as (Irvin et al. 2019).
+"""Labels -> targets of a classifier, with policies for uncertain and unmentioned findings (Irvin et al. 2019).
 
 See docs/spec.md#labels.
 """
@@ -16,15 +16,15 @@ ABSENT_POLICIES = {"negative": (0.0, 1.0), "ignore": (0.0, 0.0)}
 
 
 def targets(labels: np.ndarray, *, uncertain: str, absent: str) -> tuple[np.ndarray, np.ndarray]:
-    """What each label asks of a classifier, and whether it asks anything.
+    """The target of each label, and its weight in the loss.
 
     Args:
-        labels: int8 `[n, C]`: 1, 0, -1 uncertain, -2 not mentioned.
-        uncertain: of `UNCERTAIN_POLICIES`; "soft" is a target of one half.
-        absent: of `ABSENT_POLICIES`, for labels that are not mentioned.
+        labels: int8 `[n, C]`: 1 positive, 0 negative, -1 uncertain, -2 not mentioned.
+        uncertain: a key of `UNCERTAIN_POLICIES`; "soft" is a target of one half.
+        absent: a key of `ABSENT_POLICIES`, for findings that are not mentioned.
 
     Returns:
-        Targets float32 `[n, C]` in 0..1, and weights float32 `[n, C]`, 0 where the label is masked out.
+        Targets float32 `[n, C]` in 0..1, and weights float32 `[n, C]`, 0 for labels that are ignored.
 
     Raises:
         ConfigError: unknown policy.
@@ -42,15 +42,15 @@ def targets(labels: np.ndarray, *, uncertain: str, absent: str) -> tuple[np.ndar
         ABSENT: ABSENT_POLICIES[absent],
     }
     target, weight = np.zeros(labels.shape, np.float32), np.zeros(labels.shape, np.float32)
-    for value, (asked, counts) in table.items():
-        target[labels == value], weight[labels == value] = asked, counts
+    for value, (label_target, label_weight) in table.items():
+        target[labels == value], weight[labels == value] = label_target, label_weight
     return target, weight
 
 
 def positive_weights(targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Negatives per positive of each class, float32 `[C]`, by which their term weighs more.
+    """The weight of the positive term of each class, float32 `[C]`: its number of negatives per positive.
 
-    1 for a class that has no positive or no negative. Arguments as `targets` returns them. See
+    It is 1 for a class without positives or without negatives. Arguments are the results of `targets`. See
     docs/spec.md#classification.
     """
     positive, negative = (targets * weights).sum(0), ((1 - targets) * weights).sum(0)
@@ -59,5 +59,5 @@ def positive_weights(targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def label_groups(labels: np.ndarray) -> np.ndarray:
-    """int32 `[n]`: the same number for the same set of positive findings, from labels int8 `[n, C]`."""
+    """Group number int32 `[n]` of each row of labels int8 `[n, C]`; rows with equal positive findings share one."""
     return np.unique(labels == POSITIVE, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int32)

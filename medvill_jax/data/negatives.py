@@ -1,8 +1,8 @@
 """Image-text matching negatives: the report of another study whose set of labels differs (docs/spec.md#itm).
 
-One draw, no retries: the records that may serve are counted, one is picked uniformly, and its place is found by binary
-search. Records are sorted by label set, so the own set is one interval to leave out; the few records of other sets
-that carry the very same text are left out one by one.
+One random number per negative, without retries: the candidates are counted, one is picked uniformly, and its place is
+found by binary search. Records are sorted by label set, so that the records of one set are an interval, which is left
+out as a whole; the few records of other sets with the same text are left out one by one.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from medvill_jax.data.records import DataError
 
 
 class Negatives:
-    """Draws negatives for the records of one split.
+    """Samples negatives for the records of a split.
 
     Args:
-        labels: int8 `[n, C]`, one row a record; a record's label set are its positive findings.
-        texts: `[n]` any integers that are equal exactly where the texts are.
+        labels: int8 `[n, C]`, one row per record; the label set of a record is its set of positive findings.
+        texts: `[n]`, integers that are equal exactly for equal texts.
 
     Attributes:
-        groups, texts: int `[n]`, equal exactly where the label sets, or the texts, are equal.
+        groups: int `[n]`, equal exactly for equal label sets.
+        texts: int `[n]`, equal exactly for equal texts.
 
     Raises:
-        DataError: every record has the same text, so nothing can be a negative.
+        DataError: all records have the same text, so there is no negative.
     """
 
     def __init__(self, labels: np.ndarray, texts: np.ndarray):
@@ -44,9 +45,9 @@ class Negatives:
         self._places_of_text = np.split(by_text, np.cumsum(counts)[:-1])
 
     def draw(self, record: int, rng: np.random.Generator) -> int:
-        """A record whose label set differs and whose text differs; failing that, one whose text differs.
+        """A record with another label set and another text; if there is none, one with another text.
 
-        Uniform over the records that qualify.
+        All such records have equal probability.
         """
         group = self.groups[record]
         start, stop = self._start[group], self._stop[group]
@@ -55,7 +56,7 @@ class Negatives:
         if len(self._order) - (stop - start) - len(outside) == 0:
             start = stop = 0
             outside = same_text
-        # Places as they would be numbered with the own interval cut out.
+        # Places in the order without the interval of this label set.
         excluded = outside - np.where(outside >= stop, stop - start, 0)
         pick = rng.integers(0, len(self._order) - (stop - start) - len(excluded))
         pick += np.searchsorted(excluded - np.arange(len(excluded)), pick, "right")
@@ -65,11 +66,11 @@ class Negatives:
 
 
 def other_images(texts: np.ndarray, seed: int) -> np.ndarray:
-    """For each record another one with a different text: int `[n]`, a permutation; the shuffled-images baseline.
+    """A record with another text for each record, a permutation int `[n]`: the shuffled-images baseline.
 
-    Records of one text are laid side by side in a random order of the texts, and everything moves on by the largest
-    such group. That misses no record as long as no text fills more than half of the split; where one does, the records
-    that cannot be served keep an image of the same text.
+    Records are sorted by text, with the texts in random order, and shifted by the size of the largest group of one
+    text. So every partner has another text, unless one text has more than half of the records: then some of its records
+    are paired with records of the same text.
     """
     texts = np.unique(texts, return_inverse=True)[1]
     counts = np.bincount(texts)

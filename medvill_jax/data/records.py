@@ -1,7 +1,7 @@
-"""The record: what one prepared study image looks like on disk, and how to read it.
+"""Records: the schema of a prepared data set, and functions to read it.
 
-`data_prep` writes records of this schema as a TFDS dataset in ArrayRecord files; loaders read them back through
-`open_split`. Nothing here needs TensorFlow.
+`data_prep` writes records of this schema as a TFDS data set in ArrayRecord files; loaders read them through
+`open_split`. TensorFlow is not needed.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ REJECTED_FILE = "rejected.jsonl"
 REPORT_FILE = "build_report.json"
 TOKENIZER_FILE = "tokenizer/vocab.txt"
 INDEX_DIR = "index"
-# VQA: a JSON list of the answers of the training questions, most frequent first.
+# For VQA: a JSON list of the answers to the training questions, most frequent first.
 ANSWERS_FILE = "answers.json"
 FORMAT_VERSION = 1
-# Files that a run has open beside records: libraries, sockets, checkpoints, logs.
+# Number of files that a run keeps open in addition to record files: libraries, sockets, checkpoints, logs.
 OTHER_FILES = 256
-# Kind of record -> the text features it has beyond the common ones.
+# Kind of record -> its text features in addition to the common ones.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "report": (),
     "vqa": (
@@ -65,18 +65,18 @@ class DataError(UserError):
 
 
 def features(label_names: tuple[str, ...] = CHEXPERT_FINDINGS, kind: str = "report") -> Any:
-    """The TFDS feature schema of a record of one kind: "report" (image and report) or "vqa" (image, question, answer).
+    """The TFDS features of a kind of record: "report" (image and report) or "vqa" (image, question and answer).
 
     Every kind has:
 
     * `id`: image identifier, unique in the data set (MIMIC-CXR: the dicom_id).
-    * `study_id`, `subject_id`: identifiers of the study and the patient; equal to `id` where a source has none.
+    * `study_id`, `subject_id`: identifiers of the study and the patient; equal to `id` if a source has none.
     * `image`: encoded 8-bit grayscale JPEG or PNG, uint8 `[H, W, 1]` once decoded, bone white, air black.
-    * `text`: the report text the model reads (cleaned, original case); "" for an image that has labels only.
+    * `text`: the report text, cleaned, in its original case; "" for an image that has labels only.
     * `labels`: int8 `[len(label_names)]`, 1 positive, 0 negative, -1 uncertain, -2 not mentioned.
-    * `view`: as the source names it ("AP", "PA", "LATERAL", ...), "" if unknown.
+    * `view`: the view ("AP", "PA", "LATERAL", ...), "" if unknown.
 
-    "vqa" has further text features; there `text` is the question, and all `labels` are -2:
+    "vqa" has further text features; its `text` is the question, and all its `labels` are -2:
 
     * `question`, `answer_original`: as in the source; `answer`: normalised, as in `answers.json`.
     * `answer_type`: "CLOSED" or "OPEN"; `question_type`, `phrase_type`, `organ`: as in the source, in upper case.
@@ -103,7 +103,7 @@ def features(label_names: tuple[str, ...] = CHEXPERT_FINDINGS, kind: str = "repo
 
 
 def place(path: Place) -> epath.Path:
-    """`paths.place` of data, with a `DataError` for what it refuses."""
+    """`paths.place` for paths of data: raises `DataError` for a path that it refuses."""
     try:
         return paths.place(path)
     except paths.PathError as error:
@@ -111,20 +111,20 @@ def place(path: Place) -> epath.Path:
 
 
 def _failed(path: object, error: Exception, damaged: str) -> DataError:
-    """What to raise for whatever reading raised: `damaged`, unless the system says that something else is wrong."""
-    said = paths.system_error(error)
-    return DataError(f"{path} cannot be read: {said}" if said else damaged)
+    """The `DataError` for an error while reading: the message of the system, or else `damaged`."""
+    message = paths.system_error(error)
+    return DataError(f"{path} cannot be read: {message}" if message else damaged)
 
 
 def _builder(data_dir: Place) -> Any:
-    """The read-only TFDS builder of a prepared data set; `DataError` if there is none at `data_dir`."""
+    """The read-only TFDS builder of a prepared data set. Raises `DataError` if there is none at `data_dir`."""
     path = place(data_dir)
     try:
-        there = path.exists()
+        exists = path.exists()
         missing = [name for name in ("dataset_info.json", "features.json") if not (path / name).is_file()]
-    except Exception as error:  # gcsfs, google.auth and aiohttp have types of their own
+    except Exception as error:  # gcsfs, google.auth and aiohttp have different base classes
         raise DataError(str(paths.unreachable(path, "read", error))) from error
-    if not there:
+    if not exists:
         raise DataError(f"there is no data set at {path}: make one with {_BUILT_BY}")
     if missing:
         raise DataError(
@@ -134,11 +134,11 @@ def _builder(data_dir: Place) -> Any:
 
     try:
         with warnings.catch_warnings():
-            # TFDS asks protobuf 6, which Apache Beam holds us to, in a way that protobuf 7 has no more.
+            # TFDS calls a protobuf function that protobuf 6, which Apache Beam requires, deprecates.
             warnings.filterwarnings("ignore", message=r"label\(\) is deprecated")
             builder = tfds.builder_from_directory(str(path))
         info: Any = builder.info
-        found = (info.metadata or {}).get("format_version")
+        version = (info.metadata or {}).get("format_version")
         keys = set(info.features.keys())
     except Exception as error:  # TFDS raises whatever its JSON and proto parsers raise
         raise _failed(
@@ -147,34 +147,34 @@ def _builder(data_dir: Place) -> Any:
             f"{path} is damaged ({type(error).__name__} while reading its dataset_info.json, features.json or "
             f"metadata.json): prepare it again with {_BUILT_BY}",
         ) from error
-    if not {"id", "image", "text", "labels"} <= keys or found is None:
-        raise DataError(f"{path} is a TFDS data set, but not one of this project: make one with {_BUILT_BY}")
-    if found != FORMAT_VERSION:
+    if not {"id", "image", "text", "labels"} <= keys or version is None:
+        raise DataError(f"{path} is a TFDS data set, but not made by data_prep: make one with {_BUILT_BY}")
+    if version != FORMAT_VERSION:
         raise DataError(
-            f"{path} has record format {found}, this code reads {FORMAT_VERSION}: prepare it again with {_BUILT_BY}"
+            f"{path} has record format {version}, this code reads {FORMAT_VERSION}: prepare it again with {_BUILT_BY}"
         )
     return builder
 
 
 def splits(data_dir: Place) -> dict[str, int]:
-    """Split name -> number of records, in the order of `SPLITS`; empty splits are not on disk and not listed."""
+    """Split name -> number of records, in the order of `SPLITS`, without empty splits. Raises `DataError`."""
     infos = _builder(data_dir).info.splits
     return {name: int(infos[name].num_examples) for name in SPLITS if name in infos and infos[name].num_examples}
 
 
 def open_split(data_dir: Place, split: str) -> Any:
-    """A random-access source (`len`, `[i]`) of the records of a split, or of several joined by "+", images not decoded.
+    """A random-access source (`len`, `[i]`) of the records of a split, or of several splits joined by "+".
 
-    Each record is a dict with the keys of `features`: `image` encoded `bytes`; `id`, `study_id`, `subject_id`, `text`
-    and `view` UTF-8 `bytes`; `labels` int8 `[C]`.
+    Each record is a dict with the keys of `features`: `image` encoded `bytes`; text features UTF-8 `bytes`; `labels`
+    int8 `[C]`.
 
-    Raises `DataError` if `data_dir` is missing or not prepared by `data_prep`, or if it has no such split.
+    Raises `DataError` if `data_dir` is missing, damaged or not made by `data_prep`, or has no such split.
     """
     builder = _builder(data_dir)
     infos = builder.info.splits
-    there = {name: int(infos[name].num_examples) for name in infos if infos[name].num_examples}
-    if not set(split.split("+")) <= there.keys():
-        listed = ", ".join(f"{name} ({count})" for name, count in there.items()) or "none"
+    counts = {name: int(infos[name].num_examples) for name in infos if infos[name].num_examples}
+    if not set(split.split("+")) <= counts.keys():
+        listed = ", ".join(f"{name} ({count})" for name, count in counts.items()) or "none"
         raise DataError(f"{data_dir} has no split {split!r} with records in it; its splits are: {listed}")
     import tensorflow_datasets as tfds
 
@@ -184,21 +184,21 @@ def open_split(data_dir: Place, split: str) -> Any:
     if missing:
         raise DataError(f"{data_dir} lacks {len(missing)} of its record files, {missing[0]} for one: {damaged}")
     if not paths.in_bucket(data_dir):
-        _allow_open_files(data_dir, sum(len(infos[name].filepaths) for name in there))
+        _allow_open_files(data_dir, sum(len(infos[name].filepaths) for name in counts))
     source = _Source(
         builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()}),
         data_dir,
         f"the record files of split {split!r} are damaged: {damaged}",
     )
-    # Files are opened on first use only, and a cut one should not stop a long run in the middle.
+    # Record files are opened on first use: this finds a truncated one before a long run starts.
     _ = source[0], source[len(source) - 1]
     return source
 
 
 def _allow_open_files(data_dir: Place, files: int) -> None:
-    """Raises this process's limit of open files to what reading all splits takes; `DataError` if it may not be so high.
+    """Raises the soft limit of open files to the number needed for all splits; `DataError` if the hard limit is lower.
 
-    A reader keeps every record file open that it has touched, and the limit is met hours into a run.
+    A reader keeps every record file open that it has read, so a low limit would stop a run only after hours.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = files + OTHER_FILES
@@ -210,14 +210,14 @@ def _allow_open_files(data_dir: Place, files: int) -> None:
             "are allowed: raise the hard limit (`ulimit -Hn`, LimitNOFILE= of a service), or prepare the data again "
             "with larger record files"
         )
-    # Two readers of one split may live at the same time: one trains, one evaluates.
+    # Two readers of one split may be open at a time, one for training and one for evaluation.
     wanted = min(2 * files + OTHER_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 
 
 class _Source:
-    """A TFDS source whose every failure to read is a `DataError`."""
+    """A TFDS source that raises `DataError` for every failure to read."""
 
     def __init__(self, source: Any, data_dir: Place, damaged: str):
         self._source, self._data_dir, self._damaged = source, data_dir, damaged
@@ -245,26 +245,29 @@ def kind(data_dir: Place) -> str:
 
 
 def answers(data_dir: Place, rows: np.ndarray | None = None) -> tuple[str, ...]:
-    """The answers of training questions of a VQA data set, most frequent first, equally frequent ones by alphabet.
+    """The answers to the training questions of a VQA data set, by decreasing frequency, then alphabetically.
 
     Args:
         data_dir: a prepared data set of kind "vqa".
-        rows: int `[n]`, which training records count; None for all.
+        rows: int `[n]`, the training records to count; None for all.
+
+    Raises:
+        DataError: the data set is missing or not one for VQA.
     """
     path = place(data_dir) / ANSWERS_FILE
     if kind(data_dir) != "vqa" or not path.is_file():
         raise DataError(f"{data_dir} has no answers: prepare a VQA data set with python -m data_prep vqa_rad")
-    every = tuple(json.loads(path.read_text("utf-8")))
+    all_answers = tuple(json.loads(path.read_text("utf-8")))
     if rows is None:
-        return every
-    given, counts = np.unique(read_index(data_dir, "train", ["answer_hash"])["answer_hash"][rows], return_counts=True)
-    count = dict(zip(given.tolist(), counts.tolist(), strict=True))
-    there = [answer for answer in every if text_hash(answer) in count]
-    return tuple(sorted(there, key=lambda answer: (-count[text_hash(answer)], answer)))
+        return all_answers
+    hashes, counts = np.unique(read_index(data_dir, "train", ["answer_hash"])["answer_hash"][rows], return_counts=True)
+    count = dict(zip(hashes.tolist(), counts.tolist(), strict=True))
+    present = [answer for answer in all_answers if text_hash(answer) in count]
+    return tuple(sorted(present, key=lambda answer: (-count[text_hash(answer)], answer)))
 
 
 def tokenizer_path(data_dir: Place) -> epath.Path:
-    """The vocabulary file stored with the data set."""
+    """The vocabulary file of the data set. Raises `DataError` if it is missing."""
     _builder(data_dir)
     path = place(data_dir) / TOKENIZER_FILE
     if not path.is_file():
@@ -273,18 +276,18 @@ def tokenizer_path(data_dir: Place) -> epath.Path:
 
 
 def text_hash(text: str | bytes) -> int:
-    """64-bit identity of a report text: equal texts, equal numbers, on every machine."""
+    """A 64-bit hash of a text, the same on every host."""
     data = text.encode() if isinstance(text, str) else text
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
-# Of the records that have an image and labels, but no report.
+# The hash for records without report text.
 NO_TEXT = text_hash("")
 
 
 def hashed(kind: str) -> dict[str, tuple[str, str]]:
-    """Columns of the index of one kind of record -> the feature whose `text_hash` they hold, and what precedes it."""
-    # What sets patients aside for validation is a hash of these very words; it also keeps identifiers out of the index.
+    """Column of the index of a kind of record -> the feature whose `text_hash` it holds, and a prefix to hash."""
+    # `data.holdout` selects patients by the hash with this prefix; hashes keep identifiers out of the index.
     common = {"text_hash": ("text", ""), "subject_hash": ("subject_id", "holdout ")}
     return common | ({"answer_hash": ("answer", "")} if kind == "vqa" else {})
 
@@ -297,29 +300,29 @@ def _scan(data_dir: Place, split: str) -> dict[str, np.ndarray]:
     for i in range(len(source)):
         record = source[i]
         index["labels"][i] = record["labels"]
-        for name, (feature, before) in columns.items():
-            index[name][i] = text_hash(before.encode() + record[feature])
+        for name, (feature, prefix) in columns.items():
+            index[name][i] = text_hash(prefix.encode() + record[feature])
     return index
 
 
 def read_columns(data_dir: Place, split: str, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Text features of every record of a split: name -> unicode `[n]`, row i being record i of `open_split`.
 
-    Reads through all record files, but decodes no image.
+    Reads all record files, but decodes no image.
 
     Args:
         data_dir: a prepared data set.
         split: "train", "validation" or "test".
-        names: of `features`, such as "id", "subject_id" or "answer".
+        names: text features of `features`, such as "id", "subject_id" or "answer".
 
     Raises:
-        DataError: no such data set or split, or a name that is no text feature of it.
+        DataError: there is no such data set, split or text feature.
     """
     source = open_split(data_dir, split)
-    there = ("id", "study_id", "subject_id", "text", "view", *EXTRAS[kind(data_dir)])
-    unknown = [name for name in names if name not in there]
+    known = ("id", "study_id", "subject_id", "text", "view", *EXTRAS[kind(data_dir)])
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise DataError(f"{data_dir} has no text feature {', '.join(unknown)}; there are {', '.join(there)}")
+        raise DataError(f"{data_dir} has no text feature {', '.join(unknown)}; there are {', '.join(known)}")
     columns: dict[str, list[str]] = {name: [] for name in names}
     for i in range(len(source)):
         record = source[i]
@@ -331,7 +334,7 @@ def read_columns(data_dir: Place, split: str, names: Sequence[str]) -> dict[str,
 def write_index(data_dir: str | Path) -> dict[str, int]:
     """Writes `index/{split}.npz` for every split, so that a run starts without reading all records.
 
-    Returns split name -> number of records, counted by reading every one of them back.
+    Returns split name -> number of records, all of which were read.
     """
     counts = {}
     for split in splits(data_dir):
@@ -342,22 +345,25 @@ def write_index(data_dir: str | Path) -> dict[str, int]:
 
 
 def save_index(data_dir: str | Path, split: str, index: dict[str, np.ndarray]) -> None:
-    """Writes `index/{split}.npz`: `labels` int8 `[n, C]`, and the columns of `hashed`, uint64 `[n]`, by record."""
+    """Writes `index/{split}.npz`: `labels` int8 `[n, C]` and the columns of `hashed`, uint64 `[n]`."""
     folder = Path(data_dir) / INDEX_DIR
     folder.mkdir(exist_ok=True)
     np.savez(folder / f"{split}.npz", **index)  # pyright: ignore[reportArgumentType]
 
 
 def read_index(data_dir: Place, split: str, names: Sequence[str] = ("labels", "text_hash")) -> dict[str, np.ndarray]:
-    """Columns of the index of a split, row i being record i of `open_split`.
+    """Columns of the index of a split; row i belongs to record i of `open_split`.
 
-    Reads `index/{split}.npz`; what is absent there is found by reading all records instead (nothing is written, since
-    the data may lie on a read-only disk).
+    Reads `index/{split}.npz`. If a column is missing, all records are read instead; nothing is written, since the data
+    may be on a read-only disk.
 
     Args:
         data_dir: a prepared data set.
         split: "train", "validation" or "test", or several joined by "+".
-        names: "labels" (int8 `[n, C]`), or of `hashed` (uint64 `[n]`).
+        names: "labels" (int8 `[n, C]`) and keys of `hashed` (uint64 `[n]`).
+
+    Raises:
+        DataError: there is no such data set or split, or the index is damaged or of other records.
     """
     if "+" in split:
         parts = [read_index(data_dir, part, names) for part in split.split("+")]
@@ -372,7 +378,9 @@ def read_index(data_dir: Place, split: str, names: Sequence[str] = ("labels", "t
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise _failed(path, error, f"{path} is damaged: delete it, and it is made again from the records") from error
     if any(len(column) != count for column in index.values()):
-        raise DataError(f"{path} does not belong to the records beside it: delete it, and it is made again from them")
+        raise DataError(
+            f"{path} does not belong to the records of this data set: delete it, and it is made again from them"
+        )
     if index.keys() >= set(names):
         return index
     log.info(

@@ -1,8 +1,8 @@
 """Lower-casing BERT WordPiece: text <-> ids over a `vocab.txt`.
 
-The same normaliser, pre-tokeniser and vocabulary format as `bert-base-uncased` (Devlin et al. 2019), so published
-checkpoints fit; built on Hugging Face `tokenizers`, which is fast and needs no network. A vocabulary of another kind of
-tokenizer is told by what that tokenizer does with words, and refused.
+The normaliser, pre-tokeniser and vocabulary format are those of `bert-base-uncased` (Devlin et al. 2019), so published
+checkpoints fit. Built on Hugging Face `tokenizers`, which is fast and needs no network. A vocabulary of another kind of
+tokenizer is recognised by its tokens and by how that tokenizer splits probe words, and refused.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from medvill_jax.paths import Place
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 DEFAULT_VOCAB_SIZE = 30522
-# Share of the words of the data that may become [UNK].
+# Share of the words of the data below which [UNK] is accepted.
 MOST_UNKNOWN = 0.1
 _MAX_ALPHABET = 1000
-# Of the tokens of a vocabulary, a share that may be out of reach for texts in small letters: names somebody added.
+# Share of the tokens that may have capitals, which lower-case text never matches: added names, for example.
 _MOST_CAPITALS = 0.01
-# What stands before or after a piece in vocabularies of other kinds.
+# Marks before or after a piece -> the kind of vocabulary that has them.
 _MARKS = {
     "\u2581": "SentencePiece",
     "\u0120": "byte-level BPE",
@@ -39,19 +39,19 @@ _MARKS = {
 _CASED = (
     "{name} keeps upper case; this model reads lower-case WordPiece: give a vocabulary such as bert-base-uncased has"
 )
-_OWN_PROBES = 200
-# Words that tokenizers of other kinds split or spell otherwise.
+_VOCABULARY_PROBES = 200
+# Words that other kinds of tokenizers split or normalise differently.
 _PROBES = ("The", "heart", "NORMAL", "naïve", "x-ray", "3.5cm", "(R>L)", "it's", "中文", "a\u200bb", "follow up")
 
 
 class Tokenizer:
-    """Immutable WordPiece tokenizer; picklable, so that data workers can carry it.
+    """An immutable WordPiece tokenizer; picklable, so that it can be sent to data workers.
 
     Args:
-      vocab: token -> id, ids being 0 .. len(vocab) - 1.
-      name: what error messages call the vocabulary.
+      vocab: token -> id; the ids are 0 .. len(vocab) - 1.
+      name: the name of the vocabulary in error messages.
 
-    Raises `DataError` if a special token is missing or the ids have gaps.
+    Raises `DataError` if a special token is missing, the ids have gaps, or the tokens are of another kind of tokenizer.
     """
 
     def __init__(self, vocab: Mapping[str, int], *, name: str = "the vocabulary"):
@@ -75,7 +75,7 @@ class Tokenizer:
     def from_file(cls, path: Place) -> Tokenizer:
         """Reads a `vocab.txt` (one token per line, id = line number from 0) or a `tokenizer.json`.
 
-        Raises `DataError` if it is damaged, or of another kind of tokenizer, or the tokenizer_config.json beside it is.
+        Raises `DataError` if it or the tokenizer_config.json of its folder is damaged or of another kind of tokenizer.
         """
         path = place(path)
         if not path.is_file():
@@ -84,7 +84,7 @@ class Tokenizer:
         if path.suffix == ".json":
             return _from_tokenizers(_read_json(path), str(path))
         try:
-            # Not splitlines(): BERT vocabularies hold characters that it takes for line ends.
+            # Not splitlines(), which also splits at characters that BERT vocabularies contain.
             lines = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").split("\n")
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not a UTF-8 vocab.txt (byte {error.start} is not text)") from error
@@ -99,7 +99,7 @@ class Tokenizer:
         return cls(vocab, name=str(path))
 
     def unknown_words(self, texts: Sequence[str]) -> tuple[int, int]:
-        """How many words of texts become UNK, and how many words there are; punctuation is none."""
+        """The number of words of `texts` that become UNK, and of all words; punctuation does not count."""
         unknown = words = 0
         for text, encoding in zip(
             texts, self._tokenizer.encode_batch(list(texts), add_special_tokens=False), strict=True
@@ -111,7 +111,10 @@ class Tokenizer:
         return unknown, words
 
     def check_words(self, texts: Sequence[str], whose: str, way_out: str) -> None:
-        """Raises `DataError` if `MOST_UNKNOWN` or more of the words of texts become UNK."""
+        """Raises `DataError` if a share of `MOST_UNKNOWN` or more of the words of `texts` becomes UNK.
+
+        `whose` names the texts in the message, `way_out` says what to do.
+        """
         unknown, words = self.unknown_words(texts)
         if words and unknown >= MOST_UNKNOWN * words:
             share = f"{100 * unknown / words:.1f} % of the {words} words"
@@ -127,7 +130,7 @@ class Tokenizer:
         return self._tokens
 
     def encode(self, text: str) -> np.ndarray:
-        """Ids int32 `[n]` of a text, no special tokens added; a word that no pieces spell becomes UNK."""
+        """Ids int32 `[n]` of a text without special tokens; a word that the word pieces cannot form becomes UNK."""
         return np.asarray(self._tokenizer.encode(text, add_special_tokens=False).ids, np.int32)
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -136,7 +139,10 @@ class Tokenizer:
         return [np.asarray(encoding.ids, np.int32) for encoding in encodings]
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
-        """The text of ids `[n]`: word pieces merged, special tokens dropped, no space before punctuation."""
+        """The text of ids `[n]`: word pieces are merged, special tokens dropped, spaces before punctuation removed.
+
+        Raises `ValueError` for an id outside the vocabulary.
+        """
         special = set(self.special_ids)
         tokens = []
         for i in np.asarray(list(ids), np.int64).tolist():
@@ -157,12 +163,12 @@ class Tokenizer:
 def load_tokenizer(source: Place) -> Tokenizer:
     """A tokenizer from a `vocab.txt`, a `tokenizer.json`, a folder with either, or a Hugging Face model name.
 
-    Only a name that is no path here is looked up through `transformers.AutoTokenizer`, which may use the network.
-    Raises `DataError` if nothing is found, or if it is no lower-casing WordPiece.
+    Only a name that is not an existing path is looked up with `transformers.AutoTokenizer`, which may use the network.
+    Raises `DataError` if there is no such vocabulary, or it is not a lower-casing WordPiece.
     """
     path = place(source)
     if path.is_dir():
-        # Where both are, the second is what Hugging Face's tokenizers read, so what a model was trained with.
+        # Hugging Face prefers tokenizer.json, so a model of a folder with both was trained with it.
         for name in ("tokenizer.json", "vocab.txt"):
             if (path / name).is_file():
                 return Tokenizer.from_file(path / name)
@@ -179,9 +185,9 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int, out_path: str | Path)
     """Trains a lower-case WordPiece vocabulary on `texts`, writes it to `out_path` and returns its tokenizer.
 
     `[PAD]` is id 0, then `[UNK] [CLS] [SEP] [MASK]`, the characters, and merged pieces. `vocab_size` is an upper bound.
-    The result depends on the word counts of the texts only: not on their order, the process or the number of cores.
+    The result is a function of the word counts of the texts and `vocab_size`, on any number of cores.
 
-    Raises `DataError` if there is no word in the texts or `vocab_size` cannot hold their characters.
+    Raises `DataError` if the texts have no word, or more characters than `vocab_size` can hold.
     """
     normalizer, pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     words: Counter[str] = Counter()
@@ -195,13 +201,15 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int, out_path: str | Path)
             characters[character] += count
     common = sorted(characters, key=lambda character: (-characters[character], character))[:_MAX_ALPHABET]
     # The trainer numbers "##x" pieces in the order of a randomly seeded hash map and breaks ties by number, so two runs
-    # differ. Handing it every single-character piece as a special token fixes the numbers, and with them the result.
+    # would differ. With every single-character piece as a special token, the numbers and the result are fixed.
     alphabet = sorted(common)
-    given = [*SPECIAL_TOKENS, *alphabet, *("##" + character for character in alphabet)]
-    if vocab_size < len(given):
-        raise DataError(f"vocab_size={vocab_size} is too small: the characters of these texts alone need {len(given)}")
+    fixed_tokens = [*SPECIAL_TOKENS, *alphabet, *("##" + character for character in alphabet)]
+    if vocab_size < len(fixed_tokens):
+        raise DataError(
+            f"vocab_size={vocab_size} is too small: the characters of these texts alone need {len(fixed_tokens)}"
+        )
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=list(dict.fromkeys(given)), show_progress=False, min_frequency=2
+        vocab_size=vocab_size, special_tokens=list(dict.fromkeys(fixed_tokens)), show_progress=False, min_frequency=2
     )
     tokenizer = _bert({UNK: 0})
 
@@ -238,18 +246,18 @@ def _from_tokenizers(tokenizer: tokenizers.Tokenizer, name: str) -> Tokenizer:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     ours = Tokenizer(tokenizer.get_vocab(), name=name)
-    # Words of its own too: a vocabulary that knows no probe says [UNK] to all of them, whoever splits them.
-    step = -(-ours.vocab_size // _OWN_PROBES)
+    # Probes from the vocabulary too: fixed probes that are all [UNK] would show no difference.
+    step = -(-ours.vocab_size // _VOCABULARY_PROBES)
     for words in (*_PROBES, *(f"{token}, {token.upper()}" for token in ours.tokens[::step] if token.isalpha())):
         if tokenizer.encode(words, add_special_tokens=False).ids != ours.encode(words).tolist():
             raise DataError(
-                f"{name} splits words otherwise than the WordPiece of bert-base-uncased, which this model reads"
+                f"{name} splits words differently from the WordPiece of bert-base-uncased, which this model reads"
             )
     return ours
 
 
 def _check_kind(tokens: Sequence[str], name: str) -> None:
-    """`DataError` for tokens of which lower-casing WordPiece can never make many."""
+    """Raises `DataError` if many tokens can never result from lower-casing WordPiece."""
     for mark, kind in _MARKS.items():
         if sum(mark in token and token != mark for token in tokens) > len(tokens) * _MOST_CAPITALS:
             raise DataError(
@@ -263,11 +271,13 @@ def _check_kind(tokens: Sequence[str], name: str) -> None:
 
 
 def _check_config(path: epath.Path) -> None:
-    """`DataError` if the configuration beside a vocabulary says that its tokenizer keeps upper case."""
+    """Raises `DataError` if the configuration in the folder of a vocabulary sets `do_lower_case` to false."""
     try:
         config = json.loads(path.read_text()) if path.is_file() else {}
     except ValueError as error:
-        raise DataError(f"{path} is no JSON file: repair it, or take it away from the vocabulary") from error
+        raise DataError(
+            f"{path} is not a JSON file: repair it, or remove it from the folder of the vocabulary"
+        ) from error
     if isinstance(config, dict) and config.get("do_lower_case") is False:
         raise DataError(_CASED.format(name=f"the tokenizer of {path.parent}"))
 
@@ -282,7 +292,7 @@ def _from_hub(name: str) -> Tokenizer:
         ) from error
     try:
         loaded = AutoTokenizer.from_pretrained(name)
-    except Exception as error:  # offline, misspelt, gated: all of them are the user's to fix
+    except Exception as error:  # offline, misspelt, gated: the user can correct all of them
         raise DataError(
             f"there is no file or folder {name!r}, and it could not be loaded as a Hugging Face name "
             f"({type(error).__name__}): give the path of a vocab.txt, or check the name and the network"

@@ -1,4 +1,4 @@
-"""Host-side transforms of one example: image decoding and cropping, text slots, MLM masking. Pure numpy in and out.
+"""Transforms of one example on the host, in numpy: image decoding and cropping, text slots, MLM masking.
 
 Everything random takes a `numpy.random.Generator`, so an example is a function of (seed, position in the stream).
 """
@@ -14,7 +14,7 @@ import numpy as np
 from medvill_jax.batch import PAD_ID
 from medvill_jax.data.records import DataError
 
-# Loader threads decode in parallel already; OpenCV's own pool would only compete with them.
+# Loader threads read images in parallel already; OpenCV's thread pool would only compete with them.
 cv2.setNumThreads(1)
 
 
@@ -23,10 +23,10 @@ class Crop:
     """Random resized crop, in units of the padded square image (docs/spec.md#images).
 
     Attributes:
-        scale: range of the crop's area; above 1 the film is shrunk into a black border.
+        scale: range of the crop's area; above 1 the film is reduced within a black border.
         ratio: range of the crop's width / height.
 
-    There is no flip: left and right are findings.
+    There is no flip, since reports name left and right.
     """
 
     scale: tuple[float, float]
@@ -38,11 +38,11 @@ class MlmConfig:
     """Masking for masked language modelling (docs/spec.md#mlm).
 
     Attributes:
-        probability: chance of each word piece to be predicted; at least one always is.
-        all_words: share of the reports of which every word piece is predicted, all of them behind [MASK].
-        max_predictions: room in the batch; surplus draws are dropped at random.
+        probability: probability that a word piece is predicted; at least one always is.
+        max_predictions: positions in the batch; surplus ones are dropped at random.
         vocab_size, mask_id: of the tokenizer.
-        special_ids: ids that are never drawn as random replacements.
+        special_ids: ids that are never random replacements.
+        all_words: share of reports in which every word piece is selected and becomes [MASK].
     """
 
     probability: float
@@ -70,9 +70,9 @@ def square_image(image: np.ndarray, size: int, crop: Crop | None, rng: np.random
 
     Args:
         image: uint8 `[H, W]`.
-        size: side of the result, pixels.
-        crop: ranges to draw from, or None for the deterministic whole film.
-        rng: used only when `crop` is given.
+        size: side of the result in pixels.
+        crop: ranges of the random crop, or None for the whole film.
+        rng: used only with a `crop`.
     """
     height, width = image.shape
     side = max(height, width)
@@ -106,16 +106,18 @@ def _uniform(rng: np.random.Generator, bounds: Sequence[float] | np.ndarray) -> 
 
 
 def text_slots(ids: np.ndarray, text_len: int, sep_id: int) -> tuple[np.ndarray, int]:
-    """Word ids to padded slots: truncated at the tail to `text_len`, then [SEP], then [PAD].
+    """Token ids to padded slots: the first `text_len` ids, then [SEP], then [PAD].
 
     Returns:
-        int32 `[text_len + 1]`, and the number of real slots ([SEP] included).
+        int32 `[text_len + 1]`, and the number of slots before [PAD].
 
     Raises:
-        DataError: there is no word.
+        DataError: `ids` is empty.
     """
     if len(ids) == 0:
-        raise DataError("a record holds an empty report; prepare the data set again, its quarantine names such rows")
+        raise DataError(
+            "a record holds an empty report; prepare the data set again, whose rejected.jsonl lists such rows"
+        )
     ids = ids[:text_len]
     slots = np.full(text_len + 1, PAD_ID, np.int32)
     slots[: len(ids)] = ids
@@ -124,17 +126,19 @@ def text_slots(ids: np.ndarray, text_len: int, sep_id: int) -> tuple[np.ndarray,
 
 
 def mask_tokens(slots: np.ndarray, length: int, config: MlmConfig, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Draws the positions to predict and hides them: 80 % [MASK], 10 % a random word, 10 % unchanged.
+    """Samples the positions to predict and masks them: 80 % [MASK], 10 % a random token, 10 % unchanged.
 
     Args:
         slots: int32 `[T+1]` as from `text_slots`.
-        length: real slots; the final [SEP] is never masked.
+        length: number of slots before [PAD]; the final [SEP] is never masked.
+        config: the masking.
+        rng: the random generator of the example.
 
     Returns:
         The batch keys `text_ids`, `mlm_positions`, `mlm_ids`, `mlm_weights` of one example (see `batch.py`).
     """
     words = length - 1
-    # Drawn only where it is asked for, so that the stream of the published masking stays as it was.
+    # No random number without `all_words`, so that the published masking keeps its random stream.
     everything = bool(config.all_words) and rng.random() < config.all_words
     chosen = np.flatnonzero(rng.random(words) < (1.0 if everything else config.probability))
     if len(chosen) == 0:
@@ -149,7 +153,7 @@ def mask_tokens(slots: np.ndarray, length: int, config: MlmConfig, rng: np.rando
     masked = slots.copy()
     masked[chosen] = np.where(fate < 0.9, replacement, slots[chosen])
     if everything:
-        # What did not fit into the predictions would tell of the rest.
+        # Word pieces beyond `max_predictions` are masked too, since they would reveal the others.
         masked[:words] = config.mask_id
 
     return {"text_ids": masked, **_predictions(slots, chosen, config.max_predictions)}
@@ -158,13 +162,13 @@ def mask_tokens(slots: np.ndarray, length: int, config: MlmConfig, rng: np.rando
 def mask_report(
     slots: np.ndarray, length: int, config: MlmConfig, rng: np.random.Generator, *, cut: bool = False
 ) -> dict[str, np.ndarray]:
-    """Draws the positions to predict for report generation and hides each behind [MASK] (docs/spec.md#generation).
+    """Samples the positions to predict for report generation and masks all with [MASK] (docs/spec.md#generation).
 
-    Unlike in `mask_tokens`, the final [SEP] is drawn too, every second time for sure: where a report ends must be
-    learnt. And what is drawn is always [MASK], since that is what a decoder asks with.
+    Unlike in `mask_tokens`, the final [SEP] is predicted too, with probability at least 0.5, so that the model learns
+    where a report ends; and every selected token becomes [MASK], since decoding predicts at [MASK].
 
     Args, Returns: as `mask_tokens`, and
-        cut: whether the report goes on behind its last slot: then its final [SEP] is no end, and is never drawn.
+        cut: whether the report was truncated: then its final [SEP] is not its end, and is never predicted.
     """
     ends = length - cut
     chosen = np.flatnonzero(rng.random(ends) < config.probability)
