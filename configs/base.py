@@ -1,4 +1,4 @@
-"""What every task's configuration has in common."""
+"""The configuration fields that all tasks share, and their values in the variants `small` and `phantom`."""
 
 from typing import Any
 
@@ -8,32 +8,32 @@ VARIANTS = ("", "small", "phantom")
 
 
 def check_variant(file: str, variant: str, *more: str) -> None:
-    """`ValueError` if a configuration file, given by its path, has no such variant among the usual ones and `more`."""
+    """Raises `ValueError` if `variant` is not a usual one, nor one of `more`; `file` is the configuration's path."""
     known = (*VARIANTS[1:], *more)
     if variant and variant not in known:
         raise ValueError(f"{file} has no variant {variant!r}; there are {', '.join(known)}")
 
 
 def base() -> ConfigDict:
-    """Fields that stay under these names. Sizes are the published MedViLL's."""
+    """The shared fields at the sizes of the published MedViLL. The names of fields do not change between versions."""
     config: Any = ConfigDict()
-    config.seed = 0  # initialisation, shuffling, masking, dropout: everything random
-    config.steps = 0  # optimizer steps of the whole run
-    config.batch_size = 32  # global: over all devices and hosts
-    # Microbatches per step, to fit a large batch into little memory. BatchNorm's statistics and in-batch negatives are
-    # then a microbatch's: with a ResNet, or in retrieval, the step is not quite that of the whole batch.
+    config.seed = 0  # of all randomness: initialisation, shuffling, masking, dropout
+    config.steps = 0  # optimizer steps of the run
+    config.batch_size = 32  # over all devices and hosts
+    # Microbatches per step, to fit a large batch into little memory. BatchNorm statistics and in-batch negatives are of
+    # one microbatch each, so that with a ResNet, or in retrieval, the step differs slightly from that of a whole batch.
     config.accumulate = 1
-    config.remat = ""  # layers recomputed for the gradient, to save memory: full, dots, dots_no_batch
+    config.remat = ""  # recompute layers for the gradient, to save memory: full, dots, dots_no_batch; "": none
     config.dtype = "float32"  # of computation, e.g. bfloat16; parameters are always float32
 
     config.data = ConfigDict()
     config.data.path = ""  # a data set made by `python -m data_prep`
     config.data.tokenizer = ""  # vocab.txt, tokenizer folder or Hugging Face name; "": the one stored with the data
-    config.data.fraction = 1.0  # share of the training records that are used, drawn by the seed
-    config.data.holdout = 0.1  # share of the training subjects set aside where the data have no validation split
-    # Cross-validation over all records of the data set, whatever its splits, dealt by subject; 0: its own splits.
+    config.data.fraction = 1.0  # share of the training records to use, sampled by the seed
+    config.data.holdout = 0.1  # share of the training subjects held out if the data have no validation split
+    # Folds of a cross-validation over all records, split by subject; 0: the splits of the data set.
     config.data.folds = 0
-    config.data.fold = 0  # which fold is the test split, from 0; holdout of the others is validation
+    config.data.fold = 0  # the fold for testing, from 0; `holdout` of the subjects of the others are for validation
     config.data.augment = True  # random crops in training
     config.data.crop_scale = (0.8, 1.1)  # area of the crop, relative to the padded square film
     config.data.crop_ratio = (3 / 4, 4 / 3)  # width / height of the crop
@@ -43,7 +43,7 @@ def base() -> ConfigDict:
     config.model.attention = "bar"  # bidirectional, s2s, bar, mixed, non_cross
     config.model.image_encoder = "resnet50"  # resnet_tiny, resnet18, resnet50, resnet101, vit_patch16, vit_patch32
     config.model.image_size = 512  # side of the square input, pixels
-    config.model.num_cells = 180  # visual tokens sampled in training; 0 keeps the whole grid
+    config.model.num_cells = 180  # visual tokens sampled in training; 0: the whole grid
     config.model.s2s_prob = 0.75  # share of seq2seq examples under `mixed`
     config.model.text_len = 253  # word pieces kept of a report
     config.model.hidden_size = 768
@@ -53,20 +53,20 @@ def base() -> ConfigDict:
     config.model.max_positions = 512
     config.model.dropout = 0.1
     config.model.layer_norm_eps = 1e-12
-    config.model.initializer_range = 0.02  # deviation of fresh weights
+    config.model.initializer_range = 0.02  # standard deviation of new weights
 
-    config.model.compat = ""  # "upstream": compute as the released code did, for its published weights
+    config.model.compat = ""  # "upstream": compute as the released code, for its published weights
 
-    # What a fresh run starts from. Every name and shape must fit, but for those in `allow`, regexes over names.
+    # Initial weights of a new run. Every name and shape must fit, except for names that match a regex in `allow`.
     config.init = ConfigDict()
     config.init.bert = ""  # Hugging Face BERT folder or file
     config.init.resnet = ""  # ResNet in torchvision's or Hugging Face's naming
     config.init.checkpoint = ""  # an export, or a MedViLL checkpoint of the original code; instead of the two above
     config.init.allow = ()
-    config.init.fresh = ()  # regexes over names that start afresh although a checkpoint has them
+    config.init.fresh = ()  # regexes of names to initialise anew although the checkpoint has them
 
-    # Regexes over parameter names. With a pre-trained ResNet the paper's code meant to keep stem and first stage fixed:
-    # (r"image_encoder/(embedder|stages/0)/.*",)
+    # Regexes of parameters that are not trained. To freeze the stem and first stage of a pre-trained ResNet, as the
+    # released code intended: (r"image_encoder/(embedder|stages/0)/.*",)
     config.freeze = ()
 
     config.optimizer = ConfigDict()
@@ -76,23 +76,23 @@ def base() -> ConfigDict:
     config.optimizer.beta1 = 0.9
     config.optimizer.beta2 = 0.999
     config.optimizer.eps = 1e-6
-    config.optimizer.weight_decay = 0.0  # not on biases and normalisation
+    config.optimizer.weight_decay = 0.0  # not applied to biases and normalisation
     config.optimizer.clip_norm = 0.0  # global gradient norm; 0: no clipping
-    # Factors of the learning rate, in order: the first rule whose regex matches a parameter's name counts.
+    # (regex, factor of the learning rate); the first regex that matches the name of a parameter counts.
     config.optimizer.rate_policy = ((r".*", 1.0),)
 
     config.mesh = ConfigDict()
-    config.mesh.fsdp = 1  # devices that share one copy of the parameters; the rest of the devices is data-parallel
-    config.mesh.topology = ""  # of machines that are not here, for --mode=compile; "": the devices of this run
+    config.mesh.fsdp = 1  # devices that share one copy of the parameters; the other axis is data-parallel
+    config.mesh.topology = ""  # target hardware of --mode=compile; "": the devices of this run
 
     config.log = ConfigDict({"every_steps": 50})
     config.eval = ConfigDict()
-    config.eval.every_steps = 2000  # and after the last step; 0: never
-    config.eval.every_epochs = 0.0  # passes over the training records, at least once a run; 0: every_steps counts
-    config.eval.short_runs = False  # also evaluate a run of fewer steps, at its end
+    config.eval.every_steps = 2000  # and after the last step; 0: no evaluation
+    config.eval.every_epochs = 0.0  # the interval in epochs, at most one run; 0: `every_steps` counts
+    config.eval.short_runs = False  # also evaluate at the end of a run shorter than the interval
     config.eval.split = "validation"
     config.eval.batch_size = 0  # 0: as in training
-    config.eval.max_examples = 0  # evenly spaced over the split; 0: all of them
+    config.eval.max_examples = 0  # evenly spaced over the split; 0: all
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 1000
@@ -115,7 +115,7 @@ def fine_tuning(config: Any, *, steps: int, batch_size: int, learning_rate: floa
 
 
 def small(config: Any) -> None:
-    """A network for a laptop CPU or one small GPU, and the cadence and optimizer that go with it."""
+    """Changes a configuration to a network for a laptop CPU or one small GPU, with intervals and optimizer to match."""
     config.batch_size = 32
     config.model.image_encoder = "resnet_tiny"
     config.model.image_size = 128
@@ -138,7 +138,7 @@ def small(config: Any) -> None:
 
 
 def phantom(config: Any) -> None:
-    """On top of `small`: data that the run makes itself, and a network for them."""
+    """Changes a `small` configuration to phantom data, which the run makes itself, and a network for them."""
     config.data.phantom = ConfigDict({"studies": 9000, "seed": 0, "image_size": 128, "difficulty": "standard"})
     config.data.crop_ratio = (0.9, 1.1)
     config.model.num_layers = 3

@@ -21,14 +21,14 @@ def get_config(variant: str = "") -> ConfigDict:
     fine_tuning(config, steps=44_697, batch_size=20, learning_rate=1e-4)
     config.model.attention = "bidirectional"
 
-    # "image+report" as published; but the labels were read from that very report, so it is close to a copying exercise.
+    # "image+report" is as published; but the labels were extracted from that report, so the model can read them off it.
     config.inputs = "image"
     config.fusion = "joint"  # "late": the CNN + BERT baseline, which needs inputs=image+report
-    config.cells = False  # the head also reads the largest value of each visual channel over the film's cells
+    config.cells = False  # the head also takes the maximum of each visual channel over the cells as input
     config.labels = ConfigDict()
-    config.labels.uncertain = "ignore"  # an uncertain label is masked out; positive, negative, soft (a target of 0.5)
-    config.labels.absent = "negative"  # a finding that is not mentioned; ignore masks it out
-    config.labels.positive_weight = "none"  # balanced: a class's positive term weighs as much as its negative one
+    config.labels.uncertain = "ignore"  # of uncertain labels; or positive, negative, soft (a target of 0.5)
+    config.labels.absent = "negative"  # of findings that are not mentioned; or ignore
+    config.labels.positive_weight = "none"  # balanced: positives and negatives of a class have equal total weight
 
     config.checkpoint.metric = "eval/auroc_macro"
     config.checkpoint.higher_is_better = True

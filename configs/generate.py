@@ -1,4 +1,4 @@
-"""Report generation: fine-tuning a pre-trained model to write, and scoring what it writes.
+"""Report generation: fine-tuning a pre-trained model to write reports, and scoring them.
 
 --config=configs/generate.py           at full size, as published
 --config=configs/generate.py:small     a small model for real data on a laptop CPU or one small GPU
@@ -21,7 +21,7 @@ def get_config(variant: str = "") -> ConfigDict:
     fine_tuning(config, steps=279_350, batch_size=16, learning_rate=3e-5)
     config.model.attention = "s2s"
 
-    config.objective = "causal"  # every next word in one pass; "masked": only the drawn ones, as published
+    config.objective = "causal"  # predicts every next token in one pass; "masked": only masked tokens, as published
     config.mask = ConfigDict()  # of the masked objective
     config.mask.probability = 0.15
     config.mask.max_predictions = 40
@@ -31,13 +31,13 @@ def get_config(variant: str = "") -> ConfigDict:
     config.decode.max_len = 128  # word pieces
     config.decode.min_len = 0
     config.decode.length_penalty = 0.0
-    config.decode.no_repeat_ngram = 0  # forbids repeating any sequence of so many word pieces; 0 allows it
-    config.decode.top_p = 0.0  # draws words from this nucleus; 0 takes the likeliest
-    config.decode.seed = 0  # of the drawing
-    config.decode.temperature = 1.0  # of the drawing
+    config.decode.no_repeat_ngram = 0  # forbids repeated sequences of this many word pieces; 0: no limit
+    config.decode.top_p = 0.0  # mass of the nucleus to sample from; 0: no sampling
+    config.decode.seed = 0  # of the sampling
+    config.decode.temperature = 1.0  # of the sampling
     config.decode.batch_size = 32
     config.eval.every_epochs = 1.0
-    config.eval.generate_examples = 128  # reports written at every evaluation; 0: none
+    config.eval.generate_examples = 128  # reports to write at every evaluation; 0: none
 
     config.checkpoint.metric = "eval/clinical_micro_f1_14"
     config.checkpoint.higher_is_better = True
@@ -50,5 +50,5 @@ def get_config(variant: str = "") -> ConfigDict:
         config.steps = 1100
         config.decode.max_len = 54
         config.optimizer.learning_rate = 2e-3
-        config.eval.every_epochs = 3.0  # a validation takes a third of the time of an epoch
+        config.eval.every_epochs = 3.0  # an evaluation takes a third of the time of an epoch
     return config

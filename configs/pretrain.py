@@ -1,7 +1,7 @@
 """Pre-training with masked language modelling and image-text matching.
 
 --config=configs/pretrain.py           MedViLL as published, at full size
---config=configs/pretrain.py:modern    the same network, with an objective that learns more from each film
+--config=configs/pretrain.py:modern    the same network with an objective that learns more from each film
 --config=configs/pretrain.py:small     a small model for real data on a laptop CPU or one small GPU
 --config=configs/pretrain.py:phantom   the demo: makes its own data, learns in minutes on two CPU cores
 """
@@ -22,16 +22,18 @@ def get_config(variant: str = "") -> ConfigDict:
     config.mlm = ConfigDict()
     config.mlm.probability = 0.15
     config.mlm.max_predictions = 64
-    config.mlm.on_mismatched = True  # also predict words of a report that faces another study's image
-    config.mlm.all_words = 0.0  # share of the reports whose words are all hidden, and have to come from the film
+    config.mlm.on_mismatched = True  # also predict masked tokens of a report that is paired with another study's image
+    config.mlm.all_words = 0.0  # share of the reports with all tokens masked, so that the image alone predicts them
     config.itm = ConfigDict()
-    # one: a film faces its own report or another's, words hidden in either, as published; both: encoded once, it faces
-    # its own with words hidden, and its own and another's as they are.
+    # one: an image is paired with its report or with another, tokens masked in either, as published. both: an image is
+    # encoded once and paired with its masked report, with its report as it is and with another report as it is.
     config.itm.pairs = "one"
-    config.itm.negatives = "drawn"  # of pairs=both: from the split; in_batch: what the contrast confuses most
-    config.contrast = ConfigDict()  # of films alone with reports alone, over the batch; needs itm.pairs=both
-    config.contrast.width = 0  # of the space that both are projected to; 0: no contrast
-    config.contrast.weight = 1.0  # of its loss
+    config.itm.negatives = (
+        "drawn"  # of pairs=both: sampled from the split; in_batch: those that the contrast ranks highest
+    )
+    config.contrast = ConfigDict()  # contrastive loss of images and reports over the batch; needs itm.pairs=both
+    config.contrast.width = 0  # of the joint projection; 0: no contrastive loss
+    config.contrast.weight = 1.0  # of the contrastive loss
     if variant == "modern":
         modern(config)
     elif variant:
@@ -41,18 +43,18 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "phantom":
         phantom(config)
         config.steps = 1200
-        config.mlm.probability = 0.4  # the fewer words are left, the more there is to see in the film
+        config.mlm.probability = 0.4  # the fewer tokens are visible, the more the image helps to predict
         config.optimizer.learning_rate = 1.5e-3
         config.optimizer.warmup_steps = 150
-        # Only where the image is the report's own does it help to guess a word, and the model learns to look.
+        # The image of another study does not help to predict tokens, and would teach the model to ignore images.
         config.mlm.on_mismatched = False
     return config
 
 
 def modern(config: Any) -> None:
-    """On top of the published sizes: several reports for each film, a contrast, and half of the reports all hidden.
+    """Adds to the published sizes: several reports per image, a contrastive loss, and half of the reports fully masked.
 
-    docs/results.md has what this has been shown to be worth so far, which is at the size of phantoms only.
+    docs/results.md has the measured gain, so far on phantom data only.
     """
     config.itm.pairs = "both"
     config.itm.negatives = "in_batch"

@@ -4,7 +4,7 @@
 --config=configs/retrieve.py:small     a small model for real data on a laptop CPU or one small GPU
 --config=configs/retrieve.py:phantom   the demo, with --config.init.checkpoint=runs/pretrain-phantom/export
 
-What a ranking of a whole split will take, on this machine: --eval_only --config.eval.dry_run
+To estimate the time of ranking a whole split on this host: --eval_only --config.eval.dry_run
 """
 
 from typing import Any
@@ -25,21 +25,21 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.num_cells = 0
     config.fusion = "joint"  # "late": the CNN + BERT baseline
 
-    # in_batch: the batch's most confusing report and film; drawn: a random report of the split; both. All of another
-    # label set than the example's own.
+    # in_batch: the hardest report and image of the batch; drawn: a random report of the split; both. Negatives always
+    # have another label set than the example.
     config.negatives = "in_batch"
     config.contrast = ConfigDict()  # the projection that proposes candidates
-    config.contrast.width = 256  # 0: none, and so no two-stage ranking
-    config.contrast.weight = 1.0  # of its loss beside the matching loss
+    config.contrast.width = 256  # 0: no projection, and no two-stage ranking
+    config.contrast.weight = 1.0  # of the contrastive loss, relative to the matching loss
 
     config.rank = ConfigDict()
-    config.rank.method = "both"  # exhaustive: every pair is matched; two_stage: only proposed ones; both, compared
-    config.rank.proposals = 0  # candidates re-ranked for each query; 0: so many that a tenth of all pairs is matched
+    config.rank.method = "both"  # exhaustive: scores every pair; two_stage: only proposed pairs; both: compares the two
+    config.rank.proposals = 0  # candidates to re-rank per query; 0: as many as score a tenth of all pairs
     config.rank.batch_size = 64  # pairs at a time
-    config.eval.candidates = 0  # films and reports of the split that are ranked; 0: all of them
-    config.eval.pool = "even"  # how these are chosen: even, over the split; balanced, all label sets alike
-    config.eval.rank_examples = 50  # the same while training
-    config.eval.dry_run = False  # with --eval_only: say what the ranking would take, and stop
+    config.eval.candidates = 0  # images and reports of the split to rank; 0: all
+    config.eval.pool = "even"  # how to choose them: even (over the split), balanced (over label sets)
+    config.eval.rank_examples = 50  # `candidates` of evaluations during training
+    config.eval.dry_run = False  # with --eval_only: print the estimated time of the ranking, and stop
 
     config.checkpoint.metric = "eval/mrr"
     config.checkpoint.higher_is_better = True
@@ -53,8 +53,10 @@ def get_config(variant: str = "") -> ConfigDict:
         phantom(config)
         config.steps = 500
         config.eval.every_steps = 250
-        config.freeze = (r"image_encoder/(embedder|stages/0)/.*",)  # half of the time, and hardly any of the gain
-        # A third of the films is normal: evenly drawn candidates would make "normal" the right answer too often.
+        config.freeze = (
+            r"image_encoder/(embedder|stages/0)/.*",
+        )  # training these takes half of the time and gains little
+        # A third of the images is normal, so that even candidates would have too many interchangeable reports.
         config.eval.candidates = 200
         config.eval.pool = "balanced"
     return config

@@ -23,8 +23,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.eval.every_steps = 560
     config.checkpoint.every_steps = 560
 
-    config.summary = "product"  # of the states of [CLS] and the first [SEP]; "cls": the former alone
-    config.targets = "soft"  # each answer of the vocabulary by itself, as published; "hard": one of them
+    config.summary = "product"  # of the states of [CLS] and the first [SEP]; "cls": the state of [CLS]
+    config.targets = "soft"  # one sigmoid per answer, as published; "hard": one softmax over all answers
     config.fusion = "joint"  # "late": the CNN + BERT baseline
 
     config.checkpoint.metric = "eval/accuracy"

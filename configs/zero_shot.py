@@ -1,4 +1,4 @@
-"""Zero-shot classification: findings from how well an image matches one sentence and its denial; nothing is trained.
+"""Zero-shot classification: scores an image with sentences that state and that deny a finding; nothing is trained.
 
 python run.py --config=configs/zero_shot.py --config.init.checkpoint=EXPORT --config.data.path=DATA
 """
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from configs.base import check_variant
 
-# What {degree}, {size}, {side} and {place} stand for in a sentence, which then is several.
+# Values of {degree}, {size}, {side} and {place}; a sentence with a field becomes one sentence per value.
 _SIDES = ("left", "right")
 _WORDS = {
     "degree": ("mild", "moderate", "severe"),
@@ -22,12 +22,12 @@ _WORDS = {
     "side": _SIDES,
     "place": tuple(f"the {side} {lobe} lobe" for side in _SIDES for lobe in ("upper", "lower")),
 }
-# Finding -> sentences that state it, and sentences that deny it, in two wordings. Reports name degree, size and place,
-# and so do these; their average says less about any one wording. A finding of the data that is not here is asked about
-# by its name: "edema." against "no edema.".
+# Finding -> sentences that state it, and sentences that deny it, in two wordings. They name degree, size and place as
+# reports do, and their average depends little on single sentences. A finding of the data that is not listed is scored by
+# its name: "edema." against "no edema.".
 _SENTENCES = json.loads(Path(__file__).with_name("zero_shot_sentences.json").read_text("utf-8"))
 
-# A film without the finding is as likely to be matched by what is written of a healthy chest: every denial's company.
+# Sentences of a normal report, added to the denials of every finding, since they match films without it equally well.
 NORMAL = (
     "the heart size is normal. the lungs are clear. no focal consolidation, pleural effusion, or pneumothorax.",
     "the cardiac silhouette is not enlarged. there is no focal consolidation, pleural effusion, or pneumothorax.",
@@ -68,12 +68,12 @@ REWORDED = _prompts("reworded_", NORMAL_REWORDED, ("healthy chest.", "film witho
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The configuration. All sizes are the export's, so that every variant is the same."""
+    """The configuration, the same for every variant, since all sizes are those of the export."""
     check_variant("configs/zero_shot.py", variant)
     config: Any = ConfigDict()
     config.task = "zero_shot"
-    config.seed = 0  # of the intervals' resamples
-    config.scorer = "itm"  # itm: the matching head; contrast: the projection of an export of configs/retrieve.py
+    config.seed = 0  # of the bootstrap samples for intervals
+    config.scorer = "itm"  # itm: the matching head; contrast: the contrastive projection of a retrieval export
     config.init = ConfigDict({"checkpoint": ""})  # an export
     config.data = ConfigDict({"path": "", "tokenizer": ""})
     config.labels = ConfigDict({"uncertain": "ignore", "absent": "negative"})  # as in configs/classify.py
