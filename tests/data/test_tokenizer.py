@@ -145,7 +145,7 @@ def test_what_the_tokenizer_does_decides_beside_a_vocab_txt(tmp_path):
     # The same words and normaliser, but pieces are split at spaces only.
     saved.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
     saved.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(DataError, match="splits words otherwise"):
+    with pytest.raises(DataError, match="splits words differently"):
         load_tokenizer(tmp_path)
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE({token: i for i, token in enumerate(SPECIAL_TOKENS)}, []))
     bpe.save(str(tmp_path / "tokenizer.json"))

@@ -193,7 +193,7 @@ def test_same_options_are_reused_and_others_refused(tmp_path):
     again = run(never(), tmp_path / "out")
     assert again["reused"]
     assert "nothing was done" in summary(again, tmp_path / "out")
-    with pytest.raises(DataError, match=r"(?s)other options.*a: 1 there, 2 now"):
+    with pytest.raises(DataError, match=r"(?s)other options.*a: 1 in the folder, 2 now"):
         run(never(), tmp_path / "out", options={"a": 2})
     with pytest.raises(DataError, match="not empty"):
         run(never(), tmp_path / "in")

@@ -188,7 +188,7 @@ def test_reports_zip_by_flag_and_damaged(tree, tmp_path):
     report = mimic_cxr.prepare(tmp_path / "in", tmp_path / "out", reports_root=packed, **COMMON)
     assert report["kept"] > 30
     packed.write_bytes(packed.read_bytes()[:500])
-    with pytest.raises(DataError, match="no zip file, or is damaged"):
+    with pytest.raises(DataError, match="damaged or not a zip file"):
         mimic_cxr.prepare(tmp_path / "in", tmp_path / "out2", reports_root=packed, **COMMON)
 
 
@@ -283,7 +283,7 @@ def test_a_subject_in_two_splits_is_told_of(tree, tmp_path):
     common = {"views": (), "fallback": ("impression",), **COMMON}
     report = mimic_cxr.prepare(tmp_path / "in", tmp_path / "official", **common)
     assert report["subjects_in_several_splits"] == 1
-    assert any("1 subjects are in more than one split" in warning for warning in report["warnings"])
+    assert any("1 subjects are in several splits" in warning for warning in report["warnings"])
     assert any("--split=subject" in warning for warning in report["warnings"])
     report = mimic_cxr.prepare(tmp_path / "in", tmp_path / "subject", split="subject", **common)
     assert report["subjects_in_several_splits"] == 0

@@ -174,12 +174,12 @@ def test_without_one_report_the_vocabulary_is_the_special_tokens(folder, tmp_pat
     index = write(folder, [good(i, text=None, labels=["Edema"]) for i in range(4)])
     assert command.main(["pairs", f"--source={index}", f"--out={tmp_path}/out", "--contact_sheet"]) == 0
     out = capsys.readouterr().out
-    assert "serves classification only" in out
+    assert "is for classification only" in out
     assert "--tokenizer" in out
     assert "pretrain" not in out
     assert (tmp_path / "out" / records.TOKENIZER_FILE).read_text().split() == list(SPECIAL_TOKENS)
     card = (tmp_path / "out" / "DATA.md").read_text()
-    assert "serves classification only" in card
+    assert "is for classification only" in card
     assert "repeat the text" not in card
     words = tmp_path / "vocab.txt"
     words.write_text("\n".join((*SPECIAL_TOKENS, "heart")))
@@ -256,7 +256,7 @@ def test_subjects_in_two_splits_are_warned_of(folder, tmp_path):
     rows = [good(0, subject_id="p"), good(1, subject_id="p", split="dev"), good(2, split="val")]
     report = pairs.prepare(write(folder, rows), tmp_path / "out", progress=False)
     assert report["subjects_in_several_splits"] == 1
-    assert any("more than one split" in warning for warning in report["warnings"])
+    assert any("in several splits" in warning for warning in report["warnings"])
     assert report["splits"] == {"train": 1, "validation": 2}
 
 
@@ -283,7 +283,7 @@ def test_a_subject_that_is_no_id_is_rejected(folder, tmp_path, value):
     rows = [good(i) for i in range(5)] + [good("bad", subject_id=value), good("study", study_id=value)]
     report = pairs.prepare(write(folder, rows), tmp_path / "out", max_rejected=1, progress=False)
     assert report["rejected"] == {"malformed_row": 2}
-    assert all("is no id" in row["detail"] for row in rejected(tmp_path / "out"))
+    assert all("is not an id" in row["detail"] for row in rejected(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("none", [None, "", " ", float("nan"), "nan", "None", ...])

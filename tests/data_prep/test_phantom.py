@@ -301,7 +301,7 @@ def test_difficulty_belongs_to_the_tree(made: Path, tmp_path: Path) -> None:
     assert json.loads((hard / tree.MARKER).read_text())["difficulty"] == "hard"
     assert "difficulty" not in json.loads((made / tree.MARKER).read_text())
     write_tree(hard, studies=3, seed=3, image_size=48, difficulty="hard", progress=False)
-    with pytest.raises(DataError, match="difficulty: hard there, unset now"):
+    with pytest.raises(DataError, match="difficulty: hard in the folder, unset now"):
         write_tree(hard, studies=3, seed=3, image_size=48, progress=False)
     with pytest.raises(DataError, match="there are standard, hard"):
         write_tree(tmp_path / "other", studies=3, seed=3, difficulty="easy", progress=False)
@@ -334,7 +334,7 @@ def test_finished_tree_is_reused_and_others_refused(made: Path, tmp_path: Path) 
     counts = write_tree(made, studies=STUDIES, seed=3, image_size=48, progress=False)
     assert counts["studies"] == STUDIES
     assert before == {path: path.stat().st_mtime_ns for path in made.rglob("*")}
-    with pytest.raises(DataError, match="seed: 3 there, 4 now"):
+    with pytest.raises(DataError, match="seed: 3 in the folder, 4 now"):
         write_tree(made, studies=STUDIES, seed=4, image_size=48, progress=False)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")

@@ -245,7 +245,7 @@ def test_too_few_studies_are_said_before_anything_is_drawn(tmp_path: Path, capsy
 
 
 def test_what_is_in_the_way(prepared: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no phantom tree"):
+    with pytest.raises(DataError, match="not a phantom tree"):
         phantom.write_questions(tmp_path, tmp_path / "out")
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="is a file"):

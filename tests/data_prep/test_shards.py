@@ -134,7 +134,7 @@ def test_an_interrupted_build_goes_on_with_the_shards_it_has(tmp_path, monkeypat
     monkeypatch.setattr(shards, "_serialized", lambda *args: made.append(args[0].file) or serialized(*args))
     monkeypatch.setattr(pairs, "_row", lambda *args: pytest.fail("the rows were read again"))
     report = pairs.prepare(index, tmp_path / "out", progress=False)
-    assert isinstance(report, build.Report)
+    assert isinstance(report, build.BuildReport)
     assert report.timing["images_resumed"] == 64
     assert not set(made) & set(finished)
     assert {path.stat().st_ino for path in (tmp_path / "out").iterdir()} > set(finished.values())
@@ -156,7 +156,7 @@ def test_a_killed_command_goes_on(tmp_path):
     made = [name for name in there if (work / "shards" / name).with_suffix(".json").is_file()]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True)
     assert done.stderr == ""
-    assert "were there from a run before" in done.stdout
+    assert "were made by an earlier run" in done.stdout
     kept = {path.stat().st_ino for path in (tmp_path / "out").glob("*.array_record-*")}
     assert {there[name] for name in made} <= kept
     assert records.splits(tmp_path / "out")["train"] > 4000
@@ -188,7 +188,7 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):
         pairs.prepare(index, tmp_path / "out", progress=False)
     monkeypatch.undo()
     report = pairs.prepare(index, tmp_path / "out", progress=False)
-    assert isinstance(report, build.Report)
+    assert isinstance(report, build.BuildReport)
     assert report.timing["images_resumed"] == 32
 
 

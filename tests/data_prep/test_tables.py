@@ -76,7 +76,7 @@ def test_every_form_is_the_same_table(form, name, tmp_path):
 @pytest.mark.parametrize("head", [b"PK\x03\x04\x14", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"])
 def test_a_workbook_is_called_one(head, tmp_path):
     (tmp_path / "t.csv").write_bytes(head + bytes(100))
-    with pytest.raises(DataError, match=r"an Excel workbook.* no csv table: save the table as csv"):
+    with pytest.raises(DataError, match=r"an Excel workbook.* not a csv table: save the table as csv"):
         list(read_table(tmp_path / "t.csv", HEADER))
 
 
