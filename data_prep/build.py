@@ -157,11 +157,11 @@ def build(
             out.rmdir()  # `out` may exist as an empty folder
         os.rename(data, out)
         failed_list(out).unlink(missing_ok=True)
-    now = time.monotonic()
+    ended = time.monotonic()
     images_made = sum(shard.rows for shard in run.shards) - resumed
     timing = {
-        "total": now - started,
-        "images": now - started_images,
+        "total": ended - started,
+        "images": ended - started_images,
         "images_made": images_made,
         "images_resumed": resumed,
     }

@@ -85,7 +85,7 @@ class Totals:
         without = {split: int((~has_text[split]).sum()) for split in kept}
         hashes = [texts[split][has_text[split]] for split in kept]
         lengths = {split: np.asarray(self.lengths[split])[has_text[split]] for split in kept}
-        every = np.concatenate(hashes) if hashes else np.empty(0, np.uint64)
+        all_hashes = np.concatenate(hashes) if hashes else np.empty(0, np.uint64)
         return {
             "found": self.plan.found,
             "kept": sum(kept.values()),
@@ -106,7 +106,7 @@ class Totals:
                 "within_splits": {
                     split: len(hashed) - len(np.unique(hashed)) for split, hashed in zip(kept, hashes, strict=True)
                 },
-                "over_all": len(every) - len(np.unique(every)),
+                "over_all": len(all_hashes) - len(np.unique(all_hashes)),
             },
             "images": {
                 "height": _quantiles(sizes[:, 0]),

@@ -45,9 +45,9 @@ def clean_text(text: str, marks: str = "drop") -> str:
         if int(match["line"] or match["within"]) == expected and (match["line"] or expected > 1):
             pieces += [text[end : match.start()], " " if match["within"] else ""]
             end, expected = match.end(), expected + 1
-    kept = _tidy("".join(pieces) + text[end:])
-    without = _tidy(MARK.sub(" ", _PUNCTUATED_MARK.sub("", _BRACKETED_MARK.sub(" ", kept))))
-    return kept if without and marks == "keep" else without
+    with_marks = _tidy("".join(pieces) + text[end:])
+    without_marks = _tidy(MARK.sub(" ", _PUNCTUATED_MARK.sub("", _BRACKETED_MARK.sub(" ", with_marks))))
+    return with_marks if without_marks and marks == "keep" else without_marks
 
 
 def _tidy(text: str) -> str:

@@ -229,7 +229,7 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
     views_in_table = "metadata" in source.tables
     columns = (*ID_COLUMNS, *(("ViewPosition",) if views_in_table else ()))
     disagree = _disagreeing(source.rows, columns)
-    taken: set[str] = set()
+    studies_taken: set[str] = set()
 
     @functools.lru_cache(maxsize=8)
     def text_of(subject: str, study: str) -> _Text | Rejection:
@@ -247,7 +247,7 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
         if not row.fault and choice.views and view.name and view.name not in choice.views:
             notes.views_not_selected[view.name] += 1
             continue
-        if study in taken:
+        if study in studies_taken:
             notes.further_images_of_studies += 1
             continue
         if choice.limit is not None and count >= choice.limit:
@@ -284,7 +284,7 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
                 if not path.is_file():
                     yield Rejection(image, "missing_image", f"no file at {path}")
                     continue
-                taken.add(study)
+                studies_taken.add(study)
             yield Row(image, study, subject, split, path, text.text, text.labels or values, view.name)
 
 

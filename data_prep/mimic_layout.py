@@ -103,13 +103,13 @@ def locate(source: Path, tables: Sequence[str], reports_root: Path | None = None
     if not source.is_dir():
         raise DataError(f"there is no folder {source}: --source is the folder of your copy of MIMIC-CXR")
     roots = _expand(source, ROOTS)
-    found = {table: path for table in TABLES if (path := _table_file(roots, table)) is not None}
-    needed = [table for table in tables if table not in found]
-    if "metadata" in needed and "record_list" in found and images != "jpg":
+    table_files = {table: path for table in TABLES if (path := _table_file(roots, table)) is not None}
+    needed = [table for table in tables if table not in table_files]
+    if "metadata" in needed and "record_list" in table_files and images != "jpg":
         needed.remove("metadata")
     if needed:
         raise DataError(_missing_tables(source, needed))
-    used_tables = {table: found[table] for table in (*tables, "record_list") if table in found}
+    used_tables = {table: table_files[table] for table in (*tables, "record_list") if table in table_files}
     if "metadata" in used_tables:
         used_tables.pop("record_list", None)
     sample = _ids(used_tables.get("metadata") or used_tables["record_list"])

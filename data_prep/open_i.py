@@ -94,9 +94,11 @@ def prepare(
 
     Raises `DataError`.
     """
-    wanted = tuple(sorted({view.upper() for view in views}))
-    if set(wanted) - set(VIEWS):
-        raise DataError(f"no such view: {', '.join(sorted(set(wanted) - set(VIEWS)))}; there are {', '.join(VIEWS)}")
+    chosen_views = tuple(sorted({view.upper() for view in views}))
+    if set(chosen_views) - set(VIEWS):
+        raise DataError(
+            f"no such view: {', '.join(sorted(set(chosen_views) - set(VIEWS)))}; there are {', '.join(VIEWS)}"
+        )
     choices = section_choices(sections, fallback)
     for name in {name for names in choices for name in names} - {*SECTIONS, FULL}:
         raise DataError(f"Open-I has no section {name}; it has {', '.join(SECTIONS)}")
@@ -113,7 +115,7 @@ def prepare(
     reports, tables, form = _open(source)
     images = _image_folder(source)
     notes: dict[str, Any] = {"form": form}
-    choice = Choice(wanted, choices, labels, marks, seed, limit)
+    choice = Choice(chosen_views, choices, labels, marks, seed, limit)
     rows = _rows(reports, images, choice, notes)
     return build(
         (
@@ -123,7 +125,7 @@ def prepare(
         out,
         name="open_i",
         options={
-            "views": list(wanted),
+            "views": list(chosen_views),
             "sections": ["+".join(names) for names in choices],
             "labels": labels,
             "uncertain": uncertain,
@@ -260,7 +262,7 @@ def _rows(
             guessed += sum(not known for _, _, known in images)
             chosen = [(name, view) for name, view, _ in images if not choice.views or view in choice.views]
             other_views += len(images) - len(chosen)
-            rows = _of_report(report, chosen, folder, choice, texts)
+            rows = _rows_of_report(report, chosen, folder, choice, texts)
         rows = rows if choice.limit is None else rows[: choice.limit - count]
         yield from rows
         count += len(rows)
@@ -279,7 +281,7 @@ def _with_views(images: Sequence[tuple[str, str]]) -> list[tuple[str, str, bool]
     return [(name, guesses.get(name, projection), name not in guesses) for name, projection in images]
 
 
-def _of_report(
+def _rows_of_report(
     report: Report, images: list[tuple[str, str]], folder: Path, choice: Choice, texts: Texts
 ) -> list[Row | Rejection]:
     """One row per image, or one rejection of a report without images."""
@@ -294,8 +296,8 @@ def _of_report(
     labels = (ABSENT,) * len(CHEXPERT_FINDINGS)
     if choice.labels == "report" and text:
         # The labeler reads the text with its marks, so that labels do not depend on `marks`.
-        said = (clean_text(report.sections[name], "keep") for name in taken if name in DESCRIBING)
-        labels = labeling.labels_of(" ".join(said))
+        descriptions = (clean_text(report.sections[name], "keep") for name in taken if name in DESCRIBING)
+        labels = labeling.labels_of(" ".join(descriptions))
     rows: list[Row | Rejection] = []
     for name, view in images:
         if not _NAME.fullmatch(name) or ".." in name:

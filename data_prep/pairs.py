@@ -247,16 +247,16 @@ def _row(
             identifier, "missing_field", f"{where} has no {' and no '.join(missing) or 'image'} (a string){alone}"
         )
     if escapes(identifier) or escapes(fields["image"]):
-        which = "id" if escapes(identifier) else "image"
+        field = "id" if escapes(identifier) else "image"
         return Rejection(
-            identifier, "unsafe_path", f"{where}: the {which} is absolute or leads out of the folder of the index"
+            identifier, "unsafe_path", f"{where}: the {field} is absolute or leads out of the folder of the index"
         )
     if hidden(fields["image"]):
         return Rejection(identifier, "hidden_file", where)
     study, subject = (identifier_of(fields.get(name)) for name in ("study_id", SUBJECT_FIELDS[0]))
     if study is None or subject is None:
-        which = "study_id" if study is None else SUBJECT_FIELDS[0]
-        return Rejection(identifier, "malformed_row", f"{where}: {which} {_shown(fields[which])} is not an id")
+        field = "study_id" if study is None else SUBJECT_FIELDS[0]
+        return Rejection(identifier, "malformed_row", f"{where}: {field} {_shown(fields[field])} is not an id")
     text = reports.select(fields["text"], (reports.FULL,))
     if not text and not labeled:
         return Rejection(identifier, "empty_text", where)

@@ -120,12 +120,12 @@ def _header(lines: Iterator[str], columns: Sequence[str], path: Path) -> tuple[l
     if (match := _SEPARATOR.fullmatch(line)) is not None:
         line, delimiters = next(lines, ""), (match[1], *DELIMITERS)
     headers = [(_cells(line, delimiter), delimiter) for delimiter in delimiters]
-    found = {delimiter: {_plain(name) for name in header} for header, delimiter in headers}
+    names_by = {delimiter: {_plain(name) for name in header} for header, delimiter in headers}
     for header, delimiter in headers:
-        if all(_plain(name) in found[delimiter] for name in columns):
+        if all(_plain(name) in names_by[delimiter] for name in columns):
             return header, delimiter
     header, delimiter = max(headers, key=lambda each: len(each[0]))
-    missing = ", ".join(name for name in columns if _plain(name) not in found[delimiter])
+    missing = ", ".join(name for name in columns if _plain(name) not in names_by[delimiter])
     raise DataError(f"{path} has no column {missing}; it has {', '.join(map(str.strip, header))[:300]}")
 
 

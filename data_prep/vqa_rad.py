@@ -139,7 +139,7 @@ def _rows(
     notes: dict[str, Any],
 ) -> Iterator[Row | Rejection]:
     not_selected: Counter[str] = Counter()
-    shown: set[str] = set()
+    images_in_use: set[str] = set()
     patients = _patients(questions)
     count = 0
     for number, question in enumerate(questions, 1):
@@ -152,10 +152,10 @@ def _rows(
         count += 1
         row = _row(question, f"question {number}", organ, images, split, seed, patients)
         if isinstance(row, Row):
-            shown.add(row.image.name)
+            images_in_use.add(row.image.name)
         yield row
     notes["organs_not_selected"] = not_selected
-    notes["images_in_use"] = len(shown)
+    notes["images_in_use"] = len(images_in_use)
 
 
 def _patients(questions: list[Any]) -> dict[str, set[str]]:
@@ -201,17 +201,17 @@ def _row(
         part = "test" if phrase.startswith(TEST_PHRASES) else "train"
     else:
         part = split_of(patient, seed, IMAGE_SHARES)
-    asked = _text(question, "question")
+    question_text = _text(question, "question")
     return Row(
         id=identifier,
         study_id=image,
         subject_id=patient,
         split=part,
         image=images / name,
-        text=without_note(asked),
+        text=without_note(question_text),
         labels=_LABELS,
         extra={
-            "question": asked,
+            "question": question_text,
             "answer": normalize_answer(question["answer"]),
             "answer_original": _text(question, "answer"),
             "answer_type": answer_type,

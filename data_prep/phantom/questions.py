@@ -154,18 +154,18 @@ def ask(study: Study, rng: np.random.Generator) -> list[Question]:
     """Three to five different questions about a frontal film of a study; `rng` samples topics and wordings."""
     signs = {topic: sign for topic in TOPICS if (sign := topic.sign(study)) is not None}
     present = [list(signs)[place] for place in rng.permutation(len(signs))[:2]]
-    asked = [_presence(topic, True, rng) for topic in present]
+    questions = [_presence(topic, True, rng) for topic in present]
     further = [question for topic in present for question in _further(topic, signs[topic], rng)]
     further += _what(study, list(signs), rng)
-    asked += _normal(study, rng)
-    asked += [_presence(topic, False, rng) for topic in _absent(study, 1 if present else 2, rng)]
-    wanted = max(1, int(rng.integers(_MOST - 1, _MOST + 1)) - len(asked))
-    asked += [further[place] for place in rng.permutation(len(further))[:wanted]]
-    if len(asked) < _FEWEST:
-        named = {question.text for question in asked}
-        more = (_presence(topic, False, rng) for topic in _absent(study, _MOST, rng))
-        asked += [question for question in more if question.text not in named][: _FEWEST - len(asked)]
-    return asked
+    questions += _normal(study, rng)
+    questions += [_presence(topic, False, rng) for topic in _absent(study, 1 if present else 2, rng)]
+    count = max(1, int(rng.integers(_MOST - 1, _MOST + 1)) - len(questions))
+    questions += [further[place] for place in rng.permutation(len(further))[:count]]
+    if len(questions) < _FEWEST:
+        texts = {question.text for question in questions}
+        candidates = (_presence(topic, False, rng) for topic in _absent(study, _MOST, rng))
+        questions += [question for question in candidates if question.text not in texts][: _FEWEST - len(questions)]
+    return questions
 
 
 def _presence(topic: Topic, present: bool, rng: np.random.Generator) -> Question:
@@ -174,15 +174,15 @@ def _presence(topic: Topic, present: bool, rng: np.random.Generator) -> Question
 
 def _further(topic: Topic, sign: Sign, rng: np.random.Generator) -> list[Question]:
     """Further questions about a present topic: its side, place and size."""
-    asked = []
+    questions = []
     if topic.place and sign.side in SIDES:
-        asked.append(Question(_worded(topic, WHICH_SIDE, rng), "POS", sign.side, CLOSED))
+        questions.append(Question(_worded(topic, WHICH_SIDE, rng), "POS", sign.side, CLOSED))
     if topic.place:
-        asked.append(Question(_worded(topic, WHERE[topic.place], rng), "POS", _place(topic, sign), OPEN))
+        questions.append(Question(_worded(topic, WHERE[topic.place], rng), "POS", _place(topic, sign), OPEN))
     if topic.size:
         answer = sign.severity if topic.size == "size" else _DEGREES[sign.severity]
-        asked.append(Question(_worded(topic, HOW_MUCH[topic.size], rng), "SIZE", answer, OPEN))
-    return asked
+        questions.append(Question(_worded(topic, HOW_MUCH[topic.size], rng), "SIZE", answer, OPEN))
+    return questions
 
 
 def _place(topic: Topic, sign: Sign) -> str:

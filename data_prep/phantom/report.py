@@ -104,8 +104,8 @@ def sentence(sign: Sign, rng: np.random.Generator) -> str:
     """One sentence that states a sign, no more and no less."""
     table = phrases.SUSPECTED if sign.uncertain else phrases.PRESENT
     options = table.get(f"{sign.finding}:{sign.kind}") or table[sign.finding]
-    both = sign.side == "bilateral"
-    article = "" if both else "a "
+    bilateral = sign.side == "bilateral"
+    article = "" if bilateral else "a "
     text = _pick(rng, options).format(
         side=sign.side,
         place=_place(sign, rng),
@@ -113,10 +113,10 @@ def sentence(sign: Sign, rng: np.random.Generator) -> str:
         degree=_DEGREE[sign.severity],
         a=article,
         A=article.capitalize(),
-        s="s" if both else "",
+        s="s" if bilateral else "",
         bone="clavicle" if sign.kind == "clavicle" else "rib",
         pleura=sign.kind,
-        **{"is": "are" if both else "is"},
+        **{"is": "are" if bilateral else "is"},
     )
     return text[0].upper() + text[1:]
 

@@ -66,7 +66,7 @@ class Negatives:
 
 
 def other_images(texts: np.ndarray, seed: int) -> np.ndarray:
-    """A record with another text for each record, a permutation int `[n]`: the shuffled-images baseline.
+    """Pairs each record with one of another text, by a permutation int `[n]`: the shuffled-images baseline.
 
     Records are sorted by text, with the texts in random order, and shifted by the size of the largest group of one
     text. So every partner has another text, unless one text has more than half of the records: then some of its records

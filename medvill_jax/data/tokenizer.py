@@ -245,15 +245,15 @@ def _from_tokenizers(tokenizer: tokenizers.Tokenizer, name: str) -> Tokenizer:
         raise DataError(_CASED.format(name=name))
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    ours = Tokenizer(tokenizer.get_vocab(), name=name)
+    wordpiece = Tokenizer(tokenizer.get_vocab(), name=name)
     # Probes from the vocabulary too: fixed probes that are all [UNK] would show no difference.
-    step = -(-ours.vocab_size // _VOCABULARY_PROBES)
-    for words in (*_PROBES, *(f"{token}, {token.upper()}" for token in ours.tokens[::step] if token.isalpha())):
-        if tokenizer.encode(words, add_special_tokens=False).ids != ours.encode(words).tolist():
+    step = -(-wordpiece.vocab_size // _VOCABULARY_PROBES)
+    for words in (*_PROBES, *(f"{token}, {token.upper()}" for token in wordpiece.tokens[::step] if token.isalpha())):
+        if tokenizer.encode(words, add_special_tokens=False).ids != wordpiece.encode(words).tolist():
             raise DataError(
                 f"{name} splits words differently from the WordPiece of bert-base-uncased, which this model reads"
             )
-    return ours
+    return wordpiece
 
 
 def _check_kind(tokens: Sequence[str], name: str) -> None:

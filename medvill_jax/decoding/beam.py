@@ -56,13 +56,13 @@ def beam_search(
         # A log-probability of -inf marks an empty beam: it was empty before, or has no allowed continuation.
         complete = (token == end) | (index + 1 == length)
         scores = jnp.where(complete, taken + length_penalty * (index + 1), -jnp.inf)  # [B, K]
-        which = jnp.argmax(scores, axis=1)  # [B]
+        winner = jnp.argmax(scores, axis=1)  # [B]
         row = jnp.arange(batch)
-        better = scores[row, which] > state["best_score"]
+        better = scores[row, winner] > state["best_score"]
         best = {
-            "best_score": jnp.where(better, scores[row, which], state["best_score"]),
-            "best_log_prob": jnp.where(better, taken[row, which], state["best_log_prob"]),
-            "best_tokens": jnp.where(better[:, None], tokens[row, which], state["best_tokens"]),
+            "best_score": jnp.where(better, scores[row, winner], state["best_score"]),
+            "best_log_prob": jnp.where(better, taken[row, winner], state["best_log_prob"]),
+            "best_tokens": jnp.where(better[:, None], tokens[row, winner], state["best_tokens"]),
         }
 
         # Sums of log-probabilities never increase, and the penalty is largest at the next or at the last length.
