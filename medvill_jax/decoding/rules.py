@@ -46,13 +46,13 @@ class Rules:
 
     def __post_init__(self) -> None:
         if self.max_len < 1:
-            raise ConfigError(f"max_len={self.max_len} leaves no room for a word")
+            raise ConfigError(f"max_len={self.max_len} leaves no room for a token")
         if not 0 <= self.min_len <= self.max_len:
             raise ConfigError(f"min_len={self.min_len} is not in 0..max_len, which is {self.max_len}")
         if self.no_repeat_ngram < 0:
             raise ConfigError(f"no_repeat_ngram={self.no_repeat_ngram} is negative")
         if self.end_id in self.banned:
-            raise ConfigError(f"the end of text, {self.end_id}, is among the banned words")
+            raise ConfigError(f"the end of text, {self.end_id}, is among the banned tokens")
 
 
 @jax.tree_util.register_dataclass
