@@ -23,8 +23,8 @@ _WORDS = {
     "place": tuple(f"the {side} {lobe} lobe" for side in _SIDES for lobe in ("upper", "lower")),
 }
 # Finding -> sentences that state it, and sentences that deny it, in two wordings. They name degree, size and place as
-# reports do, and their average depends little on single sentences. A finding of the data that is not listed is scored by
-# its name: "edema." against "no edema.".
+# reports do, and their average depends little on single sentences. A finding of the data that is not listed is scored
+# by its name: "edema." against "no edema.".
 _SENTENCES = json.loads(Path(__file__).with_name("zero_shot_sentences.json").read_text("utf-8"))
 
 # Sentences of a normal report, added to the denials of every finding, since they match films without it equally well.
@@ -62,8 +62,8 @@ def _prompts(wording: str, normal: tuple[str, ...], healthy: tuple[str, ...]) ->
 
 
 PROMPTS = _prompts("", NORMAL, ("no acute cardiopulmonary abnormality.", "normal chest radiograph."))
-# Most of what is asked above stands word for word in the phantom's reports, and so in what the demo's model was trained
-# on; nothing of this does, so it asks for what is meant.
+# To test the meaning: the reports of phantoms, on which the demo's model was trained, have most of `PROMPTS` word for
+# word, but none of these.
 REWORDED = _prompts("reworded_", NORMAL_REWORDED, ("healthy chest.", "film without any sign of disease."))
 
 
