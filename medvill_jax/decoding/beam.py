@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from medvill_jax.decoding.rules import Cache, Decoded, Rules, Step, log_probs
+from medvill_jax.errors import ConfigError
 
 State = dict[str, Any]
 
@@ -31,10 +32,10 @@ def beam_search(
         length_penalty: above 0 favours long texts, below 0 short ones.
 
     Raises:
-        ValueError: `beams` below 1.
+        ConfigError: `beams` below 1.
     """
     if beams < 1:
-        raise ValueError(f"a beam search needs at least one beam, not {beams}")
+        raise ConfigError(f"a beam search needs at least one beam, not {beams}")
     batch, length, end = live.shape[0], rules.max_len, rules.end_id
 
     def goes_on(state: State) -> jax.Array:

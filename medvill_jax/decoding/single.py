@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from medvill_jax.decoding.rules import Cache, Decoded, Rules, Step, log_probs
+from medvill_jax.errors import ConfigError
 
 # float32 [B, V] log-probabilities of the allowed tokens, int32 scalar slot -> int32 [B] tokens.
 Choose = Callable[[jax.Array, jax.Array], jax.Array]
@@ -48,12 +49,12 @@ def nucleus(
         temperature: above 0; divides the logits before the nucleus is taken, but not in `log_probs` of the result.
 
     Raises:
-        ValueError: `top_p` or `temperature` out of range.
+        ConfigError: `top_p` or `temperature` out of range.
     """
     if not 0.0 < top_p <= 1.0:
-        raise ValueError(f"top_p={top_p} is not in (0, 1]")
+        raise ConfigError(f"top_p={top_p} is not in (0, 1]")
     if not temperature > 0.0:
-        raise ValueError(f"temperature={temperature} is not above 0; greedy decoding is its limit at 0")
+        raise ConfigError(f"temperature={temperature} is not above 0; greedy decoding is its limit at 0")
     keys = jax.vmap(jax.random.key)(seeds)  # [B]
 
     def choose(allowed: jax.Array, index: jax.Array) -> jax.Array:
