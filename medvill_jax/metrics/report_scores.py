@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from medvill_jax.metrics import bootstrap, clinical, label_f1, text
-from medvill_jax.metrics.predictions import Prediction
+from medvill_jax.metrics.predictions import Prediction, PredictionError
 
 Labeler = Callable[[Sequence[str]], np.ndarray]
 Value = float | list[float]
@@ -69,7 +69,7 @@ def score(
       every resample CIDEr weighs n-grams, and clinical macro means choose their findings, by all references.
 
     Raises:
-      ValueError: no predictions, or empty references, with their ids.
+      PredictionError: no predictions, or empty references, with their ids.
       MissingExtra: a library of the "generate" extra is missing.
     """
     hypotheses = [prediction.hypothesis for prediction in predictions]
@@ -110,10 +110,12 @@ def metric_groups(
 ) -> list[MetricGroup]:
     """The metrics of `score` that are functions of sums over examples, without intervals; arguments as there."""
     if not predictions:
-        raise ValueError("there is no prediction to score")
+        raise PredictionError("there is no prediction to score")
     if empty := [example.id for example in predictions if not text.tokens(example.reference)]:
         names = ", ".join(map(repr, empty[:5])) + (", ..." if len(empty) > 5 else "")
-        raise ValueError(f"{len(empty)} of {len(predictions)} references are empty: {names}; leave these examples out")
+        raise PredictionError(
+            f"{len(empty)} of {len(predictions)} references are empty: {names}; leave these examples out"
+        )
     references = [example.reference for example in predictions]
     hypotheses = [example.hypothesis for example in predictions]
     orders = range(1, text.ORDERS + 1)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvill_jax.hub.network import functional
-from medvill_jax.models import bert
+from medvill_jax.models import attention, bert
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.masks import KINDS
 from medvill_jax.models.medvill import Medvill, sample_cells
@@ -161,7 +161,8 @@ def test_every_place_that_drops_has_a_key_of_its_own(monkeypatch: pytest.MonkeyP
         model.bind(*model.init(jax.random.key(0))).encode(images, ids, lens, key=jax.random.key(1))
         return jnp.stack(keys)
 
-    monkeypatch.setattr(bert, "dropout", note)
+    for module in (bert, attention):
+        monkeypatch.setattr(module, "dropout", note)
     found = jax.jit(run)(*inputs(7))
     assert len(np.unique(found, axis=0)) == len(found) == 2 + 3 * SIZES.layers
 
