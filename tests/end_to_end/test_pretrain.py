@@ -183,7 +183,7 @@ def test_checkpoints_chosen_on_the_test_split_are_warned_of(
         (["--config.data.path=/nowhere/at/all"], "no data set at /nowhere/at/all"),
         (["--config.data.path="], "--config.data.path=DATA"),
         (["--config.eval.every_steps=1", "--config.eval.split=dev"], "no split 'dev'"),
-        (["--config.eval.every_steps=1", "--config.checkpoint.metric=eval/los"], "no figure 'eval/los'"),
+        (["--config.eval.every_steps=1", "--config.checkpoint.metric=eval/los"], "no metric 'eval/los'"),
         (["--workdir=setup.py/run"], "Not a directory"),
         (["--config.init.bert=/nowhere"], "/nowhere"),
         (["--config.init.checkpoint=setup.py"], "setup.py"),

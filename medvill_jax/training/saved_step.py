@@ -1,0 +1,138 @@
+"""One step of a checkpoint on disk: its files, what was recorded of them, and its contents."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from medvill_jax.errors import UserError
+from medvill_jax.training import integrity
+from medvill_jax.trees import flatten, nest, tree_names
+
+INTEGRITY_FILE = "integrity.json"
+
+
+class CheckpointError(UserError):
+    """A checkpoint does not fit, or cannot be read or written; the message says what and where."""
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint is not as it was written."""
+
+    def __init__(self, step: int, what: str):
+        super().__init__(f"checkpoint of step {step} cannot be read ({what})")
+
+
+@dataclass(frozen=True)
+class SavedStep:
+    """The folder of one step.
+
+    Attributes:
+        directory: the folder of all checkpoints of a run.
+        number: of the step.
+        in_bucket: whether the directory lies in a bucket.
+    """
+
+    directory: epath.Path
+    number: int
+    in_bucket: bool
+
+    @property
+    def folder(self) -> epath.Path:
+        """The folder of this step once it is complete."""
+        return self.directory / f"{self.number:08d}"
+
+    def recorded(self) -> dict[str, dict[str, int]] | None:
+        """The checksums that were saved with the step, empty if there are none; None if they are unreadable."""
+        try:
+            return json.loads((self.folder / INTEGRITY_FILE).read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError):
+            return None
+
+    def damage(self) -> str | None:
+        """What is wrong with the files; None if nothing is known to be."""
+        recorded = self.recorded()
+        if recorded is None:
+            return f"its {INTEGRITY_FILE} is unreadable"
+        return integrity.damaged_file(self.folder, recorded.get("files", {}), in_bucket=self.in_bucket)
+
+    def add_metrics(self, metrics: dict[str, float]) -> None:
+        """Writes the metrics of a complete step, in the form that Orbax gives them."""
+        item = self.folder / "metrics"
+        # In a folder the item gets its name when it is complete; in a bucket an object appears complete.
+        unfinished = item if self.in_bucket else item.with_name("metrics.tmp")
+        unfinished.mkdir(parents=True, exist_ok=True)
+        (unfinished / "metrics").write_text(json.dumps(metrics))
+        if unfinished != item:
+            unfinished.replace(item)
+
+    def check_fit(self, metadata: Any, abstract: Any) -> None:
+        """Compares the names, shapes and dtypes of the saved arrays with those of a state.
+
+        Args:
+            metadata: Orbax's, of the saved state; None where it is unreadable.
+            abstract: the state's structure, of `jax.ShapeDtypeStruct`.
+
+        Raises:
+            CheckpointError: every difference, in one message.
+            ValueError: the metadata are unreadable.
+        """
+        if metadata is None:
+            raise ValueError(f"the description of step {self.number} is unreadable")
+        saved, wanted = _shapes(metadata.tree), _shapes(abstract)
+        problems = [
+            *(f"missing: {name} {wanted[name]}" for name in wanted if name not in saved),
+            *(f"extra: {name} {saved[name]}" for name in saved if name not in wanted),
+            *(
+                f"differs: {name} is {saved[name]}, expected {wanted[name]}"
+                for name in wanted
+                if name in saved and saved[name] != wanted[name]
+            ),
+        ]
+        if problems:
+            raise CheckpointError(
+                f"checkpoint of step {self.number} under {self.directory} does not fit this model:\n  "
+                + "\n  ".join(problems)
+            )
+
+    def read(self, wanted: Any) -> tuple[Any, dict[str, int]]:
+        """The arrays, in the structure of `wanted` and placed as it says, and the data position.
+
+        Orbax's manager would wait for all processes here, and one that fails would leave the others waiting.
+        """
+        named = names_to_arrays(wanted)
+        arrays = ocp.PyTreeCheckpointHandler().restore(
+            self.folder / "state",
+            args=ocp.args.PyTreeRestore(
+                named, restore_args=ocp.checkpoint_utils.construct_restore_args(named), partial_restore=True
+            ),
+        )
+        position = dict(ocp.JsonCheckpointHandler().restore(self.folder / "position"))
+        return jax.tree.map(flatten(arrays).__getitem__, tree_names(wanted)), position
+
+    def check_arrays(self, state: Any, recorded: dict[str, dict[str, int]]) -> None:
+        """Compares restored arrays with their recorded checksums; all processes must call it together.
+
+        Raises:
+            DamagedError: an array differs.
+        """
+        saved = recorded.get("arrays", {})
+        for name, checksum in integrity.of_arrays(state).items():
+            if saved.get(name, checksum) != checksum:
+                raise DamagedError(self.number, f"{name} is not as it was written")
+
+
+def names_to_arrays(state: Any) -> dict[str, Any]:
+    """A state as it is saved: nested dicts whose keys are all strings."""
+    return nest(flatten(state), lists=False)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in flatten(tree).items()}
