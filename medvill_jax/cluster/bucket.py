@@ -1,8 +1,9 @@
-"""A workdir in a bucket, `gs://BUCKET/RUN`: checkpoints go there from all hosts; all else by way of a folder here.
+"""A workdir in a bucket, `gs://BUCKET/RUN`: a local folder mirrors all of it but the checkpoints.
 
-Objects are written once and whole. Locks, renames and files that grow are not for buckets, so a process works in a
-folder of its own, which begins as a copy of the run without its checkpoints; process 0 sends what changed there before
-every checkpoint and at the end. So the figures of a step are in the bucket before the checkpoint of that step is.
+Buckets have no locks and no renames, and objects cannot grow. So each process works in a temporary folder, which starts
+as a copy of the run without its checkpoints, and process 0 sends changes to the bucket before every checkpoint and at
+the end. The metrics of a step are thus in the bucket before its checkpoint is. Checkpoints are written to the bucket
+directly, by all hosts.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ from etils import epath
 
 from medvill_jax.paths import copy_file, fetch, place, unreachable
 
-# Files that are in the making, or mean something to processes of this host only.
-OWN = ("*.tmp", "*.part", "*.partial", "*.old", ".lock")
+# Unfinished files, and those that only concern this host.
+LOCAL_FILES = ("*.tmp", "*.part", "*.partial", "*.old", ".lock")
 
 
 class Mirror:
-    """A run in a bucket, and the folder of this process that stands for it.
+    """A run in a bucket, and the temporary folder in which this process works on it.
 
     Args:
         url: of the run.
         leave_out: names directly under it that are not copied.
 
     Attributes:
-        url: the same.
-        home: the run's place in the bucket.
-        folder: an absolute path; gone with this object, or when the process ends.
-        token: of this process's claim to the run, None before it has one.
+        url: of the run.
+        home: the run's path in the bucket.
+        folder: an absolute path; deleted with this object, or when the process ends.
+        token: of this process's claim to the run; None before the claim.
 
     Raises:
         PathError: the bucket cannot be read.
@@ -47,7 +48,7 @@ class Mirror:
         self._sent = self._state()
 
     def read(self, name: str) -> str:
-        """The text of a file as it stands in the bucket.
+        """The text of a file in the bucket.
 
         Raises:
             PathError: it cannot be read.
@@ -58,10 +59,10 @@ class Mirror:
             raise unreachable(f"{self.url}/{name}", "read", error) from error
 
     def send(self) -> None:
-        """Writes what changed in the folder to the bucket, and deletes there what was deleted here.
+        """Writes files that changed in the folder to the bucket, and deletes there what was deleted in the folder.
 
         Raises:
-            PathError: it cannot be written; what is not there yet is tried again the next time.
+            PathError: the bucket cannot be written; the next call tries again.
         """
         now = self._state()
         try:
@@ -77,11 +78,11 @@ class Mirror:
 
     def _state(self) -> dict[str, tuple[int, int]]:
         """Name -> size and time of every file that belongs to the run."""
-        found = {}
+        state = {}
         for path in sorted(self.folder.rglob("*")):
             name = path.relative_to(self.folder)
-            own = any(fnmatch.fnmatch(part, pattern) for part in name.parts for pattern in OWN)
-            if path.is_file() and not own:
+            is_local = any(fnmatch.fnmatch(part, pattern) for part in name.parts for pattern in LOCAL_FILES)
+            if path.is_file() and not is_local:
                 status = path.stat()
-                found[name.as_posix()] = (status.st_size, status.st_mtime_ns)
-        return found
+                state[name.as_posix()] = (status.st_size, status.st_mtime_ns)
+        return state

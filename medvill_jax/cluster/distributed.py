@@ -1,9 +1,9 @@
-"""One run on several processes: found in the environment or told by flags, started, kept in step, and left together.
+"""A run of several processes: configured by flags or the environment, started, kept in step, and ended together.
 
-JAX's own start ends a process from C++ when another one is missing, without a word that Python could say. So the
-processes first meet over plain sockets (see `rendezvous`), and only when all are there does JAX start. They prove to
-each other that they belong to one run by what MEDVILL_TOKEN holds in the environment of each, which should be a secret;
-without it, by the number of the job under SLURM and Open MPI, which keeps two runs apart, but nobody out.
+When a process is missing, JAX aborts the others from C++ without naming it. So the processes first meet over plain
+sockets (see `rendezvous`), and JAX starts when all have met. They prove that they belong to one run by a secret, the
+environment variable MEDVILL_TOKEN. Without it the job number of SLURM or Open MPI is used, which keeps two runs apart
+but keeps nobody out.
 """
 
 from __future__ import annotations
@@ -32,35 +32,35 @@ from medvill_jax.commands import Exit
 
 log = logging.getLogger(__name__)
 
-# How an environment shows that it runs several processes; JAX knows how to read the rest of each.
+# JAX's names of the environments in which several processes are detected.
 ENVIRONMENTS = ("gketpu", "gcetpu", "slurm", "ompi")
 TOKEN = "MEDVILL_TOKEN"
-# What is the same in the processes of one run, and in no other's.
+# The variable that is the same in all processes of one run, and differs between runs.
 JOBS = {"slurm": "SLURM_JOB_ID", "ompi": "PMIX_NAMESPACE"}
-# Process 0 may prepare data or write an export while the others wait; that it lives is watched all the time.
+# Process 0 may prepare data or write an export while the others wait; its death is noticed at once in any case.
 LONG_SECONDS = 6 * 3600.0
-# A network file system may show another host's file this much later.
+# How much later a network file system may show another host's file.
 SHARED_SECONDS = 60.0
-# An error that hits all processes is better told by each of them: so long has one that hears of another's.
-OWN_WORDS_SECONDS = 1.0
-# A broken collective is noticed at once; so long it may take until somebody has told this process whose death it was.
-TOLD_SECONDS = 2.0
+# How long a process that hears of another's error may take to report its own: an error often hits all of them.
+REPORT_SECONDS = 1.0
+# How long a process waits, after a collective has failed, for the message that names the process that died.
+NAMED_SECONDS = 2.0
 
 
 class BarrierError(Exception):
-    """A process did not come to where all processes meet; the message names it."""
+    """A process did not reach a barrier; the message names it."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where a process stands among those of its run.
+    """The processes of a run, as one of them sees them.
 
     Attributes:
         coordinator: `HOST:PORT` of process 0.
-        processes: how many there are.
-        process: which one this is.
-        local_devices: the devices of this host that are this process's own; None for all of them.
-        job: the launcher's name for this run, if it has one.
+        processes: how many processes the run has.
+        process: the number of this one.
+        local_devices: the devices of this host that this process uses; None for all of them.
+        job: the launcher's identifier of this run, empty if it has none.
     """
 
     coordinator: str
@@ -75,7 +75,7 @@ class _Session:
     process: int
     meeting: Meeting
     links: rendezvous.Links
-    places: int = 0
+    stop_checks: int = 0
 
 
 _session: _Session | None = None
@@ -85,18 +85,18 @@ _uses: collections.Counter[str] = collections.Counter()
 def find(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None, timeout: float = 300.0
 ) -> Cluster | None:
-    """The cluster that flags name, or else that the environment shows; None for a run of one process.
+    """The cluster that the flags describe, or else the environment; None for a run of one process.
 
     Args:
-        coordinator, processes, process: all of them, or none.
+        coordinator, processes, process: the fields of `Cluster`; all of them, or none.
         timeout: seconds that a TPU host may take to find its coordinator's name.
 
     Raises:
-        StartupError: some of the flags without the others, numbers out of range, or an environment that is half there.
+        StartupError: some of the flags without the others, numbers out of range, or an incomplete environment.
     """
-    given = {"coordinator": coordinator, "num_processes": processes, "process_id": process}
-    missing = [f"--{name}" for name, value in given.items() if value is None]
-    if len(missing) == len(given):
+    options = {"coordinator": coordinator, "num_processes": processes, "process_id": process}
+    missing = [f"--{name}" for name, value in options.items() if value is None]
+    if len(missing) == len(options):
         return _from_environment(timeout)
     if coordinator is None or processes is None or process is None:
         raise StartupError(f"--coordinator, --num_processes and --process_id go together; add {', '.join(missing)}")
@@ -107,45 +107,45 @@ def find(
 
 
 def _from_environment(timeout: float) -> Cluster | None:
-    from jax._src.clusters import ClusterEnv  # what jax.distributed.initialize() itself asks; no public name
+    from jax._src.clusters import ClusterEnv  # which jax.distributed.initialize() uses; it has no public name
 
-    kinds = {kind.name: kind for kind in ClusterEnv._cluster_types}
+    environments = {environment.name: environment for environment in ClusterEnv._cluster_types}
     for name in ENVIRONMENTS:
-        kind = kinds.get(name)
-        if kind is None or not kind.is_env_present():
+        environment = environments.get(name)
+        if environment is None or not environment.is_env_present():
             continue
         try:
-            count = kind.get_process_count()
+            count = environment.get_process_count()
             if count < 2:
                 continue
             port = os.environ.get("JAX_COORDINATOR_PORT")
-            address = kind.get_coordinator_address(timeout_secs=int(timeout), override_coordinator_port=port)
-            local = kind.get_local_process_id()
+            address = environment.get_coordinator_address(timeout_secs=int(timeout), override_coordinator_port=port)
+            local = environment.get_local_process_id()
             devices = None if local is None or _has_host_alone(os.environ) else (local,)
             job = os.environ.get(JOBS.get(name, ""), "")
-            return Cluster(address, count, kind.get_process_id(), devices, job)
-        except (OSError, RuntimeError, ValueError) as error:  # no metadata server, an unknown host, odd variables
+            return Cluster(address, count, environment.get_process_id(), devices, job)
+        except (OSError, RuntimeError, ValueError) as error:  # no metadata server, an unknown host, wrong variables
             raise StartupError(
-                f"this looks like a process of a cluster ({name}), but {error}; --coordinator, --num_processes and "
-                "--process_id say it too"
+                f"this looks like a process of a cluster ({name}), but {error}; set --coordinator, --num_processes "
+                "and --process_id instead"
             ) from None
     return None
 
 
 def _has_host_alone(environment: Mapping[str, str]) -> bool:
-    """Whether this process is the only one of the run on its host, and so may use all devices there."""
+    """Whether this process is the only one of the run on its host, and so may use all its devices."""
     if "OMPI_COMM_WORLD_LOCAL_SIZE" in environment:
         return environment["OMPI_COMM_WORLD_LOCAL_SIZE"] == "1"
-    # "2", "1(x4)" or "2,1": tasks on each node of the step.
+    # "2", "1(x4)" or "2,1": tasks of the step on each node.
     counts = environment.get("SLURM_STEP_TASKS_PER_NODE", environment.get("SLURM_TASKS_PER_NODE", ""))
     return counts.partition("(")[0] == "1"
 
 
 def start_if_cluster(coordinator: str | None, processes: int | None, process: int | None, timeout: float) -> None:
-    """`find`, then `start`; the log of all but process 0 then holds warnings only, and says whose it is.
+    """`find`, then `start`; log lines get the process number, and all but process 0 log warnings only.
 
     Raises:
-        StartupError: see there.
+        StartupError: as `find` and `start`.
     """
     cluster = find(coordinator, processes, process, timeout)
     if cluster is None:
@@ -161,17 +161,16 @@ def start_if_cluster(coordinator: str | None, processes: int | None, process: in
 
 
 def start(cluster: Cluster, timeout: float) -> None:
-    """Brings the processes together and starts JAX's distributed runtime; to be called before JAX is used.
+    """Waits for all processes and starts JAX's distributed runtime; to be called before JAX is used.
 
-    On CPUs, collectives go through gloo. From here on the loss of another process ends this one, with a line that names
-    the lost one.
+    On CPUs, collectives use gloo. From here on the death of another process ends this one, with a line that names it.
 
     Args:
         cluster: see `find`.
         timeout: seconds to wait for the other processes.
 
     Raises:
-        StartupError: a process did not come; the message names it.
+        StartupError: a process did not start; the message names it.
     """
     global _session
     began = time.monotonic()
@@ -209,13 +208,13 @@ def _free_port() -> str:
 
 
 def _delay_abort() -> None:
-    """Lets Python say who is gone and end this process, before JAX does so from C++ for the same reason.
+    """Gives Python time to name the process that died and to end this one, before JAX aborts from C++.
 
-    JAX offers no way to be told instead. A thread that aborts now first sleeps in C, for as many seconds as SIGABRT's
-    number (6); then it aborts.
+    JAX has no callback for that. The handler of SIGABRT becomes C's `sleep`, so a thread that aborts first sleeps for
+    as many seconds as SIGABRT's number (6).
     """
     library = ctypes.CDLL(None)
-    # The handler goes after one use, where the system has that: a signal from outside would only wake a sleeper.
+    # `sysv_signal` removes the handler after one use, so that another SIGABRT ends the process.
     install = getattr(library, "sysv_signal", library.signal)
     install.argtypes = (ctypes.c_int, ctypes.c_void_p)
     install(signal.SIGABRT, ctypes.cast(library.sleep, ctypes.c_void_p))
@@ -225,7 +224,7 @@ def _leave_at_once(message: str, status: int) -> None:
     if status == rendezvous.LOST_STATUS:
         message += "; start all processes again, and the run goes on from its newest checkpoint"
     else:
-        time.sleep(OWN_WORDS_SECONDS)
+        time.sleep(REPORT_SECONDS)
     sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr, flush=True)
     _let_others_go()
@@ -233,14 +232,14 @@ def _leave_at_once(message: str, status: int) -> None:
 
 
 def _let_others_go() -> None:
-    """JAX ends the others from C++ as soon as the service in process 0 is gone."""
+    """Lets process 0 wait for the others: JAX aborts them from C++ as soon as its service in process 0 ends."""
     if _session is not None and _session.process == 0:
-        time.sleep(2 * OWN_WORDS_SECONDS)
+        time.sleep(2 * REPORT_SECONDS)
 
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """A block that all processes of a started run leave together; when one fails, the others end too."""
+    """A block that all processes of a started run leave together; if one fails, the others end too."""
     if _session is None:
         yield
         return
@@ -259,11 +258,11 @@ def together() -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     if status:
-        # What broke here may be the death of another process, which the watch is about to tell and to end with.
-        time.sleep(TOLD_SECONDS)
+        # If another process's death caused the error, the watch names it and ends this process meanwhile.
+        time.sleep(NAMED_SECONDS)
         _session.links.fail(status)
         _let_others_go()
-        # JAX's exit would wait minutes for processes that are ending too.
+        # A normal exit would wait minutes in JAX for the other processes, which are ending too.
         os._exit(status)
     _session.links.finish()
     jax.distributed.shutdown()
@@ -271,26 +270,26 @@ def together() -> Iterator[None]:
 
 
 def on_first(what: str, action: Callable[[], object]) -> str:
-    """Lets process 0 do something while the others wait.
+    """Runs an action in process 0 while the others wait.
 
     Args:
-        what: names it, in messages.
-        action: done in process 0.
+        what: the action's name in messages.
+        action: called in process 0.
 
     Returns:
-        What the action gave, as text, in every process.
+        The action's result, as text, in every process.
 
     Raises:
-        Exception: in process 0, what the action raised; the others then end (see `together`).
+        Exception: in process 0, any that the action raises; the others then end (see `together`).
         BarrierError: process 0 did not finish.
     """
     if _session is None:
         return str(action())
     key = _key(what)
     if jax.process_index() == 0:
-        given = str(action())
-        _client().key_value_set(key, f"={given}")  # the service takes no empty text
-        return given
+        result = str(action())
+        _client().key_value_set(key, f"={result}")  # the service takes no empty text
+        return result
     try:
         return _client().blocking_key_value_get(key, int(LONG_SECONDS * 1000))[1:]
     except jax.errors.JaxRuntimeError as error:
@@ -298,32 +297,32 @@ def on_first(what: str, action: Callable[[], object]) -> str:
 
 
 def from_first(array: np.ndarray) -> np.ndarray:
-    """An array as process 0 has it, in every process; all call this together, with arrays of one shape and dtype."""
+    """The array of process 0, in every process; all must call this together, with arrays of one shape and dtype."""
     return array if _session is None else np.array(multihost_utils.broadcast_one_to_all(array))
 
 
 def any_of(here: bool) -> bool:
-    """Whether something is so in any process; all call this together."""
+    """Whether `here` is true in any process; all must call this together."""
     return here if _session is None else bool(np.any(multihost_utils.process_allgather(np.array(here))))
 
 
 def appears(there: Callable[[], bool], seconds: float = SHARED_SECONDS) -> bool:
-    """Whether what another host has written shows on this one, within some seconds."""
+    """Waits for a file of another host: whether `there` becomes true on this host within some seconds."""
     deadline = time.monotonic() + seconds
-    while not (found := there()) and time.monotonic() < deadline:
+    while not (appeared := there()) and time.monotonic() < deadline:
         time.sleep(0.2)
-    return found
+    return appeared
 
 
 def barrier(what: str, timeout: float = LONG_SECONDS) -> None:
-    """Waits until all processes are here.
+    """Waits until all processes have called this.
 
     Args:
-        what: names the place, in messages.
+        what: the barrier's name in messages.
         timeout: seconds.
 
     Raises:
-        BarrierError: some did not come; the message names them.
+        BarrierError: some processes did not call it in time; the message names them.
     """
     if _session is None:
         return
@@ -332,17 +331,17 @@ def barrier(what: str, timeout: float = LONG_SECONDS) -> None:
     except jax.errors.JaxRuntimeError as error:
         missing = [_session.meeting.name(process) for process in _named_tasks(str(error), len(_session.meeting.hosts))]
         who = ", ".join(missing) or _first_line(error)
-        raise BarrierError(f"not all processes came to {what!r} within {timeout:g} s; missing: {who}") from None
+        raise BarrierError(f"not all processes reached {what!r} within {timeout:g} s; missing: {who}") from None
 
 
 def _key(what: str) -> str:
-    """A key that the coordination service has not seen; the same in every process."""
+    """A key that the coordination service has not seen, the same in every process."""
     _uses[what] += 1
     return f"medvill_jax/{what}/{_uses[what]}"
 
 
 def _named_tasks(message: str, processes: int) -> list[int]:
-    """The numbers that a message of the coordination service lists, one a line, as late."""
+    """The process numbers that a timeout message of the coordination service lists, one a line."""
     _, _, names = message.partition("timed out task names:\n")
     numbers = []
     for line in names.splitlines():
@@ -357,26 +356,26 @@ def _first_line(error: Exception) -> str:
 
 
 def _client() -> Any:
-    from jax._src import distributed  # the coordination client has no public name; Orbax reads it here too
+    from jax._src import distributed  # the coordination client has no public name; Orbax imports it from here too
 
     return distributed.global_state.client
 
 
 def stop_agreed() -> bool:
-    """Whether all processes stop here, because one of them was sent SIGTERM.
+    """Whether all processes stop here, because one of them received SIGTERM; False in a run of one process.
 
-    JAX's preemption service tells the others and picks a place that none has passed, so every process must ask at the
-    same places. False in a run of one process.
+    JAX's preemption service informs the others and picks a call that no process has passed, so every process must call
+    this at the same places.
     """
     if _session is None:
         return False
-    # The service knows places by numbers without a gap.
-    _session.places += 1
-    return multihost_utils.reached_preemption_sync_point(_session.places)
+    # The service numbers these calls without gaps.
+    _session.stop_checks += 1
+    return multihost_utils.reached_preemption_sync_point(_session.stop_checks)
 
 
 def is_first() -> bool:
-    """Whether this is process 0, which writes what is written once."""
+    """Whether this is process 0, which writes the files that a run has once."""
     return _session is None or jax.process_index() == 0
 
 

@@ -1,4 +1,4 @@
-"""Stopping on a signal, between two computations, where a run or an evaluation can go on later."""
+"""Stopping on a signal between two computations, where a run or an evaluation can be resumed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ log = logging.getLogger(__name__)
 
 
 class Stopped(Exception):
-    """A signal came, and what was going on ends here; the message is the signal's name."""
+    """A signal ended an evaluation; the message is the signal's name."""
 
 
 class StopSignal:
-    """Turns SIGINT and SIGTERM into a question; a second SIGINT interrupts at once.
+    """A block in which SIGINT and SIGTERM ask the run to stop at its next check; a second SIGINT interrupts at once.
 
-    A block: signals mean what they always do outside of it, where nothing stops. In a run of several processes JAX has
-    taken SIGTERM, and tells the others; SIGINT is passed on as SIGTERM.
+    Outside the block signals keep their usual handlers, and `stops` returns None. In a run of several processes JAX
+    handles SIGTERM and informs the others; SIGINT is passed on as SIGTERM.
     """
 
     def __init__(self) -> None:
@@ -44,9 +44,10 @@ class StopSignal:
             signal.signal(number, handler)
 
     def stops(self) -> str | None:
-        """The name of the signal that stops the run here, None to go on.
+        """The name of the signal that stops the run here, or None to go on.
 
-        All processes ask at the same places, such as after every step. Once there is a name, it is given for good.
+        All processes must call this at the same places, such as after every step. Once it has returned a name, it
+        always returns that name.
         """
         if self._inside and self._agreed is None:
             if distributed.stop_agreed():
@@ -56,12 +57,12 @@ class StopSignal:
         return self._agreed if self._inside else None
 
     def check(self) -> None:
-        """Raises `Stopped` where `stops` gives a name; all processes call this, or none, between two computations."""
+        """Raises `Stopped` if `stops` returns a name; all processes must call this at the same places."""
         if (signal_name := self.stops()) is not None:
             raise Stopped(signal_name)
 
     def interruptible(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that gives what `compute` gives, or None where a `check` in it was answered by `Stopped`."""
+        """A function that returns what `compute` returns, or None if a `check` in it raised `Stopped`."""
 
         def call(*arguments: Any) -> Any:
             try:
@@ -76,6 +77,6 @@ class StopSignal:
         if self._received and number == signal.SIGINT:
             raise KeyboardInterrupt
         self._received = signal.Signals(number).name
-        log.info("%s: stopping where the run can go on (Ctrl-C again to stop at once)", self._received)
+        log.info("%s: stopping where the run can be resumed (Ctrl-C again to stop at once)", self._received)
         if self._shared:
             os.kill(os.getpid(), signal.SIGTERM)

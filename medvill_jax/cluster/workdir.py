@@ -1,4 +1,4 @@
-"""The folder of a run: where it lies, whose it is, who is at work in it, and whether all processes see the same one."""
+"""The folder of a run: its lock, its configuration, its copy in a bucket, and whether all processes share it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from medvill_jax.paths import PathError, in_bucket
 log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
-# Fields that came later than the first runs, and what those did.
-BEFORE = {
+# Fields that were added after the first runs, with the values that describe those runs.
+ADDED_FIELDS = {
     "cells": False,
     "contrast.weight": 1.0,
     "contrast.width": 0,
@@ -53,27 +53,27 @@ BEFORE = {
 }
 CHECKPOINT_DIR = "checkpoints"
 LOCK_FILE = ".lock"
-# Beside the lock, which ends when its own process closes the file that it is on, even after only reading it.
+# Not in the lock file: a POSIX lock ends when its process closes any descriptor of the file, even one for reading.
 TOKEN_FILE = ".token"
 DATA_DIR = "data"
 
 
 class WorkdirError(UserError):
-    """The workdir is another run's, in use, or none; the message says what to do."""
+    """The workdir cannot be used: it is another run's, in use, or holds no run; the message says what to do."""
 
 
 class Workdir:
     """The folder of a run on this host: `workdir / NAME` is a file in it.
 
     Args:
-        name: a path, or for `gs://BUCKET/RUN` the URL of the run, which a temporary folder then mirrors.
+        name: a path, or the URL of a run, `gs://BUCKET/RUN`, which a temporary folder then mirrors.
 
     Attributes:
-        path: of the folder.
-        home: where the run lies for all hosts: the folder itself, or its place in the bucket.
+        path: of the folder, or of the temporary folder.
+        home: the path of the run for all hosts: the folder itself, or its path in the bucket.
 
     Raises:
-        WorkdirError: the bucket cannot be read, or the URL is of another kind.
+        WorkdirError: the bucket cannot be read, or the URL is not one of `gs://`.
     """
 
     def __init__(self, name: str | Path):
@@ -88,7 +88,7 @@ class Workdir:
 
     @classmethod
     def of(cls, place: Workdir | Path) -> Workdir:
-        """A workdir as it is, or that of a folder."""
+        """`place` if it is a workdir, else the workdir of that folder."""
         return place if isinstance(place, Workdir) else cls(place)
 
     def __truediv__(self, name: str) -> Path:
@@ -96,18 +96,18 @@ class Workdir:
 
     @property
     def is_mirror(self) -> bool:
-        """Whether the folder stands for a run in a bucket."""
+        """Whether the run lies in a bucket."""
         return self._mirror is not None
 
     def shown(self, text: str) -> str:
-        """A text for a person in which a mirrored folder has its bucket's name."""
+        """`text` with the URL of the run in place of the temporary folder's path."""
         return text if self._mirror is None else text.replace(str(self.path), self._mirror.url)
 
     def publish(self, *, patient: bool = False) -> None:
-        """Sends what process 0 has written in a mirrored folder to its bucket; nothing to do for others.
+        """Sends the changes of process 0 to the bucket; does nothing in other processes and for a plain folder.
 
         Args:
-            patient: there is another time, so a bucket that cannot be written is only warned of.
+            patient: only warns if the bucket cannot be written, since another call follows.
 
         Raises:
             WorkdirError: the bucket cannot be written, or another run has claimed the workdir since.
@@ -125,22 +125,22 @@ class Workdir:
             log.warning("%s; tried again with the next checkpoint", error)
 
     def claim(self, config: Mapping[str, Any], free: tuple[str, ...]) -> str:
-        """Makes the workdir this process's own: locks it, and writes the configuration or checks that it is the same.
+        """Locks the workdir for this run, and writes the configuration, or checks that it is the run's.
 
-        The lock ends with this object, or with the process, however it ends. Buckets know no locks: there the newest
-        claim holds, and a run that was at work ends with its next checkpoint. To be called by process 0 alone. The
-        folder is made if absent, and closed to others unless files are shared.
+        To be called by process 0 alone. The lock ends with this object, or with the process, however that ends. Buckets
+        have no locks: there the newest claim wins, and the earlier run ends with its next checkpoint. The folder is
+        made if absent, readable by its user alone unless files are shared.
 
         Args:
             config: a nested, JSON-like configuration.
             free: prefixes of dotted field names that may differ between the starts of one run.
 
         Returns:
-            A token that now stands in the workdir, for `check_shared`.
+            The token that was written to the workdir, for `check_shared`.
 
         Raises:
-            WorkdirError: another process is at work there, or the workdir holds a run with another configuration. One
-                that ended before it began, at a wrong value say, is no run.
+            WorkdirError: another process holds the lock, or the workdir holds a run with another configuration. A run
+                that ended before it wrote anything, for example at a wrong value, does not count.
         """
         private.folder(self.path)
         self._lock()
@@ -157,14 +157,14 @@ class Workdir:
         return token
 
     def check_same_run(self, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
-        """Makes sure that what the workdir holds was trained with a configuration, before it is evaluated with it.
+        """Checks, before an evaluation, that the run in the workdir was trained with this configuration.
 
         Args:
             config: a nested, JSON-like configuration.
             free: prefixes of dotted field names that may differ.
 
         Raises:
-            WorkdirError: no run there, or one with another configuration.
+            WorkdirError: there is no run, or one with another configuration.
         """
         if not (self.home / CONFIG_FILE).is_file():
             raise WorkdirError(f"no run in {self.home}; train there first, or name another --workdir")
@@ -172,15 +172,15 @@ class Workdir:
         _refuse_another(self.home, json.loads(json.dumps(config)), free, advice)
 
     def check_shared(self, token: str, config: Mapping[str, Any], seconds: float = distributed.SHARED_SECONDS) -> None:
-        """Makes sure that process 0's workdir and configuration are this process's too.
+        """Checks that this process has the workdir and the configuration of process 0.
 
         Args:
-            token: what `claim` gave process 0.
-            config: as this process was started with.
-            seconds: to wait for the token to show.
+            token: the one that `claim` returned in process 0.
+            config: the configuration of this process.
+            seconds: how long to wait for the token to appear in the workdir.
 
         Raises:
-            WorkdirError: it does not show, or the configurations differ.
+            WorkdirError: the token does not appear, or the configurations differ.
         """
         path = self.home / TOKEN_FILE
         if not distributed.appears(lambda: path.is_file() and path.read_text() == token, seconds):
@@ -196,11 +196,11 @@ class Workdir:
             )
 
     def _lock(self) -> None:
-        # A bare descriptor, so that it is closed with this object and without a word.
+        # A bare descriptor: unlike a file object, it is closed with this object and without a ResourceWarning.
         lock = os.open(self / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         weakref.finalize(self, os.close, lock)
         try:
-            # Not flock: its locks live on in processes that were forked.
+            # Not flock: forked processes would keep its lock.
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             holder = os.pread(lock, 1000, 0).decode(errors="replace").split("\n")[0] or "another process"
@@ -214,36 +214,36 @@ class Workdir:
         os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}, since {began}\n".encode(), 0)
 
     def _begun(self) -> bool:
-        """Whether the workdir holds more than its claim and the data that a demo made for itself."""
+        """Whether the workdir holds more than its claim and the data of a demo."""
         idle = {CONFIG_FILE, LOCK_FILE, TOKEN_FILE, DATA_DIR}
         places = {epath.Path(self.path), self.home}
         return any(path.name not in idle for place in places if place.exists() for path in place.iterdir())
 
 
 def _refuse_another(workdir: epath.Path, config: Any, free: tuple[str, ...], advice: str) -> None:
-    """`WorkdirError` with the fields that differ where the configuration that a workdir holds is not this one."""
+    """Raises `WorkdirError` with the fields in which the configuration in a workdir differs from `config`."""
     path = workdir / CONFIG_FILE
     try:
-        there = json.loads(path.read_text())
+        written = json.loads(path.read_text())
     except ValueError:
         raise WorkdirError(f"{path} is damaged: restore it, or name another --workdir") from None
-    if differing := _differing(there, config, free):
+    if differing := _differing(written, config, free):
         lines = "\n".join(differing)
         raise WorkdirError(f"{workdir} holds a run with another configuration:\n{lines}\n{advice}")
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any], free: tuple[str, ...]) -> list[str]:
-    """A line for each field that differs, but for those whose names begin with one of `free`.
+    """A line for each field that differs, except those whose names start with one of `free`.
 
-    A field that the old one lacks has the value with which this version does what that version did.
+    A field that the old configuration lacks counts as having the value that the old version behaved by.
     """
-    there, now = _flatten(old), _flatten(new)
-    before = {**BEFORE, "decode.seed": there.get("seed")}
-    there = {name: before[name] for name in now if name in before} | there
+    old_fields, new_fields = _flatten(old), _flatten(new)
+    defaults = {**ADDED_FIELDS, "decode.seed": old_fields.get("seed")}
+    old_fields = {name: defaults[name] for name in new_fields if name in defaults} | old_fields
     return [
-        f"  {name}: {there.get(name, 'absent')!r} there, {now.get(name, 'absent')!r} now"
-        for name in sorted(there.keys() | now.keys())
-        if there.get(name) != now.get(name) and not name.startswith(free)
+        f"  {name}: {old_fields.get(name, 'absent')!r} there, {new_fields.get(name, 'absent')!r} now"
+        for name in sorted(old_fields.keys() | new_fields.keys())
+        if old_fields.get(name) != new_fields.get(name) and not name.startswith(free)
     ]
 
 

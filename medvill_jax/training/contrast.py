@@ -1,4 +1,4 @@
-"""Images against texts that they have not met: the contrastive loss, and the pairs of a batch that confuse it most."""
+"""The contrastive loss between images and texts, and hard negatives that are sampled from its cosines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from medvill_jax.training.losses import cross_entropy_sum
 
 
 def negative_pairs(batch: Batch) -> jax.Array:
-    """bool `[B, B]`: images (rows) and texts of different label sets and different texts, both real.
+    """bool `[B, B]`: image (row) and text (column) differ in label set and in report, and neither is padding.
 
     `batch` holds `label_groups`, `text_groups` and `weights` of `batch.retrieve_spec`.
     """
@@ -23,20 +23,23 @@ def info_nce_sum(cosines: jax.Array, negative: jax.Array, weights: jax.Array) ->
     """Symmetric InfoNCE (Radford et al., ICML 2021), summed over examples.
 
     Args:
-        cosines: float32 `[B, B]`, scaled; images are rows, texts columns, own pairs on the diagonal.
-        negative: bool `[B, B]` of `negative_pairs`; all other pairs but the own are left out.
+        cosines: float32 `[B, B]`, scaled; images are rows, texts columns, true pairs on the diagonal.
+        negative: bool `[B, B]` from `negative_pairs`; pairs that are neither true nor negative are left out.
         weights: float32 `[B]`.
+
+    Returns:
+        float32 scalar.
     """
     logits = jnp.where(negative | jnp.eye(len(cosines), dtype=bool), cosines, -1e30)
-    own = jnp.arange(len(cosines))
-    return 0.5 * (cross_entropy_sum(logits, own, weights) + cross_entropy_sum(logits.T, own, weights))
+    partners = jnp.arange(len(cosines))
+    return 0.5 * (cross_entropy_sum(logits, partners, weights) + cross_entropy_sum(logits.T, partners, weights))
 
 
 def draw_confusing(key: jax.Array, cosines: jax.Array, negative: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """A text of the batch for each image, and an image for each text, int32 `[B]`, drawn by how much they confuse.
+    """Samples a hard negative text of the batch for each image, and an image for each text: two int32 `[B]`.
 
-    The chance of a negative pair is proportional to exp(cosine) (Li et al., NeurIPS 2021). Where an example has no
-    negative pair, anything is drawn.
+    The probability of a negative pair is proportional to exp(cosine) (Li et al., NeurIPS 2021). An example without a
+    negative pair gets any example of the batch. `cosines` and `negative` are those of `info_nce_sum`.
     """
     confusing = jnp.where(negative, jax.lax.stop_gradient(cosines), -jnp.inf)
     text_key, image_key = jax.random.split(key)

@@ -1,4 +1,4 @@
-"""What the processes of a run decide together, handed in by whoever knows how they talk."""
+"""What the processes of a run decide together: an interface, which the caller of `Trainer` implements."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Protocol
 
 
 class Hosts(Protocol):
-    """The processes of a run; all of them call every method together."""
+    """The processes of a run; all of them must call every method together."""
 
     def is_running(self) -> bool:
-        """Whether there are several."""
+        """Whether this is a run of several processes."""
         ...
 
     def on_first(self, what: str, action: Callable[[], object]) -> str:
-        """What an action, done in process 0 alone, gave, as text, in every process."""
+        """Runs `action` in process 0 and returns its result, as text, in every process; `what` names it in messages."""
         ...
 
     def any_of(self, here: bool) -> bool:
-        """Whether something is so in any process."""
+        """Whether `here` is true in any process."""
         ...
 
     def appears(self, there: Callable[[], bool]) -> bool:
-        """Whether what another host has written shows on this one, within some seconds."""
+        """Waits for a file of another host: whether `there` becomes true on this host within some seconds."""
         ...
 
     def barrier(self, what: str) -> None:
-        """Waits until all processes are here."""
+        """Waits until all processes have called it; `what` names the place in messages."""
         ...
 
 

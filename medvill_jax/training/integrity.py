@@ -1,7 +1,7 @@
-"""Whether a checkpoint is as it was written: a number for each array, made where it lives, and one for each file.
+"""Checksums of a checkpoint: one for each array, computed on its devices, and one for each file.
 
-The numbers of arrays are the same however arrays are split over devices and processes, so a save reads nothing back
-and a restore checks what has arrived, on any mesh. Files are looked at before anything is restored.
+The checksum of an array does not depend on how it is split over devices and processes. So a save reads nothing back,
+and a restore checks the arrays that it has placed, on any mesh. Files are checked before anything is restored.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from etils import epath
 
 from medvill_jax.trees import flatten
 
-# Where Orbax keeps the contents of arrays, which their own numbers cover.
+# Orbax's folder for the contents of arrays, which the checksums of arrays cover.
 ARRAY_FOLDER = "d"
 
 
 def of_arrays(tree: Any) -> dict[str, int]:
-    """The numbers of a tree's arrays, by name; all processes must call it together."""
-    numbers = {}
+    """The checksums of a tree's arrays, by name; all processes must call it together."""
+    checksums = {}
     for name, leaf in flatten(tree).items():
-        # One at a time: the devices of a process might run several at once, each process in an order of its own, and
-        # collectives would wait for each other for ever.
-        number = jax.block_until_ready(_of_array(leaf))
-        numbers[name] = int(jax.device_get(number))
-    return numbers
+        # One at a time: otherwise processes might run the collectives of several arrays in different orders, and
+        # deadlock.
+        checksum = jax.block_until_ready(_of_array(leaf))
+        checksums[name] = int(jax.device_get(checksum))
+    return checksums
 
 
 @jax.jit
 def _of_array(array: jax.Array) -> jax.Array:
-    """uint32: the bits of each element times an odd number that its place gives, summed modulo 2^32.
+    """uint32 scalar: the bits of each element times an odd number computed from its index, summed modulo 2^32.
 
-    No change of one element leaves the sum as it was, and the order of summation does not matter.
+    Any change of one element changes the sum, and the order of summation does not matter.
     """
     bits = array.view(f"uint{8 * array.dtype.itemsize}").astype(jnp.uint32)
     place = jnp.zeros(array.shape, jnp.uint32)
@@ -47,10 +47,10 @@ def _of_array(array: jax.Array) -> jax.Array:
 
 
 def of_files(folder: epath.Path, *, in_bucket: bool) -> dict[str, int]:
-    """The number of every file of every item in a step's folder, by path."""
+    """The checksum or size of every file of every item in a step's folder, by its path there."""
 
-    def files(of: epath.Path) -> Iterator[epath.Path]:
-        for path in sorted(of.iterdir()):
+    def files(parent: epath.Path) -> Iterator[epath.Path]:
+        for path in sorted(parent.iterdir()):
             if path.is_dir():
                 yield from files(path)
             else:
@@ -62,19 +62,19 @@ def of_files(folder: epath.Path, *, in_bucket: bool) -> dict[str, int]:
     }
 
 
-def damaged_file(folder: epath.Path, numbers: dict[str, int], *, in_bucket: bool) -> str | None:
-    """What is wrong with the files of a step's folder; None if nothing is known to be."""
-    for name, number in numbers.items():
+def damaged_file(folder: epath.Path, recorded: dict[str, int], *, in_bucket: bool) -> str | None:
+    """The first damage to the files of a step's folder, in words; None if all are as `of_files` recorded them."""
+    for name, checksum in recorded.items():
         path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if _of_file(path, in_bucket) != number:
+        if _of_file(path, in_bucket) != checksum:
             return f"{name} is not as it was written"
     return None
 
 
 def _of_file(path: epath.Path, in_bucket: bool) -> int:
-    """A checksum of what is small, else the size; buckets keep checksums of their objects themselves."""
+    """The size of an array file or of an object in a bucket, which checks its contents itself; else the CRC-32."""
     if in_bucket or path.parent.name == ARRAY_FOLDER:
         return path.stat().length
     return zlib.crc32(path.read_bytes())

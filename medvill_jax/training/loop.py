@@ -1,4 +1,4 @@
-"""The training loop: step, log, evaluate, save; stops where it is told to and refuses to save nonsense."""
+"""The training loop: step, log, evaluate, save."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class LoopConfig:
     steps: total.
     batch_size: global, for the throughput and the data position.
     log_every, eval_every, checkpoint_every: steps between; 0 for never. A run's last step is always logged and saved,
-        and evaluated when it is long enough to have been evaluated at all.
-    load_processes: what the loader was told to use on each host, for advice.
+        and evaluated if the run has at least `eval_every` steps.
+    load_processes: loader workers of each host, for the advice of `timing`.
     """
 
     steps: int
@@ -46,7 +46,7 @@ class LoopConfig:
     load_processes: int = 0
 
     def evaluates(self, step: int) -> bool:
-        """Whether a run has held-out metrics of a step."""
+        """Whether a run evaluates after a step."""
         return _due(step, self.eval_every) or (step == self.steps and 0 < self.eval_every <= self.steps)
 
 
@@ -63,20 +63,21 @@ def train(
     publish: Callable[[], None] = lambda: None,
     barrier: Callable[[], None] = lambda: None,
 ) -> tuple[Tree, dict[str, float] | None, bool]:
-    """Trains from `state["step"]` to `config.steps`, or until `should_stop`.
+    """Trains from `state["step"]` to `config.steps`, or until `should_stop` returns a reason.
 
     A step whose evaluation was cut short is saved without held-out metrics, and evaluated first when the run goes on.
 
     Args:
         state: on the mesh; donated.
-        step_fn: compiled, donating.
+        step_fn: the compiled step, which donates its state.
         batches: the global batches from that step on.
-        evaluate: held-out metrics, named "eval/..."; None if the run is to stop before they are complete.
-        checkpoints, workdir: where things go.
+        evaluate: returns held-out metrics named "eval/...", or None if a signal ended the evaluation.
+        checkpoints: of the run.
+        workdir: the folder for metrics.
         config: see `LoopConfig`.
-        should_stop: asked after every step: what stops the run there, such as a signal's name; once it has answered, it
-            gives the same answer again. All processes get the same answer.
-        publish: called before every checkpoint, so that what the checkpoint's steps have written is kept before it.
+        should_stop: called after every step; returns what stops the run there, such as a signal's name, or None. It
+            must return the same in all processes, and a reason must stay the same once it is returned.
+        publish: called before every checkpoint, to copy the metrics of its steps to where they are kept.
         barrier: returns when all processes have called it.
 
     Returns:
@@ -84,7 +85,7 @@ def train(
         whether the run is complete.
 
     Raises:
-        NotFiniteError: the checkpoints written before stay.
+        NotFiniteError: the loss or another training metric is infinite or NaN; earlier checkpoints stay.
     """
     # ---------------------------------------------- where the run stands ----------------------------------------------
     step = first_step = int(jax.device_get(state["step"]))
@@ -96,11 +97,11 @@ def train(
 
     def measure() -> dict[str, float] | None:
         with timing.paused():
-            found = evaluate(state)
-        if found is not None:
-            writer.write(step, found)
-            log.info("step %d held out: %s", step, _held_out_line(found))
-        return found
+            metrics = evaluate(state)
+        if metrics is not None:
+            writer.write(step, metrics)
+            log.info("step %d held out: %s", step, _held_out_line(metrics))
+        return metrics
 
     def save() -> None:
         with timing.paused():
@@ -113,7 +114,7 @@ def train(
         stack.enter_context(logging_redirect_tqdm())
         stack.enter_context(jax.transfer_guard("disallow"))
 
-        # ------------------------- what the last start left out: a saved step without an evaluation -------------------
+        # ------------------------- a saved step whose evaluation was cut short ----------------------------------------
         stop = None
         if step and config.evaluates(step) and held_out is None:
             held_out = measure()
@@ -129,7 +130,7 @@ def train(
             timing.stepped(metrics)
             progress.update()
 
-            # Asked once: a signal from here on is for an evaluation or the next step, which then saves.
+            # Once per step: a later signal stops the evaluation or the next step, either of which then saves.
             stop, held_out, last = should_stop(), None, step == config.steps
             logs = last or _due(step, config.log_every)
             evaluates = config.evaluates(step) and not stop
@@ -175,15 +176,15 @@ def _check_finite(step: int, values: dict[str, float], checkpoints: Checkpoints)
 
 
 def _show(progress: tqdm, step: int, steps: int, values: dict[str, float]) -> None:
-    """On the progress bar; where there is none, as a line of the log."""
+    """Shows metrics on the progress bar, or logs them as one line if there is no bar."""
     progress.set_postfix(loss=f"{values['train/loss']:.3f}")
     if not progress.disable:
         return
     line = f"step {step}/{steps} loss {values['train/loss']:.4f}"
     if (speed := values.get("train/examples_per_second")) is not None:
         line += f" {speed:.1f} examples/s"
-    if (need := values.get("train/step_per_host")) is not None:
-        line += f" (a host: input {values['train/input_per_host']:.1f}, step {need:.1f})"
+    if (step_rate := values.get("train/step_per_host")) is not None:
+        line += f" (a host: input {values['train/input_per_host']:.1f}, step {step_rate:.1f})"
     log.info("%s", line)
 
 

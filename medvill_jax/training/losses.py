@@ -1,4 +1,4 @@
-"""Losses and counts as sums over examples; whoever calls divides once, by a weight summed over the whole batch.
+"""Losses and counts as weighted sums; the caller divides them once, by a weight summed over the whole batch.
 
 See docs/spec.md#loss.
 """
@@ -28,11 +28,11 @@ def cross_entropy_sum(logits: jax.Array, labels: jax.Array, weights: jax.Array) 
 
 
 def binary_cross_entropy(logits: Any, targets: Any, positive_weight: Any = 1.0) -> Any:
-    """Binary cross entropies in nats of logits against targets in 0..1: `[...]`, arrays of JAX or numpy alike.
+    """Binary cross entropies in nats, `[...]`, of logits against targets in 0..1; arrays of JAX or of numpy.
 
-    `positive_weight`, which broadcasts, is that of the positive term alone: w t (-log p) + (1 - t) (-log(1 - p)).
+    `positive_weight` w broadcasts and scales the positive term only: w t (-log p) + (1 - t) (-log(1 - p)).
     """
-    # optax's takes no arrays of numpy and no weight of the positive term, and its gradient rounds otherwise.
+    # optax's function takes neither numpy arrays nor a weight of the positive term, and its gradient rounds otherwise.
     xp = jnp if isinstance(logits, jax.Array) else np
     tail = xp.log1p(xp.exp(-xp.abs(logits)))
     positive, negative = xp.maximum(-logits, 0.0) + tail, xp.maximum(logits, 0.0) + tail
@@ -40,5 +40,5 @@ def binary_cross_entropy(logits: Any, targets: Any, positive_weight: Any = 1.0) 
 
 
 def correct_sum(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-    """Weighted count of the places where the arg-max is the label; shapes as in `cross_entropy_sum`."""
+    """Weighted count of positions where the arg-max is the label; arguments as in `cross_entropy_sum`."""
     return jnp.sum((jnp.argmax(logits, axis=-1) == labels) * weights)

@@ -17,12 +17,12 @@ SCHEDULES = ("constant", "linear", "cosine")
 @dataclass(frozen=True)
 class OptimizerConfig:
     """Attributes:
-    learning_rate: peak.
+    learning_rate: the peak.
     schedule: one of `SCHEDULES`, after the warm-up: constant, linear to 0, cosine to 0.
-    warmup_steps: linear from 0.
+    warmup_steps: steps of a linear warm-up from 0.
     beta1, beta2, eps: AdamW's constants (docs/spec.md#optimisation).
-    weight_decay: decoupled, times the policy below.
-    clip_norm: global gradient norm; 0 does not clip.
+    weight_decay: decoupled; multiplied by `decay_policy`.
+    clip_norm: the global norm that gradients are clipped to; 0 does not clip.
     decay_policy: `(regex, multiplier)` of the weight decay.
     rate_policy: `(regex, multiplier)` of the learning rate.
     """
@@ -40,7 +40,11 @@ class OptimizerConfig:
 
 
 def schedule(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Learning rate of each step."""
+    """The learning rate of each step.
+
+    Raises:
+        ConfigError: an unknown schedule.
+    """
     rest = max(1, steps - config.warmup_steps)
     peak = config.learning_rate
     after = {
@@ -62,9 +66,12 @@ def adamw(config: OptimizerConfig, steps: int, names: Any) -> optax.GradientTran
     Args:
         config: see `OptimizerConfig`.
         steps: total, for the schedule.
-        names: a tree of the parameters' names, in the structure of the parameters.
+        names: the parameters' names, in the structure of the parameters.
+
+    Raises:
+        ConfigError: an unknown schedule, or a parameter that no policy covers.
     """
-    # optax.adamw masks where policies multiply, and nests its chain, so that checkpoints would name other arrays.
+    # optax.adamw takes masks instead of multipliers, and its nested chain would rename the arrays in checkpoints.
     flat = jax.tree.leaves(names)
     decay, rate = resolve(config.decay_policy, flat), resolve(config.rate_policy, flat)
     rate_tree = jax.tree.map(rate.__getitem__, names)

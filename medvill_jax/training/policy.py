@@ -1,7 +1,7 @@
 """Per-parameter policies: ordered lists of `(regex, value)` over parameter names.
 
-A name is the path in the state, such as `encoder/layer/0/attention/query/kernel`. The first regex that matches the
-whole name wins, and a name that none matches is an error.
+A name is a path in the tree of parameters, such as `encoder/layer/0/attention/query/kernel`. The first regex that
+matches the whole name wins, and a name that no regex matches is an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def resolve(policy: Policy[V], names: Iterable[str]) -> dict[str, V]:
     """The value of each name under a policy.
 
     Raises:
-        ConfigError: names without a value, all of them listed, or an invalid regex.
+        ConfigError: names that no regex matches (all are listed), or an invalid regex.
     """
     try:
         compiled = [(re.compile(pattern), value) for pattern, value in policy]
@@ -28,11 +28,11 @@ def resolve(policy: Policy[V], names: Iterable[str]) -> dict[str, V]:
         raise ConfigError(f"{error.pattern!r} is not a valid regular expression: {error}") from None
     values, missing = {}, []
     for name in names:
-        found = next(((value,) for pattern, value in compiled if pattern.fullmatch(name)), None)
-        if found is None:
+        rule_value = next(((value,) for pattern, value in compiled if pattern.fullmatch(name)), None)
+        if rule_value is None:
             missing.append(name)
         else:
-            values[name] = found[0]
+            values[name] = rule_value[0]
     if missing:
         raise ConfigError("no rule covers: " + ", ".join(missing))
     return values
@@ -42,7 +42,7 @@ def frozen_names(patterns: Sequence[str], names: Sequence[str]) -> frozenset[str
     """The names that a list of regexes freezes.
 
     Raises:
-        ConfigError: a regex that matches nothing.
+        ConfigError: a regex that is invalid or matches no name.
     """
     for pattern in patterns:
         if not any(resolve([(pattern, True), (r".*", False)], names).values()):

@@ -64,7 +64,7 @@ class SavedStep:
         return integrity.damaged_file(self.folder, recorded.get("files", {}), in_bucket=self.in_bucket)
 
     def add_metrics(self, metrics: dict[str, float]) -> None:
-        """Writes the metrics of a complete step, in the form that Orbax gives them."""
+        """Writes the metrics of a complete step, in the form that Orbax writes."""
         item = self.folder / "metrics"
         # In a folder the item gets its name when it is complete; in a bucket an object appears complete.
         unfinished = item if self.in_bucket else item.with_name("metrics.tmp")

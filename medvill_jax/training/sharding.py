@@ -1,7 +1,7 @@
-"""The mesh, and where each array lives on it.
+"""The mesh, and how each array is sharded over it.
 
-Two axes: `data` splits the batch, `fsdp` splits batch and parameters. Parameters follow an ordered list of
-`(regex, layout)`; a layout is "replicate", or "largest": split the largest dimension that the fsdp axis divides.
+The batch is split over both axes, `data` and `fsdp`; parameters are split over `fsdp` only, by an ordered list of
+`(regex, layout)`. A layout is "replicate", or "largest": split the largest dimension that the fsdp axis divides.
 """
 
 from __future__ import annotations
@@ -33,32 +33,36 @@ def make_mesh(fsdp: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows over all devices."""
+    """The sharding of batches: rows are split over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same array on every device."""
+    """The sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def whole(tree: Any, shardings: Any) -> Any:
-    """Arrays that are split, put together on every device of their mesh; within `jax.jit`.
+    """Gathers sharded arrays on every device of their mesh; to be called within `jax.jit`.
 
-    Left to itself, the partitioner may split the work of a layer as its weights are split, and gather the activations
+    Without this the partitioner may split a layer's computation as its weights are split, and gather the activations
     of all rows for it.
     """
     return jax.lax.with_sharding_constraint(tree, jax.tree.map(lambda where: replicated(where.mesh), shardings))
 
 
 def to_host(tree: Any, mesh: Mesh) -> Any:
-    """The whole arrays of a sharded tree as numpy arrays on every host; all processes must call it together."""
+    """A sharded tree as whole numpy arrays on every host; all processes must call it together."""
     everywhere = jax.jit(lambda tree: tree, out_shardings=replicated(mesh))(tree)
     return jax.tree.map(lambda array: np.asarray(array.addressable_data(0)), everywhere)
 
 
 def parameter_spec(shape: tuple[int, ...], layout: str, fsdp: int) -> PartitionSpec:
-    """The PartitionSpec of one array under a layout."""
+    """The PartitionSpec of one array under a layout.
+
+    Raises:
+        ConfigError: an unknown layout.
+    """
     if layout not in ("replicate", "largest"):
         raise ConfigError(f"unknown layout {layout!r}; there are 'replicate' and 'largest'")
     divisible = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
@@ -69,7 +73,7 @@ def parameter_spec(shape: tuple[int, ...], layout: str, fsdp: int) -> PartitionS
 
 
 def tree_shardings(mesh: Mesh, abstract: Any, rules: Sequence[tuple[str, str]] = PARAMETER_RULES) -> Any:
-    """Shardings in the structure of `abstract`, a tree of shaped leaves; a leaf's name is its path joined by "/"."""
+    """Shardings in the structure of `abstract`, a tree of arrays or `jax.ShapeDtypeStruct`; rules match its names."""
     layouts = resolve(rules, flatten(abstract))
 
     def place(name: str, leaf: Any) -> NamedSharding:
@@ -79,11 +83,12 @@ def tree_shardings(mesh: Mesh, abstract: Any, rules: Sequence[tuple[str, str]] =
 
 
 def decisions(abstract: Any, shardings: Any, rules: Sequence[tuple[str, str]] = PARAMETER_RULES) -> list[str]:
-    """For a log: how many arrays of which size each rule covers, and how much of them is split.
+    """One log line per rule: how many arrays it covers, of what total size, and which part of them is split.
 
     Args:
-        abstract, shardings: a tree of shaped leaves, and what `tree_shardings` gave for it under the rules.
-        rules: the same.
+        abstract: as for `tree_shardings`.
+        shardings: the result of `tree_shardings` for it and `rules`.
+        rules: the same rules.
     """
     leaves = flatten(abstract)
     by_rule = resolve([(regex, number) for number, (regex, _) in enumerate(rules)], leaves)

@@ -1,7 +1,7 @@
-"""The train step: a pure function `(state, batch) -> (state, figures)`, jitted with stated shardings, donating.
+"""The train step: a pure function `(state, batch) -> (state, metrics)`, jitted with explicit shardings and donation.
 
-The task hands in the loss as *sums* and, separately, the weights to divide them by. The weights are taken over the
-whole global batch before any microbatch is run, so the result does not depend on how the batch is cut.
+A task provides the loss as *sums*, and separately the weights to divide them by. The weights are computed from the
+whole global batch before any microbatch, so the result does not depend on how the batch is split into microbatches.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Objective:
     """What a task minimises.
 
     Attributes:
-        sums: the differentiable sums over (a part of) the batch, and the new batch statistics.
-        weights: what each sum is divided by, from the whole batch; the same names as `sums`.
-        coefficients: the loss is the sum over these of coefficient * sum / weight; other sums are figures only.
+        sums: computes differentiable sums over a batch or microbatch, and the new batch statistics.
+        weights: computes the divisor of each sum from the whole batch; the same names as `sums`.
+        coefficients: the loss is the sum of coefficient * sum / weight over these names; other sums are metrics only.
     """
 
     sums: SumsFn
@@ -42,7 +42,7 @@ class Objective:
 def init_state(
     init: Callable[[jax.Array], tuple[Tree, Tree]], optimizer: Any, frozen: frozenset[str], seed: int
 ) -> Tree:
-    """Fresh training state: `params`, `stats`, `opt` (of the parameters that train), `step` int32. Can be jitted."""
+    """Fresh training state: `params`, `stats`, `opt` (of the trained parameters), `step` int32 `[]`. Can be jitted."""
     params, stats = init(jax.random.key(seed))
     return {
         "params": params,
@@ -68,20 +68,23 @@ def make_step(
 ) -> Callable[[Tree, Batch], tuple[Tree, dict[str, jax.Array]]]:
     """The step function, not yet jitted.
 
-    Randomness is `fold_in(key(seed), step)`. Frozen parameters are constants to the differentiation, so nothing below
-    the first trainable layer is ever differentiated. Parameters that are split are put together once, before the first
-    microbatch, and every microbatch's gradients are summed into the same splits, so that all that devices do with
-    their rows they do alone.
+    Randomness comes from `fold_in(key(seed), step)`. Frozen parameters are constants of the differentiation, so no
+    layer below the first trainable one is differentiated. Sharded parameters are gathered once, before the first
+    microbatch, and the gradients of every microbatch are summed into the same shards; in between, each device computes
+    with its rows only.
 
     Args:
         objective: see `Objective`.
         optimizer: over the trainable parameters.
         shardings: `NamedSharding`s of all parameters.
         frozen: names of the parameters that do not train.
-        accumulate: microbatches per step; 1 runs the batch whole. The gradient is that of the whole batch where the
-            loss is a sum over examples. What examples take from each other they take from their microbatch: BatchNorm's
-            statistics, and the pairs of a batch that do not match. Dropout and other draws differ too.
+        accumulate: microbatches per step; 1 does not split the batch. The gradient is that of the whole batch if the
+            loss is a sum over examples. BatchNorm's statistics and in-batch negatives come from one microbatch, and
+            random samples (dropout, cells) differ from those of the whole batch.
         seed: of dropout, cell sampling and mixed masks.
+
+    Returns:
+        `step(state, batch) -> (state, metrics)`; metrics are float32 `[]`: the mean of every sum, `loss`, `grad_norm`.
     """
 
     def step(state: Tree, batch: Batch) -> tuple[Tree, dict[str, jax.Array]]:
@@ -107,20 +110,20 @@ def make_step(
             def body(carry: tuple, part_and_index: tuple) -> tuple[tuple, None]:
                 part, index = part_and_index
                 grads, means, stats = carry
-                more, (more_means, stats) = gradient(moving, stats, part, jax.random.fold_in(key, index))
-                add = jax.tree.map(jnp.add, (grads, means), (more, more_means))
-                return (*add, stats), None
+                part_grads, (part_means, stats) = gradient(moving, stats, part, jax.random.fold_in(key, index))
+                total = jax.tree.map(jnp.add, (grads, means), (part_grads, part_means))
+                return (*total, stats), None
 
-            # Every microbatch takes every accumulate-th row, so that each device keeps rows of its own.
+            # A microbatch is every accumulate-th row, so that no row has to move to another device.
             parts = jax.tree.map(lambda x: x.reshape(-1, accumulate, *x.shape[1:]).swapaxes(0, 1), dict(batch))
             part = jax.tree.map(lambda x: x[0], parts)
             shapes = jax.eval_shape(gradient, moving, state["stats"], part, key)
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1][0]))
             (grads, means, stats), _ = jax.lax.scan(body, (*zeros, state["stats"]), (parts, jnp.arange(accumulate)))
-        own = trainable(state["params"], frozen)
-        updates, opt = optimizer.update(grads, state["opt"], own)
+        trained = trainable(state["params"], frozen)
+        updates, opt = optimizer.update(grads, state["opt"], trained)
         new = {
-            "params": merge(optax.apply_updates(own, updates), select(state["params"], frozen)),
+            "params": merge(optax.apply_updates(trained, updates), select(state["params"], frozen)),
             "stats": stats,
             "opt": opt,
             "step": state["step"] + 1,
@@ -131,7 +134,7 @@ def make_step(
 
 
 def compile_step(step: Callable, state_shardings: Any, spec: AbstractBatch, mesh: jax.sharding.Mesh) -> Any:
-    """`step` under `jax.jit`: state and batch sharded as stated, the old state donated, figures replicated."""
+    """`step` under `jax.jit`: batches are split over all devices, the old state is donated, metrics are replicated."""
     rows = jax.tree.map(lambda _: sharding.batch_sharding(mesh), spec)
     return jax.jit(
         step,

@@ -1,8 +1,9 @@
-"""How fast a loop steps, and whether its input keeps up: an observer that stands beside the loop.
+"""The speed of a training loop, and whether its input keeps up.
 
-Steps are dispatched ahead of the device, so neither the time that a call of the step takes nor the time spent waiting
-for a batch tells alone who waits for whom. After a reading the device is idle; the next step is then timed to its end,
-from a batch that is already there. That is what a step needs, and it is compared with what came.
+Steps are dispatched asynchronously, so neither the duration of a call of the step nor the time spent waiting for a
+batch shows whether the input or the device is the bottleneck. After a reading the device is idle; the next step is then
+timed from a batch that has arrived until its results are ready. This is the rate that the device can take, and it is
+compared with the rate of the input.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import jax
 
 log = logging.getLogger(__name__)
 
-# Input falls short when the loop waits for more than this share of its time, and gets less than this share of its need.
+# The input is too slow if the loop waits for more than this share of its time and gets less than this share of what it
+# can take.
 WAITING, ENOUGH = 0.1, 0.9
 TIMED_STEPS = 9
 
@@ -31,11 +33,11 @@ class Timing:
 
     Args:
         batch_size: of the global batch.
-        hosts: that load equal shares of it.
-        processes: loading processes of each host; 0 if batches are loaded in the training process.
-        barrier: returns when all processes have called it; asked before a step is timed.
-        seconds: of stepping before the input is judged.
-        now: the time in seconds, from anywhere on.
+        hosts: how many hosts load equal shares of it.
+        processes: loader workers of each host; 0 if batches are loaded in the training process.
+        barrier: returns when all processes have called it; called before a step is timed.
+        seconds: of training before the input is judged.
+        now: a clock, in seconds.
     """
 
     def __init__(
@@ -58,17 +60,17 @@ class Timing:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """A block that takes the next batch; a step follows it."""
+        """A block that takes the next batch; a step must follow it."""
         began = self._now()
         yield
         self._waited += self._now() - began
         if self._timing:
-            # Else the step's time would contain waiting for the batches of other hosts.
+            # Without it, the step's time would include the wait for other hosts' batches.
             self._barrier()
             self._step_start = self._now()
 
     def stepped(self, results: Any) -> None:
-        """A step was dispatched, whose results are these arrays."""
+        """To be called when a step is dispatched, with the arrays that it returns."""
         if self._timing:
             jax.block_until_ready(results)
             self._timed.append(self._now() - self._step_start)
@@ -80,21 +82,21 @@ class Timing:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """A block that does not count, such as an evaluation."""
+        """A block whose time does not count, such as an evaluation."""
         began = self._now()
         yield
         if self._start is not None:
             self._start += self._now() - began
 
     def read(self) -> dict[str, float]:
-        """Metrics since the last reading, and a warning once the input has fallen short for some time.
+        """Metrics since the last reading; warns once if the input has been too slow for some time.
 
-        To be called when the device has finished its steps; the next one is then timed.
+        To be called when the device has finished its steps; the next step is then timed.
 
         Returns:
-            `step_seconds` of a step in the mean, waiting included, and `examples_per_second`, of all hosts together;
-            `input_per_host` and `step_per_host`, examples/s that came and that the step could have taken, and
-            `input_wait`, the share of time spent waiting. What is not known yet is left out.
+            `step_seconds`, the mean duration of a step with its waiting; `examples_per_second` of all hosts together;
+            `input_per_host` and `step_per_host`, examples/s that arrived on a host and that its step could have taken;
+            `input_wait`, the share of time spent waiting. Metrics that are not known yet are left out.
         """
         self._timing = True
         if self._start is None or not self._steps:
@@ -106,16 +108,16 @@ class Timing:
         metrics = {"step_seconds": seconds, "examples_per_second": self._batch_size / seconds}
         if not self._timed:
             return metrics
-        need = self._rows / statistics.median(self._timed)
-        self._judge(steps, elapsed, waited, need)
+        step_rate = self._rows / statistics.median(self._timed)
+        self._judge(steps, elapsed, waited, step_rate)
         return metrics | {
             "input_per_host": self._rows / seconds,
-            "step_per_host": need,
+            "step_per_host": step_rate,
             "input_wait": min(1.0, waited / elapsed),
         }
 
-    def _judge(self, steps: int, elapsed: float, waited: float, need: float) -> None:
-        """Warns, once, where enough seconds have shown that the input falls short."""
+    def _judge(self, steps: int, elapsed: float, waited: float, step_rate: float) -> None:
+        """Warns, once, if the input was too slow over `seconds` of training."""
         self._total_steps += steps
         self._total_seconds += elapsed
         self._total_waited += waited
@@ -123,31 +125,32 @@ class Timing:
             return
         wait, rate = self._total_waited / self._total_seconds, self._rows * self._total_steps / self._total_seconds
         self._total_steps, self._total_seconds, self._total_waited = 0, 0.0, 0.0
-        if self._warned or wait < WAITING or rate > ENOUGH * need:
+        if self._warned or wait < WAITING or rate > ENOUGH * step_rate:
             return
         self._warned = True
         log.warning(
-            "input falls short on host %d: %.1f examples/s come, the step could take %.1f, and waits %.0f %% of the "
-            "time; %s",
+            "the input of host %d is too slow: %.1f examples/s arrive, the step could take %.1f and waits %.0f %% of "
+            "the time; %s",
             jax.process_index(),
             rate,
-            need,
+            step_rate,
             100 * wait,
-            advice(rate, need, self._processes),
+            advice(rate, step_rate, self._processes),
         )
 
 
-def advice(rate: float, need: float, processes: int, cores: int | None = None) -> str:
-    """How many loading processes would do.
+def advice(rate: float, step_rate: float, processes: int, cores: int | None = None) -> str:
+    """How many loader workers would be enough, as text.
 
     Args:
-        rate, need: examples/s that come, and that are asked for.
-        processes: that give this rate; 0 if the training process loads.
-        cores: of this host; by default, those that this process may use.
+        rate: examples/s that arrive.
+        step_rate: examples/s that the step could take.
+        processes: loader workers now; 0 if the training process loads.
+        cores: of this host; by default those that this process may use.
     """
     cores = cores or len(os.sched_getaffinity(0))
-    enough = math.ceil(need * max(processes, 1) / rate)
-    text = f"{enough} loading processes would do (--config.data.workers.processes={enough}; now {processes})"
+    enough = math.ceil(step_rate * max(processes, 1) / rate)
+    text = f"{enough} workers would be enough (--config.data.workers.processes={enough}; now {processes})"
     if enough > cores:
-        text += f", more than the {cores} cores here: prepare the data at the size that the model reads, or add hosts"
+        text += f", more than the {cores} cores of this host: prepare the data at the model's image size, or add hosts"
     return text

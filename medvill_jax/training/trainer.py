@@ -1,4 +1,4 @@
-"""One run from its parts: state, compiled step, checkpoints, loop. Whoever composes it hands in functions, places."""
+"""A run from its parts: state, compiled step, checkpoints and loop."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ WarmStart = Callable[[Tree, Tree], tuple[Tree, Tree]]
 @dataclass(frozen=True)
 class RunConfig:
     """Attributes:
-    seed: of initialisation, dropout, cell sampling.
+    seed: of initialisation, dropout and cell sampling.
     accumulate: microbatches per step.
-    loop, keep, optimizer: of their rooms.
+    loop, keep, optimizer: see `LoopConfig`, `Keep` and `OptimizerConfig`.
     """
 
     seed: int
@@ -42,20 +42,24 @@ class RunConfig:
 
 
 class Trainer:
-    """Everything of a run that does not depend on the data.
+    """Trains, restores and compiles one model; takes no data but the batches that `fit` is given.
 
     Args:
-        workdir: where metrics go.
-        checkpoints: where checkpoints go, for all hosts.
-        mesh: as `sharding.make_mesh` gives it.
+        workdir: the folder for metrics.
+        checkpoints: the folder for checkpoints, the same for all hosts.
+        mesh: from `sharding.make_mesh`.
         init: makes (params, stats) from a key.
-        warm_start: what a fresh run's (params, stats), numpy arrays on the host, are replaced by; None keeps them.
-        objective: what to minimise.
+        warm_start: maps a fresh run's (params, stats), numpy arrays on the host, to those that it starts from.
+        objective: see `step.Objective`.
         spec: of the global batch.
         frozen: names of parameters that do not train.
         config: see `RunConfig`.
         hosts: the processes of the run.
-        check: asked before every computation of `jit`; raises what ends an evaluation.
+        check: called before every computation of `jit`; may raise to end an evaluation.
+
+    Raises:
+        ConfigError: the batch cannot be split evenly over devices and microbatches, or a policy covers not every
+            parameter.
     """
 
     def __init__(
@@ -131,12 +135,16 @@ class Trainer:
         """Trains to the end, from the newest checkpoint if there is one.
 
         Args:
-            batches: gives the global batches from a step on.
+            batches: returns the global batches from a step on.
             evaluate, should_stop, publish: as for `loop.train`.
 
         Returns:
-            Whether the run is complete (or else was stopped), and the held-out metrics of its last step, None if it was
-            stopped or too short to be evaluated.
+            Whether the run is complete (else it was stopped), and the held-out metrics of its last step: None if it
+            was stopped or is too short to be evaluated.
+
+        Raises:
+            CheckpointError: checkpoints cannot be read or written, or do not fit the model.
+            NotFiniteError: see `loop.train`.
         """
         checkpoints = Checkpoints(self._directory, self._config.keep, hosts=self._hosts)
         try:
@@ -164,18 +172,18 @@ class Trainer:
             checkpoints.close()
 
     def check_rows(self, what: str, rows: int, parts: int = 1) -> None:
-        """Raises `ValueError` if a batch, cut into so many parts, leaves devices with different numbers of rows."""
+        """Raises `ConfigError` unless all devices get the same number of rows of each of `parts` parts of a batch."""
         if rows % (self.mesh.size * parts):
             raise ConfigError(f"{what}={rows // parts} is not a multiple of {self.mesh.size} devices")
 
     def filled(self, rows: int) -> int:
-        """Rows of the smallest batch that holds so many and gives all devices as many."""
+        """The smallest batch size, at least `rows`, that is a multiple of the number of devices."""
         return -(-rows // self.mesh.size) * self.mesh.size
 
     def jit(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        """`compute(params, stats, ...)` under `jax.jit`: over whole parameters, with its results on every device.
+        """`compute(params, stats, ...)` under `jax.jit`: with gathered parameters, its results replicated.
 
-        A call first asks the `check` that was handed in.
+        Every call of the returned function first calls `check` (see `Trainer`).
         """
 
         def over_whole(params: Tree, stats: Tree, *arguments: Any) -> Any:
@@ -190,25 +198,25 @@ class Trainer:
         return call
 
     def lower(self) -> jax.stages.Lowered:
-        """The train step over this mesh, ready to be compiled; no array is made."""
+        """The train step lowered for this mesh, ready to be compiled; no array is allocated."""
         return self._step.lower(self.abstract_state, self._spec)
 
     def to_host(self, tree: Tree) -> Tree:
-        """Whole numpy arrays of a part of the state; all processes must call it together."""
+        """A part of the state as whole numpy arrays; all processes must call it together."""
         return sharding.to_host(tree, self.mesh)
 
     @property
     def evaluates(self) -> bool:
-        """Whether a whole run has held-out metrics."""
+        """Whether a complete run has held-out metrics."""
         return self._config.loop.evaluates(self._config.loop.steps)
 
     def checksum(self, state: Tree) -> str:
-        """Tells the parameters and statistics of a state from others; all processes must ask together."""
-        numbers = integrity.of_arrays({part: state[part] for part in ("params", "stats")})
-        return hashlib.blake2b(json.dumps(numbers, sort_keys=True).encode(), digest_size=16).hexdigest()
+        """A checksum of a state's parameters and statistics, in hex; all processes must call it together."""
+        checksums = integrity.of_arrays({part: state[part] for part in ("params", "stats")})
+        return hashlib.blake2b(json.dumps(checksums, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def initial_state(self) -> Tree:
-        """The state that a fresh run starts from."""
+        """The state that a fresh run starts from, after the warm start."""
         state = self._init_state()
         if self._warm_start is None:
             return state
@@ -219,10 +227,10 @@ class Trainer:
     def best_state(self) -> tuple[int, Tree, dict[str, float]]:
         """The step, the parameters and statistics, and the held-out metrics of the best checkpoint in the workdir.
 
-        The optimizer's moments, twice the parameters, are not read.
+        The optimizer's state, twice the size of the parameters, is not read.
 
         Raises:
-            CheckpointError: there is none, it does not fit, or it is damaged.
+            CheckpointError: there is no checkpoint, or the best does not fit or is damaged.
         """
         directory = self._directory
         if not directory.is_dir():

@@ -1,4 +1,4 @@
-"""Metrics of a run: `metrics.jsonl` (one JSON object a line) and TensorBoard scalars, side by side in the workdir."""
+"""Writes the metrics of a run to its workdir: `metrics.jsonl` (one JSON object a line) and TensorBoard scalars."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class MetricsWriter:
-    """Appends metrics; one process of a run writes.
+    """Appends metrics; only one process of a run writes.
 
     Args:
-        workdir: where `metrics.jsonl` and `tensorboard/` go.
-        resume_step: lines beyond this step are dropped first: an interrupted run wrote them after its last checkpoint,
+        workdir: the folder of `metrics.jsonl` and `tensorboard/`.
+        resume_step: lines of later steps are dropped first: an interrupted run wrote them after its last checkpoint,
             and the resumed run writes them again.
-        active: whether this process writes at all.
+        active: whether this process writes.
     """
 
     def __init__(self, workdir: Path, *, resume_step: int, active: bool):
@@ -37,7 +37,7 @@ class MetricsWriter:
         )
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes one line, with floats in full precision, and the scalars; what is not defined is null."""
+        """Writes one line, with floats in full precision, and the scalars; values that are not finite become null."""
         if self._file is None:
             return
         defined = {name: value for name, value in metrics.items() if math.isfinite(value)}
@@ -54,7 +54,7 @@ class MetricsWriter:
 
 
 def _complete_lines(path: Path) -> list[str]:
-    """The lines of a file that were written to their end."""
+    """The lines of a file that were written completely."""
     if not path.exists():
         return []
     return [line.rstrip("\n") for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]

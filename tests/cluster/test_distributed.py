@@ -221,7 +221,7 @@ def test_a_process_with_another_medvill_token_is_no_process_of_the_run(
     assert [process.wait() for process in started] == [3, 3], [process.output() for process in started]
     assert started[0].errors() == ["error: process 1 of 2 did not start within 8 s"]
     [error] = started[1].errors()
-    assert error.endswith("who answers there has another MEDVILL_TOKEN, or belongs to another job")
+    assert error.endswith("the process that answers there has another MEDVILL_TOKEN, or belongs to another job")
 
 
 @pytest.mark.slow
@@ -299,7 +299,7 @@ def test_a_barrier_names_who_does_not_come(tmp_path: Path) -> None:
     address = free_address()
     both = [Process(["-c", BARRIER, address, str(number)], tmp_path / f"log{number}", 1) for number in range(2)]
     assert [process.wait() for process in both] == [0, 0], [process.output() for process in both]
-    assert "not all processes came to 'there' within 1 s; missing: process 1 on " in both[0].output()
+    assert "not all processes reached 'there' within 1 s; missing: process 1 on " in both[0].output()
 
 
 def test_a_workdir_that_is_not_process_0s_is_refused(tmp_path: Path) -> None:
@@ -479,7 +479,7 @@ def test_no_stranger_is_named_or_makes_the_waiting_longer(
 
 def test_a_process_with_another_token_learns_why_it_waits() -> None:
     address = free_address()
-    message = "did not start within 1 s; who answers there has another MEDVILL_TOKEN"
+    message = "did not start within 1 s; the process that answers there has another MEDVILL_TOKEN"
     with waiting(address, "a secret", 3.0) as found, pytest.raises(StartupError, match=message):
         rendezvous.meet(address, 2, 1, 1.0, lambda: "", "another")
     assert found == ["process 1 of 2 did not start within 3 s"]

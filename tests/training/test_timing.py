@@ -48,8 +48,8 @@ def test_a_loader_that_is_too_slow_is_told_of_with_the_workers_that_would_do(cap
     assert metrics["step_per_host"] == pytest.approx(ROWS * 64)
     assert metrics["input_wait"] == pytest.approx(0.75)
     [warning] = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert "input falls short on host 0" in warning.getMessage()
-    assert "8 loading processes would do (--config.data.workers.processes=8; now 2)" in warning.getMessage()
+    assert "the input of host 0 is too slow" in warning.getMessage()
+    assert "8 workers would be enough (--config.data.workers.processes=8; now 2)" in warning.getMessage()
 
 
 def test_a_loader_that_keeps_up_is_not(caplog: pytest.LogCaptureFixture) -> None:
@@ -98,5 +98,5 @@ def test_a_step_is_timed_after_a_reading_when_all_hosts_have_their_batch() -> No
 )
 def test_advice(rate: float, need: float, processes: int, enough: int) -> None:
     text = advice(rate, need, processes, cores=8)
-    assert f"{enough} loading processes would do" in text
-    assert ("more than the 8 cores here" in text) == (enough > 8)
+    assert f"{enough} workers would be enough" in text
+    assert ("more than the 8 cores of this host" in text) == (enough > 8)
