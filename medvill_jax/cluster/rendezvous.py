@@ -81,7 +81,7 @@ def meet(
         token: which all processes of this run know, and others should not.
 
     Returns:
-        Who is where, and the open connections.
+        The meeting, and the open connections of this process.
 
     Raises:
         StartupError: the address cannot be used, processes did not connect, or their flags contradict each other.

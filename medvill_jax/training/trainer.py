@@ -58,8 +58,7 @@ class Trainer:
         check: called before every computation of `jit`; may raise to end an evaluation.
 
     Raises:
-        ConfigError: the batch cannot be split evenly over devices and microbatches, or a policy covers not every
-            parameter.
+        ConfigError: devices or microbatches do not divide the batch, or no rule of a policy covers a parameter.
     """
 
     def __init__(
@@ -110,16 +109,7 @@ class Trainer:
         self._spec = spec
         self._workdir, self._config, self._warm_start = workdir, config, warm_start
         self._directory, self._hosts, self._check = epath.Path(checkpoints), hosts, check
-        sizes = [leaf.size for leaf in jax.tree.leaves(abstract_params)]
-        frozen_size = sum(leaf.size for leaf in jax.tree.leaves(step.select(abstract_params, frozen)))
-        log.info(
-            "%s parameters (%s frozen) on %d %s device(s), mesh %s",
-            f"{sum(sizes):,}",
-            f"{frozen_size:,}",
-            self.mesh.size,
-            self.mesh.devices.flat[0].device_kind,
-            dict(self.mesh.shape),
-        )
+        _log_parameters(abstract_params, frozen, mesh)
         if mesh.shape["fsdp"] > 1:
             for line in sharding.decisions(abstract, self.shardings):
                 log.info("sharding: %s", line)
@@ -139,8 +129,7 @@ class Trainer:
             evaluate, should_stop, publish: as for `loop.train`.
 
         Returns:
-            Whether the run is complete (else it was stopped), and the held-out metrics of its last step: None if it
-            was stopped or is too short to be evaluated.
+            Whether the run is complete, and the held-out metrics of its last step, as `loop.train` returns them.
 
         Raises:
             CheckpointError: checkpoints cannot be read or written, or do not fit the model.
@@ -246,3 +235,17 @@ class Trainer:
             return best, state, checkpoints.metrics(best)
         finally:
             checkpoints.close()
+
+
+def _log_parameters(params: Tree, frozen: frozenset[str], mesh: jax.sharding.Mesh) -> None:
+    size, frozen_size = (
+        sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params, step.select(params, frozen))
+    )
+    log.info(
+        "%s parameters (%s frozen) on %d %s device(s), mesh %s",
+        f"{size:,}",
+        f"{frozen_size:,}",
+        mesh.size,
+        mesh.devices.flat[0].device_kind,
+        dict(mesh.shape),
+    )
