@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 # What gives whole folders their names.
 FOLDERS = {
     "medvill_jax/hub/export.py",
-    "medvill_jax/training/checkpoint.py",
+    "medvill_jax/training/saved_step.py",
     "data_prep/build.py",
     "data_prep/phantom/tree.py",
     "data_prep/phantom/vqa.py",
