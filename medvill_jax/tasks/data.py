@@ -102,6 +102,11 @@ class Data:
         if self.fake:
             raise records.DataError(f"config.data.path={FAKE} has nothing to evaluate on; name a prepared data set")
 
+    def require_split(self, split: str) -> None:
+        """Raises `DataError` if there is no such split, or not all of its files."""
+        source, _ = self.splits.rows(split)
+        records.open_split(records.place(self._config.data.path), source)
+
     def measure_texts(self, train_records: TrainRecords) -> None:
         """Tells of texts that are cut; `DataError` if the tokenizer does not know the words of the data."""
         measured, room = loader.evenly(len(train_records), MEASURED_TEXTS), self._config.model.text_len

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,6 +17,11 @@ from medvill_jax.trees import Tree
 
 class Evaluator(Protocol):
     """Measures a state: parameters and statistics."""
+
+    @property
+    def names(self) -> Collection[str]:
+        """The names of the metrics that `evaluate` returns."""
+        ...
 
     def evaluate(self, state: Tree) -> dict[str, float]:
         """The held-out metrics while training, by names that begin with "eval/"."""

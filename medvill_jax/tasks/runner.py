@@ -59,6 +59,7 @@ class Runner:
             parts.data.measure_texts(train_records)
         target = config.mesh.topology
         devices = topology.devices(topology.parse(target)) if target else None
+        settings = setup.run_config(config, train_records=0 if train_records is None else len(train_records))
         self.trainer = Trainer(
             workdir.path,
             checkpoints=workdir.home / CHECKPOINT_DIR,
@@ -68,13 +69,16 @@ class Runner:
             objective=parts.objective,
             spec=parts.spec.abstract(),
             frozen=network.frozen,
-            config=setup.run_config(config, train_records=0 if train_records is None else len(train_records)),
+            config=settings,
             hosts=distributed,
             check=self.stop.check,
         )
         self.trainer.check_rows("eval.batch_size", config.eval.batch_size)
         self.evaluation = Evaluation(config, self.trainer, parts.spec)
         self.evaluator = parts.evaluator(self.evaluation)
+        if self.trainer.evaluates:
+            parts.data.require_split(config.eval.split)
+            settings.keep.require(self.evaluator.names)
 
     def fit(self) -> dict[str, float] | None:
         """Trains to the end and exports the best checkpoint to `WORKDIR/export`.

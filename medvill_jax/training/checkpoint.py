@@ -15,7 +15,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,16 +55,20 @@ class Keep:
     metric: str = "eval/loss"
     higher_is_better: bool = False
 
+    def require(self, names: Collection[str]) -> None:
+        """`CheckpointError` if the metric is not among those of an evaluation."""
+        if self.metric not in names:
+            raise CheckpointError(
+                f"there is no metric {self.metric!r} to choose the best checkpoint by; there are {', '.join(names)}"
+            )
+
     def order(self, metrics: Mapping[str, float]) -> float:
         """A number that is higher for a better checkpoint, and lowest where the metric is not defined.
 
         Raises:
             CheckpointError: `metric` is not among the metrics.
         """
-        if self.metric not in metrics:
-            raise CheckpointError(
-                f"there is no metric {self.metric!r} to choose the best checkpoint by; there are {', '.join(metrics)}"
-            )
+        self.require(metrics)
         value = metrics[self.metric]
         if math.isnan(value):  # not defined
             return -math.inf

@@ -26,6 +26,14 @@ from medvill_jax.trees import Tree
 log = logging.getLogger(__name__)
 
 
+# Of an evaluation while training.
+METRICS = (
+    *("examples", "classes_undefined", "classes_absent", "classes_absent_false_alarms"),
+    *(f"{metric}_{mean}" for metric in ("auroc", "auprc", "f1") for mean in ("macro", "micro")),
+    *("ece", "f1_in_sample", "loss"),
+)
+
+
 class Classification:
     """Measures how well findings are named.
 
@@ -37,7 +45,12 @@ class Classification:
         reads_report: beside the image.
         records_of: the records of a split.
         train_records: whose labels the baseline knows; None for random arrays.
+
+    Attributes:
+        names: of the metrics of `evaluate`.
     """
+
+    names = tuple(f"eval/{name}" for name in METRICS)
 
     def __init__(
         self,
@@ -67,7 +80,7 @@ class Classification:
         shown = loader.evenly(len(held_out), config.max_examples)
         thresholds = None if self._in_sample else self.thresholds(state)
         metrics = self._score(logits, held_out, shown, thresholds, resamples=0)
-        return {f"eval/{name}": value for name, value in metrics.items() if "/" not in name}
+        return {f"eval/{name}": metrics[name] for name in METRICS}
 
     def evaluate_best(self, step: int, state: Tree) -> dict[str, Any]:
         """The scores of every example of the split, with intervals and the baseline."""

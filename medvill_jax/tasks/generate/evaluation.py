@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 # Training reports, evenly spaced, that the baselines choose from.
 BASELINE_REPORTS = 20_000
+# Of an evaluation while training: of next words, and of reports that the model writes.
+NEXT_WORDS = ("eval/loss", "eval/loss_shuffled_images", "eval/perplexity", "eval/accuracy", "eval/examples")
+WRITTEN = ("eval/bleu4", "eval/clinical_micro_f1_14", "eval/clinical_micro_f1_14_shuffled_images")
 
 
 class Generation:
@@ -44,6 +47,7 @@ class Generation:
         train_records: whose reports the baselines know; None for random arrays.
 
     Attributes:
+        names: of the metrics of `evaluate`.
         writer: has the model write; absent for random arrays.
         neighbours: finds films that look alike.
     """
@@ -64,6 +68,7 @@ class Generation:
         self._held_out, self._records_of, self._train_records = held_out, records_of, train_records
         self._next_words = evaluation.jit(next_word_sums(network, data.vocabulary.mask_id))
         self.neighbours = Neighbours(evaluation, network)
+        self.names = (*NEXT_WORDS, *WRITTEN) if config.eval.generate_examples else NEXT_WORDS
         if not data.fake:
             self.writer = Writer(evaluation.trainer, config, network, data.tokenizer, held_out)
 

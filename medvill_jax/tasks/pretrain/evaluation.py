@@ -27,6 +27,12 @@ log = logging.getLogger(__name__)
 PROBE_FILMS = 512
 # Enough training reports for stable word frequencies, few enough to read at start-up.
 UNIGRAM_REPORTS = 10_000
+# Of an evaluation: of masked words, which `mixed` evaluates under either half too, and all others.
+MLM_METRICS = ("mlm_loss", "mlm_loss_shuffled_images", "mlm_loss_unigram", "mlm_accuracy", "mlm_accuracy_unigram")
+METRICS = (
+    *("eval/loss", "eval/itm_loss", "eval/itm_accuracy", "eval/examples"),
+    *("eval/probe_auroc", "eval/probe_auroc_cells", "eval/image_rank", "eval/image_rank_cells"),
+)
 
 
 class Pretraining:
@@ -39,6 +45,9 @@ class Pretraining:
         vocab_size: V.
         records_of: the records of a split, with films that training crops left whole if asked.
         train_records: whose words the unigram baseline counts; None for random arrays.
+
+    Attributes:
+        names: of the metrics of `evaluate`.
     """
 
     def __init__(
@@ -61,6 +70,8 @@ class Pretraining:
             kind: evaluation.jit(functools.partial(_sums, network, paired, attention=kind)) for kind in self._shares
         }
         self._encode = evaluation.jit(functools.partial(_encoded, network))
+        endings = ("", *(f"_{kind}" for kind in self._shares)) if len(self._shares) > 1 else ("",)
+        self.names = (*METRICS, *(f"eval/{name}{ending}" for name in MLM_METRICS for ending in endings))
 
     def evaluate(self, state: Tree) -> dict[str, float]:
         """All metrics of `config.eval.split`."""

@@ -24,6 +24,10 @@ from medvill_jax.trees import Tree
 log = logging.getLogger(__name__)
 
 
+# Of an evaluation while training, for each direction.
+TRAINING_ROWS = ("mrr", "hit_at_1", "recall_at_10")
+
+
 class Ranking:
     """Measures how far in front the right reports and films stand.
 
@@ -34,8 +38,16 @@ class Ranking:
         records_of: the records of a split, or of rows of it.
 
     Attributes:
+        names: of the metrics of `evaluate`.
         scorer: of pairs.
     """
+
+    names = (
+        "eval/candidates",
+        *(f"eval/{direction}/{row}" for direction in DIRECTIONS for row in TRAINING_ROWS),
+        *(f"eval/chance/{direction}/mrr" for direction in DIRECTIONS),
+        "eval/mrr",
+    )
 
     def __init__(
         self,
@@ -59,7 +71,7 @@ class Ranking:
         for name, per_query, relevant in _directions(pool, scores):
             found = ranking.ranking(per_query, relevant, resamples=0)
             chance = ranking.chance(relevant, np.arange(len(pool)))
-            metrics |= {f"eval/{name}/{row}": found[row] for row in ("mrr", "hit_at_1", "recall_at_10")}
+            metrics |= {f"eval/{name}/{row}": found[row] for row in TRAINING_ROWS}
             metrics[f"eval/chance/{name}/mrr"] = chance["mrr"]
         metrics["eval/mrr"] = float(np.mean([metrics[f"eval/{name}/mrr"] for name in DIRECTIONS]))
         return metrics

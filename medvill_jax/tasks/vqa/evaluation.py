@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 # Columns of the records by which accuracies are told apart.
 GROUPS = ("answer_type", "organ", "question_type")
+# Of an evaluation while training.
+METRICS = ("questions", "accuracy", "accuracy_closed", "accuracy_open")
 
 
 class Answering:
@@ -38,7 +40,12 @@ class Answering:
         answers: the vocabulary.
         data: of the run.
         records_of: the records of a split.
+
+    Attributes:
+        names: of the metrics of `evaluate`.
     """
+
+    names = tuple(f"eval/{name}" for name in METRICS)
 
     def __init__(
         self,
@@ -68,8 +75,7 @@ class Answering:
         types = self._columns(split, ("answer_type",))["answer_type"]
         right = logits.argmax(1) == held_out.answer_ids[shown]
         metrics: dict[str, Any] = vqa.score(right, {"answer_type": [types[row] for row in shown]}, resamples=0)
-        names = ("questions", "accuracy", "accuracy_closed", "accuracy_open")
-        return {f"eval/{name}": metrics[name] for name in names}
+        return {f"eval/{name}": metrics[name] for name in METRICS}
 
     def evaluate_best(self, step: int, state: Tree) -> dict[str, Any]:
         """Accuracies over every question of the split, with intervals and baselines."""

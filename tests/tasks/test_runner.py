@@ -1,0 +1,47 @@
+"""One run of any task."""
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from ml_collections import ConfigDict
+
+from medvill_jax.errors import UserError
+from medvill_jax.tasks import classify, generate, pretrain, retrieve, vqa
+
+MODULES = (pretrain, classify, generate, retrieve, vqa)
+
+
+@pytest.fixture(params=MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
+def module(request: pytest.FixtureRequest) -> ModuleType:
+    return request.param
+
+
+@pytest.fixture
+def config(module: ModuleType, request: pytest.FixtureRequest) -> ConfigDict:
+    name = module.__name__.rpartition(".")[2]
+    return request.getfixturevalue("tiny_config" if name == "pretrain" else f"tiny_{name}_config")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("eval.split", "dev", "no split 'dev'"),
+        ("checkpoint.metric", "eval/los", r"'eval/los' to choose the best checkpoint by; there are eval/\w+, "),
+    ],
+)
+def test_what_evaluations_lack_is_refused_when_the_run_is_built(
+    module: ModuleType, config: ConfigDict, tmp_path: Path, field: str, value: str, message: str
+) -> None:
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=message):
+        module.Task(config, tmp_path)
+    # A run that never evaluates asks for neither.
+    config.eval.update(every_steps=0, every_epochs=0.0)
+    module.Task(config, tmp_path)
+
+
+def test_evaluators_name_the_metrics_that_they_return(module: ModuleType, config: ConfigDict, tmp_path: Path) -> None:
+    task = module.Task(config, tmp_path)
+    metrics = task.evaluator.evaluate(task.trainer.initial_state())
+    assert sorted(metrics) == sorted(task.evaluator.names)
