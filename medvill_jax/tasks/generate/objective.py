@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,53 +21,40 @@ OBJECTIVES = ("causal", "masked")
 def causal_loss(network: Network, mask_id: int) -> Objective:
     """`word_loss`, averaged over all words and ends of reports."""
 
-    def weights(batch: Batch) -> dict[str, jax.Array]:
-        return {"word_loss": jnp.sum(word_weights(batch))}
+    def logits(module: Any, batch: Batch, **options: Any) -> jax.Array:
+        states = next_word_states(module, batch["image"], batch["text_ids"], mask_id=mask_id, **options)
+        return module.mlm_logits(states)
 
-    def sums(params: Tree, stats: Tree, batch: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
-        cells_key, dropout_key = jax.random.split(key)
-        cells = network.kept_cells(cells_key, batch["text_ids"].shape[0])
-        module = network.model.bind(params, stats)
-        states = next_word_states(
-            module,
-            batch["image"],
-            batch["text_ids"],
-            mask_id=mask_id,
-            cells=cells,
-            key=dropout_key,
-            train=True,
-            frozen=network.frozen_parts,
-        )
-        loss = cross_entropy_sum(module.mlm_logits(states), batch["text_ids"], word_weights(batch))
-        return {"word_loss": loss}, network.model.stats_of(module)
-
-    return Objective(sums, weights, {"word_loss": 1.0})
+    return _word_loss(network, logits, "text_ids", word_weights)
 
 
 def masked_loss(network: Network) -> Objective:
-    """`word_loss`, averaged over the words that are hidden."""
+    """`word_loss`, averaged over the masked words."""
 
-    def weights(batch: Batch) -> dict[str, jax.Array]:
-        return {"word_loss": jnp.sum(batch["mlm_weights"])}
+    def logits(module: Any, batch: Batch, **options: Any) -> jax.Array:
+        hidden = module.encode(batch["image"], batch["text_ids"], batch["text_lens"], **options)
+        return module.mlm_logits(hidden.text, batch["mlm_positions"])
+
+    return _word_loss(network, logits, "mlm_ids", lambda batch: batch["mlm_weights"])
+
+
+def _word_loss(
+    network: Network, logits: Callable[..., jax.Array], ids: str, weights: Callable[[Batch], jax.Array]
+) -> Objective:
+    """The cross entropy of the words under the batch key `ids`, which count as `weights` says."""
+
+    def word_weight(batch: Batch) -> dict[str, jax.Array]:
+        return {"word_loss": jnp.sum(weights(batch))}
 
     def sums(params: Tree, stats: Tree, batch: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
         cells_key, dropout_key = jax.random.split(key)
         cells = network.kept_cells(cells_key, batch["text_ids"].shape[0])
         module = network.model.bind(params, stats)
-        hidden = module.encode(
-            batch["image"],
-            batch["text_ids"],
-            batch["text_lens"],
-            cells=cells,
-            key=dropout_key,
-            train=True,
-            frozen=network.frozen_parts,
-        )
-        logits = module.mlm_logits(hidden.text, batch["mlm_positions"])
-        loss = cross_entropy_sum(logits, batch["mlm_ids"], batch["mlm_weights"])
+        predicted = logits(module, batch, cells=cells, key=dropout_key, train=True, frozen=network.frozen_parts)
+        loss = cross_entropy_sum(predicted, batch[ids], weights(batch))
         return {"word_loss": loss}, network.model.stats_of(module)
 
-    return Objective(sums, weights, {"word_loss": 1.0})
+    return Objective(sums, word_weight, {"word_loss": 1.0})
 
 
 def next_word_sums(network: Network, mask_id: int) -> Callable[[Tree, Tree, Batch], dict[str, jax.Array]]:
