@@ -12,7 +12,7 @@ LONGEST_CLASS = 200
 GROUND = {"medvill_jax.errors", "medvill_jax.commands"}
 # What tasks may import of their room, beside their own package.
 SHARED_BY_TASKS = (
-    "data", "evaluation", "made_with", "matching", "network", "parts", "runner", "setup", "splits",
+    "data", "evaluation", "made_with", "network", "pair_scores", "parts", "runner", "setup", "splits",
 )  # fmt: skip
 
 # room -> the rooms and outside packages it may import; "*" means any outside package.

@@ -1,4 +1,4 @@
-"""What a run reads: its records, with the tokenizer that goes with its weights, or random arrays in their place."""
+"""The data of a run: its records and the tokenizer that goes with its weights, or random arrays instead."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from medvill_jax.tasks.splits import Splits
 log = logging.getLogger(__name__)
 
 FAKE = "fake"
-# Training texts, evenly spaced, by which the shares of those that are cut and of unknown words are told.
+# Training texts, evenly spaced, in which cut texts and unknown words are counted.
 MEASURED_TEXTS = 1_000
 
 AnyRecords = TypeVar("AnyRecords", bound=Records)
 
 
 class TrainRecords(loader.Examples, Protocol):
-    """Examples to train on: `example(record, place)` is a row of a batch, and each has a text."""
+    """Examples to train on: `example(record, place)` is a row of a batch, `text(record)` its whole text."""
 
     def text(self, record: int) -> str: ...
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """How many word pieces there are, and the ids of special ones."""
+    """The number of word pieces, and the ids of special ones."""
 
     size: int
     cls_id: int
@@ -40,7 +40,7 @@ class Vocabulary:
     mask_id: int
 
 
-# BERT's, for random arrays.
+# That of BERT, for random arrays.
 FAKE_VOCABULARY = Vocabulary(BertConfig.vocab_size, cls_id=101, sep_id=102, mask_id=103)
 
 
@@ -51,9 +51,9 @@ class Data:
         config: of the run.
 
     Attributes:
-        fake: random arrays stand in the place of records.
+        fake: whether random arrays replace the records.
         vocabulary: of the model.
-        splits: which records a split is.
+        splits: says which records a split consists of.
 
     Raises:
         DataError: no data are named, or they have no tokenizer.
@@ -66,23 +66,23 @@ class Data:
         if self.fake:
             self.vocabulary = FAKE_VOCABULARY
             return
-        self._tokenizer = words = _tokenizer(config)
-        self.vocabulary = Vocabulary(words.vocab_size, words.cls_id, words.sep_id, words.mask_id)
+        self._tokenizer = tokenizer = _tokenizer(config)
+        self.vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Of the texts; random arrays have none, which raises `DataError`."""
+        """The tokenizer of the texts. Raises `DataError` for random arrays, which have none."""
         self.require_records()
         return self._tokenizer
 
-    def records(self, kind: type[AnyRecords], split: str, *, train: bool = False, **own: Any) -> AnyRecords:
-        """A split as examples of some kind.
+    def records(self, kind: type[AnyRecords], split: str, *, train: bool = False, **options: Any) -> AnyRecords:
+        """A split as examples of one class.
 
         Args:
-            kind: of `data.examples`.
+            kind: a class of `data.examples`.
             split: "train", "validation" or "test".
-            train: only what is trained on of it, with random crops.
-            own: arguments of that kind; those that all kinds have come from the configuration unless they are given.
+            train: only the share of it that is trained on, with random crops.
+            options: arguments of the class; those that all classes share come from the configuration by default.
         """
         config = self._config
         source, rows = self.splits.rows(split, train=train)
@@ -95,7 +95,7 @@ class Data:
             "crop": crop if train and config.data.augment else None,
             "seed": config.seed,
         }
-        return kind(records.place(config.data.path), source, **{**shared, **own})
+        return kind(records.place(config.data.path), source, **{**shared, **options})
 
     def require_records(self) -> None:
         """Raises `DataError` if the data are random arrays."""
@@ -108,11 +108,11 @@ class Data:
         records.open_split(records.place(self._config.data.path), source)
 
     def measure_texts(self, train_records: TrainRecords) -> None:
-        """Tells of texts that are cut; `DataError` if the tokenizer does not know the words of the data."""
+        """Logs how many texts are cut. Raises `DataError` if the tokenizer does not know the words of the data."""
         measured, room = loader.evenly(len(train_records), MEASURED_TEXTS), self._config.model.text_len
         texts = [train_records.text(int(record)) for record in measured]
-        way_out = "leave data.tokenizer empty, or start from a model whose vocabulary was made for reports like these"
-        self.tokenizer.check_words(texts, "the training texts", way_out)
+        advice = "leave data.tokenizer empty, or start from a model whose vocabulary was made for reports like these"
+        self.tokenizer.check_words(texts, "the training texts", advice)
         cut = sum(len(ids) > room for ids in self.tokenizer.encode_batch(texts))
         log.info(
             "%d of %d training texts (%.1f %%) are longer than model.text_len=%d word pieces and are cut",
@@ -129,7 +129,7 @@ def _tokenizer(config: Config) -> Tokenizer:
             "no data: set --config.data.path=DATA to a prepared data set (`python -m data_prep --help` makes one), "
             "or use --config=configs/pretrain.py:phantom, or --config.data.path=fake for random arrays"
         )
-    # Weights know words by number, so an export's words come with its weights.
+    # Weights know word pieces by their ids, so an export's vocabulary comes with its weights.
     if not config.data.tokenizer and config.init.checkpoint:
         with_weights = records.place(config.init.checkpoint) / VOCAB_FILE
         if with_weights.is_file():

@@ -1,4 +1,4 @@
-"""Computing over every example of a split exactly once, on the devices of a run."""
+"""Computing over every example of a split, each exactly once, on the devices of a run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Compute = Callable[[Tree, Tree, Batch], Any]
 
 
 class Evaluation:
-    """What the evaluators of all tasks compute with.
+    """Batches, sums and outputs of a split, for the evaluators of all tasks.
 
     Args:
         config: of the run.
@@ -39,7 +39,7 @@ class Evaluation:
 
     @property
     def batch_size(self) -> int:
-        """Examples at a time."""
+        """Examples in a global batch."""
         return self._config.eval.batch_size or self._config.batch_size
 
     def jit(self, compute: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,8 +51,8 @@ class Evaluation:
 
         Args:
             examples: a split.
-            most: at most so many, evenly spaced; 0 for all.
-            pairing: what faces what, for `examples.example`.
+            most: evaluate at most this many, evenly spaced; 0 for all.
+            pairing: options of `examples.example`, such as which image is paired with which text.
         """
         batches = loader.eval_batches(
             examples,
@@ -67,7 +67,7 @@ class Evaluation:
     def sums(
         self, compute: Compute, state: Tree, examples: loader.Examples, most: int = 0, **pairing: Any
     ) -> dict[str, float]:
-        """Totals over the examples of what a function sums over a batch; arguments as for `batches`."""
+        """Totals over the examples of the sums that `compute` returns for a batch; other arguments as for `batches`."""
         totals: dict[str, float] = {}
         for batch in self.batches(examples, most, **pairing):
             sums = jax.device_get(compute(state["params"], state["stats"], batch))
@@ -75,27 +75,27 @@ class Evaluation:
         return totals
 
     def outputs(self, compute: Compute, state: Tree, examples: loader.Examples, most: int = 0, **pairing: Any) -> Any:
-        """What a function gives for each example, as numpy arrays `[n, ...]` in the order of the records.
+        """The outputs of a function for each example, as numpy arrays `[n, ...]` in the order of the records.
 
         Args:
-            compute: gives a tree of `[B, ...]`.
+            compute: returns a tree of arrays `[B, ...]`.
             state: parameters and statistics.
             examples, most, pairing: as for `batches`.
         """
         count, whole = len(loader.evenly(len(examples), most)), None
         starts = itertools.count(0, self.batch_size)
         for start, batch in zip(starts, self.batches(examples, most, **pairing), strict=False):
-            given = compute(state["params"], state["stats"], batch)
-            given = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), given)
+            arrays = compute(state["params"], state["stats"], batch)
+            arrays = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), arrays)
             if whole is None:
-                whole = jax.tree.map(lambda leaf: np.empty((count, *leaf.shape[1:]), leaf.dtype), given)
-            # Copied at once, so that devices keep nothing of what they have given.
-            for rows, some in zip(jax.tree.leaves(whole), jax.tree.leaves(given), strict=True):
-                rows[start : start + self.batch_size] = some[: count - start]
+                whole = jax.tree.map(lambda leaf: np.empty((count, *leaf.shape[1:]), leaf.dtype), arrays)
+            # Copied at once, so that no outputs stay on the devices.
+            for rows, new in zip(jax.tree.leaves(whole), jax.tree.leaves(arrays), strict=True):
+                rows[start : start + self.batch_size] = new[: count - start]
         return whole
 
     def made_with(self, step: int, state: Tree, held_out: Records) -> dict[str, Any]:
-        """What an evaluation of a checkpoint on some records depends on, JSON-like; all processes must ask together."""
+        """What an evaluation of a checkpoint on records depends on, JSON-like; all processes must call it together."""
         return {
             "step": step,
             "checkpoint": self.trainer.checksum(state),

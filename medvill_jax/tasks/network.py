@@ -1,4 +1,4 @@
-"""The network of a run: its sizes, its parameters as functions see them, and which of them stand still."""
+"""The network of a run: its sizes, its model, and which of its parameters are frozen."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from medvill_jax.tasks.data import Vocabulary
 from medvill_jax.training.policy import frozen_names
 from medvill_jax.trees import flatten
 
-# Folded into a step's key for the choice of cells; dropout folds small numbers.
+# Folded into a step's key to sample cells; dropout folds in small numbers.
 CELLS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Network:
-    """A model and what of it trains.
+    """A model, and which of its parameters train.
 
     Attributes:
         config: its sizes.
-        model: makes and binds its parameters.
-        unused: regexes over parameters that the task never reads: frozen, and not asked of what a run starts from.
-        frozen: names of the parameters that stand still.
-        frozen_parts: parts of the image encoder that stand still whole, and so keep their statistics.
+        model: initialises and binds its parameters.
+        unused: regexes of parameters that the task never uses: frozen, and not required of initial weights.
+        frozen: names of the frozen parameters.
+        frozen_parts: parts of the image encoder of which every parameter is frozen; they keep their statistics.
     """
 
     config: MedvillConfig
@@ -41,16 +41,16 @@ class Network:
 
     @property
     def learns_statistics(self) -> bool:
-        """Whether BatchNorm takes statistics from the batch."""
+        """Whether BatchNorm uses the statistics of the batch."""
         names = list(flatten(self.model.abstract_stats))
         return bool(frozen_parts(self.config.encoder, names, names) - self.frozen_parts)
 
     def sample_cells(self, key: jax.Array | None, rows: int) -> jax.Array | None:
-        """`kept_cells` by a key that is used for other draws too; None keeps all."""
+        """`kept_cells` from a key that samples other things too; None, without a key too, keeps all."""
         return None if key is None else self.kept_cells(jax.random.fold_in(key, CELLS), rows)
 
     def kept_cells(self, key: jax.Array, rows: int) -> jax.Array | None:
-        """The visual tokens kept of each example in training, int32 `[rows, N]`; None keeps all."""
+        """Indices of the visual tokens that each example keeps in training, int32 `[rows, N]`; None keeps all."""
         config = self.config
         if config.num_cells is None:
             return None
@@ -66,7 +66,7 @@ def build_network(
     Args:
         config: of the run.
         vocabulary: of its texts.
-        heads: what the task puts on top; None for nothing.
+        heads: the sizes of the task's heads; None for a model without.
         unused: as `Network.unused`.
 
     Raises:

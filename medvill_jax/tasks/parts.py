@@ -1,4 +1,4 @@
-"""What a task is made of: a function `build(config, workdir) -> Parts` that the runner makes a run of."""
+"""The parts of a task: its function `build(config, workdir)` returns `Parts`, from which the runner makes a run."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Evaluator(Protocol):
         ...
 
     def evaluate(self, state: Tree) -> dict[str, float]:
-        """The held-out metrics while training, by names that begin with "eval/"."""
+        """The held-out metrics while training; their names begin with "eval/"."""
         ...
 
     def evaluate_best(self, step: int, state: Tree) -> dict[str, Any]:
-        """All metrics of the checkpoint of a step on `config.eval.split`, written to the workdir too."""
+        """All metrics on `config.eval.split` of the checkpoint of a step, which it also writes to the workdir."""
         ...
 
 
@@ -39,23 +39,23 @@ def _nothing(evaluator: Any, state: Tree) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """One run of a task, taken apart.
+    """The parts of one run of a task.
 
     Attributes:
-        stage: how an export names what the model was trained as.
-        data: what it reads.
-        network: what it trains.
+        stage: the name of this training in an export.
+        data: of the run.
+        network: of the run.
         spec: of the global training batch.
-        objective: what is minimised.
-        train_records: the examples to train on, opened so that what is wrong with them shows before anything is
-            compiled; None for random arrays. Their examples are rows of `spec`.
-        evaluator: makes what measures a state, once the run has its devices.
-        closing_lines: metrics beside their baselines, for a person.
-        shared_in_batch: what an example's loss takes from the others of its microbatch beside BatchNorm's statistics,
-            for a warning; all else is a sum over examples, and the same however the batch is cut.
-        files: content by name, which the workdir gets before training.
-        export_extra: what the export's config.json records of the task, JSON-like, from the evaluator and a state.
-        plan: what an evaluation would take, said in its place; None where it is to be done.
+        objective: the losses that training minimises.
+        train_records: the examples to train on, whose rows are those of `spec`; None for random arrays. They are open,
+            so that damaged data are an error before anything is compiled.
+        evaluator: makes the evaluator, once the run has its devices.
+        closing_lines: formats metrics next to their baselines, as text.
+        shared_in_batch: what an example's loss takes from the other examples of its microbatch, other than BatchNorm's
+            statistics: the start of a warning. All other losses are sums over examples, however the batch is split.
+        files: content by file name, written to the workdir before training.
+        export_extra: further entries of the export's config.json, JSON-like, from the evaluator and a state.
+        plan: formats an estimate of the evaluation's time, which replaces the evaluation; None evaluates.
     """
 
     stage: str

@@ -1,4 +1,4 @@
-"""The tasks by the names that `config.task` has."""
+"""The tasks by their names in `config.task`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from medvill_jax.errors import ConfigError
 
-# Name -> module, which is imported when its task is asked for.
+# Name -> module, imported when its task is requested.
 TASKS = {
     "pretrain": "medvill_jax.tasks.pretrain",
     "classify": "medvill_jax.tasks.classify",
@@ -19,7 +19,7 @@ TASKS = {
 
 
 def task(name: str) -> Any:
-    """The task of that name: called with a configuration and a workdir it is a run; `trains` says whether it learns.
+    """The task of that name: called with a configuration and a workdir, it returns a run; `trains` says if it learns.
 
     Raises:
         ConfigError: no such task.

@@ -1,4 +1,4 @@
-"""One run of any task from its parts: it trains, evaluates, exports, or gives its step to be compiled."""
+"""One run of any task from its parts: it trains, evaluates, exports, or provides its train step for compilation."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ class Runner:
     """One run.
 
     Args:
-        config: as the task's file under `configs/` gives it.
+        config: from the task's file under `configs/`.
         workdir: of the run; resumed when it holds checkpoints.
         parts: of the task.
 
     Attributes:
         parts: of the task.
-        stop: asked between two steps or computations whether the run shall end; a block of it takes signals.
+        stop: tells between two steps or computations whether the run shall end; `with stop` handles signals.
         trainer: its devices, state and checkpoints.
-        evaluation: what the evaluator computes with.
+        evaluation: computes for the evaluator.
         evaluator: of the task.
 
     Raises:
@@ -114,7 +114,7 @@ class Runner:
         return self.evaluator.evaluate_best(step, state)
 
     def closing_lines(self, metrics: dict[str, Any]) -> list[str]:
-        """The held-out metrics beside their baselines, for a person."""
+        """The held-out metrics next to their baselines, as text."""
         return self.parts.closing_lines(metrics)
 
     def program(self) -> Program:
@@ -133,12 +133,12 @@ class Runner:
         )
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
-        """Global batches on the mesh, from a step on: every epoch all examples, in a new order."""
+        """Global batches on the mesh from a step on; each epoch has all examples in a new order."""
         config, parts = self.config, self.parts
         if parts.train_records is None:
-            words = parts.data.vocabulary
+            vocabulary = parts.data.vocabulary
             host = (
-                loader.local_rows(fake_batch(parts.spec, step, vocab_size=words.size, sep_id=words.sep_id))
+                loader.local_rows(fake_batch(parts.spec, step, vocab_size=vocabulary.size, sep_id=vocabulary.sep_id))
                 for step in range(start_step, config.steps)
             )
         else:
@@ -188,7 +188,7 @@ class Runner:
                 private.write(self.workdir / name, content)
 
     def _warn(self) -> None:
-        """Of what a person might not expect of this configuration."""
+        """Logs what users may not expect of this configuration."""
         config, parts = self.config, self.parts
         shared = (*["BatchNorm's statistics are"] * parts.network.learns_statistics, *parts.shared_in_batch)
         if config.accumulate > 1 and shared:
@@ -201,21 +201,21 @@ class Runner:
             )
         if self.trainer.evaluates and config.eval.split == "test":
             log.warning(
-                "eval.split=test while training: the best checkpoint is chosen on the test split, whose figures then "
-                "flatter it; leave eval.split at validation, and add --config.eval.split=test to --eval_only"
+                "eval.split=test while training: the best checkpoint is chosen on the test split, whose metrics then "
+                "are too good; leave eval.split at validation, and add --config.eval.split=test to --eval_only"
             )
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task that trains: called with a configuration and a workdir, it gives a run.
+    """A task that trains: called with a configuration and a workdir, it returns a run.
 
     Attributes:
-        build: takes the run apart; raises as `Runner` does.
+        build: makes the parts of a run; raises the errors of `Runner`.
     """
 
     build: Callable[[setup.Config, Workdir], Parts]
-    trains: ClassVar[bool] = True  # the workdir holds what it has learnt
+    trains: ClassVar[bool] = True  # so that its workdir holds a trained model
 
     def __call__(self, config: setup.Config, workdir: Workdir | Path) -> Runner:
         """A run of the task."""

@@ -1,4 +1,4 @@
-"""From configuration sections to the rooms' own dataclasses: the one place that knows both spellings."""
+"""From sections of the configuration to the dataclasses of the packages: the one place that knows both."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Config = Any
 
 
 def public(config: Config) -> dict[str, Any]:
-    """The configuration as a model card shows it: without what lay where, and what the run started from."""
+    """The configuration as a model card shows it: without paths, and without the initial weights."""
     shown = config.to_dict()
     del shown["init"], shown["data"]["path"], shown["data"]["tokenizer"]
     return shown
@@ -71,18 +71,18 @@ def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -
 
 
 def dtype(config: Config) -> jnp.dtype:
-    """`config.dtype`. Raises `ConfigError` if there is no such type of real numbers."""
+    """`config.dtype`. Raises `ConfigError` if it is not a floating-point type."""
     try:
-        found = jnp.dtype(config.dtype)
+        dtype = jnp.dtype(config.dtype)
     except TypeError:
-        found = None
-    if found is None or not jnp.issubdtype(found, jnp.floating):
+        dtype = None
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise ConfigError(f"dtype={config.dtype!r}; there are float32, bfloat16, float16")
-    return found
+    return dtype
 
 
 def require_known(config: Config, choices: Mapping[str, Sequence[str]]) -> None:
-    """`ConfigError` for a field, by its dotted name, that has none of the values that it may have."""
+    """Raises `ConfigError` if a field, by its dotted name, has a value that is not one of its choices."""
     for name, known in choices.items():
         value = functools.reduce(getattr, name.split("."), config)
         if value not in known:
@@ -90,20 +90,20 @@ def require_known(config: Config, choices: Mapping[str, Sequence[str]]) -> None:
 
 
 def require_meeting(config: Config) -> None:
-    """`ConfigError` if image and text of a task that reads them together would never meet."""
+    """Raises `ConfigError` if a task fuses image and text under a mask that keeps them apart."""
     if config.fusion == "joint" and config.model.attention not in MEETING:
         raise ConfigError(
-            f"model.attention={config.model.attention}: no image sees its text there, and this task reads them "
-            f"together; there are {', '.join(MEETING)}"
+            f"model.attention={config.model.attention}: no image sees its text under it, and this task needs "
+            f"both; there are {', '.join(MEETING)}"
         )
 
 
 def run_config(config: Config, *, train_records: int) -> RunConfig:
-    """Seeds, cadence, checkpoints and optimizer of any task's configuration.
+    """Seed, accumulation, cadence, checkpoints and optimizer of any task's configuration.
 
     Args:
         config: of the run.
-        train_records: of one epoch; 0 where there is nothing to evaluate on.
+        train_records: the number in one epoch; 0 for random arrays, which are never evaluated.
 
     Raises:
         ConfigError: a negative cadence, or less than one microbatch.
@@ -132,7 +132,7 @@ def run_config(config: Config, *, train_records: int) -> RunConfig:
 
 
 def _eval_every(config: Config, train_records: int) -> int:
-    """Steps between two evaluations; 0 for none."""
+    """Steps between two evaluations; 0 for no evaluation."""
     steps, epochs = config.eval.every_steps, config.eval.every_epochs
     if steps < 0 or not 0 <= epochs < math.inf:
         raise ConfigError(f"eval.every_steps={steps} and eval.every_epochs={epochs} must not be negative")
@@ -144,9 +144,9 @@ def _eval_every(config: Config, train_records: int) -> int:
 
 
 def warm_start(config: Config, model: MedvillConfig, unused: Sequence[str] = ()) -> WarmStart | None:
-    """What `config.init` asks a fresh run to load; None where it names nothing. Raises `HubError` when called.
+    """Loads the weights that `config.init` names into a fresh run; None if it names none.
 
-    What matches a regex of `unused` may be missing.
+    It raises `HubError` when called. Parameters that match a regex of `unused` may be missing.
     """
     paths = {name: config[name] for name in ("bert", "resnet", "checkpoint") if config[name]}
     if not paths:

@@ -1,4 +1,4 @@
-"""Which records of a data set a split of a run is: its own splits, subjects that are set aside, folds, and a share."""
+"""Which records of a data set belong to a split of a run: by the data's splits, a holdout, folds, and a share."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Splits:
     """The splits of one run.
 
     Args:
-        config: of the run; its `data` and `seed` say what a split is.
+        config: of the run; its `data` and `seed` define the splits.
     """
 
     def __init__(self, config: Config):
         self._config, self._seed = config.data, config.seed
 
     def rows(self, split: str, *, train: bool = False) -> tuple[str, np.ndarray | None]:
-        """Which split of the data is read, and which of its rows, int `[n]`; None is all of them.
+        """The split of the data to read, and which of its rows, int `[n]`; None for all of them.
 
         Args:
             split: "train", "validation" or "test", as the run understands them.
@@ -33,9 +33,9 @@ class Splits:
 
         Raises:
             DataError: nothing is left for that split.
-            ConfigError: fields of the configuration make no sense.
+            ConfigError: a fraction or a fold that cannot be.
         """
-        config, there = self._config, records.splits(self._config.path)
+        config, sizes = self._config, records.splits(self._config.path)
         rows = None
         if config.folds:
             rows = np.flatnonzero(self.dealt == split)
@@ -44,8 +44,8 @@ class Splits:
                     f"data.folds={config.folds} leaves nothing for {split!r} in fold {config.fold} "
                     f"of {config.path}: it has too few subjects, or there is no such split"
                 )
-            split = "+".join(there)
-        elif "validation" not in there and "train" in there and split in ("train", "validation"):
+            split = "+".join(sizes)
+        elif "validation" not in sizes and "train" in sizes and split in ("train", "validation"):
             rows = np.flatnonzero(self.set_aside == (split == "validation"))
             if not len(rows):
                 raise records.DataError(
@@ -56,28 +56,28 @@ class Splits:
         if train and config.fraction < 1:
             if config.fraction <= 0:
                 raise ConfigError(f"data.fraction={config.fraction} is not in (0, 1]")
-            rows = np.arange(there[split]) if rows is None else rows
-            drawn = np.random.default_rng(self._seed).permutation(len(rows))
-            rows = rows[np.sort(drawn[: max(1, round(config.fraction * len(rows)))])]
+            rows = np.arange(sizes[split]) if rows is None else rows
+            shuffled = np.random.default_rng(self._seed).permutation(len(rows))
+            rows = rows[np.sort(shuffled[: max(1, round(config.fraction * len(rows)))])]
         return split, rows
 
     @functools.cached_property
     def dealt(self) -> np.ndarray:
-        """str `[n]` over all records of the data set: the split of each in this fold of a cross-validation."""
+        """str `[n]`, the split of each record of the data set in this fold of a cross-validation."""
         folds, fold, path = self._config.folds, self._config.fold, self._config.path
         if folds < 2 or not 0 <= fold < folds:
             raise ConfigError(f"data.folds={folds} and data.fold={fold}: two folds or more, counted from 0")
         subjects = records.read_index(path, "+".join(records.splits(path)), ["subject_hash"])["subject_hash"]
-        # The last digits of a subject's hash say which fold tests it, the first ones whether it is set aside.
+        # The last digits of a subject's hash decide in which fold it is tested, the first ones whether it is held out.
         held_out = subjects / 2.0**64 < self._config.holdout
         log.info("fold %d of %d, dealt by subject over all splits of the data", fold, folds)
         return np.where(subjects % np.uint64(folds) == fold, "test", np.where(held_out, "validation", "train"))
 
     @functools.cached_property
     def set_aside(self) -> np.ndarray:
-        """bool `[n]` over the training records: those of the subjects that are set aside for validation."""
+        """bool `[n]`, which training records belong to subjects that are set aside for validation."""
         subjects = records.read_index(self._config.path, "train", ["subject_hash"])["subject_hash"]
-        # By a hash of each subject, so that more data move no subject to the other side.
+        # By a hash of each subject, so that adding data moves no subject between the splits.
         held_out = subjects / 2.0**64 < self._config.holdout
         log.info(
             "no validation split: %d of %d training records, those of %d subjects, are set aside as one",

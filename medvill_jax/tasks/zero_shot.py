@@ -1,13 +1,13 @@
-"""Zero-shot classification: is a finding there, judged by sentences, without a classifier (Radford et al., ICML 2021).
+"""Zero-shot classification of findings by sentences, without a trained classifier (Radford et al., ICML 2021).
 
-For every finding some sentences state it and some deny it (`config.prompts`, and in other words `config.reworded`). The
-score of an image is the mean log-odds of matching those that state it less the mean over those that deny it, from the
-matching head of any export with one (`config.scorer=itm`), or the same with cosines of the contrastive projection
-(`contrast`).
+For every finding, some sentences state it and some deny it (`config.prompts`, and in other words `config.reworded`).
+The score of an image is the mean matching log-odds with the sentences that state the finding, minus the mean with those
+that deny it, from the matching head of an export (`config.scorer=itm`); or the same with cosines of the contrastive
+projection (`contrast`).
 
-Writes `metrics.json`: the ranking figures of `metrics.classification`, every example exactly once, as `SPLIT/...` and,
-of the other words, `SPLIT/reworded/...`: a model may know the sentences of its own training reports by heart. Scores
-are no probabilities and have no threshold, so F1 and calibration are left out.
+Writes `metrics.json`: the ranking metrics of `metrics.classification`, every example exactly once, as `SPLIT/...`, and
+for the reworded sentences as `SPLIT/reworded/...`: a model may know sentences of its training reports by heart. Scores
+are not probabilities and have no threshold, so F1 and calibration are left out.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ class Task:
     """Zero-shot classification of one split; see the module's docstring.
 
     Args:
-        config: as `configs/zero_shot.py` gives it.
-        workdir: gets `metrics.json`.
+        config: from `configs/zero_shot.py`.
+        workdir: for `metrics.json`.
 
     Raises:
         DataError: the data are absent, damaged or too few.
         ConfigError: fields of the configuration do not fit together.
-        HubError: no export, or one without the head that is asked.
+        HubError: no export, or one without the head that `config.scorer` needs.
     """
 
     trains = False
@@ -61,7 +61,7 @@ class Task:
         if distributed.is_running():
             raise ConfigError("task=zero_shot runs in one process: start it without --coordinator, on one host")
         if not config.init.checkpoint:
-            raise HubError("nothing to ask: set --config.init.checkpoint=EXPORT")
+            raise HubError("no model: set --config.init.checkpoint=EXPORT")
         if not config.data.path:
             raise records.DataError("no data: set --config.data.path=DATA to a prepared data set")
         self.config, self.workdir, self.stop = config, Workdir.of(workdir), StopSignal()
@@ -69,11 +69,12 @@ class Task:
         if config.scorer == "itm" and self._model.config.attention == "s2s":
             raise HubError(
                 f"{config.init.checkpoint} was trained under s2s, where no image sees its report, so its matching head "
-                "has nothing to tell"
+                "is not trained"
             )
-        vocabulary = records.place(config.init.checkpoint) / VOCAB_FILE
+        vocabulary_file = records.place(config.init.checkpoint) / VOCAB_FILE
         self._tokenizer = load_tokenizer(
-            config.data.tokenizer or (vocabulary if vocabulary.is_file() else records.tokenizer_path(config.data.path))
+            config.data.tokenizer
+            or (vocabulary_file if vocabulary_file.is_file() else records.tokenizer_path(config.data.path))
         )
         self.names = records.label_names(config.data.path)
         self._prompts = {
@@ -82,7 +83,7 @@ class Task:
         }
 
     def fit(self) -> dict[str, Any]:
-        """There is nothing to train: the same as `evaluate_best`."""
+        """The same as `evaluate_best`: nothing is trained."""
         return self.evaluate_best()
 
     def evaluate_best(self) -> dict[str, Any]:
@@ -100,31 +101,33 @@ class Task:
             **config.labels.to_dict(),
         )
         chosen = loader.evenly(len(held_out), config.eval.max_examples)
-        sentences = sorted({each for of in self._prompts.values() for pair in of for side in pair for each in side})
+        sentences = sorted(
+            {sentence for prompts in self._prompts.values() for pair in prompts for side in pair for sentence in side}
+        )
         ids, lens = self._slots(sentences)
-        ask = self._model.arrays.match if config.scorer == "itm" else self._model.arrays.similarity
+        scorer = self._model.arrays.match if config.scorer == "itm" else self._model.arrays.similarity
         parts = []
         for start in tqdm(range(0, len(chosen), 16), unit="batch", disable=None):
             self.stop.check()
-            some = [int(record) for record in chosen[start : start + 16]]
-            images = np.stack([held_out.image(record, held_out.rng(record), own_image=True) for record in some])
-            parts.append(ask(images, ids, lens, batch_size=config.eval.batch_size))
+            batch = [int(record) for record in chosen[start : start + 16]]
+            images = np.stack([held_out.image(record, held_out.rng(record), own_image=True) for record in batch])
+            parts.append(scorer(images, ids, lens, batch_size=config.eval.batch_size))
         by_sentence = np.concatenate(parts)  # [n, sentences]
-        place = {sentence: number for number, sentence in enumerate(sentences)}
+        column = {sentence: number for number, sentence in enumerate(sentences)}
         known = held_out.target_weights[chosen] > 0
         ranked = ("examples", "classes_undefined", "auroc", "auprc", "positives", "resampled")
-        figures: dict[str, Any] = {}
+        metrics: dict[str, Any] = {}
         subjects = held_out.subjects()[chosen]
         for prefix, prompts in self._prompts.items():
             scores = np.stack(
                 [
-                    np.subtract(*(by_sentence[:, [place[each] for each in side]].mean(1) for side in pair))
+                    np.subtract(*(by_sentence[:, [column[sentence] for sentence in side]].mean(1) for side in pair))
                     for pair in prompts
                 ],
                 axis=1,
             )  # [n, C]
             between_0_and_1 = 0.5 * (1 + np.tanh(0.5 * scores.astype(np.float64)))
-            found = classification.score(
+            values = classification.score(
                 between_0_and_1,
                 held_out.targets[chosen] > 0.5,
                 known,
@@ -133,43 +136,43 @@ class Task:
                 clusters=subjects,
                 seed=config.seed,
             )
-            figures |= {f"{split}/{prefix}{name}": value for name, value in found.items() if name.startswith(ranked)}
+            metrics |= {f"{split}/{prefix}{name}": value for name, value in values.items() if name.startswith(ranked)}
         private.folder(self.workdir.path)
-        write_metrics(self.workdir / METRICS_FILE, figures)
-        return figures
+        write_metrics(self.workdir / METRICS_FILE, metrics)
+        return metrics
 
-    def closing_lines(self, figures: dict[str, Any]) -> list[str]:
-        """The figures, for a person."""
+    def closing_lines(self, metrics: dict[str, Any]) -> list[str]:
+        """The metrics as text."""
         split = self.config.eval.split
         lines = [
-            f"{figures[f'{split}/examples']:.0f} examples of {split}, nothing trained, scorer {self.config.scorer}:",
+            f"{metrics[f'{split}/examples']:.0f} examples of {split}, nothing trained, scorer {self.config.scorer}:",
             f"  {'':<30}{'AUROC':>6}  {'in other words':>14}",
         ]
         rows = {name: f"auroc/{classification.slug(name)}" for name in self.names}
         for title, row in {"macro": "auroc_macro", **rows}.items():
-            asked, reworded = (figures[f"{split}/{prefix}{row}"] for prefix in self._prompts)
-            lines.append(f"  {title:<30}{asked:>6.3f}  {reworded:>14.3f}")
-        intervals = (figures[f"{split}/{prefix}auroc_macro_ci95"] for prefix in self._prompts)
+            original, reworded = (metrics[f"{split}/{prefix}{row}"] for prefix in self._prompts)
+            lines.append(f"  {title:<30}{original:>6.3f}  {reworded:>14.3f}")
+        intervals = (metrics[f"{split}/{prefix}auroc_macro_ci95"] for prefix in self._prompts)
         shown = " and ".join(f"[{low:.3f}, {high:.3f}]" for low, high in intervals)
         return [
             *lines,
             f"  macro within {shown}, chance 0.500",
-            bootstrap.resampled_words(figures, f"{split}/"),
+            bootstrap.resampled_words(metrics, f"{split}/"),
             f"all metrics: {self.workdir / METRICS_FILE}",
         ]
 
     def _slots(self, sentences: list[str]) -> tuple[np.ndarray, np.ndarray]:
         pieces = [self._tokenizer.encode(sentence) for sentence in sentences]
         longest = max(map(len, pieces))
-        slots = [text_slots(each, longest, self._tokenizer.sep_id) for each in pieces]
+        slots = [text_slots(sentence, longest, self._tokenizer.sep_id) for sentence in pieces]
         return np.stack([ids for ids, _ in slots]), np.array([length for _, length in slots], np.int32)
 
 
 def _sentences(prompts: setup.Config, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What states a finding and what denies it."""
+    """The sentences that state a finding, and those that deny it."""
     if name not in prompts:
         return (f"{name.lower()}.",), (f"no {name.lower()}.",)
     stated, denied = (tuple(prompts[name][side]) for side in ("stated", "denied"))
     if not stated or not denied:
-        raise ConfigError(f"prompts of {name!r}: at least one sentence that states it, and one that denies it")
+        raise ConfigError(f"prompts of {name!r}: give at least one sentence that states it and one that denies it")
     return stated, denied

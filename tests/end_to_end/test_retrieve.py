@@ -14,7 +14,7 @@ from medvill_jax.data import loader
 from medvill_jax.data.examples import PairRecords
 from medvill_jax.data.records import DataError
 from medvill_jax.errors import ConfigError
-from medvill_jax.tasks import matching
+from medvill_jax.tasks import pair_scores
 from medvill_jax.tasks.retrieve import Task, pool
 from tests.cli import RunPy
 from tests.conftest import TINY_FLAGS, retrieve_config
@@ -75,15 +75,15 @@ def test_an_interrupted_ranking_goes_on(run: tuple[ConfigDict, Path], monkeypatc
     config, workdir = run
     task = Task(config, workdir)
     whole = task.evaluate_best()
-    path = workdir / matching.SCORES_FILE
+    path = workdir / pair_scores.SCORES_FILE
     scores = np.load(path)
     assert np.isfinite(scores).all()
     cut = scores.copy()
     cut[3:] = np.nan
     np.save(path, cut)
     computed = []
-    fill = matching.fill
-    monkeypatch.setattr(matching, "fill", lambda *args, **options: computed.append(fill(*args, **options)))
+    fill = pair_scores.fill
+    monkeypatch.setattr(pair_scores, "fill", lambda *args, **options: computed.append(fill(*args, **options)))
     assert task.evaluate_best() == whole
     assert computed == [70]
     np.testing.assert_array_equal(np.load(path), scores)
@@ -95,20 +95,20 @@ def test_an_interrupted_ranking_goes_on(run: tuple[ConfigDict, Path], monkeypatc
     np.testing.assert_allclose(np.load(path), scores[np.ix_(chosen, chosen)], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [matching.SCORES_FILE, matching.MADE_WITH_FILE])
+@pytest.mark.parametrize("name", [pair_scores.SCORES_FILE, pair_scores.MADE_WITH_FILE])
 def test_scores_of_other_weights_or_a_damaged_file_are_computed_again(
     run: tuple[ConfigDict, Path], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     config, workdir = run
     task = Task(config, workdir)
     task.evaluate_best()
-    scores = np.load(workdir / matching.SCORES_FILE)
+    scores = np.load(workdir / pair_scores.SCORES_FILE)
     (workdir / name).write_bytes((workdir / name).read_bytes()[:-9])
     computed = []
-    fill = matching.fill
-    monkeypatch.setattr(matching, "fill", lambda *args, **options: computed.append(fill(*args, **options)))
+    fill = pair_scores.fill
+    monkeypatch.setattr(pair_scores, "fill", lambda *args, **options: computed.append(fill(*args, **options)))
     task.evaluate_best()
-    again = np.load(workdir / matching.SCORES_FILE)
+    again = np.load(workdir / pair_scores.SCORES_FILE)
     np.testing.assert_allclose(again, scores, atol=1e-5)
     # The same step with other weights.
     step, state, found = task.trainer.best_state()
@@ -181,7 +181,7 @@ def test_a_dry_run_needs_no_run(tmp_path: Path, run_py: RunPy) -> None:
         ("eval.pool", "odd", "there are even, balanced"),
         ("eval.candidates", 1, "needs two candidates"),
         ("contrast.width", 0, "set contrast.width"),
-        ("model.attention", "s2s", "no image sees its text there"),
+        ("model.attention", "s2s", "no image sees its text under it"),
         ("model.attention", "mixed", "there are bidirectional, bar, non_cross"),
     ],
 )
@@ -205,7 +205,7 @@ def test_more_candidates_than_there_are_is_all_of_them(
 ) -> None:
     task = Task(tiny_retrieve_config, tmp_path)
     assert len(task.evaluator._pool(1000)) == 10
-    assert "1000 candidates were asked for, validation has 10" in caplog.text
+    assert "1000 candidates were requested, validation has 10" in caplog.text
 
 
 def test_balanced_pools_take_label_sets_in_turn() -> None:

@@ -139,7 +139,7 @@ def test_the_baseline_without_fusion_answers(tiny_vqa_config: ConfigDict, tmp_pa
         ("summary", "there are product, cls"),
         ("targets", "there are soft, hard"),
         ("fusion", "there are joint, late"),
-        ("model.attention", "no image sees its text there"),
+        ("model.attention", "no image sees its text under it"),
     ],
 )
 def test_wrong_configurations_are_errors(tiny_vqa_config: ConfigDict, tmp_path: Path, field: str, message: str) -> None:

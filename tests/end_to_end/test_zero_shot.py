@@ -46,7 +46,7 @@ def test_a_pretrained_model_is_asked(phantom_run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ((), "error: nothing to ask: set --config.init.checkpoint=EXPORT"),
+        ((), "error: no model: set --config.init.checkpoint=EXPORT"),
         (("--config.init.checkpoint=/nowhere",), "error: no data: set --config.data.path=DATA"),
         (("--topology=cpu:2",), "error: --topology and --search go with --mode=compile"),
     ],

@@ -86,8 +86,11 @@ def test_without_contrast_there_is_no_head(paired_config: ConfigDict, tmp_path: 
     [
         ({"itm.pairs": "some"}, "itm.pairs='some'; there are one, both"),
         ({"itm.negatives": "easy"}, "itm.negatives='easy'; there are drawn, in_batch"),
-        ({"itm.pairs": "one"}, "contrast.width=8 needs itm.pairs=both"),
-        ({"contrast.width": 0, "itm.negatives": "in_batch"}, "itm.negatives=in_batch finds them by the contrast"),
+        ({"itm.pairs": "one"}, "contrast.width=8 needs unmasked reports: set itm.pairs=both"),
+        (
+            {"contrast.width": 0, "itm.negatives": "in_batch"},
+            "itm.negatives=in_batch samples negatives by the contrast",
+        ),
         ({"mlm.all_words": 1.5}, r"mlm.all_words=1.5 is not in 0..1"),
     ],
 )

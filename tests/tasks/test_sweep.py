@@ -205,8 +205,8 @@ def test_transfer_fine_tunes_on_other_data(tmp_path: Path) -> None:
         (["--tasks=retrieve", "--masks=bar", "--data=D", "--folds=5"], "leave other tasks out"),
         (["--tasks=vqa", "--masks=bar", "--data=D"], "give --vqa_data"),
         (["--tasks=classify", "--masks=bar", "--data=D", "--set=steps"], "expected FIELD=VALUE"),
-        (["--tasks=classify", "--masks=sideways", "--data=D"], "'sideways' is none of bidirectional"),
-        (["--tasks=sing", "--masks=bar", "--data=D"], "'sing' is none of classify"),
+        (["--tasks=classify", "--masks=sideways", "--data=D"], "'sideways' is not one of bidirectional"),
+        (["--tasks=sing", "--masks=bar", "--data=D"], "'sing' is not one of classify"),
     ],
 )
 def test_wrong_grids_are_one_line(

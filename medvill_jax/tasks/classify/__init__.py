@@ -1,19 +1,21 @@
 """Diagnosis classification (paper section IV; docs/spec.md#classification): which findings a study has.
 
-The model reads the image alone (`config.inputs=image`), or image and report under the bidirectional mask
-(`image+report`). Labels are read from reports, so a model that reads the report has the answer before it; its figures
-say how well it copies, not how well it looks.
+The model takes the image alone as input (`config.inputs=image`), or image and report under the bidirectional mask
+(`image+report`). Labels are taken from reports, so a model that sees the report sees the answer: its metrics show how
+well it copies, not how well it looks.
 
-The loss is binary cross entropy, averaged over the labels that count: `config.labels` says what uncertain and
-unmentioned ones are, and what its positive term weighs. Held-out figures while training, `eval/...`: `loss`, and
-AUROC, AUPRC, F1 and calibration error (`metrics.classification`), every example exactly once. F1 is at thresholds that
-maximise it on the validation split; they go into the export. Where that is the split that is scored, F1 is in-sample,
-higher than it would be elsewhere, and `f1_in_sample` is 1 (else 0).
+The loss is binary cross entropy, averaged over the labels that count: `config.labels` defines how uncertain and
+unmentioned ones count, and the weight of positives. Held-out metrics while training, `eval/...`: `loss`, and AUROC,
+AUPRC, F1 and calibration error (`metrics.classification`), every example exactly once. F1 uses the thresholds that
+maximise it on the validation split; they are exported. If the validation split is the one that is scored, F1 is
+in-sample and too high, and `f1_in_sample` is 1 (else 0).
 
-`--eval_only` scores the best checkpoint on `config.eval.split`, with thresholds from the validation split, and writes
-`metrics.json` (`SPLIT/...`, beside `baseline/prevalence/...`, what answering with each finding's frequency in training
-achieves, at thresholds of its own from the validation split), `predictions.jsonl` (a row per example: id,
-probabilities, labels, and a number that examples of one subject share) and `reliability.png`.
+`--eval_only` scores the best checkpoint on `config.eval.split`, with thresholds from the validation split, and writes:
+
+* `metrics.json`: `SPLIT/...`, and `baseline/prevalence/...`, which predicts each finding's frequency in training, at
+  its own thresholds from the validation split;
+* `predictions.jsonl`: a row per example: id, probabilities, labels, and a number that examples of one subject share;
+* `reliability.png`.
 """
 
 from __future__ import annotations
@@ -54,23 +56,23 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
         raise ConfigError(f"labels.positive_weight={config.labels.positive_weight!r}; there are none, balanced")
     if reads_report:
         setup.require_meeting(config)
-        log.warning("inputs=image+report: the labels were read from these reports, so expect near-perfect figures")
-    named = config.data.path not in ("", FAKE)
-    names = records.label_names(config.data.path) if named else CHEXPERT_FINDINGS
+        log.warning("inputs=image+report: the labels were read from these reports, so expect near-perfect metrics")
+    has_records = config.data.path not in ("", FAKE)
+    names = records.label_names(config.data.path) if has_records else CHEXPERT_FINDINGS
     data = Data(config)
     heads = HeadsConfig(classes=len(names), fusion=config.fusion, cells=config.cells)
     network = build_network(config, data.vocabulary, heads=heads, unused=(r"(mlm|itm)/.*",))
-    kind = functools.partial(
+    records_of = functools.partial(
         data.records,
         LabelRecords,
         report=reads_report,
         uncertain=config.labels.uncertain,
         absent=config.labels.absent,
     )
-    train_records = None if data.fake else kind("train", train=True)
+    train_records = None if data.fake else records_of("train", train=True)
     weights = np.ones(len(names), np.float32)
     if train_records is not None:
-        _tell_of_labels(config, train_records, names)
+        _check_labels(config, train_records, names)
         if config.labels.positive_weight == "balanced":
             weights = positive_weights(train_records.targets, train_records.target_weights)
     return Parts(
@@ -92,7 +94,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
             network=network,
             names=names,
             reads_report=reads_report,
-            records_of=kind,
+            records_of=records_of,
             train_records=train_records,
         ),
         closing_lines=functools.partial(closing_lines, config, workdir, len(names)),
@@ -104,8 +106,8 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
     )
 
 
-def _tell_of_labels(config: setup.Config, train: LabelRecords, names: tuple[str, ...]) -> None:
-    """What training lacks; `DataError` if it has no label at all."""
+def _check_labels(config: setup.Config, train: LabelRecords, names: tuple[str, ...]) -> None:
+    """Warns of findings and records that training cannot use. Raises `DataError` if no training label counts."""
     positive = (train.targets * train.target_weights).sum(0)
     if not train.target_weights.any():
         raise records.DataError(f"no training record of {config.data.path} has a label that counts")

@@ -1,4 +1,4 @@
-"""Scoring classification: logits and labels in, metrics out."""
+"""Evaluation of classification: from logits and labels to metrics."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ METRICS = (
 
 
 class Classification:
-    """Measures how well findings are named.
+    """Measures how well findings are classified.
 
     Args:
-        evaluation: what it computes with.
+        evaluation: of the run.
         config, workdir: of the run.
         network: of the run.
         names: of the classes.
-        reads_report: beside the image.
+        reads_report: whether the report is an input next to the image.
         records_of: the records of a split.
-        train_records: whose labels the baseline knows; None for random arrays.
+        train_records: whose labels the baseline counts; None for random arrays.
 
     Attributes:
         names: of the metrics of `evaluate`.
@@ -73,7 +73,7 @@ class Classification:
         self._logits = evaluation.jit(logits)
 
     def evaluate(self, state: Tree) -> dict[str, float]:
-        """The scores of some examples of the split, at thresholds of the validation split."""
+        """The metrics of some examples of the split, at the thresholds of the validation split."""
         config = self._config.eval
         held_out = self._records_of(config.split)
         logits = self._evaluation.outputs(self._logits, state, held_out, config.max_examples)
@@ -83,19 +83,21 @@ class Classification:
         return {f"eval/{name}": metrics[name] for name in METRICS}
 
     def evaluate_best(self, step: int, state: Tree) -> dict[str, Any]:
-        """The scores of every example of the split, with intervals and the baseline."""
+        """The metrics of every example of the split, with intervals and the baseline."""
         split = self._config.eval.split
         log.info("scoring %s with the best checkpoint, of step %d", split, step)
         held_out = self._records_of(split)
-        everyone, subjects = np.arange(len(held_out)), held_out.subjects()
+        everything, subjects = np.arange(len(held_out)), held_out.subjects()
         logits = self._evaluation.outputs(self._logits, state, held_out)
         validation = held_out if self._in_sample else self._records_of("validation")
         chosen_on = logits if self._in_sample else self._evaluation.outputs(self._logits, state, validation)
-        prior, prior_validation = (np.tile(self._prior_logits, (len(each), 1)) for each in (held_out, validation))
-        own = self._score(logits, held_out, everyone, best_thresholds(chosen_on, validation), clusters=subjects)
-        alone = self._score(prior, held_out, everyone, best_thresholds(prior_validation, validation), resamples=0)
-        metrics = {f"{split}/{name}": value for name, value in own.items()}
-        metrics |= {f"baseline/prevalence/{name}": value for name, value in alone.items() if "/" not in name}
+        prior, prior_validation = (
+            np.tile(self._prior_logits, (len(split_records), 1)) for split_records in (held_out, validation)
+        )
+        model = self._score(logits, held_out, everything, best_thresholds(chosen_on, validation), clusters=subjects)
+        baseline = self._score(prior, held_out, everything, best_thresholds(prior_validation, validation), resamples=0)
+        metrics = {f"{split}/{name}": value for name, value in model.items()}
+        metrics |= {f"baseline/prevalence/{name}": value for name, value in baseline.items() if "/" not in name}
         made_with = self._evaluation.made_with(step, state, held_out)
         if jax.process_index() == 0:
             truth, known = binary(held_out)
@@ -114,13 +116,13 @@ class Classification:
         return metrics
 
     def thresholds(self, state: Tree) -> np.ndarray:
-        """float `[C]`, those that maximise F1 on the validation split."""
+        """The thresholds, float `[C]`, that maximise F1 on the validation split."""
         validation = self._records_of("validation")
         return best_thresholds(self._evaluation.outputs(self._logits, state, validation), validation)
 
     @property
     def _in_sample(self) -> bool:
-        """Whether the examples that are scored are those that thresholds are chosen on."""
+        """Whether thresholds are chosen on the examples that are scored."""
         return self._config.eval.split == "validation"
 
     def _score(
@@ -131,7 +133,7 @@ class Classification:
         thresholds: np.ndarray | None,
         **resampling: Any,
     ) -> dict[str, Any]:
-        """All metrics of some examples, at thresholds that are given, or else chosen on these examples."""
+        """All metrics of some examples, at the thresholds, or, if None, at those that are best on these examples."""
         truth, known = (array[shown] for array in binary(held_out))
         probabilities = sigmoid(logits)
         if thresholds is None:
@@ -146,7 +148,7 @@ class Classification:
 
     @functools.cached_property
     def _prior_logits(self) -> np.ndarray:
-        """float `[C]`, the log-odds of each finding among the training records, and so the same for every film."""
+        """float `[C]`, the log-odds of each finding in the training records: the baseline's answer for every film."""
         train = self._train_records
         if train is None:
             raise ValueError("random arrays have no prevalence")
@@ -155,16 +157,16 @@ class Classification:
 
 
 def binary(held_out: LabelRecords) -> tuple[np.ndarray, np.ndarray]:
-    """Truth bool `[n, C]`, and which labels are known: all that count but those with a target of one half."""
+    """Truth and known labels, bool `[n, C]` each: a label that counts is known unless its target is 0.5."""
     known = (held_out.target_weights > 0) & (held_out.targets != 0.5)
     return held_out.targets > 0.5, known
 
 
 def best_thresholds(logits: np.ndarray, chosen_on: LabelRecords) -> np.ndarray:
-    """float `[C]`, those that maximise F1 of logits `[n, C]` on their records."""
+    """The thresholds, float `[C]`, that maximise F1 of logits `[n, C]` on their records."""
     return classification.best_thresholds(sigmoid(logits), *binary(chosen_on))
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """float64, of logits of any size."""
+    """The probabilities float64 of logits of any shape, without overflow."""
     return 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))

@@ -1,4 +1,4 @@
-"""What classification minimises: binary cross entropy over the labels that count."""
+"""The objective of classification: binary cross entropy over the labels that count."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def label_loss(network: Network, *, reads_report: bool, positive_weights: np.nda
 
     Args:
         network: with a head of C classes.
-        reads_report: beside the image.
-        positive_weights: float32 `[C]`, what the positive term of each class weighs.
+        reads_report: whether the report is an input next to the image.
+        positive_weights: float32 `[C]`, the weight of the positive term of each class.
     """
 
     def weights(batch: Batch) -> dict[str, jax.Array]:

@@ -1,4 +1,4 @@
-"""What an evaluation of classification leaves behind: its files, and lines for a person."""
+"""The files that an evaluation of classification writes, and its metrics as text."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def write(
         workdir: where they go.
         metrics: by name.
         probabilities: float `[n, C]`.
-        truth, known: bool `[n, C]`, what is there, and which labels are known.
+        truth, known: bool `[n, C]`, which findings are there, and which labels are known.
         held_out: the records, for their identifiers and labels.
-        split: which they are.
+        split: its name.
         names: of the classes.
         subjects: int `[n]`.
         made_with: what the predictions depend on.
@@ -69,7 +69,7 @@ def write(
 
 
 def closing_lines(config: setup.Config, workdir: Workdir, classes: int, metrics: dict[str, Any]) -> list[str]:
-    """Metrics beside the baseline, for a person; `classes` is how many there are."""
+    """Metrics next to the baseline, as text; `classes` is the number of findings."""
     split = config.eval.split
     kind = split if f"{split}/examples" in metrics else "eval"
     lines = [f"{metrics[f'{kind}/examples']:.0f} examples of {split}, inputs {config.inputs}:"]
@@ -77,10 +77,10 @@ def closing_lines(config: setup.Config, workdir: Workdir, classes: int, metrics:
         low, high = metrics.get(f"{kind}/{row}_ci95", (None, None))
         interval = f"   [{low:.3f}, {high:.3f}]" if low is not None else ""
         baseline = metrics.get(f"baseline/prevalence/{row}")
-        beside = f"   prevalence {baseline:.3f}" if baseline is not None else ""
+        comparison = f"   prevalence {baseline:.3f}" if baseline is not None else ""
         if row == "f1_macro" and metrics.get(f"{kind}/f1_in_sample"):
-            beside += "   in-sample: thresholds chosen on these examples"
-        lines.append(f"  {row:<12}{metrics[f'{kind}/{row}']:>7.3f}{interval}{beside}")
+            comparison += "   in-sample: thresholds chosen on these examples"
+        lines.append(f"  {row:<12}{metrics[f'{kind}/{row}']:>7.3f}{interval}{comparison}")
     if absent := metrics.get(f"{kind}/classes_absent"):
         alarms = metrics[f"{kind}/classes_absent_false_alarms"]
         lines.append(f"  {absent:.0f} classes have no positive and are not in f1_macro; {alarms:.0f} false alarms")

@@ -2,28 +2,28 @@
 
 Two objectives, `config.objective`:
 
-* `causal`: every word and the report's end, its [SEP], is predicted from the image and the words before it, with a
-  [MASK] as query, which is what a decoder asks; all positions in one pass (`models.causal`).
-* `masked`: some positions are hidden behind [MASK] and predicted from the image and what stands before them, as
-  published, with a ratio of one's choice.
+* `causal`: every word piece, and the [SEP] at the report's end, is predicted from the image and the word pieces before
+  it, with a [MASK] as query, as in decoding; all positions in one pass (`models.causal`).
+* `masked`: some positions are masked, and predicted from the image and the positions before them, as published, with a
+  configurable ratio.
 
-Held-out figures while training (`eval/...`):
+Held-out metrics while training (`eval/...`):
 
-* of next words, the report as written standing before each, every report exactly once: `loss` (nats a word piece),
-  `perplexity` (its exponential over the whole split), `accuracy`, and `loss_shuffled_images`, each report facing
-  another study's image. The final [SEP] counts where the report ends, and not where `model.text_len` cuts it;
-* of reports that the model writes by itself, over `config.eval.generate_examples` fixed examples: `bleu4`,
+* of the next word piece after those of the true report, every report exactly once: `loss` (nats per word piece),
+  `perplexity` (its exponential over the whole split), `accuracy`, and `loss_shuffled_images`, where each report is
+  paired with another study's image. The final [SEP] counts unless `model.text_len` cuts the report;
+* of reports that the model writes, over `config.eval.generate_examples` fixed examples: `bleu4`,
   `clinical_micro_f1_14` (`metrics.report_scores`), and the latter with shuffled images.
 
 `--eval_only` writes a report for every example of `config.eval.split` into `predictions.jsonl`, and `metrics.json`: all
-figures of `metrics.report_scores` as `SPLIT/...`, and those of three baselines:
+metrics of `metrics.report_scores` as `SPLIT/...`, and those of three baselines:
 
-* `baseline/most_frequent/...`: the most frequent training report, whatever the film;
-* `baseline/nearest_neighbour/...`: the report of the training film that looks most alike, by the cosine of the image
-  encoder's features, averaged over the cells, less their mean over the training films. The encoder is that of the
-  evaluated checkpoint: it has learnt what reports tell apart, which makes it a stronger baseline than the encoder that
-  the run began with, and what the model gains over it is gained by writing;
-* `baseline/shuffled_images/...`: the same model shown another study's image.
+* `baseline/most_frequent/...`: the most frequent training report for every film;
+* `baseline/nearest_neighbour/...`: the report of the most similar training film, by the cosine of the image encoder's
+  features, averaged over the cells, minus their mean over the training films. The encoder is that of the evaluated
+  checkpoint, which has learnt what distinguishes reports: a stronger baseline than the encoder that the run started
+  with, so that what the model gains over it comes from writing;
+* `baseline/shuffled_images/...`: the same model with another study's image.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
     setup.require_known(config, {"objective": OBJECTIVES})
     if config.model.attention != "s2s":
         raise ConfigError(f"model.attention={config.model.attention!r}: reports are written under s2s")
-    # A missing library shows now, not at the first evaluation.
+    # A missing library is an error now, not at the first evaluation.
     text.bleu_counts(["word"], ["word"])
     causal = config.objective == "causal"
     data = Data(config)
@@ -59,7 +59,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
     train_records = None if data.fake else records_of("train", train=True)
     held_out = functools.cache(lambda: records_of(config.eval.split))
     if train_records is not None and (config.eval.every_epochs or config.eval.every_steps):
-        held_out()  # what is wrong with it shows now, not after an epoch
+        held_out()  # records without reports are an error now, not after an epoch
     mask_id = data.vocabulary.mask_id
     return Parts(
         stage="generation",

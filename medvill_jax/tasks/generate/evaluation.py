@@ -1,4 +1,4 @@
-"""Measuring report generation: next words, and whole reports that the model writes, beside baselines."""
+"""Evaluation of report generation: next word pieces, and whole reports next to baselines."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ log = logging.getLogger(__name__)
 
 # Training reports, evenly spaced, that the baselines choose from.
 BASELINE_REPORTS = 20_000
-# Of an evaluation while training: of next words, and of reports that the model writes.
+# The metrics of an evaluation while training: of next word pieces, and of reports that the model writes.
 NEXT_WORDS = ("eval/loss", "eval/loss_shuffled_images", "eval/perplexity", "eval/accuracy", "eval/examples")
 WRITTEN = ("eval/bleu4", "eval/clinical_micro_f1_14", "eval/clinical_micro_f1_14_shuffled_images")
 
 
 class Generation:
-    """Measures next words and written reports.
+    """Measures next word pieces and written reports.
 
     Args:
-        evaluation: what it computes with.
+        evaluation: of the run.
         config, workdir: of the run.
         network: of the run.
         data: of the run.
         held_out: the records of `config.eval.split`.
         records_of: the records of a split.
-        train_records: whose reports the baselines know; None for random arrays.
+        train_records: whose reports the baselines use; None for random arrays.
 
     Attributes:
         names: of the metrics of `evaluate`.
-        writer: has the model write; absent for random arrays.
-        neighbours: finds films that look alike.
+        writer: writes reports with the model; absent for random arrays.
+        neighbours: finds the most similar films.
     """
 
     def __init__(
@@ -73,32 +73,32 @@ class Generation:
             self.writer = Writer(evaluation.trainer, config, network, data.tokenizer, held_out)
 
     def evaluate(self, state: Tree) -> dict[str, float]:
-        """Next words of some examples of the split, and some written reports."""
+        """The metrics of next word pieces over some examples of the split, and of some written reports."""
         held_out = self._held_out()
-        own = self._words(state, own_image=True)
+        matched = self._words(state, own_image=True)
         shuffled = self._words(state, own_image=False)
         metrics = {
-            "eval/loss": own["loss"] / own["words"],
+            "eval/loss": matched["loss"] / matched["words"],
             "eval/loss_shuffled_images": shuffled["loss"] / shuffled["words"],
-            "eval/perplexity": perplexity(-own["loss"], round(own["words"])),
-            "eval/accuracy": own["correct"] / own["words"],
-            "eval/examples": own["examples"],
+            "eval/perplexity": perplexity(-matched["loss"], round(matched["words"])),
+            "eval/accuracy": matched["correct"] / matched["words"],
+            "eval/examples": matched["examples"],
         }
         count = min(self._config.eval.generate_examples, len(held_out))
         if count:
             chosen = loader.evenly(len(held_out), count).tolist()
-            plain: Any = functools.partial(score, meteor=False, resamples=0)
-            written = plain(list(self.writer.reports(state, chosen, own_image=True)))
-            blind = plain(list(self.writer.reports(state, chosen, own_image=False)))
+            quick_score: Any = functools.partial(score, meteor=False, resamples=0)
+            written = quick_score(list(self.writer.reports(state, chosen, own_image=True)))
+            blind = quick_score(list(self.writer.reports(state, chosen, own_image=False)))
             metrics |= {f"eval/{name}": written[name] for name in ("bleu4", "clinical_micro_f1_14")}
             metrics["eval/clinical_micro_f1_14_shuffled_images"] = blind["clinical_micro_f1_14"]
         return metrics
 
     def evaluate_best(self, step: int, state: Tree) -> dict[str, Any]:
-        """Writes and scores a report for every example of the split. Interrupted, it goes on with what it has.
+        """Writes and scores a report for every example of the split. An interrupted evaluation goes on.
 
         Raises:
-            DataError: reports without a word in them.
+            DataError: a report without a word.
         """
         config, split = self._config, self._config.eval.split
         log.info("writing the reports of %s with the best checkpoint, of step %d", split, step)
@@ -116,11 +116,11 @@ class Generation:
         return metrics
 
     def nearest_films(self, state: Tree) -> list[int]:
-        """For every held-out film the training film that looks most alike, as a place in those evenly spaced."""
+        """The training film most similar to each held-out film, as its place among `BASELINE_REPORTS` evenly spaced."""
         return self.neighbours.nearest(state, self._held_out(), self._records_of("train"), BASELINE_REPORTS)
 
     def _scores(self, written: list[Prediction], blind: list[Prediction], nearest: list[int]) -> dict[str, Any]:
-        """Metrics of reports and of those that the baselines would give in their place."""
+        """Metrics of the written reports, and of the reports of the baselines."""
         split, train = self._config.eval.split, self._train_records
         if train is None:
             raise ValueError("random arrays have no reports")
@@ -131,14 +131,14 @@ class Generation:
         ]
         metrics: dict[str, Any] = {}
         for name, value in score(written, train_texts=texts).items():
-            plain = name.removeprefix("baseline_")
-            metrics[f"{split}/{name}" if plain == name else f"baseline/most_frequent/{plain}"] = value
+            metric = name.removeprefix("baseline_")
+            metrics[f"{split}/{name}" if metric == name else f"baseline/most_frequent/{metric}"] = value
         for name, rows in (("nearest_neighbour", retrieved), ("shuffled_images", blind)):
             metrics |= {f"baseline/{name}/{key}": value for key, value in score(rows, meteor=False).items()}
         return metrics
 
     def _start_files(self, made_with: dict[str, Any]) -> None:
-        """Drops reports that were made with something else."""
+        """Deletes reports that were written by another checkpoint or decoder, or for other records."""
         note = self._workdir / MADE_WITH_FILE
         if distributed.is_first() and not notes.fits(note, made_with):
             for name in (PREDICTIONS_FILE, SHUFFLED_FILE):

@@ -1,4 +1,4 @@
-"""Films that look alike, by the image encoder's features: what the nearest-neighbour baseline reports."""
+"""Similar films by the image encoder's features, for the nearest-neighbour baseline."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from medvill_jax.trees import Tree
 
 
 class Neighbours:
-    """Finds the films that look most alike.
+    """Finds the most similar films.
 
     Args:
-        evaluation: what it computes with.
-        network: whose image encoder looks.
+        evaluation: of the run.
+        network: with the image encoder.
     """
 
     def __init__(self, evaluation: Evaluation, network: Network):
@@ -33,36 +33,36 @@ class Neighbours:
         self._pooled = evaluation.jit(pooled)
 
     def nearest(self, state: Tree, asked: ReportRecords, known: ReportRecords, most: int) -> list[int]:
-        """For every film of `asked` the one of `known` that looks most alike.
+        """For every film of `asked`, the most similar one of `known`.
 
         Args:
             state: parameters and statistics.
             asked: N films.
-            known: a split, of which at most `most` films are compared, evenly spaced.
-            most: as said.
+            known: a split.
+            most: compare at most this many films of `known`, evenly spaced; 0 for all.
 
         Returns:
-            N places among those evenly spaced.
+            N places among the films that are compared.
         """
-        there = self._features(state, known, most)  # [M, C]
-        new = self._features(state, asked, 0)  # [N, C]
-        middle = there.mean(0)
-        there, new = (_unit_rows(features - middle) for features in (there, new))
+        candidates = self._features(state, known, most)  # [M, C]
+        queries = self._features(state, asked, 0)  # [N, C]
+        mean = candidates.mean(0)
+        candidates, queries = (_unit_rows(features - mean) for features in (candidates, queries))
         # A block at a time, as N x M cosines may be many.
-        blocks = np.array_split(new, -(-len(new) // 256))
-        return [int(place) for block in blocks for place in (block @ there.T).argmax(1)]
+        blocks = np.array_split(queries, -(-len(queries) // 256))
+        return [int(place) for block in blocks for place in (block @ candidates.T).argmax(1)]
 
     def _features(self, state: Tree, films: ReportRecords, most: int) -> np.ndarray:
         """Image features of the films of a split, at most `most` of them (0: all), float32 `[N, C]`."""
-        found, size = [], min(most or len(films), len(films))
+        parts, size = [], min(most or len(films), len(films))
         with tqdm(total=size, unit="film", disable=not sys.stderr.isatty()) as progress:
             for batch in self._evaluation.batches(films, most):
                 rows = np.asarray(self._pooled(state["params"], state["stats"], batch["image"]))
-                found.append(rows)
+                parts.append(rows)
                 progress.update(len(rows))
-        return np.concatenate(found)[:size]
+        return np.concatenate(parts)[:size]
 
 
 def _unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1; a row of zeros stays one."""
+    """The rows scaled to length 1; a row of zeros stays as it is."""
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)

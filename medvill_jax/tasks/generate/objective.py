@@ -1,4 +1,4 @@
-"""What report generation minimises: cross entropy of words, all of them or those that are hidden."""
+"""The objectives of report generation: cross entropy of all word pieces, or of the masked ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OBJECTIVES = ("causal", "masked")
 
 
 def causal_loss(network: Network, mask_id: int) -> Objective:
-    """`word_loss`, averaged over all words and ends of reports."""
+    """`word_loss`, averaged over all word pieces and ends of reports."""
 
     def logits(module: Any, batch: Batch, **options: Any) -> jax.Array:
         states = next_word_states(module, batch["image"], batch["text_ids"], mask_id=mask_id, **options)
@@ -29,7 +29,7 @@ def causal_loss(network: Network, mask_id: int) -> Objective:
 
 
 def masked_loss(network: Network) -> Objective:
-    """`word_loss`, averaged over the masked words."""
+    """`word_loss`, averaged over the masked word pieces."""
 
     def logits(module: Any, batch: Batch, **options: Any) -> jax.Array:
         hidden = module.encode(batch["image"], batch["text_ids"], batch["text_lens"], **options)
@@ -41,7 +41,7 @@ def masked_loss(network: Network) -> Objective:
 def _word_loss(
     network: Network, logits: Callable[..., jax.Array], ids: str, weights: Callable[[Batch], jax.Array]
 ) -> Objective:
-    """The cross entropy of the words under the batch key `ids`, which count as `weights` says."""
+    """The cross entropy of the word pieces of the batch key `ids`, weighted by `weights`."""
 
     def word_weight(batch: Batch) -> dict[str, jax.Array]:
         return {"word_loss": jnp.sum(weights(batch))}
@@ -58,7 +58,7 @@ def _word_loss(
 
 
 def next_word_sums(network: Network, mask_id: int) -> Callable[[Tree, Tree, Batch], dict[str, jax.Array]]:
-    """Sums over a batch of reports as they are, for an evaluation: `examples`, `words`, `loss`, `correct`."""
+    """Sums over a batch of unmasked reports, for an evaluation: `examples`, `words`, `loss`, `correct`."""
 
     def sums(params: Tree, stats: Tree, batch: Batch) -> dict[str, jax.Array]:
         module = network.model.bind(params, stats)
@@ -75,6 +75,6 @@ def next_word_sums(network: Network, mask_id: int) -> Callable[[Tree, Tree, Batc
 
 
 def word_weights(batch: Batch) -> jax.Array:
-    """float32 `[B, T+1]`: 1 for words of real examples, and for the final [SEP] where their report really ends."""
+    """float32 `[B, T+1]`: 1 for word pieces of real examples, and for the final [SEP] of a report that is not cut."""
     slots, ends = jnp.arange(batch["text_ids"].shape[1]), batch["text_lens"] - batch["text_cut"]
     return (slots < ends[:, None]) * batch["weights"][:, None]

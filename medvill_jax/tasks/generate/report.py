@@ -1,4 +1,4 @@
-"""What an evaluation of report generation leaves behind: its metrics, and lines for a person."""
+"""The metrics of report generation, as a file and as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medvill_jax.tasks import setup
 
 PREDICTIONS_FILE = "predictions.jsonl"
 SHUFFLED_FILE = "predictions_shuffled_images.jsonl"
-# What the prediction files were made with; another checkpoint or decoder starts them anew.
+# The note of what the prediction files were made with; another checkpoint or decoder starts them anew.
 MADE_WITH_FILE = "predictions.json"
 METRICS_FILE = "metrics.json"
 TABLE_ROWS = (
@@ -30,13 +30,13 @@ BASELINES = ("most_frequent", "nearest_neighbour", "shuffled_images")
 
 
 def write(workdir: Workdir, metrics: dict[str, Any]) -> None:
-    """Writes `metrics.json`; JSON knows no NaN, so what is not defined is null."""
+    """Writes `metrics.json`; JSON has no NaN, so an undefined metric is null."""
     defined = {name: None if np.isnan(value).any() else value for name, value in metrics.items()}
     private.write(workdir / METRICS_FILE, json.dumps(defined, indent=2) + "\n")
 
 
 def closing_lines(config: setup.Config, workdir: Workdir, metrics: dict[str, Any]) -> list[str]:
-    """Metrics beside those of shuffled images, and of the baselines where whole reports were scored."""
+    """Metrics next to those of shuffled images, and to the baselines after an evaluation of whole reports, as text."""
     split = config.eval.split
     if f"{split}/bleu4" not in metrics:
         lines = [

@@ -1,4 +1,4 @@
-"""Reports written by the model: some held-out records at a time, on all devices, into a file that goes on."""
+"""Reports written by the model, in batches over all devices, into a file that an interrupted evaluation continues."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from medvill_jax.tasks.network import Network
 from medvill_jax.training.trainer import Trainer
 from medvill_jax.trees import Tree
 
-# Reports between two times that those written so far are sent to the workdir's bucket.
+# Reports between two copies of the file to the workdir's bucket.
 PUBLISH_REPORTS = 256
 
 
 class Writer:
-    """Has the model write reports.
+    """Writes reports with the model.
 
     Args:
         trainer: of the run.
         config: of the run.
         network: of the run.
-        tokenizer: its words.
+        tokenizer: of the run.
         held_out: the records whose films are reported.
 
     Raises:
@@ -56,7 +56,7 @@ class Writer:
         self._trainer, self._decode, self._held_out = trainer, decode, held_out
         special: dict[str, int] = dict(zip(SPECIAL_TOKENS, tokenizer.special_ids, strict=True))
         self._words = generation.Words(special, tokenizer)
-        writing = self._words.writing(
+        options = self._words.writing(
             network.config,
             beams=decode.beam_size,
             max_len=decode.max_len,
@@ -69,14 +69,14 @@ class Writer:
         )
 
         def written(params: Tree, stats: Tree, images: jax.Array, live: jax.Array, seeds: jax.Array) -> Any:
-            return generation.write(network.model.bind(params, stats), images, live, seeds, writing)
+            return generation.write(network.model.bind(params, stats), images, live, seeds, options)
 
         self._write = trainer.jit(written)
 
     def to_file(self, state: Tree, workdir: Workdir, name: str, *, own_image: bool) -> list[Prediction]:
-        """A report for every example, in the split's order; those that the file of the workdir already holds stay.
+        """A report for every example, in the order of the split; those that the file already holds are kept.
 
-        All processes write, each on its own devices, and the first keeps the file; the others get no list.
+        All processes generate on their own devices. The first writes the file; the others return an empty list.
         """
         held_out, first, path = self._held_out(), distributed.is_first(), workdir / name
         with predictions.Writer(path) if first else contextlib.nullcontext() as out:
@@ -85,9 +85,11 @@ class Writer:
                 done = out.done if out else ()
                 return json.dumps([row for row in range(len(held_out)) if held_out.identifier(row) not in done])
 
-            left = json.loads(distributed.on_first("reports to write", missing))
-            reports = self.reports(state, left, own_image=own_image)
-            progress = tqdm(reports, total=len(left), unit="report", disable=not (first and sys.stderr.isatty()))
+            missing_rows = json.loads(distributed.on_first("reports to write", missing))
+            reports = self.reports(state, missing_rows, own_image=own_image)
+            progress = tqdm(
+                reports, total=len(missing_rows), unit="report", disable=not (first and sys.stderr.isatty())
+            )
             for number, report in enumerate(progress, 1):
                 if out:
                     out.write(report)
@@ -96,45 +98,45 @@ class Writer:
         return predictions.read(path) if first else []
 
     def reports(self, state: Tree, chosen: Sequence[int], *, own_image: bool) -> Iterator[Prediction]:
-        """The reports of some held-out records: every device writes some of each batch.
+        """The reports of some held-out records, each batch split over all devices.
 
         Raises:
-            DataError: a reference holds no word.
+            DataError: a reference has no word.
         """
         held_out, size = self._held_out(), self._trainer.filled(self._decode.batch_size)
         subjects = held_out.subjects()
         for start in range(0, len(chosen), size):
-            some = list(chosen[start : start + size])
-            texts = self._texts(state, some, size, own_image=own_image)
-            references = [held_out.text(record) for record in some]
+            batch = list(chosen[start : start + size])
+            texts = self._texts(state, batch, size, own_image=own_image)
+            references = [held_out.text(record) for record in batch]
             if not all(map(text.tokens, references)):
-                raise DataError("a report holds no word that could be compared with what is written: prepare it again")
+                raise DataError("a reference report has no word to compare with: prepare the data again")
             labels = clinical.label_batch([*references, *(written["text"] for written in texts)])
-            for row, (record, written) in enumerate(zip(some, texts, strict=True)):
+            for row, (record, written) in enumerate(zip(batch, texts, strict=True)):
                 yield Prediction(
                     held_out.identifier(record),
                     references[row],
                     written["text"],
                     written["log_prob"],
                     tuple(labels[row].tolist()),
-                    tuple(labels[len(some) + row].tolist()),
+                    tuple(labels[len(batch) + row].tolist()),
                     int(subjects[record]),
                 )
 
-    def _texts(self, state: Tree, some: list[int], size: int, *, own_image: bool) -> list[dict[str, Any]]:
-        """What the model writes of some records, at most `size`."""
-        held_out, real = self._held_out(), len(some)
+    def _texts(self, state: Tree, chosen: list[int], size: int, *, own_image: bool) -> list[dict[str, Any]]:
+        """The texts, with their log-probabilities, that the model writes for at most `size` records."""
+        held_out, real = self._held_out(), len(chosen)
         filled = self._trainer.filled(generation.filled_size(real, size))
-        own = loader.local_rows({"record": np.resize(some, filled), "live": np.arange(filled) < real})
-        rows = [int(record) for record in own["record"]]
+        local = loader.local_rows({"record": np.resize(chosen, filled), "live": np.arange(filled) < real})
+        rows = [int(record) for record in local["record"]]
         images = [held_out.image(record, held_out.rng(record), own_image=own_image) for record in rows]
-        # What is drawn about a film is the same in any batch, and after an interruption.
+        # A seed per film, so that it samples alike in any batch, and after an interruption.
         draws = (np.random.default_rng((self._decode.seed, record)) for record in rows)
         seeds = np.array([draw.integers(2**31) for draw in draws], np.int32)
-        host = {"image": np.stack(images), "live": own["live"], "seeds": seeds}
+        host = {"image": np.stack(images), "live": local["live"], "seeds": seeds}
         batch = next(loader.to_device(iter([host]), self._trainer.batch_sharding))
-        found = self._write(state["params"], state["stats"], batch["image"], batch["live"], batch["seeds"])
-        # Texts come to the host here, a few at a time; inside the training loop that must be said.
+        written = self._write(state["params"], state["stats"], batch["image"], batch["live"], batch["seeds"])
+        # The training loop forbids transfers that are not explicit.
         with jax.transfer_guard("allow"):
-            decoded = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0))[:real], found)
-            return self._words.reports([decoded])
+            arrays = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0))[:real], written)
+            return self._words.reports([arrays])

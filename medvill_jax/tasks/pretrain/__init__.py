@@ -1,25 +1,25 @@
 """Pre-training: masked language modelling + image-text matching (paper section III-B; docs/spec.md#pretraining).
 
-Held-out figures (`eval/...`), each over every example of the split exactly once:
+Held-out metrics (`eval/...`), each over every example of the split exactly once:
 
-* `mlm_loss`, `mlm_accuracy`: on matched pairs; beside them `mlm_loss_unigram`, `mlm_accuracy_unigram`, what the
-  frequencies of the training words alone achieve on the same masked words, and `mlm_loss_shuffled_images`, the same
-  reports and masks with each report facing another study's image.
-* `itm_accuracy`, `itm_loss`: every image once with its own report and once with one of another label set; chance 0.5.
+* `mlm_loss`, `mlm_accuracy`: on matched pairs; with the baselines `mlm_loss_unigram`, `mlm_accuracy_unigram`, which
+  predict the same masked tokens from token frequencies in training, and `mlm_loss_shuffled_images`, where each report,
+  masked alike, is paired with another study's image.
+* `itm_accuracy`, `itm_loss`: every image once with its true report and once with one of another label set; chance 0.5.
 * `loss`: `mlm_loss + itm_loss`, by which the best checkpoint is chosen.
-* `probe_auroc`, `probe_auroc_cells`: what a linear probe, learnt from `PROBE_FILMS` training films, says of the
-  findings of films without a text, from the pooled [CLS] or from the mean of the image encoder's cells (not defined
-  without labels); `image_rank`, `image_rank_cells`: in how many directions these vary. A rank near 1 is a collapse: the
-  network tells films apart by little more than one number.
+* `probe_auroc`, `probe_auroc_cells`: the AUROC of a linear probe for findings, trained on `PROBE_FILMS` training films
+  without text, on the pooled [CLS] or on the mean of the image encoder's cells (undefined without labels).
+* `image_rank`, `image_rank_cells`: the effective rank of these features. A rank near 1 is a collapse: the network tells
+  films apart by little more than one number.
 
-With `config.itm.pairs=both` a film is encoded once, and faces its own report with words hidden (MLM) and, with nothing
-hidden, its own and another's (ITM). `config.contrast` adds a symmetric InfoNCE of films alone with reports alone
-(`encode_image`, `encode_text`), from which `itm.negatives=in_batch` draws the reports that confuse it most.
+With `config.itm.pairs=both`, a film is encoded once. It is paired with its true report, masked (MLM), and unmasked with
+its true report and with another one (ITM). `config.contrast` adds a symmetric InfoNCE of films alone with reports alone
+(`encode_image`, `encode_text`), from which `itm.negatives=in_batch` samples confusing reports.
 
-Under `s2s` the image never sees the report, so there is nothing that could tell whether they match: `itm_accuracy` and
-`itm_loss` are not defined, and `loss` is `mlm_loss`. Under `mixed`, words are evaluated under either half, `NAME_s2s`
-and `NAME_bidirectional`, NAME alone being their mean with the weights that they have in training; matching is evaluated
-under the bidirectional half.
+Under `s2s` the image never sees the report, so no network can tell whether they match: `itm_accuracy` and `itm_loss`
+are undefined, and `loss` is `mlm_loss`. Under `mixed`, MLM is evaluated under both masks, `NAME_s2s` and
+`NAME_bidirectional`; NAME is their mean with the shares that they have in training. Matching is evaluated under the
+bidirectional mask.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from medvill_jax.tasks.pretrain.evaluation import Pretraining
 from medvill_jax.tasks.pretrain.objective import paired_loss, single_loss
 from medvill_jax.tasks.pretrain.report import closing_lines
 
-# "one": a film faces its own report or another's, as published; "both": its own and another's.
+# "one": a film is paired with its true report or with another, as published; "both": with both.
 PAIRS = ("one", "both")
 NEGATIVES = ("drawn", "in_batch")
 
@@ -82,12 +82,12 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
 
 
 def _check(config: setup.Config) -> None:
-    """`ConfigError` for fields that do not fit together."""
+    """Raises `ConfigError` for fields that do not fit together."""
     setup.require_known(config, {"itm.pairs": PAIRS, "itm.negatives": NEGATIVES})
     if config.contrast.width and config.itm.pairs != "both":
-        raise ConfigError(f"contrast.width={config.contrast.width} needs itm.pairs=both: reports with nothing masked")
+        raise ConfigError(f"contrast.width={config.contrast.width} needs unmasked reports: set itm.pairs=both")
     if config.itm.negatives == "in_batch" and not config.contrast.width:
-        raise ConfigError("itm.negatives=in_batch finds them by the contrast: set contrast.width")
+        raise ConfigError("itm.negatives=in_batch samples negatives by the contrast: set contrast.width")
     if not 0 <= config.mlm.all_words <= 1:
         raise ConfigError(f"mlm.all_words={config.mlm.all_words} is not in 0..1")
 
@@ -95,7 +95,7 @@ def _check(config: setup.Config) -> None:
 def _records(
     config: setup.Config, data: Data, split: str, *, train: bool = False, whole: bool = False
 ) -> PretrainRecords:
-    """A split; `train` takes what trains of it and crops films, `whole` leaves them whole all the same."""
+    """A split; with `train` only what is trained on, with random crops, which `whole` leaves out."""
     mlm = MlmConfig(
         probability=config.mlm.probability,
         max_predictions=config.mlm.max_predictions,
@@ -104,8 +104,8 @@ def _records(
         special_ids=tuple(data.tokenizer.special_ids),
         all_words=config.mlm.all_words if train else 0.0,
     )
-    own = {"crop": None} if whole else {}
-    return data.records(PretrainRecords, split, train=train, mlm=mlm, paired=config.itm.pairs == "both", **own)
+    options = {"crop": None} if whole else {}
+    return data.records(PretrainRecords, split, train=train, mlm=mlm, paired=config.itm.pairs == "both", **options)
 
 
 Task = runner.Task(build)

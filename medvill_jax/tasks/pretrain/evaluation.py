@@ -1,4 +1,4 @@
-"""Measuring pre-training: held-out words and pairs beside their baselines, and what films alone tell."""
+"""Evaluation of pre-training: masked tokens and pairs next to their baselines, and a probe of films alone."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from medvill_jax.trees import Tree
 
 log = logging.getLogger(__name__)
 
-# Training films that the linear probe learns from: few labels, and a few seconds.
+# Training films of the linear probe: few labels, and a few seconds.
 PROBE_FILMS = 512
-# Enough training reports for stable word frequencies, few enough to read at start-up.
+# Enough training reports for stable token frequencies, few enough to read at start-up.
 UNIGRAM_REPORTS = 10_000
-# Of an evaluation: of masked words, which `mixed` evaluates under either half too, and all others.
+# The metrics of an evaluation: of masked tokens, which `mixed` evaluates under each of its masks too, and all others.
 MLM_METRICS = ("mlm_loss", "mlm_loss_shuffled_images", "mlm_loss_unigram", "mlm_accuracy", "mlm_accuracy_unigram")
 METRICS = (
     *("eval/loss", "eval/itm_loss", "eval/itm_accuracy", "eval/examples"),
@@ -36,15 +36,15 @@ METRICS = (
 
 
 class Pretraining:
-    """Measures what pre-training has learnt.
+    """Measures masked language modelling, matching, and features of films.
 
     Args:
-        evaluation: what it computes with.
+        evaluation: of the run.
         config: of the run.
         network: of the run.
-        vocab_size: V.
-        records_of: the records of a split, with films that training crops left whole if asked.
-        train_records: whose words the unigram baseline counts; None for random arrays.
+        vocab_size: V, word pieces.
+        records_of: the records of a split; with `whole` no film is cropped.
+        train_records: whose tokens the unigram baseline counts; None for random arrays.
 
     Attributes:
         names: of the metrics of `evaluate`.
@@ -62,9 +62,9 @@ class Pretraining:
     ):
         self._evaluation, self._config, self._vocab_size = evaluation, config, vocab_size
         self._records_of, self._train_records = records_of, train_records
-        own, s2s_prob = network.config.attention, network.config.s2s_prob
-        # Which masks words are predicted under, and the share of each.
-        self._shares = {"bidirectional": 1 - s2s_prob, "s2s": s2s_prob} if own == "mixed" else {own: 1.0}
+        attention, s2s_prob = network.config.attention, network.config.s2s_prob
+        # The attention masks under which tokens are predicted, and the share of each.
+        self._shares = {"bidirectional": 1 - s2s_prob, "s2s": s2s_prob} if attention == "mixed" else {attention: 1.0}
         paired = config.itm.pairs == "both"
         self._sums = {
             kind: evaluation.jit(functools.partial(_sums, network, paired, attention=kind)) for kind in self._shares
@@ -77,18 +77,18 @@ class Pretraining:
         """All metrics of `config.eval.split`."""
         held_out = self._records_of(self._config.eval.split)
         metrics: dict[str, float] = {}
-        matched: dict[str, dict[str, float]] = {}
+        matched: dict[str, dict[str, float]] = {}  # totals by attention mask
         for kind, share in self._shares.items():
-            own = matched[kind] = self._totals(state, held_out, kind)
+            true_image = matched[kind] = self._totals(state, held_out, kind)
             shuffled = self._totals(state, held_out, kind, own_image=False)
-            words = {
-                "mlm_loss": own["mlm_loss"] / own["words"],
+            values = {
+                "mlm_loss": true_image["mlm_loss"] / true_image["words"],
                 "mlm_loss_shuffled_images": shuffled["mlm_loss"] / shuffled["words"],
-                "mlm_loss_unigram": own["unigram_loss"] / own["words"],
-                "mlm_accuracy": own["mlm_correct"] / own["words"],
-                "mlm_accuracy_unigram": own["unigram_correct"] / own["words"],
+                "mlm_loss_unigram": true_image["unigram_loss"] / true_image["words"],
+                "mlm_accuracy": true_image["mlm_correct"] / true_image["words"],
+                "mlm_accuracy_unigram": true_image["unigram_correct"] / true_image["words"],
             }
-            for name, value in words.items():
+            for name, value in values.items():
                 metrics[f"eval/{name}"] = metrics.get(f"eval/{name}", 0.0) + share * value
                 if len(self._shares) > 1:
                     metrics[f"eval/{name}_{kind}"] = value
@@ -97,8 +97,8 @@ class Pretraining:
         examples = matched[itm_kind]["examples"]
         if itm_kind != "s2s":
             both = matched[itm_kind], self._totals(state, held_out, itm_kind, matched=False)
-            itm_loss = sum(found["itm_loss"] for found in both) / (2 * examples)
-            itm_accuracy = sum(found["itm_correct"] for found in both) / (2 * examples)
+            itm_loss = sum(totals["itm_loss"] for totals in both) / (2 * examples)
+            itm_accuracy = sum(totals["itm_correct"] for totals in both) / (2 * examples)
         metrics |= self._probe(state, held_out)
         return {
             "eval/loss": metrics["eval/mlm_loss"] + (0.0 if math.isnan(itm_loss) else itm_loss),
@@ -109,7 +109,7 @@ class Pretraining:
         }
 
     def evaluate_best(self, step: int, state: Tree) -> dict[str, float]:
-        """The same of the best checkpoint."""
+        """All metrics of `config.eval.split`, of the best checkpoint."""
         log.info("evaluating the best checkpoint, of step %d, on %s", step, self._config.eval.split)
         return self.evaluate(state)
 
@@ -131,32 +131,32 @@ class Pretraining:
         return self._evaluation.sums(sums, state, held_out, most, matched=matched, own_image=own_image)
 
     def _probe(self, state: Tree, held_out: PretrainRecords) -> dict[str, float]:
-        """What features of films alone say of findings, learnt from a few training films."""
+        """The metrics of the features of films alone: probes trained on a few training films, and effective ranks."""
         train, most = self._probed, self._config.eval.max_examples
-        shown = loader.evenly(len(train), PROBE_FILMS), loader.evenly(len(held_out), most)
-        few = self._evaluation.outputs(self._encode, state, train, PROBE_FILMS)
-        new = self._evaluation.outputs(self._encode, state, held_out, most)
-        labels = train.positive[shown[0]], held_out.positive[shown[1]]
+        chosen = loader.evenly(len(train), PROBE_FILMS), loader.evenly(len(held_out), most)
+        train_features = self._evaluation.outputs(self._encode, state, train, PROBE_FILMS)
+        features = self._evaluation.outputs(self._encode, state, held_out, most)
+        labels = train.positive[chosen[0]], held_out.positive[chosen[1]]
         metrics = {
-            name: probe.linear_auroc(few[kind], labels[0], new[kind], labels[1])
+            name: probe.linear_auroc(train_features[kind], labels[0], features[kind], labels[1])
             for name, kind in (("eval/probe_auroc", "summary"), ("eval/probe_auroc_cells", "cells"))
         }
         return metrics | {
-            "eval/image_rank": probe.effective_rank(new["summary"]),
-            "eval/image_rank_cells": probe.effective_rank(new["cells"]),
+            "eval/image_rank": probe.effective_rank(features["summary"]),
+            "eval/image_rank_cells": probe.effective_rank(features["cells"]),
         }
 
     @functools.cached_property
     def _probed(self) -> PretrainRecords:
-        """What trains, with its films whole."""
+        """The training records, without crops."""
         return self._records_of("train", train=True, whole=True)
 
     @functools.cached_property
     def _unigram_log_probs(self) -> jax.Array:
-        """float32 `[V]`: add-one smoothed log-frequencies of the words in the training reports."""
+        """float32 `[V]`: add-one smoothed log-frequencies of the tokens of the training reports."""
         train = self._train_records
         if train is None:
-            raise ValueError("random arrays have no words to count")
+            raise ValueError("random arrays have no tokens to count")
         total = len(train)
         counts = np.ones(self._vocab_size)
         for record in np.linspace(0, total, min(total, UNIGRAM_REPORTS), endpoint=False).astype(int):
@@ -193,7 +193,7 @@ def _sums(
 
 
 def _encoded(network: Network, params: Tree, stats: Tree, batch: Batch) -> dict[str, jax.Array]:
-    """What a film alone is to the network: pooled [CLS] and mean cell, float32 `[B, H]`."""
+    """The features of films alone: the pooled [CLS] and the mean of the cells, float32 `[B, H]` each."""
     module = network.model.bind(params, stats)
     features = module.image_features(batch["image"])
     summary = module.encode_image(module.embed_image(features, None, None))

@@ -1,4 +1,4 @@
-"""What pre-training minimises: masked words, whether film and report match, and the contrast of the two alone."""
+"""The objectives of pre-training: masked language modelling, image-text matching, image-report contrast."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from medvill_jax.trees import Tree
 
 
 def single_loss(network: Network, config: setup.Config) -> Objective:
-    """`mlm_loss` and `itm_loss` where a film faces one report, its own or another's."""
+    """`mlm_loss` and `itm_loss` where a film is paired with one report, its true one or another."""
 
     def weights(batch: Batch) -> dict[str, jax.Array]:
         return {"mlm_loss": jnp.sum(_mlm_weights(config, batch)), "itm_loss": jnp.sum(batch["weights"])}
@@ -36,11 +36,11 @@ def single_loss(network: Network, config: setup.Config) -> Objective:
             frozen=network.frozen_parts,
         )
         mlm_logits = module.mlm_logits(hidden.text, batch["mlm_positions"])
-        found = {
+        losses = {
             "mlm_loss": cross_entropy_sum(mlm_logits, batch["mlm_ids"], _mlm_weights(config, batch)),
             "itm_loss": cross_entropy_sum(module.itm_logits(hidden.summary), batch["itm_labels"], batch["weights"]),
         }
-        return found, network.model.stats_of(module)
+        return losses, network.model.stats_of(module)
 
     return Objective(sums, weights, {"mlm_loss": 1.0, "itm_loss": 1.0})
 
@@ -48,14 +48,14 @@ def single_loss(network: Network, config: setup.Config) -> Objective:
 def paired_loss(network: Network, config: setup.Config) -> Objective:
     """`mlm_loss`, `itm_loss` and, with a contrastive head, `contrast_loss`.
 
-    Each film, encoded once, stands beside its own report with words hidden, and beside whole reports to match.
+    Each film is encoded once, and paired with its true report, masked, and with whole reports to match.
     """
     contrasts = config.contrast.width > 0
 
     def weights(batch: Batch) -> dict[str, jax.Array]:
         examples = jnp.sum(batch["weights"])
-        found = {"mlm_loss": jnp.sum(_mlm_weights(config, batch)), "itm_loss": 2 * examples}
-        return found | ({"contrast_loss": examples} if contrasts else {})
+        totals = {"mlm_loss": jnp.sum(_mlm_weights(config, batch)), "itm_loss": 2 * examples}
+        return totals | ({"contrast_loss": examples} if contrasts else {})
 
     def sums(params: Tree, stats: Tree, batch: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
         rows, weights = batch["text_ids"].shape[0], batch["weights"]
@@ -67,29 +67,29 @@ def paired_loss(network: Network, config: setup.Config) -> Objective:
         use_s2s = _use_s2s(network, mixed_key, rows)
         words = module.encode_block(block, batch["text_ids"], lens, use_s2s=use_s2s, key=words_key)
         mlm_logits = module.mlm_logits(words.text, batch["mlm_positions"])
-        found = {"mlm_loss": cross_entropy_sum(mlm_logits, batch["mlm_ids"], batch["mlm_weights"])}
+        losses = {"mlm_loss": cross_entropy_sum(mlm_logits, batch["mlm_ids"], batch["mlm_weights"])}
         other_ids, other_lens = batch["negative_ids"], batch["negative_lens"]
         if contrasts:
             image = module.project_image(block, contrast_key) * module.heads.contrast.temperature()
             text = module.project_text(ids, lens, contrast_key)
             cosines, negative = image @ text.T, contrast.negative_pairs(batch)
-            found["contrast_loss"] = contrast.info_nce_sum(cosines, negative, weights)
+            losses["contrast_loss"] = contrast.info_nce_sum(cosines, negative, weights)
             if config.itm.negatives == "in_batch":
                 text_of, _ = contrast.draw_confusing(hard_key, cosines, negative)
-                there = negative.any(axis=1)
-                other_ids = jnp.where(there[:, None], ids[text_of], other_ids)
-                other_lens = jnp.where(there, lens[text_of], other_lens)
+                has_negative = negative.any(axis=1)
+                other_ids = jnp.where(has_negative[:, None], ids[text_of], other_ids)
+                other_lens = jnp.where(has_negative, lens[text_of], other_lens)
         logits = module.match(
             jnp.concatenate([block, block]),
             jnp.concatenate([ids, other_ids]),
             jnp.concatenate([lens, other_lens]),
-            # One mask for all pairs; under half of the others the image would not see its text.
+            # Under `mixed`, not the s2s mask, under which the image does not see its text.
             attention="bidirectional" if network.config.attention == "mixed" else None,
             key=pair_key,
         )
         labels = jnp.repeat(jnp.array([1, 0]), rows)
-        found["itm_loss"] = cross_entropy_sum(logits, labels, jnp.concatenate([weights, weights]))
-        return found, network.model.stats_of(module)
+        losses["itm_loss"] = cross_entropy_sum(logits, labels, jnp.concatenate([weights, weights]))
+        return losses, network.model.stats_of(module)
 
     coefficients = {"mlm_loss": 1.0, "itm_loss": 1.0}
     if contrasts:
@@ -98,13 +98,13 @@ def paired_loss(network: Network, config: setup.Config) -> Objective:
 
 
 def _mlm_weights(config: setup.Config, batch: Batch) -> jax.Array:
-    """float32 `[B, P]`, the masked words that count."""
+    """float32 `[B, P]`: 1 for masked tokens that count, else 0."""
     weights = batch["mlm_weights"]
     return weights if config.mlm.on_mismatched else weights * batch["itm_labels"][:, None]
 
 
 def _use_s2s(network: Network, key: jax.Array, rows: int) -> jax.Array | None:
-    """bool `[rows]`, which examples of a batch under mixed attention are read under s2s; None for other attentions."""
+    """bool `[rows]`, which examples of a batch use s2s under mixed attention; None for other attentions."""
     if network.config.attention != "mixed":
         return None
     return jax.random.bernoulli(key, network.config.s2s_prob, (rows,))

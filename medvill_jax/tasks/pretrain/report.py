@@ -1,4 +1,4 @@
-"""The held-out metrics of pre-training, for a person."""
+"""The held-out metrics of pre-training, as text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from medvill_jax.tasks import setup
 
 
 def closing_lines(config: setup.Config, metrics: dict[str, Any]) -> list[str]:
-    """Metrics beside their baselines."""
+    """Metrics next to their baselines."""
     value = {name.removeprefix("eval/"): metric for name, metric in metrics.items()}
     return [
         f"held out ({config.eval.split}, {value['examples']:.0f} examples):",

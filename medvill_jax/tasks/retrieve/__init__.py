@@ -1,30 +1,30 @@
 """Image-report retrieval (paper section IV; docs/spec.md#retrieval): which report belongs to a film, and back.
 
-What is minimised:
+The objective:
 
-* `itm_loss`: each film beside its own report, and pairs that do not match, by `config.negatives`. "in_batch": the film
-  beside a report of the batch, and its report beside a film of the batch, drawn by how much the contrastive projection
-  confuses them (Li et al., NeurIPS 2021); "drawn": the film beside a report drawn from the whole split; "both". Films
-  and reports of the same label set never serve as negatives.
-* `contrast_loss`, symmetric InfoNCE between projections of films and of reports that have not met, pairs of the same
-  label set left out. The projections propose candidates in two-stage ranking.
+* `itm_loss`: each film is paired with its true report, and with negatives by `config.negatives`. "in_batch": the film
+  with a report of the batch, and its report with a film of the batch, sampled by how much the contrastive projection
+  confuses them (Li et al., NeurIPS 2021); "drawn": the film with a report sampled from the whole split; "both". Films
+  and reports of the same label set are never negatives.
+* `contrast_loss`: symmetric InfoNCE between projections of films alone and of reports alone, without pairs of the same
+  label set. The projections propose candidates in two-stage ranking.
 
 A pair's score is the matching head's log-odds plus the scaled cosine of the projections, in training as in ranking, so
 the head learns what the projections do not see.
 
-Rankers: `exhaustive` matches every film with every report (films are encoded once); `two_stage` has the projection
-propose `config.rank.proposals` reports for every film, and films for every report, and matches only those; what was not
-proposed follows behind, in the projection's order. One matrix of pair scores serves both directions and both rankers.
+Rankers: `exhaustive` matches every film with every report (films are encoded once). `two_stage` matches only the
+`config.rank.proposals` reports that the projection proposes for every film, and films for every report; the other
+candidates follow behind, in the projection's order. One matrix of pair scores serves both directions and both rankers.
 
-Figures, for `i2r` (a film asks for reports) and `r2i` (a report asks for films): label-conditioned `mrr`, `hit_at_K`,
+Metrics, for `i2r` (films are queries, reports candidates) and `r2i` (the reverse): label-conditioned `mrr`, `hit_at_K`,
 `recall_at_K`, `precision_at_K`, where every candidate of the query's label set is right, and `exact/...`, where only
-its own partner is. Equal scores share their mean rank. Beside them `baseline/chance/...`, exactly what a random order
-achieves. While training: `eval/...` over `config.eval.rank_examples` fixed examples, `eval/mrr` being the mean of both
-directions.
+the query's true partner is. Equal scores share their mean rank. `baseline/chance/...` is the exact expectation for a
+random order. While training: `eval/...` over `config.eval.rank_examples` fixed examples; `eval/mrr` is the mean of
+both directions.
 
 `--eval_only` ranks `config.eval.candidates` of `config.eval.split` and writes `metrics.json`: `SPLIT/i2r/...`,
-`SPLIT/r2i/...` of the exhaustive ranker, `SPLIT/two_stage/...`, and how many pairs either matched; intervals resample
-all queries of a subject together, from the same candidates. Interrupted, it goes on with the pairs that it has.
+`SPLIT/r2i/...` of the exhaustive ranker, `SPLIT/two_stage/...`, and the number of pairs that each matched; intervals
+resample all queries of a subject together, with the same candidates. An interrupted ranking continues.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
 
 
 def _check(config: setup.Config) -> None:
-    """`ConfigError` for fields that do not fit together."""
+    """Raises `ConfigError` for fields that do not fit together."""
     setup.require_known(config, {"fusion": FUSIONS, "negatives": NEGATIVES, "rank.method": METHODS, "eval.pool": POOLS})
     setup.require_meeting(config)
     if config.rank.method == "two_stage" and not config.contrast.width:
@@ -93,12 +93,12 @@ def _check(config: setup.Config) -> None:
 
 
 def _records(data: Data, split: str, among: np.ndarray | None = None) -> PairRecords:
-    """A split, or those of its records that `among` counts out."""
-    own: dict[str, Any] = {}
+    """A split, or only its records `among`, int `[n]`."""
+    options: dict[str, Any] = {}
     if among is not None:
         rows = data.splits.rows(split)[1]
-        own["rows"] = among if rows is None else rows[among]
-    return data.records(PairRecords, split, **own)
+        options["rows"] = among if rows is None else rows[among]
+    return data.records(PairRecords, split, **options)
 
 
 Task = runner.Task(build)

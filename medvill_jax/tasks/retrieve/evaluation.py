@@ -1,4 +1,4 @@
-"""Measuring retrieval: scores of pairs in, ranking metrics of both directions out."""
+"""Evaluation of retrieval: from scores of pairs to ranking metrics of both directions."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from medvill_jax.trees import Tree
 log = logging.getLogger(__name__)
 
 
-# Of an evaluation while training, for each direction.
+# The metrics of each direction while training.
 TRAINING_ROWS = ("mrr", "hit_at_1", "recall_at_10")
 
 
 class Ranking:
-    """Measures how far in front the right reports and films stand.
+    """Measures how high the right reports and films are ranked.
 
     Args:
-        evaluation: what it computes with.
+        evaluation: of the run.
         config, workdir: of the run.
         network: of the run.
-        records_of: the records of a split, or of rows of it.
+        records_of: the records of a split, or some of them.
 
     Attributes:
         names: of the metrics of `evaluate`.
@@ -63,21 +63,21 @@ class Ranking:
         self.scorer = PairScorer(evaluation.trainer, config, network)
 
     def evaluate(self, state: Tree) -> dict[str, float]:
-        """Both directions of an exhaustive ranking of some records of the split."""
+        """The metrics of an exhaustive ranking of some records of the split, in both directions."""
         pool = self._pool(self._config.eval.rank_examples)
         with jax.transfer_guard("allow"):
             scores, _ = self.scorer.matrix(self._evaluation, state, pool, None)
         metrics: dict[str, Any] = {"eval/candidates": float(len(pool))}
         for name, per_query, relevant in _directions(pool, scores):
-            found = ranking.ranking(per_query, relevant, resamples=0)
+            values = ranking.ranking(per_query, relevant, resamples=0)
             chance = ranking.chance(relevant, np.arange(len(pool)))
-            metrics |= {f"eval/{name}/{row}": found[row] for row in TRAINING_ROWS}
+            metrics |= {f"eval/{name}/{row}": values[row] for row in TRAINING_ROWS}
             metrics[f"eval/chance/{name}/mrr"] = chance["mrr"]
         metrics["eval/mrr"] = float(np.mean([metrics[f"eval/{name}/mrr"] for name in DIRECTIONS]))
         return metrics
 
     def evaluate_best(self, step: int, state: Tree) -> dict[str, Any]:
-        """The rankers that are asked for, over the whole pool, with intervals and chance."""
+        """The metrics of the requested rankers over the whole pool, with intervals and chance."""
         config, split = self._config, self._config.eval.split
         log.info("ranking %s with the best checkpoint, of step %d", split, step)
         pool = self._pool(config.eval.candidates)
@@ -88,8 +88,8 @@ class Ranking:
         if config.rank.method != "two_stage":
             metrics |= {f"{split}/{name}": value for name, value in _exhaustive(pool, scores, resampling).items()}
         if proposed is not None:
-            found = _two_stage(pool, scores, proposed, resampling)
-            metrics |= {f"{split}/two_stage/{name}": value for name, value in found.items()}
+            values = _two_stage(pool, scores, proposed, resampling)
+            metrics |= {f"{split}/two_stage/{name}": value for name, value in values.items()}
         for name, _, relevant in _directions(pool, scores):
             chance = ranking.chance(relevant, np.arange(len(pool)))
             metrics |= {f"baseline/chance/{name}/{row}": value for row, value in chance.items()}
@@ -104,9 +104,9 @@ class Ranking:
 def _exhaustive(pool: PairRecords, scores: np.ndarray, resampling: dict[str, Any]) -> dict[str, Any]:
     metrics: dict[str, Any] = {"pair_evaluations": float(scores.size)}
     for name, per_query, relevant in _directions(pool, scores):
-        found = ranking.ranking(per_query, relevant, **resampling)
-        found |= ranking.exact_pair(per_query, np.arange(len(pool)), **resampling)
-        metrics |= {f"{name}/{row}": value for row, value in found.items()}
+        values = ranking.ranking(per_query, relevant, **resampling)
+        values |= ranking.exact_pair(per_query, np.arange(len(pool)), **resampling)
+        metrics |= {f"{name}/{row}": value for row, value in values.items()}
     return metrics
 
 
@@ -117,18 +117,18 @@ def _two_stage(
         "pair_evaluations": float(proposed.either.sum()),
         "proposals": float(proposed.for_films.sum(1).max()),
     }
-    known = np.where(np.isnan(scores), -np.inf, scores)
-    asked = ((proposed.similar, proposed.for_films), (proposed.similar.T, proposed.for_reports.T))
-    for (name, per_query, relevant), (similar, chosen) in zip(_directions(pool, known), asked, strict=True):
+    computed = np.where(np.isnan(scores), -np.inf, scores)
+    proposals = ((proposed.similar, proposed.for_films), (proposed.similar.T, proposed.for_reports.T))
+    for (name, per_query, relevant), (similar, chosen) in zip(_directions(pool, computed), proposals, strict=True):
         combined = ranking.two_stage(similar, chosen, np.where(chosen, per_query, 0.0))
-        found = ranking.ranking(combined, relevant, **resampling)
-        found |= ranking.exact_pair(combined, np.arange(len(pool)), **resampling)
-        metrics |= {f"{name}/{row}": value for row, value in found.items()}
+        values = ranking.ranking(combined, relevant, **resampling)
+        values |= ranking.exact_pair(combined, np.arange(len(pool)), **resampling)
+        metrics |= {f"{name}/{row}": value for row, value in values.items()}
     return metrics
 
 
 def _directions(pool: PairRecords, scores: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Name, scores `[queries, candidates]` and what is right, of either direction."""
+    """The name, the scores `[queries, candidates]` and the right candidates, bool, of each direction."""
     right = pool.label_groups[:, None] == pool.label_groups[None, :]
     yield "i2r", scores, right
     yield "r2i", scores.T, right.T

@@ -1,4 +1,4 @@
-"""What retrieval minimises: matching of pairs, and the contrast of films and reports that have not met."""
+"""The objective of retrieval: matching of pairs, and a contrast of films alone with reports alone."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def matching_loss(network: Network, config: setup.Config) -> Objective:
 
     def weights(batch: Batch) -> dict[str, jax.Array]:
         examples = jnp.sum(batch["weights"])
-        found = {"itm_loss": examples * (1 + 2 * from_batch + from_split)}
-        return found | ({"contrast_loss": examples} if contrasts else {})
+        totals = {"itm_loss": examples * (1 + 2 * from_batch + from_split)}
+        return totals | ({"contrast_loss": examples} if contrasts else {})
 
     def sums(params: Tree, stats: Tree, batch: Batch, key: jax.Array) -> tuple[dict[str, jax.Array], Tree]:
         module: Finetuned = network.model.bind(params, stats)
@@ -37,33 +37,33 @@ def matching_loss(network: Network, config: setup.Config) -> Objective:
         ids, lens = batch["text_ids"], batch["text_lens"]
         ones, zeros = jnp.ones(rows, jnp.int32), jnp.zeros(rows, jnp.int32)
         negative_text = (batch["negative_ids"], batch["negative_lens"])
-        found, drawn, own = {}, jnp.zeros(rows), jnp.zeros(rows)
+        losses, drawn_cosines, true_cosines = {}, jnp.zeros(rows), jnp.zeros(rows)
         pairs = []
         if contrasts:
             block = side if config.fusion == "joint" else module.embed_image(features, cells, side_key)
             image, text = module.project_image(block, project_key), module.project_text(ids, lens, project_key)
             image = image * module.heads.contrast.temperature()
             cosines = image @ text.T  # [images, texts], scaled
-            own = jnp.diagonal(cosines)
+            true_cosines = jnp.diagonal(cosines)
             negative = contrast.negative_pairs(batch)
-            found["contrast_loss"] = contrast.info_nce_sum(cosines, negative, weights)
+            losses["contrast_loss"] = contrast.info_nce_sum(cosines, negative, weights)
             if from_split:
-                drawn = jnp.sum(image * module.project_text(*negative_text, project_key), axis=1)
+                drawn_cosines = jnp.sum(image * module.project_text(*negative_text, project_key), axis=1)
             if from_batch:
                 text_of, image_of = contrast.draw_confusing(hard_key, cosines, negative)
-                each = jnp.arange(rows)
+                row = jnp.arange(rows)
                 pairs += [
-                    (side, ids[text_of], lens[text_of], cosines[each, text_of], zeros, weights * negative.any(axis=1)),
-                    (side[image_of], ids, lens, cosines[image_of, each], zeros, weights * negative.any(axis=0)),
+                    (side, ids[text_of], lens[text_of], cosines[row, text_of], zeros, weights * negative.any(axis=1)),
+                    (side[image_of], ids, lens, cosines[image_of, row], zeros, weights * negative.any(axis=0)),
                 ]
-        pairs.append((side, ids, lens, own, ones, weights))
+        pairs.append((side, ids, lens, true_cosines, ones, weights))
         if from_split:
-            pairs.append((side, *negative_text, drawn, zeros, weights))
-        sides, all_ids, all_lens, near, labels, all_weights = map(jnp.concatenate, zip(*pairs, strict=True))
+            pairs.append((side, *negative_text, drawn_cosines, zeros, weights))
+        sides, all_ids, all_lens, all_cosines, labels, all_weights = map(jnp.concatenate, zip(*pairs, strict=True))
         logits = module.match(sides, all_ids, all_lens, key=pair_key)
-        logits = logits.at[:, 1].add(near)
-        found["itm_loss"] = cross_entropy_sum(logits, labels, all_weights)
-        return found, network.model.stats_of(module)
+        logits = logits.at[:, 1].add(all_cosines)
+        losses["itm_loss"] = cross_entropy_sum(logits, labels, all_weights)
+        return losses, network.model.stats_of(module)
 
     coefficients = {"itm_loss": 1.0}
     if contrasts:

@@ -1,4 +1,4 @@
-"""What ranking a split will take on this machine, from a few timed batches; needs no checkpoint, nor data."""
+"""An estimate of the time that ranking a split takes here, from a few timed batches, without checkpoint or data."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from medvill_jax.tasks.retrieve.pool import default_proposals
 from medvill_jax.tasks.retrieve.scoring import PairScorer
 from medvill_jax.training.trainer import Trainer
 
-# The published test split of MIMIC-CXR (docs/spec.md#retrieval-pool); what a dry run without data plans for.
+# The published test split of MIMIC-CXR (docs/spec.md#retrieval-pool), for a dry run without data.
 PUBLISHED_POOL = 1531
 
 
 def plan(config: setup.Config, network: Network, data: Data, spec: BatchSpec, trainer: Trainer) -> list[str]:
-    """Lines for a person.
+    """The estimate as lines of text.
 
     Raises:
         DataError: the split has too few records.
@@ -33,7 +33,7 @@ def plan(config: setup.Config, network: Network, data: Data, spec: BatchSpec, tr
     if count < 2:
         raise records.DataError(f"{config.eval.split} has {count} records: a ranking needs two candidates")
     proposals = min(config.rank.proposals or default_proposals(count), count)
-    pairs, most = count * count, min(2 * count * proposals, count * count)
+    pairs, proposed_pairs = count * count, min(2 * count * proposals, count * count)
     scorer = PairScorer(trainer, config, network)
     state = trainer.initial_state()
     host = fake_batch(spec, 0, vocab_size=data.vocabulary.size, sep_id=data.vocabulary.sep_id)
@@ -45,22 +45,22 @@ def plan(config: setup.Config, network: Network, data: Data, spec: BatchSpec, tr
     encode = _seconds(lambda: scorer.encode(state["params"], state["stats"], batch)) / config.batch_size
     match = _seconds(lambda: scorer.match(state["params"], state["stats"], *arguments)) / scorer.batch_size
     side_bytes = encoded["side"].nbytes // config.batch_size * count
-    whole, short = count * encode + pairs * match, count * encode + most * match
+    exhaustive, two_stage = count * encode + pairs * match, count * encode + proposed_pairs * match
     return [
         f"{count:,} films x {count:,} reports on {trainer.mesh.size} {jax.default_backend()} device(s):",
         f"  film and report encodings  {count:>12,}   {_duration(count * encode):>9}   "
         f"({encode * 1e3:.2f} ms each, {side_bytes / 2**20:,.0f} MiB kept)",
         f"  exhaustive, pairs matched  {pairs:>12,}   {_duration(pairs * match):>9}   ({match * 1e3:.2f} ms each)",
-        f"  two-stage, pairs matched   {most:>12,}   {_duration(most * match):>9}   "
+        f"  two-stage, pairs matched   {proposed_pairs:>12,}   {_duration(proposed_pairs * match):>9}   "
         f"(at most; {proposals} proposals a query and direction)",
-        f"  two-stage saves            {pairs - most:>12,}   {_duration(whole - short):>9}   "
-        f"({100 * (whole - short) / whole:.0f} % of the time)",
-        "times are extrapolated from a few batches, reading the films not counted; nothing was ranked",
+        f"  two-stage saves            {pairs - proposed_pairs:>12,}   {_duration(exhaustive - two_stage):>9}   "
+        f"({100 * (exhaustive - two_stage) / exhaustive:.0f} % of the time)",
+        "times are extrapolated from a few batches, without reading the films; nothing was ranked",
     ]
 
 
 def _seconds(call: Callable[[], Any]) -> float:
-    """Of one call, once it is compiled."""
+    """The mean time of a call, without compilation."""
     jax.block_until_ready(call())
     start, runs = time.perf_counter(), 0
     while runs < 3 or (time.perf_counter() - start < 2.0 and runs < 50):

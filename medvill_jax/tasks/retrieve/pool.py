@@ -1,4 +1,4 @@
-"""Which records are ranked, and which of them a method matches."""
+"""The records that are ranked, and the pairs that two-stage ranking matches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medvill_jax.data.examples import PairRecords
 log = logging.getLogger(__name__)
 
 POOLS = ("even", "balanced")
-# Share of all pairs that two-stage ranking may match unless told otherwise.
+# Share of all pairs that two-stage ranking matches by default.
 TWO_STAGE_SHARE = 0.1
 
 
@@ -22,9 +22,9 @@ def open_pool(records_of: Callable[..., PairRecords], split: str, count: int, ki
     """The candidates of a ranking.
 
     Args:
-        records_of: the records of a split, or of rows of it.
-        split: whose records they are.
-        count: how many; 0 for all.
+        records_of: the records of a split, or some of them.
+        split: its name.
+        count: the number of candidates; 0 for all.
         kind: one of `POOLS`.
 
     Raises:
@@ -34,7 +34,7 @@ def open_pool(records_of: Callable[..., PairRecords], split: str, count: int, ki
     if len(whole) < 2:
         raise records.DataError(f"{split} has {len(whole)} record: a ranking needs two candidates")
     if count > len(whole):
-        log.warning("%d candidates were asked for, %s has %d: all of them are ranked", count, split, len(whole))
+        log.warning("%d candidates were requested, %s has %d: all of them are ranked", count, split, len(whole))
     chosen = loader.evenly(len(whole), count)
     if kind == "balanced":
         chosen = balanced(whole.label_groups, len(chosen))
@@ -42,16 +42,16 @@ def open_pool(records_of: Callable[..., PairRecords], split: str, count: int, ki
 
 
 def balanced(groups: np.ndarray, count: int) -> np.ndarray:
-    """int `[count]`, ascending: records taken from the label sets in turn, until there are so many.
+    """int `[count]`, ascending: records taken from the label sets in turn.
 
     Args:
         groups: int `[n]`, the label set of each record.
         count: at most n.
     """
-    turn = np.empty(len(groups), np.int64)  # the how-many-th of its label set each record is
+    turn = np.empty(len(groups), np.int64)  # the place of each record in its label set
     for group in np.unique(groups):
-        mine = np.flatnonzero(groups == group)
-        turn[mine] = np.arange(len(mine))
+        members = np.flatnonzero(groups == group)
+        turn[members] = np.arange(len(members))
     return np.sort(np.argsort(turn, kind="stable")[:count])
 
 
@@ -64,5 +64,5 @@ def best_of(similar: np.ndarray, count: int) -> np.ndarray:
 
 
 def default_proposals(count: int) -> int:
-    """So many proposals a query, in both directions, that at most a tenth of all pairs is matched."""
+    """The number of proposals per query with which, over both directions, at most a tenth of all pairs is matched."""
     return max(1, math.floor(count * TWO_STAGE_SHARE / 2))

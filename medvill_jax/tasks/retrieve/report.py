@@ -1,4 +1,4 @@
-"""The metrics of retrieval, for a person."""
+"""The metrics of retrieval, as text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ METRICS_FILE = "metrics.json"
 
 
 def closing_lines(config: setup.Config, workdir: Workdir, metrics: dict[str, Any]) -> list[str]:
-    """Metrics of both rankers and both directions beside chance."""
+    """Metrics of both rankers and both directions next to chance."""
     split = config.eval.split
     if "eval/mrr" in metrics:
         return [

@@ -1,4 +1,4 @@
-"""Scores of all pairs of a pool on the devices: encodings once, then the matching head."""
+"""Scores of all pairs of a pool: images and texts are encoded once, then the matching head scores the pairs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from medvill_jax.batch import Batch
 from medvill_jax.cluster import distributed
 from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data.examples import PairRecords
-from medvill_jax.tasks import matching, setup
+from medvill_jax.tasks import pair_scores, setup
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.network import Network
 from medvill_jax.tasks.retrieve.pool import best_of, default_proposals
@@ -24,7 +24,7 @@ METHODS = ("both", "exhaustive", "two_stage")
 
 @dataclass(frozen=True)
 class Proposals:
-    """What the projections propose.
+    """The pairs that the projections propose.
 
     Attributes:
         similar: float32 `[n, n]`, scaled cosines of films and reports.
@@ -37,12 +37,12 @@ class Proposals:
 
     @property
     def either(self) -> np.ndarray:
-        """bool `[n, n]`, proposed in one direction or in both."""
+        """bool `[n, n]`, the pairs proposed in at least one direction."""
         return self.for_films | self.for_reports
 
 
 class PairScorer:
-    """Scores pairs.
+    """Scores pairs of images and texts.
 
     Args:
         trainer: of the run.
@@ -57,7 +57,7 @@ class PairScorer:
 
     @property
     def batch_size(self) -> int:
-        """Pairs at a time."""
+        """Pairs in a batch, a multiple of the devices."""
         return self._trainer.filled(self._config.rank.batch_size)
 
     def matrix(
@@ -67,38 +67,38 @@ class PairScorer:
         pool: PairRecords,
         store: tuple[Workdir, dict[str, Any]] | None,
     ) -> tuple[np.ndarray, Proposals | None]:
-        """Pair scores `[n, n]`, NaN where the ranker asks for none, and the proposals of two-stage ranking.
+        """Pair scores `[n, n]`, NaN where the ranker needs none, and the proposals of two-stage ranking.
 
         Args:
             evaluation: of the run.
             state: parameters and statistics.
             pool: the n records.
-            store: the folder that keeps scores, and what they depend on; None keeps them in memory, and ranks
+            store: the workdir that keeps scores, and what they depend on; None keeps them in memory, and ranks
                 exhaustively.
         """
         config, count = self._config, len(pool)
-        found = evaluation.outputs(self.encode, state, pool)
-        folder, made_with = store or (None, {})
+        encoded = evaluation.outputs(self.encode, state, pool)
+        workdir, made_with = store or (None, {})
         proposed = None
         wanted = np.ones((count, count), bool)
         similar = np.zeros((count, count), np.float32)
         if self._contrasts:
-            similar = found["image"] @ found["text"].T  # [images, texts], scaled cosines
+            similar = encoded["image"] @ encoded["text"].T  # [images, texts], scaled cosines
         if self._contrasts and config.rank.method != "exhaustive" and store is not None:
             most = min(config.rank.proposals or default_proposals(count), count)
             proposed = Proposals(similar, best_of(similar, most), best_of(similar.T, most).T)
             if config.rank.method == "two_stage":
-                # The last digits of a similarity are each processor's own.
+                # The last digits of a similarity differ between processors.
                 wanted = distributed.from_first(proposed.either)
-        scores = matching.Scores(folder, (count, count), made_with)
-        matching.fill(
+        scores = pair_scores.Scores(workdir, (count, count), made_with)
+        pair_scores.fill(
             scores,
             wanted,
             self.match,
             state,
-            found["side"],
-            found["text_ids"],
-            found["text_lens"],
+            encoded["side"],
+            encoded["text_ids"],
+            encoded["text_lens"],
             batch_size=self.batch_size,
             batch_sharding=self._trainer.batch_sharding,
             replicated=self._trainer.replicated,
@@ -112,13 +112,13 @@ class PairScorer:
     def _encoded(self, params: Tree, stats: Tree, batch: Batch) -> dict[str, jax.Array]:
         module = self._network.model.bind(params, stats)
         features = module.image_features(batch["image"])
-        found = {name: batch[name] for name in ("text_ids", "text_lens")}
-        found["side"] = module.match_side(features)
+        encoded = {name: batch[name] for name in ("text_ids", "text_lens")}
+        encoded["side"] = module.match_side(features)
         if self._contrasts:
             image = module.project_image(module.embed_image(features, None, None))
-            found["image"] = image * module.heads.contrast.temperature()
-            found["text"] = module.project_text(batch["text_ids"], batch["text_lens"])
-        return found
+            encoded["image"] = image * module.heads.contrast.temperature()
+            encoded["text"] = module.project_text(batch["text_ids"], batch["text_lens"])
+        return encoded
 
     def _pair_scores(self, params: Tree, stats: Tree, *arguments: Any) -> jax.Array:
-        return matching.pair_scores(self._network.model.bind(params, stats), *arguments)
+        return pair_scores.score_pairs(self._network.model.bind(params, stats), *arguments)

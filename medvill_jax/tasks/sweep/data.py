@@ -1,4 +1,4 @@
-"""The data of a sweep's runs: those that are given, or a demo's, made once for all of them."""
+"""The data of a sweep's runs: those of the command line, or the phantom data, made once for all runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from medvill_jax.tasks.sweep.grid import SweepError
 
 
 class SweepData:
-    """Where each task finds its data.
+    """The data set of each task.
 
     Args:
-        args: as `command.parser()` gives them.
+        args: parsed by `command.parser()`.
         run: runs one command with its log file, and returns its exit status.
     """
 
@@ -23,15 +23,15 @@ class SweepData:
         self._out: Path = args.out.absolute()
 
     def of(self, task: str) -> Path:
-        """The data set that a task reads; the demo's is made if it is not there yet."""
+        """The data set of a task; phantom data are made if they do not exist."""
         args = self._args
-        given = args.vqa_data if task == "vqa" else args.data if task == "pretrain" else args.finetune_data or args.data
-        if given:
-            return given.absolute()
+        path = args.vqa_data if task == "vqa" else args.data if task == "pretrain" else args.finetune_data or args.data
+        if path:
+            return path.absolute()
         return self._phantom(task == "vqa")
 
     def _phantom(self, questions: bool) -> Path:
-        """The demo's data, made once for all runs."""
+        """The prepared phantom data, made if they do not exist."""
         from medvill_jax.data import records
 
         tree, out = self._out / "data" / "tree", self._out / "data" / ("vqa_records" if questions else "records")
@@ -39,19 +39,19 @@ class SweepData:
             return out
         prep = [sys.executable, "-m", "data_prep"]
         shared = ["--shared"] * self._args.shared
-        words = f"--tokenizer={self._out / 'data' / 'records' / records.TOKENIZER_FILE}"
+        tokenizer = f"--tokenizer={self._out / 'data' / 'records' / records.TOKENIZER_FILE}"
         size = f"--image_size={self._args.image_size}"
-        made = [*prep, "phantom", f"--out={tree}", f"--studies={self._args.studies}", "--seed=0", size, "--vqa"]
-        made.append(f"--difficulty={self._args.difficulty}")
+        draw = [*prep, "phantom", f"--out={tree}", f"--studies={self._args.studies}", "--seed=0", size, "--vqa"]
+        draw.append(f"--difficulty={self._args.difficulty}")
         commands = {
             "records": [*prep, "mimic_cxr", f"--source={tree}", f"--out={self._out / 'data' / 'records'}", size],
-            "vqa_records": [*prep, "vqa_rad", f"--source={tree / 'vqa'}", f"--out={out}", size, words],
+            "vqa_records": [*prep, "vqa_rad", f"--source={tree / 'vqa'}", f"--out={out}", size, tokenizer],
         }
-        for name, making in (("tree", made), *commands.items()):
-            there = self._out / "data" / name
-            if there.is_dir() or (name == "vqa_records" and not questions):
+        for name, command in (("tree", draw), *commands.items()):
+            folder = self._out / "data" / name
+            if folder.is_dir() or (name == "vqa_records" and not questions):
                 continue
-            print(f"data: {there}", flush=True)
-            if self._run([*making, *shared], self._out / "logs" / "data.log"):
+            print(f"data: {folder}", flush=True)
+            if self._run([*command, *shared], self._out / "logs" / "data.log"):
                 raise SweepError(f"the phantom data could not be made; see {self._out / 'logs' / 'data.log'}")
         return out

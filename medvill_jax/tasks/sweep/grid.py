@@ -1,4 +1,4 @@
-"""Which runs a sweep has: rows of its table, and the cells of each."""
+"""The runs of a sweep: the rows of its table, and the cells of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCRATCH, LATE, GIVEN, ENCODER = "scratch", "late fusion", "pretrained", "image e
 
 
 class SweepError(UserError):
-    """The grid cannot be run as asked; the message says why."""
+    """The grid cannot be run; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Cell:
     """One fine-tuning run.
 
     Attributes:
-        start: what it starts from.
-        task: its task.
+        start: what it starts from, such as the attention mask of its pre-training.
+        task: its name.
         seed: of the fine-tuning.
-        model: which of several pre-trained models; None where there is one, or none.
+        model: which of several pre-trained models; None if there is one, or none.
         share: of the training labels.
-        fold: of a cross-validation; None for the data's own splits.
-        rate: peak learning rate; None for the configuration's.
+        fold: of a cross-validation; None for the splits of the data.
+        rate: peak learning rate; None for that of the configuration.
     """
 
     start: str
@@ -46,7 +46,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its folder."""
+        """The name of its folder."""
         parts = [self.task, self.start.replace(" ", "_"), f"seed{self.seed}"]
         parts += [f"share{self.share:g}"] if self.share != 1 else []
         parts += [f"model{self.model}"] if self.model is not None else []
@@ -65,16 +65,16 @@ class Row:
 
 
 class Grid:
-    """The runs that the command line asks for.
+    """The runs that the command line requests.
 
     Args:
-        args: as `command.parser()` gives them.
+        args: parsed by `command.parser()`.
 
     Attributes:
         rows: of the table.
 
     Raises:
-        SweepError: nothing to run, or data that are not given.
+        SweepError: nothing to run, or no data.
     """
 
     def __init__(self, args: argparse.Namespace):
@@ -85,7 +85,7 @@ class Grid:
         starts += [ENCODER] if args.image_encoder else []
         if args.image_encoder and not args.pretrained:
             raise SweepError("--image_encoder is a part of a model: give --pretrained=EXPORT too")
-        # Late fusion reads nothing but image and report, and writes none.
+        # Late fusion cannot write reports.
         pairs = [(task, start) for task in args.tasks for start in starts if (start, task) != (LATE, "generate")]
         self.rows = [Row(task, start, share) for task, start in pairs for share in args.shares]
         if not self.rows:
@@ -110,7 +110,7 @@ class Grid:
         ]
 
     def tuning(self, row: Row) -> list[Cell]:
-        """The runs that choose a row's rate."""
+        """The runs by which a row's learning rate is chosen."""
         args = self._args
         model, fold = self._models(row.start)[0], 0 if args.folds else None
         return [Cell(row.start, row.task, args.seeds[0], model, row.share, fold, rate) for rate in args.rates]

@@ -1,4 +1,4 @@
-"""The runs of a sweep: commands as one would type them, each a process, and what they leave in their workdirs."""
+"""The runs of a sweep: a command line and a process each, and the results in their workdirs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Runs:
     """Runs under `out`.
 
     Args:
-        args: as `command.parser()` gives them.
+        args: parsed by `command.parser()`.
         run: runs one command with its log file, and returns its exit status.
 
     Attributes:
@@ -45,12 +45,12 @@ class Runs:
         return (self._workdir(cell.name) / "export").is_dir()
 
     def tested(self, cell: Cell) -> dict[str, Any] | None:
-        """The test metrics of a run that is done, else None."""
+        """The test metrics of a finished run, else None."""
         path = self._workdir(cell.name) / "metrics.json"
         return json.loads(path.read_text()) if path.is_file() else None
 
     def validation(self, cell: Cell) -> float | None:
-        """The best metric on validation, the higher the better; None if the run is not done."""
+        """The best value on validation, the higher the better; None if the run has not finished."""
         workdir = self._workdir(cell.name)
         if not self.trained(cell):
             return None
@@ -62,11 +62,11 @@ class Runs:
 
     def metrics(self, folds: list[Cell]) -> dict[str, Any] | None:
         """The test metrics of a run, over all of its folds; None if one is missing."""
-        found = [self.tested(cell) for cell in folds]
-        if any(metrics is None for metrics in found):
+        tested = [self.tested(cell) for cell in folds]
+        if any(metrics is None for metrics in tested):
             return None
         if not self._args.folds:
-            return found[0]
+            return tested[0]
         path = self._workdir(replace(folds[0], fold=None).name) / "metrics.json"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,21 +113,21 @@ class Runs:
         part = "init.checkpoint" if cell.start == GIVEN else "init.resnet"
         return fields | {part: self._args.pretrained[cell.model or 0].absolute()}
 
-    def _start(self, task: str, name: str, fields: dict[str, object], *more: str) -> int:
+    def _start(self, task: str, name: str, fields: dict[str, object], *options: str) -> int:
         variant = f":{self._args.variant}" if self._args.variant else ""
-        own = {field: value for only, field, value in self._settings if only in ("", task)}
+        settings = {field: value for of_task, field, value in self._settings if of_task in ("", task)}
         command = [
             sys.executable,
             "-m",
             "medvill_jax.run",
             f"--config=configs/{task}.py{variant}",
             f"--workdir={self._workdir(name)}",
-            *(f"--config.{field}={value}" for field, value in {**fields, **own}.items()),
-            *more,
+            *(f"--config.{field}={value}" for field, value in {**fields, **settings}.items()),
+            *options,
             *["--shared"] * self._args.shared,
         ]
         log = self.out / "logs" / f"{name}.log"
-        print(f"{name}{' (test)' if more else ''}: {log}", flush=True)
+        print(f"{name}{' (test)' if options else ''}: {log}", flush=True)
         return self._run(command, log)
 
     def _workdir(self, name: str) -> Path:
@@ -142,7 +142,7 @@ def run_logged(command: Sequence[str], log: Path) -> int:
 
 
 def _setting(text: str) -> tuple[str, str, str]:
-    """Task or "", field and value."""
+    """Task, "" for all, field and value of a `--set`."""
     field, equals, value = text.partition("=")
     task, colon, rest = field.partition(":")
     if not equals or (colon and task not in (*METRICS, "pretrain")):

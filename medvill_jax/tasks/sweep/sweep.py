@@ -1,4 +1,4 @@
-"""A sweep from its parts: what is missing is run, and the table written after every run."""
+"""A sweep: it runs what is missing, and writes the table after every run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Sweep:
     """A grid of runs.
 
     Args:
-        args: as `command.parser()` gives them.
+        args: parsed by `command.parser()`.
         run: runs one command with its log file, and returns its exit status.
 
     Attributes:
-        out: the folder that gets runs, logs and the table.
+        out: the folder of runs, logs and the table.
 
     Raises:
-        SweepError: nothing to run, or data that are not given.
+        SweepError: nothing to run, or no data.
     """
 
     def __init__(self, args: argparse.Namespace, run: Callable[[Sequence[str], Path], int] | None = None):
@@ -31,7 +31,7 @@ class Sweep:
         self.out = self._runs.out
 
     def execute(self) -> list[str]:
-        """Runs what is missing, and writes the table after every run; returns the names of the runs that failed."""
+        """Runs what is missing; returns the names of the runs that failed."""
         failed: list[str] = []
         for row in self._grid.rows:
             for cell in self._grid.tuning(row):
@@ -44,18 +44,18 @@ class Sweep:
         return list(dict.fromkeys(failed))
 
     def write_tables(self) -> None:
-        """DIR/table.md, table.csv, table.json and curves.png, of the rows that are done."""
-        found = []
+        """Writes table.md, table.csv, table.json and curves.png of the finished runs."""
+        rows = []
         for row in self._grid.rows:
             cells = self._grid.cells(row, self._rate(row))
             repeats = list(self._grid.repeats(cells))
-            done = [metrics for folds in repeats if (metrics := self._runs.metrics(folds)) is not None]
-            found.append(grids.Row(row.task, row.start, row.share, cells[0].rate, done, planned=len(repeats)))
+            finished = [metrics for folds in repeats if (metrics := self._runs.metrics(folds)) is not None]
+            rows.append(grids.Row(row.task, row.start, row.share, cells[0].rate, finished, planned=len(repeats)))
         self.out.mkdir(parents=True, exist_ok=True)
-        grids.write(self.out, found, METRICS)
+        grids.write(self.out, rows, METRICS)
 
     def _rate(self, row: Row) -> float | None:
-        """The learning rate that is best on validation; the first where none has been tried."""
+        """The learning rate that is best on validation; the first one before any has been tried."""
         if not self._args.rates:
             return None
         tried = {

@@ -1,19 +1,18 @@
-"""Visual question answering (paper section IV; docs/spec.md#vqa): an answer out of those of the training questions.
+"""Visual question answering (paper section IV; docs/spec.md#vqa): the answers are those of the training questions.
 
-The vocabulary (docs/spec.md#vqa-answers) holds the answers of the questions that are trained on: not of those that
-`data.holdout` sets aside or `data.fraction` leaves out. The run keeps it as `answers.json`, for evaluations and the
+The vocabulary (docs/spec.md#vqa-answers) holds the answers to the questions that are trained on, without those that
+`data.holdout` sets aside or `data.fraction` leaves out. The run stores it as `answers.json`, for evaluations and the
 export.
 
-The head reads the product of the states of [CLS] and of the image block's [SEP], or [CLS] alone (`config.summary`).
-`config.targets`: "soft" scores every answer by itself (binary cross entropy, summed over the vocabulary, a question
-whose answer is not in it having no positive); "hard" makes them compete (softmax). An answer outside the vocabulary
-counts as wrong.
+The input of the head is the product of the states of [CLS] and of the image block's [SEP], or [CLS] alone
+(`config.summary`). `config.targets`: "soft" is binary cross entropy, summed over the vocabulary, and a question whose
+answer is outside it has no positive; "hard" is softmax cross entropy. An answer outside the vocabulary counts as wrong.
 
-Held-out figures while training, `eval/...`: `accuracy`, `accuracy_closed`, `accuracy_open`, every question exactly
-once. `--eval_only` answers all of `config.eval.split` and writes `metrics.json`: accuracies as `SPLIT/...`, by
-organ and by type of question too, `SPLIT/outside_vocabulary` (the share of questions whose answer could not be given),
-and two baselines, `baseline/majority/...` (the most frequent training answer to questions of that answer type) and
-`baseline/question_only/...` (the same model shown a black image); and `predictions.jsonl`, a row per question.
+Held-out metrics while training, `eval/...`: `accuracy`, `accuracy_closed`, `accuracy_open`, every question exactly
+once. `--eval_only` answers all of `config.eval.split` and writes `predictions.jsonl`, a row per question, and
+`metrics.json`: accuracies as `SPLIT/...`, also by organ and by type of question; `SPLIT/outside_vocabulary`, the share
+of questions whose answer is outside the vocabulary; and two baselines, `baseline/majority/...` (the most frequent
+training answer to questions of that answer type) and `baseline/question_only/...` (the same model with a black image).
 Intervals resample subjects: all questions about a film or a patient together, whichever the data's `subject_id` names.
 """
 
@@ -45,7 +44,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
     setup.require_known(config, {"summary": SUMMARIES, "targets": TARGETS, "fusion": FUSIONS})
     setup.require_meeting(config)
     if config.data.folds:
-        raise ConfigError("data.folds: the answers of a VQA data set are those of its own training questions")
+        raise ConfigError("data.folds is not for vqa, whose answers are those of the training split; set data.folds=0")
     data = Data(config)
     answers = _answers(config, workdir, data)
     network = build_network(
@@ -55,7 +54,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
         unused=(r"(mlm|itm)/.*",) if config.fusion == "late" else (r"(mlm|itm|pooler)/.*",),
     )
     records_of = functools.partial(data.records, QuestionRecords, answers=answers)
-    kept = json.dumps(answers, indent=0, ensure_ascii=False) + "\n"
+    answers_json = json.dumps(answers, indent=0, ensure_ascii=False) + "\n"
     return Parts(
         stage="vqa",
         data=data,
@@ -73,8 +72,8 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
             records_of=records_of,
         ),
         closing_lines=functools.partial(closing_lines, config, workdir, len(answers)),
-        # What an output means is the run's, whichever rows a later evaluation sets aside.
-        files={} if data.fake else {records.ANSWERS_FILE: kept.encode()},
+        # Later evaluations of the run need the same answers, also if they set other records aside.
+        files={} if data.fake else {records.ANSWERS_FILE: answers_json.encode()},
         export_extra=lambda evaluator, state: {
             "summary": config.summary,
             "fusion": config.fusion,
@@ -84,10 +83,10 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
 
 
 def _answers(config: setup.Config, workdir: Workdir, data: Data) -> tuple[str, ...]:
-    """The vocabulary: the run's own, once there is one."""
-    own = workdir / records.ANSWERS_FILE
-    if own.is_file():
-        return tuple(json.loads(own.read_text("utf-8")))
+    """The vocabulary: that of the workdir, or else that of the training questions."""
+    path = workdir / records.ANSWERS_FILE
+    if path.is_file():
+        return tuple(json.loads(path.read_text("utf-8")))
     if data.fake:
         return tuple(f"answer {number}" for number in range(PUBLISHED_ANSWERS))
     return records.answers(config.data.path, data.splits.rows("train", train=True)[1])

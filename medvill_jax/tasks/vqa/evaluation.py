@@ -1,4 +1,4 @@
-"""Measuring question answering: which questions are answered right, beside answers without looking."""
+"""Evaluation of question answering: accuracies next to baselines that do not look at the image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from medvill_jax.trees import Tree
 
 log = logging.getLogger(__name__)
 
-# Columns of the records by which accuracies are told apart.
+# Columns of the records by which accuracies are grouped.
 GROUPS = ("answer_type", "organ", "question_type")
 # Of an evaluation while training.
 METRICS = ("questions", "accuracy", "accuracy_closed", "accuracy_open")
@@ -34,7 +34,7 @@ class Answering:
     """Measures how well questions are answered.
 
     Args:
-        evaluation: what it computes with.
+        evaluation: of the run.
         config, workdir: of the run.
         network: of the run.
         answers: the vocabulary.
@@ -70,11 +70,11 @@ class Answering:
         """Accuracies over some questions of the split."""
         split, most = self._config.eval.split, self._config.eval.max_examples
         held_out = self._records_of(split)
-        shown = loader.evenly(len(held_out), most)
+        chosen = loader.evenly(len(held_out), most)
         logits = self._evaluation.outputs(self._logits, state, held_out, most)
         types = self._columns(split, ("answer_type",))["answer_type"]
-        right = logits.argmax(1) == held_out.answer_ids[shown]
-        metrics: dict[str, Any] = vqa.score(right, {"answer_type": [types[row] for row in shown]}, resamples=0)
+        right = logits.argmax(1) == held_out.answer_ids[chosen]
+        metrics: dict[str, Any] = vqa.score(right, {"answer_type": [types[row] for row in chosen]}, resamples=0)
         return {f"eval/{name}": metrics[name] for name in METRICS}
 
     def evaluate_best(self, step: int, state: Tree) -> dict[str, Any]:
@@ -96,8 +96,8 @@ class Answering:
         }
         metrics: dict[str, Any] = {f"{split}/outside_vocabulary": float((held_out.answer_ids < 0).mean())}
         for prefix, right in rows.items():
-            found = vqa.score(right, groups, clusters=subjects, seed=self._config.seed)
-            metrics |= {f"{prefix}/{name}": value for name, value in found.items()}
+            values = vqa.score(right, groups, clusters=subjects, seed=self._config.seed)
+            metrics |= {f"{prefix}/{name}": value for name, value in values.items()}
         made_with = self._evaluation.made_with(step, state, held_out)
         if jax.process_index() == 0:
             predicted = [self._answers[best] for best in logits.argmax(1)]
@@ -105,7 +105,7 @@ class Answering:
         return metrics
 
     def _columns(self, split: str, names: tuple[str, ...], *, train: bool = False) -> dict[str, list[str]]:
-        """Text features of the records of a split, in their order."""
+        """Columns of strings of the records of a split, in their order."""
         source, rows = self._data.splits.rows(split, train=train)
         columns = records.read_columns(records.place(self._config.data.path), source, list(names))
         return {name: columns[name][slice(None) if rows is None else rows].tolist() for name in names}

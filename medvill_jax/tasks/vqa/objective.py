@@ -1,4 +1,4 @@
-"""What question answering minimises: cross entropy of the answers, one by one or in competition."""
+"""The objective of question answering: binary or softmax cross entropy of the answers."""
 
 from __future__ import annotations
 

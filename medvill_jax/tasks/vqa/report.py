@@ -1,4 +1,4 @@
-"""What an evaluation of question answering leaves behind: its files, and lines for a person."""
+"""The files that an evaluation of question answering writes, and its metrics as text."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def write(
         workdir: where they go.
         metrics: by name.
         held_out: the n records.
-        columns: n values of `answer` and `answer_type` each.
+        columns: `answer` and `answer_type`, n values each.
         predicted: n answers.
         subjects: int `[n]`.
         made_with: what the predictions depend on.
     """
     write_metrics(workdir / METRICS_FILE, metrics)
-    lines = (
+    rows = (
         {
             "id": held_out.identifier(record),
             "answer": columns["answer"][record],
@@ -49,18 +49,18 @@ def write(
         }
         for record, answer in enumerate(predicted)
     )
-    notes.write_rows(workdir / PREDICTIONS_FILE, lines, made_with)
+    notes.write_rows(workdir / PREDICTIONS_FILE, rows, made_with)
 
 
 def closing_lines(config: setup.Config, workdir: Workdir, answers: int, metrics: dict[str, Any]) -> list[str]:
-    """Metrics beside baselines, for a person; `answers` is the size of the vocabulary."""
+    """Metrics next to baselines, as text; `answers` is the size of the vocabulary."""
     split = config.eval.split
     if "eval/accuracy" in metrics:
-        overall, closed, of_open = (metrics[f"eval/accuracy{kind}"] for kind in ("", "_closed", "_open"))
+        overall, closed, open_ended = (metrics[f"eval/accuracy{kind}"] for kind in ("", "_closed", "_open"))
         return [
             f"held out ({split}, {metrics['eval/questions']:.0f} questions):",
-            f"  accuracy {overall:.3f}, closed {closed:.3f}, open {of_open:.3f}",
-            "beside baselines: the same command with --eval_only --config.eval.split=test",
+            f"  accuracy {overall:.3f}, closed {closed:.3f}, open {open_ended:.3f}",
+            "with baselines: the same command with --eval_only --config.eval.split=test",
         ]
     lines = [
         f"{metrics[f'{split}/questions']:.0f} questions of {split}, {answers} answers, "

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from medvill_jax.tasks import matching
+from medvill_jax.tasks import pair_scores
 from medvill_jax.training import sharding
 from tests.cluster.processes import Process, free_address
 
@@ -28,7 +28,9 @@ def score(sides: Any, ids: Any, lens: Any, image: Any, text: Any) -> Any:
     return sides[image, ids[text, 0]] + lens[text].astype(np.float32)
 
 
-def fill(scores: matching.Scores, wanted: np.ndarray, held: list[int], batch_size: int, images: int, texts: int) -> int:
+def fill(
+    scores: pair_scores.Scores, wanted: np.ndarray, held: list[int], batch_size: int, images: int, texts: int
+) -> int:
     """With a match function that notes how many bytes devices hold."""
     mesh = sharding.make_mesh()
     compiled = jax.jit(lambda params, stats, *arguments: score(*arguments), out_shardings=sharding.replicated(mesh))
@@ -38,7 +40,7 @@ def fill(scores: matching.Scores, wanted: np.ndarray, held: list[int], batch_siz
         return compiled(*arguments)
 
     sides, ids, lens = pool(images, texts)
-    return matching.fill(
+    return pair_scores.fill(
         scores,
         wanted,
         match,
@@ -61,7 +63,7 @@ def expected(images: int, texts: int) -> np.ndarray:
 @pytest.mark.parametrize("share", [0.1, 1.0])
 def test_wanted_scores_are_filled_in_and_no_others(batch_size: int, share: float) -> None:
     wanted = np.random.default_rng(1).random((23, 17)) < share
-    scores = matching.Scores(None, (23, 17))
+    scores = pair_scores.Scores(None, (23, 17))
     there = np.random.default_rng(2).random((23, 17)) < 0.2
     scores.array[there] = 7.0
     assert fill(scores, wanted, [], batch_size, 23, 17) == np.sum(wanted & ~there)
@@ -73,7 +75,7 @@ def test_wanted_scores_are_filled_in_and_no_others(batch_size: int, share: float
 def test_devices_hold_as_many_films_as_pairs_of_a_batch() -> None:
     before = sum(array.nbytes for array in jax.live_arrays())
     films, held = 4000, []
-    scores = matching.Scores(None, (films, 3))
+    scores = pair_scores.Scores(None, (films, 3))
     fill(scores, np.ones((films, 3), bool), held, 16, films, 3)
     np.testing.assert_array_equal(scores.array, expected(films, 3))
     a_block = 16 * WIDTH * 4
@@ -83,13 +85,13 @@ def test_devices_hold_as_many_films_as_pairs_of_a_batch() -> None:
 PROCESS = """
 import json, sys
 import numpy as np
-from medvill_jax.tasks import matching
+from medvill_jax.tasks import pair_scores
 from medvill_jax.cluster import distributed
-from tests.tasks.test_matching import fill
+from tests.tasks.test_pair_scores import fill
 
 distributed.start_if_cluster(sys.argv[1], 2, int(sys.argv[2]), 120.0)
 with distributed.together():
-    scores = matching.Scores(None, (23, 17))
+    scores = pair_scores.Scores(None, (23, 17))
     fill(scores, np.ones((23, 17), bool), [], 8, 23, 17)
     print(json.dumps(scores.array.tolist()), flush=True)
 """

@@ -1,4 +1,4 @@
-"""Scores of image-text pairs, many of them: images once, pairs batched over the devices, what is done kept on disk."""
+"""Matching scores of many image-text pairs: each image encoded once, pairs batched over the devices, kept on disk."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from medvill_jax.trees import Tree
 log = logging.getLogger(__name__)
 
 SCORES_FILE = "itm_scores.npy"
-# What the scores were made with; another checkpoint or pool starts them anew.
+# The note of what the scores were made with; another checkpoint or pool starts them anew.
 MADE_WITH_FILE = "itm_scores.json"
-# Pairs between two flushes to disk, at the most.
+# At most this many pairs between two flushes to disk.
 FLUSH_PAIRS = 50_000
 
 
@@ -31,7 +31,7 @@ class Scores:
     """A float32 array `[images, texts]` of pair scores, NaN where a pair has none yet.
 
     Args:
-        workdir: where it lives on disk, so that an interrupted ranking goes on; None keeps it in memory.
+        workdir: holds it on disk, so that an interrupted ranking goes on; None keeps it in memory.
         shape: images, texts.
         made_with: JSON-like; scores on disk that were made with something else are dropped.
     """
@@ -43,22 +43,22 @@ class Scores:
             return
         if distributed.is_first():
             self.array = _on_disk(workdir.path, {"shape": shape, **(made_with or {})})
-        # What is left to do is the same for all processes.
-        known = distributed.from_first(self.array)
+        # All processes must compute the same missing pairs.
+        stored = distributed.from_first(self.array)
         if not distributed.is_first():
-            self.array = known
-        if done := int((~np.isnan(known)).sum()):
-            log.info("%d of %d pair scores are there already", done, known.size)
+            self.array = stored
+        if done := int((~np.isnan(stored)).sum()):
+            log.info("%d of %d pair scores were computed before", done, stored.size)
 
     def flush(self) -> None:
-        """Hands what was written to the disk, and to the bucket that the folder may mirror."""
+        """Writes the scores to disk, and to the bucket if the workdir mirrors one."""
         if isinstance(self.array, np.memmap) and self._workdir is not None:
             self.array.flush()
             self._workdir.publish(patient=True)
 
 
 def _on_disk(folder: Path, made_with: dict[str, Any]) -> np.memmap:
-    """The array of the folder, new if it was made with something else, or cannot be read."""
+    """The array of the folder; a new one if it was made with something else or cannot be read."""
     path, note, shape = folder / SCORES_FILE, folder / MADE_WITH_FILE, tuple(made_with["shape"])
     if notes.fits(note, made_with) and _is_whole(path, shape):
         return np.lib.format.open_memmap(path, mode="r+")
@@ -71,18 +71,18 @@ def _on_disk(folder: Path, made_with: dict[str, Any]) -> np.memmap:
 
 
 def _is_whole(path: Path, shape: tuple[int, ...]) -> bool:
-    """Whether a file holds scores of a shape; opened to be written, one that was cut short would end in zeros."""
+    """Whether a file holds scores of this shape; opened for writing, a truncated file would be filled with zeros."""
     try:
-        kept = np.lib.format.open_memmap(path, mode="r")
+        stored = np.lib.format.open_memmap(path, mode="r")
     except (FileNotFoundError, ValueError):
         return False
-    return kept.shape == shape and kept.dtype == np.float32
+    return stored.shape == shape and stored.dtype == np.float32
 
 
 def fill(
     scores: Scores,
     wanted: np.ndarray,
-    match: Callable[..., jax.Array],
+    score: Callable[..., jax.Array],
     state: Tree,
     sides: Any,
     text_ids: np.ndarray,
@@ -92,51 +92,53 @@ def fill(
     batch_sharding: Any,
     replicated: Any,
 ) -> int:
-    """Computes the wanted scores that are still missing.
+    """Computes the wanted scores that are missing.
 
-    Films stay on the host and go to the devices once each, as many at a time as there are pairs in a batch; so devices
-    hold no more for a large pool than for a small one.
+    Encoded films stay on the host and go to the devices once each, at most `batch_size` at a time, so that the memory
+    of the devices does not grow with the pool.
 
     Args:
         scores: filled in place.
         wanted: bool `[images, texts]`.
-        match: `(params, stats, sides, text_ids, text_lens, image_index, text_index) -> [P]`, see `pair_scores`; jitted.
+        score: jitted `(params, stats, sides, text_ids, text_lens, image_index, text_index) -> [P]`, see `score_pairs`.
         state: parameters and statistics.
-        sides: numpy, of all images, `[images, ...]`.
-        text_ids, text_lens: of all texts, `[texts, T+1]` and `[texts]`.
-        batch_size: pairs at a time, a multiple of the devices.
-        batch_sharding, replicated: where things go.
+        sides: numpy `[images, ...]`, the outputs of `match_side` for all images.
+        text_ids, text_lens: numpy `[texts, T+1]` and `[texts]`, of all texts.
+        batch_size: pairs in a batch, a multiple of the number of devices.
+        batch_sharding, replicated: the shardings of pairs, and of images and texts.
 
     Returns:
-        How many pairs were computed.
+        The number of pairs that were computed.
     """
     images = len(sides)
     at_once = min(batch_size, images)
     text = [loader.from_whole(part, replicated) for part in (text_ids, text_lens)]
     total = int(np.count_nonzero(wanted & np.isnan(scores.array)))
-    since = 0
+    unflushed = 0
     with tqdm(total=total, unit="pair", disable=not sys.stderr.isatty() or jax.process_index() != 0) as progress:
         for start in range(0, images, at_once):
-            first = min(start, images - at_once)  # as many films every time, or else it would be compiled again
+            first = min(
+                start, images - at_once
+            )  # the same number of films every time, or the function would be compiled again
             rows = slice(first, first + at_once)
-            left = np.argwhere(wanted[rows] & np.isnan(scores.array[rows])).astype(np.int32)  # [pairs, 2]
-            block = loader.from_whole(sides[rows], replicated) if len(left) else None
-            for place in range(0, len(left), batch_size):
-                some = left[place : place + batch_size]
-                filled = np.resize(some, (batch_size, 2))
+            missing = np.argwhere(wanted[rows] & np.isnan(scores.array[rows])).astype(np.int32)  # [pairs, 2]
+            block = loader.from_whole(sides[rows], replicated) if len(missing) else None
+            for place in range(0, len(missing), batch_size):
+                pairs = missing[place : place + batch_size]
+                filled = np.resize(pairs, (batch_size, 2))
                 index = [loader.from_whole(part, batch_sharding) for part in filled.T]
-                found = match(state["params"], state["stats"], block, *text, *index)
-                scores.array[first + some[:, 0], some[:, 1]] = np.asarray(found.addressable_data(0))[: len(some)]
-                progress.update(len(some))
-                since += len(some)
-                if since >= FLUSH_PAIRS:
+                values = score(state["params"], state["stats"], block, *text, *index)
+                scores.array[first + pairs[:, 0], pairs[:, 1]] = np.asarray(values.addressable_data(0))[: len(pairs)]
+                progress.update(len(pairs))
+                unflushed += len(pairs)
+                if unflushed >= FLUSH_PAIRS:
                     scores.flush()
-                    since = 0
+                    unflushed = 0
     scores.flush()
     return total
 
 
-def pair_scores(
+def score_pairs(
     module: Any,
     sides: jax.Array,
     text_ids: jax.Array,
@@ -145,13 +147,13 @@ def pair_scores(
     text_index: jax.Array,
     attention: str | None = None,
 ) -> jax.Array:
-    """float32 `[P]`, how much better "matched" scores than "not matched": the logit of the matching probability.
+    """float32 `[P]`, the log-odds that image and text match.
 
     Args:
         module: a `Medvill`.
-        sides: `[images, ...]` of `match_side`.
+        sides: `[images, ...]`, from `match_side`.
         text_ids, text_lens: `[texts, T+1]` and `[texts]`.
-        image_index, text_index: int32 `[P]`, which image faces which text.
+        image_index, text_index: int32 `[P]`, which image is paired with which text.
         attention: one of `masks.KINDS`, or None for the configured one.
     """
     logits = module.match(sides[image_index], text_ids[text_index], text_lens[text_index], attention=attention)
