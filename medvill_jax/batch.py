@@ -1,8 +1,8 @@
 """The contract between data and models: which arrays a batch holds, their shapes, dtypes and meaning.
 
-Every array is declared once, as a `Key`: what it looks like, what it holds in the rows that fill up the last batch of
-an evaluation, and how random content is drawn. The loader produces what a `BatchSpec` declares, the train step consumes
-it, ahead-of-time compilation lowers from it, and `fake_batch` makes random content, so any config runs without data.
+Every array is declared once, as a `Key`: its shape and dtype, its content in the rows that pad the last batch of an
+evaluation, and its random content. The loader produces what a `BatchSpec` declares, the train step consumes it,
+ahead-of-time compilation lowers from it, and `fake_batch` makes random content, so that any config runs without data.
 
 Sizes: B examples (global), S image side in pixels, T report word pieces, P masked positions per report.
 """
@@ -21,18 +21,18 @@ AbstractBatch = dict[str, jax.ShapeDtypeStruct]
 HostBatch = dict[str, np.ndarray]
 
 PAD_ID = 0  # of every BERT vocabulary
-# Padding that is the last example once more: for what counts only where a weight says so.
+# Padding that repeats the last example: for arrays that count only where a weight is not 0.
 REPEATED: Final = "repeated"
 
 
 class Draw:
-    """What random content is drawn from: a generator, and two texts per example, so that ids and lengths fit together.
+    """The source of random content: a generator, and two texts per example, so that ids and lengths fit together.
 
     Attributes:
-        rng: its draws are in the order of the keys.
+        rng: samples in the order of the keys.
         rows: of the batch.
-        words: ids, from the first word to the size of the vocabulary.
-        text, negative: ids int `[B, T+1]` and lengths int `[B]`.
+        words: the first id after [SEP], and the size of the vocabulary.
+        text, negative: ids int `[B, T+1]` and lengths int `[B]` each.
     """
 
     def __init__(self, seed: int, rows: int, slots: int, *, vocab_size: int, sep_id: int):
@@ -41,7 +41,7 @@ class Draw:
         self.text, self.negative = (self._text(slots, sep_id) for _ in range(2))
 
     def integers(self, low: int, high: int, shape: tuple[int, ...] = ()) -> np.ndarray:
-        """Uniform int `[B, ...]` in low .. high - 1."""
+        """Uniform int `[B, *shape]` in low .. high - 1."""
         return self.rng.integers(low, high, (self.rows, *shape))
 
     def _text(self, slots: int, sep_id: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,8 +60,8 @@ class Key:
     Attributes:
         shape: of one example.
         dtype: of numpy.
-        padding: what it holds in rows that fill up a batch: a number, or `REPEATED`. What counts examples, or parts of
-            them, is 0 there.
+        padding: its content in the rows that pad a batch: a number, or `REPEATED`. What counts examples, or parts of
+            them, must be 0.
         random: content `[B, *shape]` for runs without data.
     """
 
@@ -73,7 +73,7 @@ class Key:
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """The arrays of the global training batch; those of an evaluation may lack some.
+    """The arrays of the global training batch; batches of an evaluation may lack some.
 
     Attributes:
         batch_size: B.
@@ -88,7 +88,7 @@ class BatchSpec:
 
     def __post_init__(self) -> None:
         if "weights" not in self.keys:
-            raise ValueError("a batch needs weights: they tell examples from padding")
+            raise ValueError("a batch needs weights, which are 0 for padding")
         if counted := [name for name, key in self.keys.items() if name.endswith("weights") and key.padding != 0]:
             raise ValueError(f"{', '.join(counted)}: weights whose padding is not 0 count padding as examples")
 
@@ -100,13 +100,13 @@ class BatchSpec:
         return {name: jax.ShapeDtypeStruct((self.batch_size, *key.shape), key.dtype) for name, key in self.keys.items()}
 
     def row(self, example: HostBatch, *, padding: bool) -> HostBatch:
-        """An example of an evaluation as a row of its batch; with `padding` the row that follows the last example.
+        """An example of an evaluation as a row of its batch; with `padding`, as a row after the last example.
 
         Raises:
-            ValueError: it holds what is not declared.
+            ValueError: it holds an array that is not declared.
         """
         if undeclared := sorted(example.keys() - self.keys.keys()):
-            raise ValueError(f"the batch spec does not declare {', '.join(undeclared)}, which examples hold")
+            raise ValueError(f"the batch spec does not declare {', '.join(undeclared)}, which an example holds")
         fixed = {name: self.keys[name].padding for name in example if padding}
         return example | {
             name: np.full_like(example[name], value) for name, value in fixed.items() if value != REPEATED
@@ -118,9 +118,9 @@ def fake_batch(spec: BatchSpec, seed: int, *, vocab_size: int, sep_id: int) -> H
 
     Args:
         spec: of any task.
-        seed: the content is a function of it.
+        seed: determines the content.
         vocab_size: number of word pieces.
-        sep_id: of [SEP]; words are drawn from the ids after it.
+        sep_id: of [SEP]; ids of words are sampled after it.
     """
     slots = spec.keys["text_ids"].shape[0] if "text_ids" in spec else 2
     draw = Draw(seed, spec.batch_size, slots, vocab_size=vocab_size, sep_id=sep_id)
@@ -133,18 +133,18 @@ def pretrain_spec(
     """MLM + ITM batch (docs/spec.md#pretraining).
 
     * `image` uint8 `[B, S, S]`: one channel, bone white; normalised on the device.
-    * `text_ids` int32 `[B, T+1]`: words with some masked, then [SEP], then [PAD].
-    * `text_lens` int32 `[B]`: words + the final [SEP].
+    * `text_ids` int32 `[B, T+1]`: word pieces, some masked, then [SEP], then [PAD].
+    * `text_lens` int32 `[B]`: word pieces and the final [SEP].
     * `mlm_positions` int32 `[B, P]`: indices into the text slots; unused entries are 0 with weight 0.
     * `mlm_ids` int32 `[B, P]`: the original ids at those positions.
     * `mlm_weights` float32 `[B, P]`: 1 for a used entry, else 0.
     * `itm_labels` int32 `[B]`: 1 if image and text belong together, 0 if the text is another study's.
     * `weights` float32 `[B]`: 1 for a real example, 0 for padding at the end of an evaluation split.
 
-    `paired` adds what a film needs to face more than one report, which are those of `retrieve_spec`:
+    `paired` adds the keys that pair a film with more than one report:
 
-    * `plain_ids` int32 `[B, T+1]`: the report of `text_ids` with nothing masked.
-    * `negative_ids`, `negative_lens`, `label_groups`, `text_groups`.
+    * `plain_ids` int32 `[B, T+1]`: the report of `text_ids`, unmasked.
+    * `negative_ids`, `negative_lens`, `label_groups`, `text_groups` as in `retrieve_spec`.
     """
     plain = {"plain_ids": _ids(text_len, lambda draw: draw.text[0]), **_others(text_len)} if paired else {}
     labels = Key(dtype=np.int32, padding=REPEATED, random=lambda draw: draw.integers(0, 2))
@@ -163,10 +163,9 @@ def report_spec(batch_size: int, *, image_size: int, text_len: int, max_predicti
     """Report generation batch (docs/spec.md#generation).
 
     `image`, `text_lens`, `weights` and the `mlm_...` keys as in `pretrain_spec`; the latter may also hold the position
-    of the final [SEP], and are absent if `max_predictions` is 0. `text_ids` holds what the model reads: masked words,
-    or the report as it is if there are no predictions.
+    of the final [SEP], and are absent if `max_predictions` is 0, where `text_ids` is unmasked too.
 
-    * `text_cut` int32 `[B]`: 1 if the report goes on behind its T word pieces, so that its [SEP] is no end of a report.
+    * `text_cut` int32 `[B]`: 1 if the report is longer than T word pieces, so that its [SEP] is not its end.
     """
     cut = Key(
         dtype=np.int32, padding=REPEATED, random=lambda draw: draw.integers(0, 2) * (draw.text[1] == text_len + 1)
@@ -178,10 +177,10 @@ def report_spec(batch_size: int, *, image_size: int, text_len: int, max_predicti
 def classify_spec(batch_size: int, *, image_size: int, text_len: int, classes: int) -> BatchSpec:
     """Classification batch (docs/spec.md#classification); `text_ids`, `text_lens` are absent if `text_len` is 0.
 
-    `image`, `text_ids` (nothing masked), `text_lens`, `weights` as in `pretrain_spec`, and
+    `image`, `text_ids` (unmasked), `text_lens`, `weights` as in `pretrain_spec`, and
 
     * `targets` float32 `[B, C]`: 0..1 for each class.
-    * `target_weights` float32 `[B, C]`: 0 where a label is masked out, else 1.
+    * `target_weights` float32 `[B, C]`: 0 where a label does not count, else 1.
     """
 
     def ones_and_zeros(draw: Draw) -> np.ndarray:
@@ -200,7 +199,7 @@ def vqa_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
 
     `image`, `text_ids` (the question), `text_lens`, `weights` as in `pretrain_spec`, and
 
-    * `answers` int32 `[B]`: place of the answer in the vocabulary of answers; 0 where it is not in it.
+    * `answers` int32 `[B]`: index of the answer in the vocabulary of answers; 0 where it is not in it.
     * `answer_weights` float32 `[B]`: 0 where the answer is not in the vocabulary, else 1.
     """
     answers = {
@@ -213,7 +212,7 @@ def vqa_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
 def retrieve_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
     """Retrieval batch (docs/spec.md#retrieval).
 
-    `image`, `text_ids` (nothing masked), `text_lens`, `weights` as in `pretrain_spec`, and
+    `image`, `text_ids` (unmasked), `text_lens`, `weights` as in `pretrain_spec`, and
 
     * `negative_ids` int32 `[B, T+1]`, `negative_lens` int32 `[B]`: a report of another label set.
     * `label_groups`, `text_groups` int32 `[B]`: equal exactly where the label sets, or the texts, are equal; an example

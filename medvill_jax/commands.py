@@ -1,4 +1,4 @@
-"""What all commands share: how they end, what they say of a mistake, and how they read their command line."""
+"""The shared parts of all commands: exit statuses, one line for an error, and the parser of the command line."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class Exit(enum.IntEnum):
     """The exit statuses of all commands."""
 
     DONE = 0
-    ERROR = 1  # something to correct, said on stderr; or a run failed
-    USAGE = 2  # the same where a command tells wrong flags, or a wrong source, from what fails later
-    PROCESSES = 3  # the processes of a run did not meet, or one of them ended
+    ERROR = 1  # an error to correct, described on stderr; or a run failed
+    USAGE = 2  # wrong flags, or a wrong source, in commands that distinguish them from later errors
+    PROCESSES = 3  # the processes of a run did not connect, or one of them ended
     INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` whose help keeps its line breaks, which guesses no flag from its beginning.
+    """An `ArgumentParser` whose help keeps its line breaks, and which accepts no abbreviated flags.
 
     Args:
-        prog: as one types it, `python -m ...`.
+        prog: the start of the command line, `python -m ...`.
         description: the help.
-        status: of wrong flags, which are told in one line; that of its `Parser` for a subcommand.
-        options: argparse's.
+        status: the exit status of wrong flags.
+        options: of `ArgumentParser`.
     """
 
     def __init__(
@@ -43,22 +43,22 @@ class Parser(argparse.ArgumentParser):
         self._status = status
 
     def error(self, message: str) -> NoReturn:
-        """One line instead of the usage."""
+        """Ends the program with one line instead of the usage."""
         self.exit(self._status, f"error: {message}; --help tells more\n")
 
 
 class Main(Protocol):
-    """A command: its arguments, by default those of the process, in; its exit status out."""
+    """A command: takes its arguments, by default those of the process, and returns its exit status."""
 
     def __call__(self, argv: Sequence[str] | None = None) -> int: ...
 
 
 def command(*, failed: Exit = Exit.ERROR, interrupted: str = "") -> Callable[[Main], Main]:
-    """Makes a command of `main(argv) -> status`: what the user can correct becomes one line and a status.
+    """Makes `main(argv) -> status` a command: an error that the user can correct becomes one line and a status.
 
     Args:
-        failed: the status of a `UserError` or `OSError`. Other exceptions are bugs, and pass.
-        interrupted: what has become of the work when Ctrl-C is pressed, in half a sentence.
+        failed: the status of a `UserError` or `OSError`. Other exceptions are bugs, and are not caught.
+        interrupted: what happens to the work after Ctrl-C, in half a sentence.
     """
 
     def wrap(main: Main) -> Main:
@@ -66,10 +66,10 @@ def command(*, failed: Exit = Exit.ERROR, interrupted: str = "") -> Callable[[Ma
         def run(argv: Sequence[str] | None = None) -> int:
             try:
                 status = main(argv)
-                sys.stdout.flush()  # or a reader that is gone would be noticed when nobody can say so any more
+                sys.stdout.flush()  # or a closed pipe would be noticed only when Python exits
                 return status
             except (UserError, OSError, KeyboardInterrupt) as error:
-                return _told(error, failed, interrupted, None)
+                return _report(error, failed, interrupted, None)
 
         return run
 
@@ -78,47 +78,46 @@ def command(*, failed: Exit = Exit.ERROR, interrupted: str = "") -> Callable[[Ma
 
 @contextlib.contextmanager
 def one_line(*, failed: Exit = Exit.ERROR, interrupted: str = "", where: object = None) -> Iterator[None]:
-    """A block of a command that ends the program with one line where the user can correct something; see `command`.
+    """A block in which an error that the user can correct ends the program with one line.
 
     Args:
-        failed: as there.
-        interrupted: as there.
-        where: what an `OSError` is about that names no file.
+        failed, interrupted: as for `command`.
+        where: the path to show for an `OSError` that names no file.
 
     Raises:
-        SystemExit: in place of what was raised.
+        SystemExit: instead of the error.
     """
     try:
         yield
         sys.stdout.flush()
     except (UserError, OSError, KeyboardInterrupt) as error:
-        sys.exit(_told(error, failed, interrupted, where))
+        sys.exit(_report(error, failed, interrupted, where))
 
 
-def _told(error: BaseException, failed: Exit, interrupted: str, where: object) -> Exit:
-    """Says what was raised, and gives the status for it."""
+def _report(error: BaseException, failed: Exit, interrupted: str, where: object) -> Exit:
+    """Prints one line about an error, and returns the exit status."""
     if isinstance(error, KeyboardInterrupt):
         print(f"\ninterrupted{interrupted and '; '}{interrupted}", file=sys.stderr)
         return Exit.INTERRUPTED
-    if isinstance(error, BrokenPipeError) and _nobody_reads():
+    if isinstance(error, BrokenPipeError) and _output_closed():
         return failed
-    said: object = error
+    message: object = error
     if isinstance(error, OSError) and not isinstance(error, UserError):
         place = error.filename or where
-        said = f"{error.strerror or error}" + (f": {place}" if place else "")
-    print(f"error: {said}", file=sys.stderr)
+        message = f"{error.strerror or error}" + (f": {place}" if place else "")
+    print(f"error: {message}", file=sys.stderr)
     return failed
 
 
-def _nobody_reads() -> bool:
-    """Whether it is the output that nobody reads on, as after `| head`; what is left of it then goes nowhere."""
+def _output_closed() -> bool:
+    """Whether the reader of stdout is gone, as after `| head`; the rest of the output is then discarded."""
     try:
         output = sys.stdout.fileno()
-    except (OSError, ValueError):  # no file of the system, or closed
+    except (OSError, ValueError):  # without a file descriptor, or closed
         return False
     poll = select.poll()
     poll.register(output, 0)
-    gone = any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
-    if gone:
+    closed = any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+    if closed:
         os.dup2(os.open(os.devnull, os.O_WRONLY), output)
-    return gone
+    return closed

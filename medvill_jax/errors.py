@@ -1,14 +1,14 @@
-"""What a user can correct, in one family: commands show it as one line, and whatever else is raised is a bug."""
+"""Errors that a user can correct, in one family: commands show them as one line; any other exception is a bug."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something that the user can correct; the message says what is wrong, where, and what to do."""
+    """An error that the user can correct; the message says what is wrong, where, and what to do."""
 
 
 class ConfigError(UserError, ValueError):
-    """A configuration field or an argument has a value that it cannot have, or that does not go with another's."""
+    """A configuration field or an argument has a wrong value, or one that conflicts with another."""
 
 
 class MissingExtra(UserError, ImportError):

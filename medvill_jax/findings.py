@@ -1,4 +1,4 @@
-"""The 14 findings of CheXpert (Irvin et al., AAAI 2019), and the code of what a report says of one."""
+"""The 14 findings of CheXpert (Irvin et al., AAAI 2019), and the codes of what a report says of a finding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line of `medvill_jax.run`, over absl: ml_collections makes a flag of every configuration field."""
+"""The command line of `medvill_jax.run`, on absl, since ml_collections makes every configuration field a flag of it."""
 
 from __future__ import annotations
 
@@ -16,38 +16,42 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "configuration, e.g. co
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default: runs/CONFIG[-VARIANT]")
 EVAL_ONLY = flags.DEFINE_boolean("eval_only", False, "evaluate the workdir's best checkpoint on config.eval.split")
 MODE = flags.DEFINE_enum(
-    "mode", "train", ("train", "compile"), "compile: the train step for --topology, without running"
+    "mode", "train", ("train", "compile"), "compile: compile the train step for --topology without running it"
 )
-TOPOLOGY = flags.DEFINE_string("topology", "", "to compile for: v5e:4x4, v5e:16x16, v5p:4x4x4, v6e:16x16, cpu:8, ...")
+TOPOLOGY = flags.DEFINE_string(
+    "topology", "", "target hardware of --mode=compile: v5e:4x4, v5e:16x16, v5p:4x4x4, v6e:16x16, cpu:8, ..."
+)
 SEARCH = flags.DEFINE_boolean("search", False, "with --mode=compile: find the largest batch per chip that fits")
-COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0; TPU pods, SLURM, Open MPI need none")
+COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0; not needed on TPU pods, SLURM and Open MPI"
+)
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "processes of the run, with --coordinator", lower_bound=1)
-PROCESS_ID = flags.DEFINE_integer("process_id", None, "which of them this is, from 0", lower_bound=0)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "number of this process, from 0", lower_bound=0)
 SHARED = flags.DEFINE_boolean("shared", False, private.HELP)
 STARTUP_TIMEOUT = flags.DEFINE_float("startup_timeout", 300.0, "seconds to wait for the other processes", lower_bound=0)
 
-# What holds configs/ in a checkout, and where packages lie in an install.
-_BESIDE = Path(__file__).parents[1]
+# The folder of configs/, in a checkout and in an install.
+_ROOT = Path(__file__).parents[1]
 
 
 def parse(argv: Sequence[str], description: str) -> None:
-    """Gives the flags their values; with `--help` shows them under a description, and ends the program.
+    """Parses the command line into the flags; with `--help`, prints a description and the flags, and ends the program.
 
     Raises:
-        ConfigError: something is wrong with a flag.
+        ConfigError: a wrong flag or configuration.
     """
     if {"--help", "-help", "-h"} & set(argv):
-        listed = flags.FLAGS.module_help(sys.modules[__name__]).partition(":\n")[2]
-        print(f"{description.strip()}\n\nflags:\n{listed}")
+        listing = flags.FLAGS.module_help(sys.modules[__name__]).partition(":\n")[2]
+        print(f"{description.strip()}\n\nflags:\n{listing}")
         sys.exit()
     try:
         rest = flags.FLAGS(_with_installed(argv))
     except (KeyError, AttributeError) as error:
-        # ml_collections names the nearest field in the exception of a misspelt one.
+        # For a misspelt field, the exception of ml_collections names the nearest one.
         hint = str(error.args[0]).replace("\\n", "\n").strip("'\"").split("\n")[-1]
         raise ConfigError(f"no such configuration field. {hint}") from error
     except (flags.Error, TypeError, ValueError) as error:
-        # What a configuration file raises arrives as the text of a whole trace.
+        # For an exception of a configuration file, the text is a whole traceback.
         text = str(error)
         raise ConfigError(text.strip().split("\n")[-1] if "Traceback" in text else text) from error
     if len(rest) > 1:
@@ -71,13 +75,13 @@ def _file_and_variant() -> tuple[Path, str]:
 
 
 def _with_installed(argv: Sequence[str]) -> list[str]:
-    """The words with `--config` of a file that is not here, but came with the package, as where that lies."""
-    words = list(argv)
-    for number, word in enumerate(words):
-        name, equals, value = word.partition("=")
+    """The arguments, with the full path of a `--config` file that is only in the installed package."""
+    arguments = list(argv)
+    for number, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
         if name in ("--config", "-config"):
-            value = value if equals else "".join(words[number + 1 : number + 2])
+            value = value if equals else "".join(arguments[number + 1 : number + 2])
             path = value.partition(":")[0]
-            if path.startswith("configs/") and not Path(path).exists() and (_BESIDE / path).is_file():
-                words[number : number + 2 - bool(equals)] = [f"--config={_BESIDE / value}"]
-    return words
+            if path.startswith("configs/") and not Path(path).exists() and (_ROOT / path).is_file():
+                arguments[number : number + 2 - bool(equals)] = [f"--config={_ROOT / value}"]
+    return arguments

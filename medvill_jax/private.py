@@ -1,7 +1,7 @@
-"""Writing files: whole or not at all, and by default for their user alone, whatever the umask; `--shared` keeps it.
+"""Writing files: whole or not at all, and by default readable by their user alone; `--shared` follows the umask.
 
-Programs set the umask of their whole process, which child processes and libraries follow. A library must not do that to
-whoever imports it, so what is called without a program makes its own folders and files private one by one.
+Programs set the umask of their process, which child processes and libraries inherit. A library must not change the
+umask of programs that import it, so without a program every folder and file is made private one by one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _shared = False
 
 @contextlib.contextmanager
 def files(shared: bool) -> Iterator[None]:
-    """A program's work, whose files are its user's alone (0600 in folders of 0700) unless they are shared."""
+    """A block that writes files readable by the user alone (0600 in folders of 0700), unless they are shared."""
     global _shared
     before = _shared, None if shared else os.umask(OTHERS)
     _shared = shared
@@ -33,12 +33,12 @@ def files(shared: bool) -> Iterator[None]:
 
 
 def add_flag(parser: argparse.ArgumentParser) -> None:
-    """`--shared`, for `files`."""
+    """Adds the flag `--shared`, the argument of `files`."""
     parser.add_argument("--shared", action="store_true", help=HELP)
 
 
 def mode(full: int) -> int:
-    """The permissions of a file (0o666) or a folder (0o777) that is written."""
+    """The permissions for a new file (`full` is 0o666) or folder (0o777)."""
     if not _shared:
         return full & ~OTHERS
     umask = os.umask(OTHERS)
@@ -47,7 +47,7 @@ def mode(full: int) -> int:
 
 
 def folder(path: Path) -> None:
-    """Makes a folder, and closes it to others, also if it was there; what is in it is then out of their reach."""
+    """Makes a folder, and closes it, new or not, to other users, so that they cannot reach its files."""
     path.mkdir(mode=mode(0o777), parents=True, exist_ok=True)
     if not _shared:
         with contextlib.suppress(PermissionError):  # somebody else's folder
@@ -55,21 +55,21 @@ def folder(path: Path) -> None:
 
 
 def opener(path: str, flags: int) -> int:
-    """For `open(..., opener=private.opener)`: a new file is the user's alone."""
+    """For `open(..., opener=private.opener)`: a new file is readable by the user alone."""
     return os.open(path, flags, mode(0o666))
 
 
 @contextlib.contextmanager
 def replaced(path: Path, *, by_umask: bool = False) -> Iterator[Path]:
-    """A new file beside `path` to be written in the block, which then takes its place.
+    """A temporary file next to `path`, for the block to write, which then replaces `path`.
 
-    Whoever reads sees the old file or the new one; where the block fails, the old one stays as it was.
+    Readers see the old file or the new one; if the block fails, the old one stays as it was.
 
     Args:
         path: in a folder that exists.
-        by_umask: the umask alone says who reads it: in a worker process, which knows of `--shared` by nothing else.
+        by_umask: the umask alone decides who may read it: for worker processes, which know `--shared` only by it.
     """
-    # Hosts may share the folder.
+    # Hosts may share the folder, so the name has host and process.
     part = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.part")
     try:
         part.touch(mode=0o666 if by_umask else mode(0o666))

@@ -1,16 +1,16 @@
 """Train or evaluate one task. In a checkout `python run.py` is the same.
 
-    python -m medvill_jax.run --config=configs/pretrain.py:phantom              the demo, with data of its own
+    python -m medvill_jax.run --config=configs/pretrain.py:phantom              the demo, which makes its data
     python -m medvill_jax.run --config=configs/pretrain.py --config.data.path=DATA --config.batch_size=64 --workdir=RUN
     python -m medvill_jax.run --config=configs/pretrain.py ... --workdir=RUN    again: goes on where it stopped
     python -m medvill_jax.run --config=configs/pretrain.py ... --workdir=RUN --eval_only --config.eval.split=test
     python -m medvill_jax.run --config=configs/pretrain.py --mode=compile --topology=v5e:16x16 --config.batch_size=4096
 
-The same command on every host of a TPU pod or under srun makes one run. Elsewhere each process is told who it is:
+The same command on every host of a TPU pod or under srun makes one run. Elsewhere each process gets its number:
 
     python -m medvill_jax.run ... --coordinator=HOST:PORT --num_processes=2 --process_id=0
 
-Every field of the configuration is a flag: --config.FIELD=VALUE. The fields and what they mean stand in configs/.
+Every field of the configuration is a flag: --config.FIELD=VALUE. The files in configs/ explain the fields.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from medvill_jax import flags, private
 from medvill_jax.commands import Exit, one_line
 from medvill_jax.errors import ConfigError
 
-# A run may be taken up again with other values of these: they change no figure of the training.
+# A run may be resumed with other values of these fields: they do not change the metrics of the training.
 FREE_FIELDS = ("remat", "log.", "checkpoint.", "mesh.", "data.workers.", "eval.batch_size")
-# These too may differ when it is evaluated: they say on what, and how its answers are asked for.
+# These may also differ in an evaluation: they choose its data, and how the model is queried.
 EVALUATION_FIELDS = (*FREE_FIELDS, "eval.", "decode.", "rank.", "data.path", "dtype")
 GOES_ON = "the same command goes on from the newest checkpoint"
 
 
 def program() -> NoReturn:
-    """`entry`, in a process that takes memory in huge pages."""
+    """`entry`, in a process that allocates memory in huge pages."""
     ask_for_huge_pages()
     entry()
 
 
 def entry() -> NoReturn:
-    """The program over `sys.argv`; ends with `SystemExit`, unless there is a bug."""
+    """Runs the command line of `sys.argv`; ends with `SystemExit`, unless there is a bug."""
     with one_line(interrupted=GOES_ON):
         with one_line(failed=Exit.USAGE):
             flags.parse(sys.argv, __doc__ or "")
@@ -50,9 +50,9 @@ def entry() -> NoReturn:
 
 
 def start(config: Any) -> None:
-    """What `--mode` says, in every process."""
+    """Trains, evaluates or compiles, as the flags say; called in every process."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
-    # Orbax warns of every checkpoint without figures, JAX tells of every platform that is not there.
+    # Orbax warns about every checkpoint without metrics, JAX about every missing platform.
     absl.logging.set_verbosity(absl.logging.ERROR)
     for noisy in ("jax", "fsspec", "gcsfs"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -74,16 +74,16 @@ def start(config: Any) -> None:
 
 
 def prepare(config: Any) -> None:
-    """Flags that go together, and what JAX must find in its environment when it is imported, which is after this."""
+    """Checks flags against each other, and sets the environment for JAX, which must not be imported before."""
     if flags.MODE.value != "compile":
-        # What trains nothing has no mesh.
+        # A task that does not train has no mesh.
         if flags.TOPOLOGY.value or flags.SEARCH.value or config.get("mesh", {}).get("topology"):
-            raise ConfigError("--topology and --search go with --mode=compile, which sets mesh.topology")
+            raise ConfigError("--topology and --search need --mode=compile, which sets mesh.topology")
         return
     if flags.EVAL_ONLY.value:
         raise ConfigError("--mode=compile compiles the train step; leave --eval_only out")
     if not flags.TOPOLOGY.value:
-        raise ConfigError("--mode=compile needs --topology, e.g. v5e:4x4, or cpu:8 without any further install")
+        raise ConfigError("--mode=compile needs --topology, e.g. v5e:4x4, or cpu:8, which needs no further install")
 
     from medvill_jax.compile import topology
 
@@ -91,7 +91,7 @@ def prepare(config: Any) -> None:
 
 
 def run_task(config: Any, name: str) -> None:
-    """The task that the configuration names, in every process, in the workdir of that name."""
+    """Trains or evaluates the task of the configuration in the workdir of that name; called in every process."""
     from data_prep import phantom
     from medvill_jax.cluster import distributed
     from medvill_jax.cluster.workdir import DATA_DIR, Workdir
@@ -101,7 +101,7 @@ def run_task(config: Any, name: str) -> None:
     logging.info("workdir: %s", workdir.home)
     if "phantom" in config.data and not config.data.path and workdir.is_mirror:
         raise ConfigError(
-            "the demo's data are made in a folder: give a --workdir outside a bucket, or --config.data.path"
+            "the phantom data cannot be made in a bucket: give a --workdir outside, or --config.data.path"
         )
     fields, task_type = config.to_dict(), registry.task(config.task)
     if flags.EVAL_ONLY.value:
@@ -116,11 +116,11 @@ def run_task(config: Any, name: str) -> None:
     config.lock()
     task = task_type(config, workdir)
     try:
-        figures = evaluate(task) if flags.EVAL_ONLY.value else task.fit()
+        metrics = evaluate(task) if flags.EVAL_ONLY.value else task.fit()
     finally:
         workdir.publish()
-    if figures and distributed.is_first():
-        lines = task.closing_lines(figures)
+    if metrics and distributed.is_first():
+        lines = task.closing_lines(metrics)
         if (workdir / "metrics.jsonl").is_file():
             curves = f"tensorboard --logdir={workdir.path}"
             lines.append(f"metrics of every step: {workdir / 'metrics.jsonl'}, curves: {curves}")
@@ -131,19 +131,19 @@ def run_task(config: Any, name: str) -> None:
 
 
 def evaluate(task: Any) -> dict[str, Any] | None:
-    """The figures of the best checkpoint; None if a signal came before they were complete."""
+    """The metrics of the best checkpoint; None if a signal came before they were complete."""
     from medvill_jax.cluster.stopping import Stopped
 
     try:
         with task.stop:
             return task.evaluate_best()
     except Stopped as signal:
-        logging.warning("%s: stopped before the end; the same command evaluates on", signal)
+        logging.warning("%s: stopped before the end; the same command continues the evaluation", signal)
         return None
 
 
 def compile_step(config: Any, name: str) -> None:
-    """Compiles the train step for a topology, and tells of its memory and time."""
+    """Compiles the train step for a topology, and reports its memory and time."""
     from medvill_jax.cluster.workdir import Workdir
     from medvill_jax.compile import aot, topology
     from medvill_jax.tasks import registry
@@ -151,7 +151,7 @@ def compile_step(config: Any, name: str) -> None:
 
     task = registry.task(config.task)
     if not task.trains:
-        raise ConfigError(f"{config.task} trains nothing, so there is no step to compile")
+        raise ConfigError(f"{config.task} does not train, so it has no step to compile: leave --mode=compile out")
     config.data.path = config.data.path or FAKE
     config.mesh.topology = flags.TOPOLOGY.value
     workdir, target = Workdir(name), topology.parse(flags.TOPOLOGY.value)
@@ -168,13 +168,13 @@ def compile_step(config: Any, name: str) -> None:
     written = report.write(workdir.path)
     workdir.publish()
     print("\n".join(report.lines()))
-    print(f"\nthe same for programs: {workdir.shown(str(written))}")
+    print(f"\nthe same as JSON: {workdir.shown(str(written))}")
 
 
 def ask_for_huge_pages() -> None:
-    """Starts this program anew with a C library that takes memory in huge pages.
+    """Restarts this program with a C library that allocates memory in huge pages.
 
-    On CPUs every step takes and returns hundreds of megabytes; page by page, that is a fifth of all processor time.
+    On CPUs every step allocates and frees hundreds of megabytes; in small pages, that is a fifth of all processor time.
     """
     if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
         environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}

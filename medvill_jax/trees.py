@@ -11,7 +11,7 @@ Tree = dict[Any, Any]
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """The leaves of any tree by name: keys, indices and attributes on the way to them, joined by "/"."""
+    """The leaves of any tree by name: the keys, indices and attributes of their paths, joined by "/"."""
     return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
@@ -20,7 +20,7 @@ def nest(flat: Mapping[str, Any], *, lists: bool = True) -> Tree:
 
     Args:
         flat: leaves by name.
-        lists: numbers become integer keys, as lists of modules have them.
+        lists: whether numbers become integer keys, as in lists of modules.
     """
     tree: Tree = {}
     for name, leaf in flat.items():
@@ -38,7 +38,7 @@ def tree_names(tree: Any) -> Any:
 
 
 def select(tree: Tree, names: Collection[str]) -> Tree:
-    """The part of a nested dict whose leaves' names are in `names`; branches left empty are dropped."""
+    """The leaves of a nested dict whose names are in `names`; empty branches are dropped."""
     return nest({name: leaf for name, leaf in flatten(tree).items() if name in names})
 
 

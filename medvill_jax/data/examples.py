@@ -1,4 +1,4 @@
-"""One example of each task from a prepared data set: film, report or question, and what is asked about them.
+"""The examples of each task from a prepared data set: films, reports or questions, and their targets.
 
 An example is a function of the record and of its place in the global stream, so it is the same on any number of hosts.
 """
@@ -20,9 +20,9 @@ from medvill_jax.data.tokenizer import Tokenizer
 from medvill_jax.data.transforms import (
     Crop,
     MlmConfig,
-    decode_image,
     mask_report,
     mask_tokens,
+    read_image,
     square_image,
     text_slots,
 )
@@ -36,12 +36,12 @@ class Records:
     Args:
         data_dir: a prepared data set.
         split: "train", "validation" or "test".
-        tokenizer: gives ids and special ids.
+        tokenizer: of the texts.
         image_size: side of the square image, pixels.
-        text_len: word pieces kept of a report.
+        text_len: word pieces kept of a text.
         crop: random crop, or None for the whole film.
-        seed: every draw is a function of it and of the place in the stream.
-        rows: int `[n]`, the records of the split that there are; None for all.
+        seed: all randomness is a function of it and of the place in the stream.
+        rows: int `[n]`, the records of the split that are used; None for all.
 
     Raises:
         DataError: no such data set or split.
@@ -63,7 +63,7 @@ class Records:
         self._source = records.open_split(data_dir, split)
         self._rows = np.arange(len(self._source)) if rows is None else rows
         self._index = {name: column[self._rows] for name, column in records.read_index(data_dir, split).items()}
-        self._other_images = other_images(_reports_apart(self._index["text_hash"]), seed)
+        self._other_images = other_images(_report_numbers(self._index["text_hash"]), seed)
         self._tokenizer = tokenizer
         self._image_size, self._text_len = image_size, text_len
         self._crop, self._seed = crop, seed
@@ -79,11 +79,11 @@ class Records:
         return self._tokenizer.encode(self.text(record))
 
     def text_ids(self, record: int) -> np.ndarray:
-        """The same, cut as the model sees them."""
+        """Word-piece ids of one text, cut to `text_len`."""
         return self.pieces(record)[: self._text_len]
 
     def text(self, record: int) -> str:
-        """One whole report."""
+        """One whole text."""
         return self[record]["text"].decode()
 
     def identifier(self, record: int) -> str:
@@ -91,7 +91,7 @@ class Records:
         return self[record]["id"].decode()
 
     def fingerprint(self) -> str:
-        """A number for all that these records hold, in this order, and for the words of the tokenizer; names no record.
+        """A hash of the contents and order of these records, and of the tokenizer's vocabulary; identifies no record.
 
         Reads every record once.
         """
@@ -104,56 +104,56 @@ class Records:
         return digest.hexdigest()
 
     def subjects(self) -> np.ndarray:
-        """int64 `[n]`: a number for each record, equal where `subject_id` is, that says nothing else about it."""
+        """int64 `[n]`: a number for each record, equal for records of one `subject_id`, and otherwise meaningless."""
         hashes = records.read_index(self._data_dir, self._split, ["subject_hash"])["subject_hash"][self._rows]
         numbers: dict[int, int] = {}
         return np.array([numbers.setdefault(subject, len(numbers)) for subject in hashes.tolist()], np.int64)
 
     def rng(self, place: int) -> np.random.Generator:
-        """The randomness of one place in the global stream."""
+        """The random generator of one place in the global stream."""
         return np.random.default_rng((self._seed, place))
 
     def image(self, record: int, rng: np.random.Generator, *, own_image: bool) -> np.ndarray:
-        """The film uint8 `[S, S]` of a record, or that of another report, for a shuffled-images figure."""
+        """The film uint8 `[S, S]` of a record, or that of another report, for metrics with shuffled images."""
         image_of = record if own_image else int(self._other_images[record])
-        return square_image(decode_image(self[image_of]["image"]), self._image_size, self._crop, rng)
+        return square_image(read_image(self[image_of]["image"]), self._image_size, self._crop, rng)
 
     def text_arrays(self, record: int) -> HostBatch:
-        """The batch keys `text_ids` and `text_lens` of a report that is read as it is."""
+        """The batch keys `text_ids` and `text_lens` of an unmasked text."""
         slots, length = self.slots(record)
         return {"text_ids": slots, "text_lens": np.asarray(length, np.int32)}
 
     def slots(self, record: int) -> tuple[np.ndarray, int]:
-        """The report in its slots, int32 `[T+1]`, and how many of them are real."""
+        """The text in its slots, int32 `[T+1]`, and the number of slots that are not padding."""
         return text_slots(self.text_ids(record), self._text_len, self._tokenizer.sep_id)
 
 
-def _reports_apart(text_hash: np.ndarray) -> np.ndarray:
-    """Numbers int `[n]` that are equal where the reports are; records without a report share none."""
-    same = np.unique(text_hash, return_inverse=True)[1]
-    return np.where(text_hash == records.NO_TEXT, len(same) + np.arange(len(same)), same)
+def _report_numbers(text_hash: np.ndarray) -> np.ndarray:
+    """int `[n]`, equal for records with the same report; each record without a report has its own number."""
+    numbers = np.unique(text_hash, return_inverse=True)[1]
+    return np.where(text_hash == records.NO_TEXT, len(numbers) + np.arange(len(numbers)), numbers)
 
 
 def _require_reports(text_hash: np.ndarray, data_dir: Place, split: str) -> None:
-    """`DataError` if records have labels only."""
+    """Raises `DataError` if records have no report."""
     without = int((text_hash == records.NO_TEXT).sum())
     if without:
         raise records.DataError(
-            f"{without} of the {len(text_hash)} records of split {split!r} of {data_dir} have no report: they serve "
-            "classification of images alone; all else needs a data set prepared from rows with text"
+            f"{without} of the {len(text_hash)} records of split {split!r} of {data_dir} have no report, which only "
+            "classification of images alone allows; prepare the data from rows with text"
         )
 
 
 class ReportGroups(Records):
-    """Records with reports, of which it is known which may stand for each other.
+    """Records with reports, grouped by equal label sets and equal texts.
 
     Attributes:
-        positive: bool `[n, C]`, the findings that are there for certain.
+        positive: bool `[n, C]`, the findings that are certainly present.
         label_groups, text_groups: int32 `[n]`, equal exactly where the label sets, or the texts, are equal. A record
-            without a positive finding says nothing of what it shares with others, so its label set is its own.
+            without a positive finding shares its label set with no other.
 
     Raises:
-        DataError: as `Records`, or a split in which nothing can be a negative.
+        DataError: as `Records`, or a split without any possible negative.
     """
 
     def __init__(self, data_dir: Place, split: str, **others: Any):
@@ -166,7 +166,7 @@ class ReportGroups(Records):
         self.text_groups = self._negatives.texts.astype(np.int32)
 
     def others(self, record: int, rng: np.random.Generator) -> HostBatch:
-        """The batch keys of what is not this record's report: a negative, and what it shares with others."""
+        """The batch keys of a negative report, and of the groups of this record."""
         negative = self.text_arrays(self._negatives.draw(record, rng))
         return {
             "negative_ids": negative["text_ids"],
@@ -181,8 +181,8 @@ class PretrainRecords(ReportGroups):
 
     Args:
         mlm: how tokens are masked.
-        paired: whether an example also holds what lets its film face more than one report.
-        others: as for `Records`.
+        paired: whether an example also holds the keys that pair its film with more than one report.
+        others: arguments of `Records`.
     """
 
     def __init__(self, data_dir: Place, split: str, *, mlm: MlmConfig, paired: bool = False, **others: Any):
@@ -194,10 +194,10 @@ class PretrainRecords(ReportGroups):
 
         Args:
             record: index in the split.
-            place: index in the global stream; seeds the draws.
-            matched: image and text of one study (True), the text of another (False), or one of the two at random; where
+            place: index in the global stream; seeds the randomness.
+            matched: image and text of one study (True), the text of another (False), or either at random (None); if
                 examples are paired, None is True.
-            own_image: False gives the image of another report, for the shuffled-images figure.
+            own_image: False for the image of another report, for metrics with shuffled images.
         """
         rng = self.rng(place)
         if matched is None:
@@ -218,8 +218,8 @@ class ReportRecords(Records):
     """Report generation examples (see `batch.report_spec`).
 
     Args:
-        mask: how tokens are masked; None gives the reports as they are.
-        others: as for `Records`.
+        mask: how tokens are masked; None for unmasked reports.
+        others: arguments of `Records`.
     """
 
     def __init__(self, data_dir: Place, split: str, *, mask: MlmConfig | None, **others: Any):
@@ -248,7 +248,7 @@ class LabelRecords(Records):
     Args:
         report: whether an example also holds the report.
         uncertain, absent: policies, see `labels.targets`.
-        others: as for `Records`.
+        others: arguments of `Records`.
 
     Attributes:
         labels: int8 `[n, C]`, as in the records.
@@ -290,30 +290,33 @@ class PairRecords(ReportGroups):
 
 
 class QuestionRecords(Records):
-    """Visual question answering examples (see `batch.vqa_spec`); the text is the cleaned question.
+    """Visual question answering examples (see `batch.vqa_spec`), whose text is the cleaned question.
 
     Args:
         answers: the vocabulary of answers, in the order of the model's outputs.
-        others: as for `Records`.
+        others: arguments of `Records`.
 
     Attributes:
-        answer_ids: int32 `[n]`, place of each answer in the vocabulary; -1 where it is not in it.
+        answer_ids: int32 `[n]`, index of each answer in the vocabulary; -1 where it is not in it.
+
+    Raises:
+        DataError: as `Records`, or the data set holds no questions.
     """
 
     def __init__(self, data_dir: Place, split: str, *, answers: Sequence[str], **others: Any):
         if records.kind(data_dir) != "vqa":
             raise records.DataError(f"{data_dir} holds no questions: prepare VQA data with python -m data_prep vqa_rad")
         super().__init__(data_dir, split, **others)
-        place = {records.text_hash(answer): number for number, answer in enumerate(answers)}
-        given = records.read_index(data_dir, split, ["answer_hash"])["answer_hash"][self._rows]
-        self.answer_ids = np.array([place.get(answer, -1) for answer in given.tolist()], np.int32)
+        index = {records.text_hash(answer): number for number, answer in enumerate(answers)}
+        hashes = records.read_index(data_dir, split, ["answer_hash"])["answer_hash"][self._rows]
+        self.answer_ids = np.array([index.get(answer, -1) for answer in hashes.tolist()], np.int32)
 
     def text(self, record: int) -> str:
         """The question, cleaned."""
         return clean_question(super().text(record))
 
     def example(self, record: int, place: int, *, blank: bool = False) -> HostBatch:
-        """One example; `blank` gives a black image, for the question-only figure."""
+        """One example; with `blank` its image is black, for the question-only baseline."""
         image = self.image(record, self.rng(place), own_image=True)
         answer = self.answer_ids[record]
         return {

@@ -1,8 +1,8 @@
 """Grain loaders: from prepared records to host batches, and from host batches to arrays on the mesh.
 
-The stream of global batches is a function of (seed, step) alone. Records are shuffled and every random draw is made on
-the *global* stream; a host then takes its own contiguous rows of each global batch. So the global batch is the same
-for 1, 2 or 64 hosts, any number of workers, and a run that starts at step k sees what it would have seen.
+The stream of global batches is a function of (seed, step) alone. Shuffling and random sampling act on the *global*
+stream; each host then takes its contiguous rows of every global batch. So the global batch is the same for any number
+of hosts and workers, and a run that resumes at step k sees the same batches as one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from medvill_jax.errors import ConfigError
 
 @dataclass(frozen=True)
 class Workers:
-    """Who does the loading.
+    """The threads and processes that load batches.
 
     Attributes:
-        threads: batches prepared at the same time in each process.
+        threads: in each process.
         processes: worker processes; 0 loads in the training process.
-        buffer: batches held ready.
+        buffer: batches prefetched by each process.
     """
 
     threads: int = 4
@@ -42,14 +42,14 @@ class Workers:
 
 @dataclass(frozen=True)
 class HostSlice:
-    """Which rows of every global batch this host prepares."""
+    """The share of every global batch that this host prepares: slice `index` of `count`."""
 
     index: int = field(default_factory=jax.process_index)
     count: int = field(default_factory=jax.process_count)
 
 
 class Examples(Protocol):
-    """What a stream of batches is made from."""
+    """A split, of which batches are made."""
 
     def __len__(self) -> int: ...
 
@@ -62,28 +62,28 @@ def _batches(dataset: grain.MapDataset, workers: Workers) -> Iterator[HostBatch]
     loaded = dataset.to_iter_dataset(options)
     if workers.processes:
         loaded = loaded.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=workers.processes), worker_init_fn=_serve_one_process
+            grain.MultiprocessingOptions(num_workers=workers.processes), worker_init_fn=_follow_parent
         )
     return iter(loaded)
 
 
-def _serve_one_process(worker: int, workers: int) -> None:
-    """In a loading process: what signals mean is for the process that trains to say, and this one ends with it."""
+def _follow_parent(worker: int, workers: int) -> None:
+    """In a worker: leaves signals to the training process, and ends with it."""
     del worker, workers
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
-    def leave_with_it() -> None:
+    def exit_with_parent() -> None:
         if parent is not None:
             parent.join()
             os._exit(1)
 
-    threading.Thread(target=leave_with_it, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 def _local_places(place_count: int, batch_size: int, host: HostSlice, start: int = 0) -> grain.MapDataset:
-    """Places of the global stream that this host prepares, batch after batch."""
+    """The places of the global stream that this host prepares, batch after batch."""
     if batch_size % host.count:
         raise ConfigError(f"batch size {batch_size} is not a multiple of the {host.count} hosts")
     rows = batch_size // host.count
@@ -105,14 +105,14 @@ def train_batches(
     workers: Workers | None = None,
     host: HostSlice | None = None,
 ) -> Iterator[HostBatch]:
-    """This host's rows of the global batches `start_step` .. `stop_step - 1`, each epoch in a new order.
+    """This host's rows of the global batches `start_step` .. `stop_step - 1`; each epoch has a new order.
 
     Args:
         examples: the split.
         batch_size: global.
         seed: of the shuffle.
-        start_step, stop_step: batches to give.
-        workers, host: how and for whom to load; by default in threads, for this process.
+        start_step, stop_step: the first batch, and the one after the last.
+        workers, host: how to load, and for which host; by default in threads, for this one.
     """
     host = host or HostSlice()
     order = grain.MapDataset.range(len(examples)).seed(seed).shuffle().repeat()
@@ -135,11 +135,11 @@ def eval_batches(
 
     Args:
         examples: the split.
-        spec: says what each array holds in the rows of padding; examples may lack some of its arrays.
+        spec: defines the padding of each array; examples may lack some of its arrays.
         batch_size: global.
         max_examples: evaluate this many, evenly spaced over the split; 0 for all.
-        workers, host: how and for whom to load.
-        pairing: what faces what, for `examples.example`.
+        workers, host: as for `train_batches`.
+        pairing: options of `examples.example`, such as which image is paired with which text.
     """
     host = host or HostSlice()
     chosen = evenly(len(examples), max_examples)
@@ -155,7 +155,7 @@ def eval_batches(
 
 
 def local_rows(batch: HostBatch, host: HostSlice | None = None) -> HostBatch:
-    """This host's rows of a global batch that every host has whole."""
+    """This host's rows of a global batch that every host holds whole."""
     host = host or HostSlice()
 
     def rows(array: np.ndarray) -> np.ndarray:
@@ -165,23 +165,23 @@ def local_rows(batch: HostBatch, host: HostSlice | None = None) -> HostBatch:
 
 
 def from_whole(array: np.ndarray, sharding: jax.sharding.NamedSharding) -> jax.Array:
-    """The global array over the mesh of rows that every host has all of."""
+    """The global array, sharded over the mesh, of an array that every host holds whole."""
     return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
 
 
 def evenly(count: int, most: int) -> np.ndarray:
-    """int `[min(count, most)]`: so many of 0 .. count - 1, evenly spaced; all of them if `most` is 0."""
+    """int `[min(count, most)]`: evenly spaced numbers from 0 .. count - 1; all of them if `most` is 0."""
     return np.linspace(0, count, min(most or count, count), endpoint=False).astype(int)
 
 
 def to_device(
     batches: Iterator[HostBatch], sharding: jax.sharding.NamedSharding, ahead: int = 2
 ) -> Iterator[dict[str, jax.Array]]:
-    """Host rows to global arrays sharded over the mesh, `ahead` batches in flight while the device computes."""
+    """Global arrays over the mesh from each host's rows; `ahead` batches are transferred while devices compute."""
     queue: collections.deque[dict[str, jax.Array]] = collections.deque()
 
     def put(batch: HostBatch) -> dict[str, jax.Array]:
-        # With several processes JAX takes this for a transfer that nobody asked for.
+        # With several processes JAX takes this for an implicit transfer.
         with jax.transfer_guard_host_to_device("allow"):
             return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
 

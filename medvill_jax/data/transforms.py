@@ -53,7 +53,7 @@ class MlmConfig:
     all_words: float = 0.0
 
 
-def decode_image(encoded: bytes) -> np.ndarray:
+def read_image(encoded: bytes) -> np.ndarray:
     """JPEG or PNG bytes to uint8 `[H, W]`.
 
     Raises:

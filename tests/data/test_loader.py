@@ -57,7 +57,7 @@ def without_reports(index: Path, count: int) -> Path:
 
 def test_learning_from_reports_needs_reports(pairs_index: Callable[[dict[str, int]], Path]) -> None:
     data = without_reports(pairs_index({"train": 6, "validation": 2}), 2)
-    with pytest.raises(DataError, match=r"2 of the 6 records of split 'train' of .* have no report: they serve"):
+    with pytest.raises(DataError, match=r"2 of the 6 records of split 'train' of .* have no report, which only "):
         open_records(data)
     tokenizer = load_tokenizer(records.tokenizer_path(data))
     shape = {"tokenizer": tokenizer, "image_size": 32, "text_len": 12, "crop": None, "seed": 0}
@@ -210,7 +210,7 @@ def test_padding_is_what_each_key_declares() -> None:
 def test_a_key_that_is_not_declared_is_no_part_of_an_evaluation() -> None:
     weights = Key(dtype=np.float32, padding=0, random=lambda draw: np.ones(draw.rows))
     spec = BatchSpec(4, {"age": dataclasses.replace(weights, padding=REPEATED), "weights": weights})
-    with pytest.raises(ValueError, match="does not declare age_weights, which examples hold"):
+    with pytest.raises(ValueError, match="does not declare age_weights, which an example holds"):
         next(eval_batches(Ages(), spec, batch_size=4))
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medvill_jax.data.records import DataError
-from medvill_jax.data.transforms import Crop, MlmConfig, decode_image, mask_tokens, square_image, text_slots
+from medvill_jax.data.transforms import Crop, MlmConfig, mask_tokens, read_image, square_image, text_slots
 
 MLM = MlmConfig(probability=0.15, max_predictions=8, vocab_size=40, mask_id=4, special_ids=(0, 1, 2, 3, 4))
 RNG = np.random.default_rng(0)
@@ -87,12 +87,12 @@ def test_an_empty_report_is_an_error() -> None:
 
 def test_a_damaged_image_is_an_error() -> None:
     with pytest.raises(DataError, match="cannot be decoded"):
-        decode_image(b"\xff\xd8 no image")
+        read_image(b"\xff\xd8 no image")
 
 
 def test_decoding_keeps_pixels() -> None:
     image = RNG.integers(0, 256, (20, 30), dtype=np.uint8)
-    assert (decode_image(cv2.imencode(".png", image)[1].tobytes()) == image).all()
+    assert (read_image(cv2.imencode(".png", image)[1].tobytes()) == image).all()
 
 
 @given(height=st.integers(1, 90), width=st.integers(1, 90), seed=st.integers(0, 1000), size=st.sampled_from([16, 64]))

@@ -123,8 +123,8 @@ def test_a_batch_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
         ((), {}, "--mode=compile needs --topology"),
         (("--topology=v9:2x2",), {}, "topology='v9:2x2': there are cpu, v4"),
         (("--topology=cpu:8", "--eval_only"), {}, "leave --eval_only out"),
-        (("--topology=cpu:8", "--mode=train"), {}, "go with --mode=compile"),
-        (("--mode=train",), {"mesh.topology": "v5e:4x4"}, "go with --mode=compile"),
+        (("--topology=cpu:8", "--mode=train"), {}, "need --mode=compile"),
+        (("--mode=train",), {"mesh.topology": "v5e:4x4"}, "need --mode=compile"),
     ],
 )
 def test_wrong_input_is_one_line(

@@ -359,4 +359,4 @@ def test_a_run_in_a_bucket_is_a_run_in_a_folder(bucket: str, tiny_data: Path, tm
     demo = ["--config=configs/pretrain.py:phantom", f"--workdir={bucket}/demo"]
     status, output = finish(tmp_path / "log", *demo)
     assert status == 1
-    assert "error: the demo's data are made in a folder" in output
+    assert "error: the phantom data cannot be made in a bucket" in output

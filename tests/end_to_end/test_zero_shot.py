@@ -48,7 +48,7 @@ def test_a_pretrained_model_is_asked(phantom_run: Path, tmp_path: Path) -> None:
     [
         ((), "error: no model: set --config.init.checkpoint=EXPORT"),
         (("--config.init.checkpoint=/nowhere",), "error: no data: set --config.data.path=DATA"),
-        (("--topology=cpu:2",), "error: --topology and --search go with --mode=compile"),
+        (("--topology=cpu:2",), "error: --topology and --search need --mode=compile"),
     ],
 )
 def test_wrong_input_is_one_line(tmp_path: Path, run_py: RunPy, flags: tuple[str, ...], message: str) -> None:
@@ -60,7 +60,8 @@ def test_wrong_input_is_one_line(tmp_path: Path, run_py: RunPy, flags: tuple[str
 def test_there_is_no_step_to_compile(tmp_path: Path) -> None:
     done = run("--mode=compile", "--topology=cpu:2", f"--workdir={tmp_path}")
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "error: zero_shot trains nothing, so there is no step to compile"
+    message = "error: zero_shot does not train, so it has no step to compile: leave --mode=compile out"
+    assert done.stderr.splitlines()[-1] == message
 
 
 def test_a_model_whose_images_never_saw_a_report_is_not_asked(phantom_run: Path, tmp_path: Path, run_py: RunPy) -> None:

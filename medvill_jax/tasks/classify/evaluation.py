@@ -77,9 +77,9 @@ class Classification:
         config = self._config.eval
         held_out = self._records_of(config.split)
         logits = self._evaluation.outputs(self._logits, state, held_out, config.max_examples)
-        shown = loader.evenly(len(held_out), config.max_examples)
+        chosen = loader.evenly(len(held_out), config.max_examples)
         thresholds = None if self._in_sample else self.thresholds(state)
-        metrics = self._score(logits, held_out, shown, thresholds, resamples=0)
+        metrics = self._score(logits, held_out, chosen, thresholds, resamples=0)
         return {f"eval/{name}": metrics[name] for name in METRICS}
 
     def evaluate_best(self, step: int, state: Tree) -> dict[str, Any]:
@@ -129,12 +129,12 @@ class Classification:
         self,
         logits: np.ndarray,
         held_out: LabelRecords,
-        shown: np.ndarray,
+        chosen: np.ndarray,
         thresholds: np.ndarray | None,
         **resampling: Any,
     ) -> dict[str, Any]:
         """All metrics of some examples, at the thresholds, or, if None, at those that are best on these examples."""
-        truth, known = (array[shown] for array in binary(held_out))
+        truth, known = (array[chosen] for array in binary(held_out))
         probabilities = sigmoid(logits)
         if thresholds is None:
             thresholds = classification.best_thresholds(probabilities, truth, known)
@@ -142,8 +142,8 @@ class Classification:
             probabilities, truth, known, self._names, thresholds, seed=self._config.seed, **resampling
         )
         metrics["f1_in_sample"] = float(self._in_sample)
-        losses = binary_cross_entropy(logits, held_out.targets[shown])
-        weights = held_out.target_weights[shown]
+        losses = binary_cross_entropy(logits, held_out.targets[chosen])
+        weights = held_out.target_weights[chosen]
         return metrics | {"loss": float((losses * weights).sum() / max(weights.sum(), 1.0))}
 
     @functools.cached_property

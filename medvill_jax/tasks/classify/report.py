@@ -71,22 +71,22 @@ def write(
 def closing_lines(config: setup.Config, workdir: Workdir, classes: int, metrics: dict[str, Any]) -> list[str]:
     """Metrics next to the baseline, as text; `classes` is the number of findings."""
     split = config.eval.split
-    kind = split if f"{split}/examples" in metrics else "eval"
-    lines = [f"{metrics[f'{kind}/examples']:.0f} examples of {split}, inputs {config.inputs}:"]
+    prefix = split if f"{split}/examples" in metrics else "eval"
+    lines = [f"{metrics[f'{prefix}/examples']:.0f} examples of {split}, inputs {config.inputs}:"]
     for row in ("auroc_macro", "auroc_micro", "auprc_macro", "f1_macro", "ece"):
-        low, high = metrics.get(f"{kind}/{row}_ci95", (None, None))
+        low, high = metrics.get(f"{prefix}/{row}_ci95", (None, None))
         interval = f"   [{low:.3f}, {high:.3f}]" if low is not None else ""
         baseline = metrics.get(f"baseline/prevalence/{row}")
         comparison = f"   prevalence {baseline:.3f}" if baseline is not None else ""
-        if row == "f1_macro" and metrics.get(f"{kind}/f1_in_sample"):
+        if row == "f1_macro" and metrics.get(f"{prefix}/f1_in_sample"):
             comparison += "   in-sample: thresholds chosen on these examples"
-        lines.append(f"  {row:<12}{metrics[f'{kind}/{row}']:>7.3f}{interval}{comparison}")
-    if absent := metrics.get(f"{kind}/classes_absent"):
-        alarms = metrics[f"{kind}/classes_absent_false_alarms"]
+        lines.append(f"  {row:<12}{metrics[f'{prefix}/{row}']:>7.3f}{interval}{comparison}")
+    if absent := metrics.get(f"{prefix}/classes_absent"):
+        alarms = metrics[f"{prefix}/classes_absent_false_alarms"]
         lines.append(f"  {absent:.0f} classes have no positive and are not in f1_macro; {alarms:.0f} false alarms")
-    if undefined := metrics[f"{kind}/classes_undefined"]:
+    if undefined := metrics[f"{prefix}/classes_undefined"]:
         lines.append(f"  {undefined:.0f} of {classes} classes have no AUROC here: one side has no example")
-    if kind == "eval":
+    if prefix == "eval":
         return [*lines, "the test split, once: the same command with --eval_only --config.eval.split=test"]
     lines.append(bootstrap.resampled_words(metrics, f"{split}/"))
     return [*lines, f"all metrics: {workdir / METRICS_FILE}, calibration: {workdir / PLOT_FILE}"]

@@ -32,12 +32,12 @@ class Neighbours:
 
         self._pooled = evaluation.jit(pooled)
 
-    def nearest(self, state: Tree, asked: ReportRecords, known: ReportRecords, most: int) -> list[int]:
-        """For every film of `asked`, the most similar one of `known`.
+    def nearest(self, state: Tree, films: ReportRecords, known: ReportRecords, most: int) -> list[int]:
+        """For each film of `films`, the most similar one of `known`.
 
         Args:
             state: parameters and statistics.
-            asked: N films.
+            films: N records.
             known: a split.
             most: compare at most this many films of `known`, evenly spaced; 0 for all.
 
@@ -45,7 +45,7 @@ class Neighbours:
             N places among the films that are compared.
         """
         candidates = self._features(state, known, most)  # [M, C]
-        queries = self._features(state, asked, 0)  # [N, C]
+        queries = self._features(state, films, 0)  # [N, C]
         mean = candidates.mean(0)
         candidates, queries = (_unit_rows(features - mean) for features in (candidates, queries))
         # A block at a time, as N x M cosines may be many.

@@ -15,7 +15,7 @@ METRICS = {
     "vqa": ("test/accuracy", "test/accuracy_closed", "test/accuracy_open"),
     "generate": ("test/clinical_micro_f1_14", "test/bleu4"),
 }
-SCRATCH, LATE, GIVEN, ENCODER = "scratch", "late fusion", "pretrained", "image encoder"
+SCRATCH, LATE, PRETRAINED, ENCODER = "scratch", "late fusion", "pretrained", "image encoder"
 
 
 class SweepError(UserError):
@@ -81,7 +81,7 @@ class Grid:
         self._args = args
         starts = [*args.masks]
         starts += [name for name, wanted in ((SCRATCH, args.scratch), (LATE, args.late)) if wanted]
-        starts += [GIVEN] if args.pretrained else []
+        starts += [PRETRAINED] if args.pretrained else []
         starts += [ENCODER] if args.image_encoder else []
         if args.image_encoder and not args.pretrained:
             raise SweepError("--image_encoder is a part of a model: give --pretrained=EXPORT too")
@@ -121,7 +121,7 @@ class Grid:
         return (cells[start : start + folds] for start in range(0, len(cells), folds))
 
     def _models(self, start: str) -> Sequence[int | None]:
-        if start in (GIVEN, ENCODER):
+        if start in (PRETRAINED, ENCODER):
             return range(len(self._args.pretrained)) if len(self._args.pretrained) > 1 else (None,)
         if start in (SCRATCH, LATE):
             return (None,)

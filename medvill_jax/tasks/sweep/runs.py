@@ -15,7 +15,7 @@ from medvill_jax.metrics import grids
 from medvill_jax.metrics.metrics_file import write_metrics
 from medvill_jax.models.masks import KINDS
 from medvill_jax.tasks.sweep.data import SweepData
-from medvill_jax.tasks.sweep.grid import GIVEN, LATE, METRICS, SCRATCH, Cell, SweepError
+from medvill_jax.tasks.sweep.grid import LATE, METRICS, PRETRAINED, SCRATCH, Cell, SweepError
 
 RATE = "optimizer.learning_rate"
 
@@ -110,7 +110,7 @@ class Runs:
             return fields
         if cell.start in KINDS:
             return fields | {"init.checkpoint": self._workdir(self._pretraining(cell)[0]) / "export"}
-        part = "init.checkpoint" if cell.start == GIVEN else "init.resnet"
+        part = "init.checkpoint" if cell.start == PRETRAINED else "init.resnet"
         return fields | {part: self._args.pretrained[cell.model or 0].absolute()}
 
     def _start(self, task: str, name: str, fields: dict[str, object], *options: str) -> int:
