@@ -20,7 +20,7 @@ from medvill_jax.decoding.single import greedy, nucleus
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import Export
-from medvill_jax.models import decode
+from medvill_jax.models import cached_step
 from medvill_jax.models.medvill import Medvill, MedvillConfig
 
 # Of bert-base-uncased, which every published checkpoint has; MedvillConfig's own defaults are two of them.
@@ -74,8 +74,8 @@ def write(module: Medvill, images: jax.Array, live: jax.Array, seeds: jax.Array,
         writing: how.
     """
     rules = writing.rules
-    cache = decode.begin(module, images, beams=writing.beams, max_len=rules.max_len)
-    step = functools.partial(decode.step, module, mask_id=writing.mask_id)
+    cache = cached_step.begin(module, images, beams=writing.beams, max_len=rules.max_len)
+    step = functools.partial(cached_step.step, module, mask_id=writing.mask_id)
     if writing.top_p is not None:
         drawing = {"top_p": writing.top_p, "temperature": writing.temperature}
         return nucleus(step, cache, rules, live=live, seeds=seeds, **drawing)
