@@ -35,7 +35,7 @@ from medvill_jax.hub.importer import import_checkpoint
 from medvill_jax.hub.names import FAMILIES
 from medvill_jax.hub.sizes import Choices
 from medvill_jax.hub.torch_writer import write_upstream
-from medvill_jax.models import masks
+from medvill_jax.models import attention_masks
 from medvill_jax.trees import flatten
 
 
@@ -109,7 +109,9 @@ def _parser() -> Parser:
     parser.add_argument("--tokenizer", type=Path, metavar="PATH", help="vocab.txt; default: the one beside the weights")
     parser.add_argument("--num_heads", type=int, metavar="N", help="attention heads, if there is no config.json")
     parser.add_argument("--image_size", type=int, metavar="PIXELS", help="side of the input; default: 512 or what fits")
-    parser.add_argument("--attention", choices=masks.KINDS, default="bar", help="recorded as the model's; default: bar")
+    parser.add_argument(
+        "--attention", choices=attention_masks.KINDS, default="bar", help="recorded as the model's mask; default: bar"
+    )
     parser.add_argument(
         "--compat",
         choices=("clean", "upstream"),

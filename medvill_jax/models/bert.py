@@ -186,7 +186,7 @@ class Encoder(nnx.Module):
     def __call__(self, x: jax.Array, mask: jax.Array, key: jax.Array | None, last: int | None = None) -> jax.Array:
         """Args:
             x: `[B, L, H]` embeddings.
-            mask: additive, `[B, 1, L, L]` (see `masks.attention_mask`).
+            mask: additive, `[B, 1, L, L]` (see `attention_masks.attention_mask`).
             key: PRNG key for dropout, or None.
             last: how many slots, the last ones, are wanted, Q; None: all, Q = L. The last layer works for them alone.
 

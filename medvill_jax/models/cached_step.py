@@ -28,8 +28,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from medvill_jax.models.attention_masks import MASKED
 from medvill_jax.models.bert import Memory
-from medvill_jax.models.masks import MASKED
 from medvill_jax.models.medvill import Medvill
 
 Cache = dict[str, Any]

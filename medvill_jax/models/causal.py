@@ -11,7 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from medvill_jax.models import masks
+from medvill_jax.models import attention_masks
 from medvill_jax.models.dropout import fold
 from medvill_jax.models.medvill import Medvill
 
@@ -43,5 +43,5 @@ def next_word_states(
     words = module.embed_text(text_ids, fold(key, 1), attention="s2s")  # [B, T+1, H]
     queries = module.embed_text(jnp.full_like(text_ids, mask_id), fold(key, 3), attention="s2s")  # [B, T+1, H]
     slots = text_ids.shape[1]
-    mask = masks.causal_queries(image.shape[1], slots)
+    mask = attention_masks.causal_queries(image.shape[1], slots)
     return module.encoder(jnp.concatenate([image, words, queries], axis=1), mask, fold(key, 2), last=slots)

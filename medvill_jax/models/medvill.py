@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from medvill_jax.errors import ConfigError
-from medvill_jax.models import encoders, masks
+from medvill_jax.models import attention_masks, encoders
 from medvill_jax.models.bert import BertConfig, Embeddings, Encoder, Pooler, linear
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.dropout import fold
@@ -40,7 +40,7 @@ class MedvillConfig:
         bert: sizes of the Transformer.
         image_encoder: one of `encoders.ENCODERS`, or the sizes of one that has no name.
         image_size: side of the square input, pixels.
-        attention: one of `masks.MASKS`.
+        attention: one of `attention_masks.MASKS`.
         num_cells: visual tokens kept in training (random, per example, in raster order); None keeps all.
         s2s_prob: share of examples that the `mixed` mask treats as s2s.
         cls_id, sep_id: word pieces that open and close the image block.
@@ -63,8 +63,8 @@ class MedvillConfig:
     def __post_init__(self) -> None:
         if isinstance(self.image_encoder, str) and self.image_encoder not in encoders.ENCODERS:
             raise ConfigError(f"unknown image encoder {self.image_encoder!r}; there are {', '.join(encoders.ENCODERS)}")
-        if self.attention not in masks.MASKS:
-            raise ConfigError(f"unknown attention {self.attention!r}; the kinds are {', '.join(masks.MASKS)}")
+        if self.attention not in attention_masks.MASKS:
+            raise ConfigError(f"unknown attention {self.attention!r}; the kinds are {', '.join(attention_masks.MASKS)}")
         if self.image_size % self.stride or self.image_size < self.stride:
             raise ConfigError(f"image size {self.image_size} is not a multiple of {self.image_encoder}'s {self.stride}")
         if self.num_cells is not None and not 0 < self.num_cells <= self.grid_cells:
@@ -203,7 +203,7 @@ class Medvill(nnx.Module):
             text_ids: int32 `[B, T+1]`.
             key: PRNG key for dropout, or None.
             text_lens: int32 `[B]`, which only `compat.pad_segment` needs; None means that no slot is [PAD].
-            attention: one of `masks.MASKS`; None is the configured one.
+            attention: one of `attention_masks.MASKS`; None is the configured one.
         """
         batch, slots = text_ids.shape
         content = self.embeddings.word_embeddings(text_ids)
@@ -211,7 +211,7 @@ class Medvill(nnx.Module):
         token_types = jnp.ones((1, slots), jnp.int32)
         if text_lens is not None and self.config.compat.pad_segment == 0:
             token_types = (positions < text_lens[:, None]).astype(jnp.int32)  # [B, T+1]
-        if masks.MASKS[attention or self.config.attention].own_cls:
+        if attention_masks.MASKS[attention or self.config.attention].own_cls:
             content = jnp.concatenate([self._word(batch, "[CLS]"), content], axis=1)
             positions = jnp.pad(positions, (1, 0))
             token_types = jnp.pad(token_types, ((0, 0), (1, 0)), constant_values=1)
@@ -236,7 +236,7 @@ class Medvill(nnx.Module):
             images: uint8 `[B, S, S]`, or normalised float `[B, S, S, 3]`.
             text_ids: int32 `[B, T+1]`: words, [SEP], [PAD]...
             text_lens: int32 `[B]`: words + the final [SEP].
-            attention: one of `masks.MASKS`; None is the configured one.
+            attention: one of `attention_masks.MASKS`; None is the configured one.
             cells: int32 `[B, N]` raster indices of the kept cells, or None for all.
             use_s2s: bool `[B]`, for `mixed` only: which examples take the s2s mask.
             key: PRNG key for dropout; None switches dropout off.
@@ -261,7 +261,7 @@ class Medvill(nnx.Module):
         kind = attention or self.config.attention
         text = self.embed_text(text_ids, fold(key, 1), text_lens=text_lens, attention=kind)
         image_len, own_cls = image.shape[1], text.shape[1] - text_ids.shape[1]
-        mask = masks.attention_mask(
+        mask = attention_masks.attention_mask(
             kind,
             image_len,
             text_lens + own_cls,
@@ -288,7 +288,7 @@ class Medvill(nnx.Module):
             key: PRNG key for dropout, or None.
         """
         text = self.embed_text(text_ids, fold(key, 1), text_lens=text_lens, attention="non_cross")
-        mask = masks.attention_mask("bidirectional", 0, text_lens + 1, text.shape[1])
+        mask = attention_masks.attention_mask("bidirectional", 0, text_lens + 1, text.shape[1])
         return self.pooler(self.encoder(text, mask, fold(key, 3)))
 
     def match_side(

@@ -15,9 +15,9 @@ from medvill_jax.hub.files import Source, Tensor
 from medvill_jax.hub.match import match, recognise_source
 from medvill_jax.hub.network import functional
 from medvill_jax.models import medvill
+from medvill_jax.models.attention_masks import attention_mask
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.compat import Compat
-from medvill_jax.models.masks import attention_mask
 from medvill_jax.models.medvill import Medvill, MedvillConfig
 from medvill_jax.models.resnet import ResNet, ResNetConfig
 from medvill_jax.trees import flatten, nest

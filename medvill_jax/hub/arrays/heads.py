@@ -12,7 +12,7 @@ from flax import nnx
 from medvill_jax.hub.arrays.bound import NEEDED, Array, Bound, integers, within
 from medvill_jax.hub.export import Export
 from medvill_jax.hub.network import functional
-from medvill_jax.models import masks
+from medvill_jax.models import attention_masks
 from medvill_jax.models.bert import BertConfig, Embeddings, Encoder
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import Hidden, MedvillConfig
@@ -41,7 +41,7 @@ class PretrainingHeads(Bound):
             images: uint8 `[B, H, W]`, normalised here, or float32 `[B, H, W, 3]`, taken as already normalised.
             text_ids: int32 `[B, T+1]`: words, [SEP], [PAD]...
             text_lens: int32 `[B]`: words + the final [SEP].
-            attention: one of `masks.MASKS`; None takes the model's own, what it was trained with.
+            attention: one of `attention_masks.MASKS`; None takes the model's own, what it was trained with.
             cells: int `[B, N]` or `[N]`, raster indices of the kept cells; None keeps all.
             use_s2s: bool `[B]`, under `mixed` only: which examples take the s2s mask. None reads all of them with the
                 bidirectional one, as tasks that understand rather than write do.
@@ -57,7 +57,7 @@ class PretrainingHeads(Bound):
         attention = attention or self._config.attention
         arguments = self._checked(images, text_ids, text_lens, attention, cells, use_s2s)
         heads = ["mlm"] if "mlm" in self._export.parts else []
-        if "itm" in self._export.parts and (masks.MASKS[attention].own_cls or "pooler" in self._export.parts):
+        if "itm" in self._export.parts and (attention_masks.MASKS[attention].own_cls or "pooler" in self._export.parts):
             heads.append("itm")
         with self._precise():
             return self._run(*self._bound(), *arguments, attention=attention, heads=tuple(heads))["logits"]
@@ -128,8 +128,8 @@ class PretrainingHeads(Bound):
         self, images: Array, text_ids: Array, text_lens: Array, attention: str, cells: Array | None, use_s2s: Any
     ) -> tuple[Any, ...]:
         self._require(NEEDED)
-        if attention not in masks.MASKS:
-            raise ValueError(f"unknown attention {attention!r}; the kinds are {', '.join(masks.MASKS)}")
+        if attention not in attention_masks.MASKS:
+            raise ValueError(f"unknown attention {attention!r}; the kinds are {', '.join(attention_masks.MASKS)}")
         images, grid = self._checked_images(images)
         batch = images.shape[0]
         ids, lens = self._checked_texts(text_ids, text_lens)
@@ -141,7 +141,7 @@ class PretrainingHeads(Bound):
             if cells.shape[0] != batch or not cells.shape[1]:
                 raise ValueError(f"cells are [B, N] or [N] with N > 0, not {cells.shape}")
             within("cells", cells, 0, grid - 1)
-        if masks.MASKS[attention].per_example:
+        if attention_masks.MASKS[attention].per_example:
             use_s2s = np.zeros(batch, bool) if use_s2s is None else np.asarray(use_s2s, bool)
             if use_s2s.shape != (batch,):
                 raise ValueError(f"use_s2s is [B], not {use_s2s.shape}")
@@ -159,4 +159,4 @@ class _TextEncoder(nnx.Module):
 
     def __call__(self, ids: jax.Array, lens: jax.Array, types: jax.Array) -> jax.Array:
         x = self.embeddings(self.embeddings.word_embeddings(ids), jnp.arange(ids.shape[1])[None], types, None)
-        return self.encoder(x, masks.attention_mask("bidirectional", 0, lens, ids.shape[1]), None)
+        return self.encoder(x, attention_masks.attention_mask("bidirectional", 0, lens, ids.shape[1]), None)

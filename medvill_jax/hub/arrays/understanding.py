@@ -13,7 +13,7 @@ from medvill_jax.hub.arrays.bound import Array, Bound
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import Export
 from medvill_jax.hub.understanding import Understanding, in_batches
-from medvill_jax.models import masks
+from medvill_jax.models import attention_masks
 from medvill_jax.models.medvill import MedvillConfig
 
 
@@ -96,7 +96,8 @@ class UnderstandingHeads(Bound):
             images: as for `logits`; each is encoded once.
             text_ids: int32 `[texts, T+1]`: words, [SEP], [PAD]...
             text_lens: int32 `[texts]`: words + the final [SEP].
-            attention: one of `masks.MEETING`; None takes the model's own, or the bidirectional one of `mixed`.
+            attention: one of `attention_masks.MEETING`; None takes the model's mask, or `bidirectional` where that is
+                `mixed`.
             batch_size: pairs at a time.
 
         Raises:
@@ -108,10 +109,10 @@ class UnderstandingHeads(Bound):
             self._require(("itm", "pooler"))
         own = self._config.attention
         kind = attention or ("bidirectional" if own == "mixed" else own)
-        if kind not in masks.MEETING:
+        if kind not in attention_masks.MEETING:
             raise ValueError(
-                f"attention {kind!r} for matching: under {', '.join(masks.MEETING)} an image sees the text, so one of "
-                "them can tell how they match"
+                f"attention {kind!r} cannot be used for matching, since an image does not see the text; use one of "
+                f"{', '.join(attention_masks.MEETING)}"
             )
         images, _ = self._checked_images(images)
         ids, lens = self._checked_texts(text_ids, text_lens)
