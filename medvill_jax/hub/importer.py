@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from medvill_jax.hub.assignment import HEADS, Assignment, Checkpoint, assign, recognise_source
 from medvill_jax.hub.errors import Allowed, HubError, raise_all
 from medvill_jax.hub.export import Export, read_export
 from medvill_jax.hub.files import is_export, read_json, read_source
-from medvill_jax.hub.match import HEADS, Matched, Recognised, match, recognise_source
 from medvill_jax.hub.names import UPSTREAM
 from medvill_jax.hub.network import expected
 from medvill_jax.hub.sizes import Choices, infer_config
@@ -54,41 +54,41 @@ def import_checkpoint(
         return replace(export, config=config, vocab=tokenizer or export.vocab), []
     if family == "export":
         raise HubError(f"{path} is no export of medvill_jax")
-    source = recognise_source(read_source(path), family)
+    checkpoint = recognise_source(read_source(path), family)
     vocab = tokenizer or next(
         (
-            source.source.folder / name
+            checkpoint.source.folder / name
             for name in ("vocab.txt", "tokenizer.json")
-            if (source.source.folder / name).is_file()
+            if (checkpoint.source.folder / name).is_file()
         ),
         None,
     )
     choices = _special_ids(choices or Choices(), vocab)
-    config = infer_config(source, choices)
-    config = replace(config, compat=_compat(compat, source.format.name))
+    config = infer_config(checkpoint, choices)
+    config = replace(config, compat=_compat(compat, checkpoint.format.name))
     params, stats = expected(config)
-    parts = parts_of(source)
+    parts = parts_of(checkpoint)
     wanted = {name: shape for name, shape in {**params, **stats}.items() if part_of(name) in parts}
-    matched = match(source, wanted, allow or Allowed(()), cast=cast)
-    _check_heads(matched, config.bert.hidden_size)
-    raise_all(f"{path} ({source.format.name}) does not fit", matched.problems)
-    found = matched.arrays
+    assignment = assign(checkpoint, wanted, allow or Allowed(()), cast=cast)
+    _check_heads(assignment, config.bert.hidden_size)
+    raise_all(f"{path} ({checkpoint.format.name}) does not fit", assignment.problems)
+    found = assignment.arrays
     export = Export(
         config=config,
         params=nest({name: array for name, array in found.items() if name in params}),
         stats=nest({name: array for name, array in found.items() if name in stats}),
         heads=nest({name: array for name, array in found.items() if part_of(name) == HEADS}).get(HEADS, {}),
-        stage=source.format.name,
+        stage=checkpoint.format.name,
         parts=tuple(dict.fromkeys(part_of(name) for name in found if part_of(name) != HEADS)),
         vocab=vocab,
-        extra=_extra(source, matched),
+        extra=_extra(checkpoint, assignment),
     )
-    return export, [*matched.notes, *_casing(source)]
+    return export, [*assignment.notes, *_casing(checkpoint)]
 
 
-def parts_of(source: Recognised) -> tuple[str, ...]:
+def parts_of(checkpoint: Checkpoint) -> tuple[str, ...]:
     """The top-level modules of ours that a checkpoint must fill."""
-    return (*source.format.parts, *(part for part in source.format.optional if source.has_part(part)))
+    return (*checkpoint.format.parts, *(part for part in checkpoint.format.optional if checkpoint.has_part(part)))
 
 
 def _compat(name: str, stage: str) -> Compat:
@@ -116,33 +116,33 @@ def _special_ids(choices: Choices, vocab: Path | None) -> Choices:
     return replace(choices, cls_id=words["[CLS]"], sep_id=words["[SEP]"])
 
 
-def _check_heads(matched: Matched, hidden_size: int) -> None:
+def _check_heads(assignment: Assignment, hidden_size: int) -> None:
     """A head's layers must follow from one another: the format does not fix the number of classes."""
     width = hidden_size
-    for name, kernel in matched.arrays.items():
+    for name, kernel in assignment.arrays.items():
         if part_of(name) != HEADS or not name.endswith("/kernel"):
             continue
-        bias = matched.arrays.get(name.removesuffix("kernel") + "bias")
+        bias = assignment.arrays.get(name.removesuffix("kernel") + "bias")
         if kernel.ndim != 2 or kernel.shape[0] != width or (bias is not None and bias.shape != kernel.shape[1:]):
             shape = None if bias is None else bias.shape
-            matched.problems.append(
+            assignment.problems.append(
                 f"misshaped: {name} is {kernel.shape} with a bias of {shape}, expected {width} inputs"
             )
         width = kernel.shape[-1] if kernel.ndim else 0
 
 
-def _extra(source: Recognised, matched: Matched) -> dict[str, object]:
+def _extra(checkpoint: Checkpoint, assignment: Assignment) -> dict[str, object]:
     """What a written-back checkpoint should carry though it changes no result."""
-    counts = matched.batches_tracked
-    extra: dict[str, object] = {"source": source.format.name}
+    counts = assignment.batches_tracked
+    extra: dict[str, object] = {"source": checkpoint.format.name}
     if counts:
         equal = len(set(counts.values())) == 1
         extra["num_batches_tracked"] = next(iter(counts.values())) if equal else counts
     return extra
 
 
-def _casing(source: Recognised) -> list[str]:
-    file = source.source.folder / "tokenizer_config.json"
-    if source.format.family == "huggingface" and file.is_file() and read_json(file).get("do_lower_case") is False:
+def _casing(checkpoint: Checkpoint) -> list[str]:
+    file = checkpoint.source.folder / "tokenizer_config.json"
+    if checkpoint.format.family == "huggingface" and file.is_file() and read_json(file).get("do_lower_case") is False:
         return ["its vocabulary is cased, while this package lower-cases text: cased word pieces will not be used"]
     return []

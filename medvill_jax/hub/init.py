@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from medvill_jax.hub.assignment import HEADS, POSITIONS, assign, recognise_source
 from medvill_jax.hub.errors import Allowed, HubError, raise_all
 from medvill_jax.hub.export import read_export
 from medvill_jax.hub.files import here, is_export, read_source
 from medvill_jax.hub.importer import parts_of
-from medvill_jax.hub.match import HEADS, POSITIONS, match, recognise_source
 from medvill_jax.hub.names import HF_BERT, UPSTREAM
 from medvill_jax.models.medvill import MedvillConfig
 from medvill_jax.trees import Tree, flatten, nest, part_of
@@ -121,18 +121,18 @@ def _partial(
         return _from_export(
             path, what, {n: s for n, s in shapes.items() if part_of(n) in parts}, allowed, config, parts
         )
-    source = recognise_source(read_source(path))
-    if not set(source.format.parts) <= set(parts):
-        raise HubError(f"{what}={path} is a {source.format.name} checkpoint; use init.checkpoint for a MedViLL one")
-    if source.format is HF_BERT:
-        _same_heads(path, (source.source.config or {}).get("num_attention_heads"), config)
-    filled = parts_of(source)
+    checkpoint = recognise_source(read_source(path))
+    if not set(checkpoint.format.parts) <= set(parts):
+        raise HubError(f"{what}={path} is a {checkpoint.format.name} checkpoint; use init.checkpoint for a MedViLL one")
+    if checkpoint.format is HF_BERT:
+        _same_heads(path, (checkpoint.source.config or {}).get("num_attention_heads"), config)
+    filled = parts_of(checkpoint)
     wanted = {name: shape for name, shape in shapes.items() if part_of(name) in filled}
     # A target without an MLM head (a classifier) has no use for BERT's.
     unused = [] if any(part_of(name) == "mlm" for name in wanted) else [r"cls\..*"]
-    matched = match(source, wanted, _Either(allowed, Allowed(unused)))
-    raise_all(f"{what}={path} ({source.format.name}) does not fit the model", matched.problems)
-    return matched.arrays, matched.notes
+    assignment = assign(checkpoint, wanted, _Either(allowed, Allowed(unused)))
+    raise_all(f"{what}={path} ({checkpoint.format.name}) does not fit the model", assignment.problems)
+    return assignment.arrays, assignment.notes
 
 
 def _whole(
@@ -140,16 +140,16 @@ def _whole(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     if path.is_dir() and is_export(path):
         return _from_export(path, "init.checkpoint", shapes, allowed, config, None)
-    source = recognise_source(read_source(path))
-    if source.format.name not in UPSTREAM:
+    checkpoint = recognise_source(read_source(path))
+    if checkpoint.format.name not in UPSTREAM:
         raise HubError(
-            f"init.checkpoint={path} is a {source.format.name}, not a whole model: use init.bert or init.resnet"
+            f"init.checkpoint={path} is a {checkpoint.format.name}, not a whole model: use init.bert or init.resnet"
         )
-    _same_heads(path, (source.source.config or {}).get("num_attention_heads"), config)
+    _same_heads(path, (checkpoint.source.config or {}).get("num_attention_heads"), config)
     # The task's own head is not the network's.
-    matched = match(source, shapes, _Either(allowed, Allowed([rf"{HEADS}/.*", r"(ans_classifier|clf)\..*"])))
-    raise_all(f"init.checkpoint={path} ({source.format.name}) does not fit the model", matched.problems)
-    return {name: array for name, array in matched.arrays.items() if name in shapes}, matched.notes
+    assignment = assign(checkpoint, shapes, _Either(allowed, Allowed([rf"{HEADS}/.*", r"(ans_classifier|clf)\..*"])))
+    raise_all(f"init.checkpoint={path} ({checkpoint.format.name}) does not fit the model", assignment.problems)
+    return {name: array for name, array in assignment.arrays.items() if name in shapes}, assignment.notes
 
 
 def _from_export(

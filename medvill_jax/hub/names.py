@@ -232,9 +232,9 @@ def recognise(names: Iterable[str]) -> Format | None:
 class Renamer:
     """A format's dictionary, applied to whole names."""
 
-    def __init__(self, source: Format):
+    def __init__(self, layout: Format):
         self._patterns = [
-            (re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>\\d+)", ours)), theirs) for ours, theirs in source.modules.items()
+            (re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>\\d+)", ours)), theirs) for ours, theirs in layout.modules.items()
         ]
 
     def theirs(self, ours: str) -> str | None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from medvill_jax.hub import encoders
+from medvill_jax.hub.assignment import POSITIONS, Checkpoint
 from medvill_jax.hub.errors import HubError, raise_all
-from medvill_jax.hub.match import POSITIONS, Recognised
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.encoders import ImageEncoder, find
 from medvill_jax.models.medvill import MedvillConfig
@@ -55,7 +55,7 @@ class Choices:
     sep_id: int = 102
 
 
-def infer_config(source: Recognised, choices: Choices) -> MedvillConfig:
+def infer_config(checkpoint: Checkpoint, choices: Choices) -> MedvillConfig:
     """The configuration of the model that a checkpoint's tensors fill.
 
     Parts that the format lacks keep their default sizes.
@@ -63,10 +63,10 @@ def infer_config(source: Recognised, choices: Choices) -> MedvillConfig:
     Raises:
         HubError: tensors that define sizes are missing, or config.json contradicts them or asks for another network.
     """
-    parts = source.format.parts
+    parts = checkpoint.format.parts
     has_text, has_image = "embeddings" in parts, "image_encoder" in parts
-    bert = _bert(source, choices) if has_text else BertConfig()
-    encoder = _image_encoder(source) if has_image else "resnet50"
+    bert = _bert(checkpoint, choices) if has_text else BertConfig()
+    encoder = _image_encoder(checkpoint) if has_image else "resnet50"
     if has_text and not max(choices.cls_id, choices.sep_id) < bert.vocab_size:
         raise HubError(
             f"[CLS] {choices.cls_id} and [SEP] {choices.sep_id} are outside the vocabulary of {bert.vocab_size}: give "
@@ -78,21 +78,21 @@ def infer_config(source: Recognised, choices: Choices) -> MedvillConfig:
     try:
         return MedvillConfig(bert, encoder, image_size, choices.attention, cls_id=choices.cls_id, sep_id=choices.sep_id)
     except ValueError as error:
-        raise HubError(f"{source.source.path}: {error}") from None
+        raise HubError(f"{checkpoint.source.path}: {error}") from None
 
 
-def _bert(source: Recognised, choices: Choices) -> BertConfig:
-    stated = source.source.config or {}
+def _bert(checkpoint: Checkpoint, choices: Choices) -> BertConfig:
+    stated = checkpoint.source.config or {}
     names = {
         "word": "embeddings/word_embeddings/embedding",
         "position": POSITIONS,
         "type": "embeddings/token_type_embeddings/embedding",
         "intermediate": "encoder/layer/0/intermediate/kernel",
     }
-    found = {key: source.find(name) for key, name in names.items()}
+    found = {key: checkpoint.find(name) for key, name in names.items()}
     shapes = {key: tensor.shape for key, tensor in found.items() if tensor is not None and len(tensor.shape) == 2}
     pattern = re.compile(r"(?:enc\.)?encoder\.layer\.(\d{1,6})\..*")
-    layers = 1 + max((int(found[1]) for name in source.tensors if (found := pattern.fullmatch(name))), default=-1)
+    layers = 1 + max((int(found[1]) for name in checkpoint.tensors if (found := pattern.fullmatch(name))), default=-1)
     in_weights = {
         "vocab_size": shapes["word"][0] if "word" in shapes else None,
         "hidden_size": shapes["word"][1] if "word" in shapes else None,
@@ -117,38 +117,38 @@ def _bert(source: Recognised, choices: Choices) -> BertConfig:
         problems.append(f"hidden_act is {stated['hidden_act']!r}; MedViLL's is the exact 'gelu'")
     if stated.get("position_embedding_type", "absolute") != "absolute":
         problems.append(f"position_embedding_type is {stated['position_embedding_type']!r}, not 'absolute'")
-    raise_all(f"no size for a model can be read from {source.source.path} and its config.json", problems)
+    raise_all(f"no size for a model can be read from {checkpoint.source.path} and its config.json", problems)
     try:
         return BertConfig(
             **sizes,
-            num_heads=_heads(source, stated, sizes["hidden_size"], choices),
+            num_heads=_heads(checkpoint, stated, sizes["hidden_size"], choices),
             dropout=float(stated.get("hidden_dropout_prob", BertConfig.dropout)),
             layer_norm_eps=float(stated.get("layer_norm_eps", BertConfig.layer_norm_eps)),
             initializer_range=float(stated.get("initializer_range", BertConfig.initializer_range)),
         )
     except (ValueError, TypeError) as error:
-        raise HubError(f"{source.source.path}: {error}") from None
+        raise HubError(f"{checkpoint.source.path}: {error}") from None
 
 
-def _heads(source: Recognised, stated: Mapping[str, Any], hidden_size: int, choices: Choices) -> int:
+def _heads(checkpoint: Checkpoint, stated: Mapping[str, Any], hidden_size: int, choices: Choices) -> int:
     heads = choices.num_heads or stated.get("num_attention_heads")
     if heads is None and hidden_size == PUBLISHED["hidden_size"]:
         heads = PUBLISHED["num_heads"]
     if not isinstance(heads, int) or heads < 1:
         raise HubError(
-            f"{source.source.path}: the number of attention heads stands in no tensor; put the checkpoint's "
+            f"{checkpoint.source.path}: the number of attention heads stands in no tensor; put the checkpoint's "
             "config.json beside it or give --num_heads"
         )
     return heads
 
 
-def _image_encoder(source: Recognised) -> str | ImageEncoder:
+def _image_encoder(checkpoint: Checkpoint) -> str | ImageEncoder:
     def shape(name: str) -> tuple[int, ...] | None:
-        tensor = source.find(f"image_encoder/{name}")
+        tensor = checkpoint.find(f"image_encoder/{name}")
         return None if tensor is None else tensor.shape
 
-    stated = source.source.config if source.format.family == "huggingface" else None
+    stated = checkpoint.source.config if checkpoint.format.family == "huggingface" else None
     try:
-        return encoders.sizes(encoders.Found(shape, source.renamer.theirs, stated or {}))
+        return encoders.sizes(encoders.Found(shape, checkpoint.renamer.theirs, stated or {}))
     except HubError as error:
-        raise HubError(f"{source.source.path}: {error}") from None
+        raise HubError(f"{checkpoint.source.path}: {error}") from None

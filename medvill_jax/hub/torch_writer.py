@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from medvill_jax.hub.assignment import HEADS
 from medvill_jax.hub.errors import HubError, raise_all
 from medvill_jax.hub.export import Export, replace_folder
-from medvill_jax.hub.match import HEADS
 from medvill_jax.hub.names import UPSTREAM, Format, Renamer, to_theirs
 from medvill_jax.hub.network import expected
 from medvill_jax.trees import flatten, part_of
@@ -41,14 +41,14 @@ def write_upstream(out: Path, export: Export) -> None:
             f"only a whole MedViLL model can be written as upstream; this export is a {export.stage} with "
             f"{', '.join(export.parts)}"
         )
-    source = UPSTREAM[export.stage]
-    named = _their_arrays(export, source)
+    layout = UPSTREAM[export.stage]
+    named = _their_arrays(export, layout)
     tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in named.items()}
-    for alias in source.writes:
-        tensors[alias] = tensors[source.aliases[alias]]  # the same storage, as in the published files
+    for alias in layout.writes:
+        tensors[alias] = tensors[layout.aliases[alias]]  # the same storage, as in the published files
     tensors = {name: tensors[name] for name in _published_order(tensors, named)}
     content: dict[str, Any] = tensors
-    if source.name == "classification":
+    if layout.name == "classification":
         content = {"state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}}
     if out.exists() and not (out.is_dir() and {file.name for file in out.iterdir()} <= {WEIGHTS_FILE, CONFIG_FILE}):
         raise HubError(f"{out} is there already and holds other things; name another folder")
@@ -84,27 +84,27 @@ def hf_config(export: Export) -> dict[str, Any]:
     }
 
 
-def _their_arrays(export: Export, source: Format) -> dict[str, np.ndarray]:
+def _their_arrays(export: Export, layout: Format) -> dict[str, np.ndarray]:
     """Arrays by their name, in the published order, with BatchNorm counters and position ids."""
     params, stats = expected(export.config)
     arrays = {**flatten(export.params), **flatten(export.stats)}
-    renamer = Renamer(source)
-    wanted = [name for name in {**params, **stats} if part_of(name) in source.parts]
+    renamer = Renamer(layout)
+    wanted = [name for name in {**params, **stats} if part_of(name) in layout.parts]
     heads = {f"{HEADS}/{name}": array for name, array in flatten(export.heads).items()}
-    head_modules = [ours for ours in source.modules if part_of(ours) == HEADS]
+    head_modules = [ours for ours in layout.modules if part_of(ours) == HEADS]
     wanted += [f"{module}/{leaf}" for module in head_modules for leaf in ("kernel", "bias")]
     arrays |= heads
     raise_all(
-        f"a {source.name} checkpoint has no names for arrays of this model",
+        f"a {layout.name} checkpoint has no names for arrays of this model",
         [f"extra: {name}" for name in wanted if renamer.theirs(name) is None],
     )
     raise_all(
-        f"a {source.name} checkpoint needs arrays that the export lacks",
+        f"a {layout.name} checkpoint needs arrays that the export lacks",
         [f"missing: {renamer.theirs(name)}, from {name}" for name in wanted if name not in arrays],
     )
     counts = export.extra.get("num_batches_tracked", 0)
     named: dict[str, np.ndarray] = {}
-    if source.name in ("pretraining", "retrieval"):
+    if layout.name in ("pretraining", "retrieval"):
         positions = np.arange(export.config.bert.max_positions, dtype=np.int64)[None]
         named["enc.txt_embeddings.position_ids"] = positions
     for name in sorted(wanted, key=renamer.order):
