@@ -51,7 +51,7 @@ _SAFETENSORS_DTYPES = {
 }
 
 
-def here(path: str | Path) -> Path:
+def local_path(path: str | Path) -> Path:
     """A path on this host: the same, or a copy, as long as this process lives, of what lies under `gs://BUCKET/PATH`.
 
     Raises:

@@ -12,7 +12,7 @@ import numpy as np
 from medvill_jax.hub.assignment import HEADS, POSITIONS, assign, recognise_source
 from medvill_jax.hub.errors import Allowed, HubError, raise_all
 from medvill_jax.hub.export import read_export
-from medvill_jax.hub.files import here, is_export, read_source
+from medvill_jax.hub.files import is_export, local_path, read_source
 from medvill_jax.hub.importer import parts_of
 from medvill_jax.hub.names import HF_BERT, UPSTREAM
 from medvill_jax.models.medvill import MedvillConfig
@@ -23,7 +23,7 @@ RESNET_PARTS = ("image_encoder",)
 
 
 @dataclass(frozen=True)
-class Report:
+class InitReport:
     """What initialisation did.
 
     Attributes:
@@ -57,7 +57,7 @@ def load_init(
     allow: Sequence[str] = (),
     fresh: Sequence[str] = (),
     config: MedvillConfig | None = None,
-) -> tuple[Tree, Tree, Report]:
+) -> tuple[Tree, Tree, InitReport]:
     """Fresh parameters and statistics with what the checkpoints hold.
 
     Args:
@@ -87,12 +87,12 @@ def load_init(
     notes: list[str] = []
     for path, what, parts in ((bert, "init.bert", BERT_PARTS), (resnet, "init.resnet", RESNET_PARTS)):
         if path:
-            found, remarks = _partial(here(path), what, parts, shapes, allowed, config)
+            found, remarks = _partial(local_path(path), what, parts, shapes, allowed, config)
             loaded |= found
             notes += remarks
             origin |= dict.fromkeys(found, str(path))
     if checkpoint:
-        loaded, remarks = _whole(here(checkpoint), shapes, allowed, config)
+        loaded, remarks = _whole(local_path(checkpoint), shapes, allowed, config)
         notes += remarks
         origin = dict.fromkeys(loaded, str(checkpoint))
     if fresh:
@@ -103,7 +103,7 @@ def load_init(
         loaded = {name: array for name, array in loaded.items() if not again(name)}
         origin = {name: path for name, path in origin.items() if name in loaded}
     merged = {name: loaded.get(name, array) for name, array in targets.items()}
-    report = Report(origin, tuple(name for name in targets if name not in loaded), tuple(notes))
+    report = InitReport(origin, tuple(name for name in targets if name not in loaded), tuple(notes))
     names = {"params": flatten(params), "stats": flatten(stats)}
     new = {kind: nest({name: merged[name] for name in own}) for kind, own in names.items()}
     return new["params"], new["stats"], report

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medvill_jax.hub.arrays import Arrays
 from medvill_jax.hub.export import Export, read_export
-from medvill_jax.hub.files import here
+from medvill_jax.hub.files import local_path
 from medvill_jax.hub.names import UPSTREAM
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.medvill import MedvillConfig
@@ -41,7 +41,7 @@ def load(path: str | Path, *, compat: str | Compat | None = None, dtype: str = "
         HubError: no export there, or a damaged one.
         ValueError: unknown compat.
     """
-    export = read_export(here(path))
+    export = read_export(local_path(path))
     config = export.config
     if isinstance(compat, str):
         compat = Compat.named(compat, export.stage if export.stage in UPSTREAM else "pretraining")
