@@ -144,7 +144,7 @@ def _problem(ours: str, theirs: str, tensor: Tensor, expected: tuple[int, ...], 
         if ours == POSITIONS and tensor.shape[1:] == expected[1:]:
             return (
                 f"misshaped: {theirs} has {tensor.shape[0]} positions, the model {expected[0]}: set "
-                f"model.max_positions={tensor.shape[0]}, or let the table start afresh by allowing {ours!r}"
+                f"model.max_positions={tensor.shape[0]}, or keep random positions by allowing {ours!r}"
             )
         return f"misshaped: {theirs} is {tensor.shape}, expected {expected}"
     if tensor.dtype != "float32" and not (cast and tensor.dtype in _CASTABLE):
