@@ -24,7 +24,7 @@ CONFIG_FILE = "config.json"
 def write_upstream(out: Path, export: Export) -> None:
     """Writes `pytorch_model.bin` and `config.json`, whole or not at all.
 
-    A converted upstream checkpoint comes back bitwise. The export's stage decides the names. Aliases, `position_ids` and
+    A converted upstream checkpoint comes back bitwise. The stage decides the names. Aliases, `position_ids` and
     BatchNorm counters are written as in the published files; a classification checkpoint is `{"state_dict": ...}` with
     the prefix `module.`.
 

@@ -133,7 +133,7 @@ def test_a_position_table_of_another_length_says_what_to_do(
     BertModel(hf_config(max_position_embeddings=positions)).save_pretrained(tmp_path / "bert")
     name = "embeddings/position_embeddings/embedding"
     advice = (
-        rf"has {positions} positions, the model 40: set model.max_positions={positions}, or let .* allowing '{name}'"
+        rf"has {positions} positions, the model 40: set model.max_positions={positions}, or keep .* allowing '{name}'"
     )
     with pytest.raises(HubError, match=advice):
         load_init(*fresh(), bert=tmp_path / "bert")

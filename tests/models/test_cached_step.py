@@ -65,5 +65,5 @@ def test_beams_share_one_copy_of_the_image() -> None:
 
 
 def test_a_report_that_is_longer_than_the_positions() -> None:
-    with pytest.raises(ValueError, match="41 word pieces does not fit the model's 40 positions"):
+    with pytest.raises(ValueError, match="41 tokens does not fit the model's 40 positions"):
         cached_step.begin(bound(), jnp.zeros((1, 64, 64), jnp.uint8), beams=1, max_len=41)

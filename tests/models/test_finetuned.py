@@ -135,7 +135,7 @@ def test_the_text_encoder_is_bert_over_cls_and_text() -> None:
 def test_an_unknown_fusion_is_named() -> None:
     with pytest.raises(ConfigError, match="there are joint, late"):
         HeadsConfig(fusion="early")
-    with pytest.raises(ConfigError, match="cells are read beside a joint summary, not with fusion=late"):
+    with pytest.raises(ConfigError, match="cells are for fusion=joint, not for fusion=late"):
         HeadsConfig(classes=5, cells=True, fusion="late")
 
 
