@@ -103,13 +103,13 @@ def _resnet(tensors: EncoderTensors) -> ImageEncoder | None:
 def _of_resnet(stem: tuple[str, str], layer: tuple[str, str], shortcut: tuple[str, str]) -> dict[str, str]:
     """Our modules of a ResNet -> theirs; each pair names a convolution and its normalisation."""
     return {
-        f"{where}/{what}": theirs
-        for where, names in (
+        f"{module}/{operation}": theirs
+        for module, names in (
             ("embedder", stem),
             ("stages/{stage}/{block}/layer/{conv}", layer),
             ("stages/{stage}/{block}/shortcut", shortcut),
         )
-        for what, theirs in zip(("convolution", "normalization"), names, strict=True)
+        for operation, theirs in zip(("convolution", "normalization"), names, strict=True)
     }
 
 

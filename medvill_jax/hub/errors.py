@@ -33,7 +33,7 @@ class Allowed:
         return any(pattern.fullmatch(name) for pattern in self._patterns for name in names)
 
 
-def raise_all(what: str, problems: Sequence[str]) -> None:
+def raise_all(subject: str, problems: Sequence[str]) -> None:
     """Raises one `HubError` that lists all problems; does nothing if there are none."""
     if problems:
-        raise HubError(f"{what}:\n  " + "\n  ".join(problems))
+        raise HubError(f"{subject}:\n  " + "\n  ".join(problems))

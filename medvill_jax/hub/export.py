@@ -178,7 +178,9 @@ def read_export(path: Path) -> Export:
         raise HubError(f"{path} has no {WEIGHTS_FILE}")
     tensors = read_file(weights)
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    _check(str(path), model, {n: s for n, s in shapes.items() if part_of(n) != HEADS}, parts, absent=absent)
+    _check(
+        f"the arrays of {path}", model, {n: s for n, s in shapes.items() if part_of(n) != HEADS}, parts, absent=absent
+    )
     _check_heads(path, heads, tensors)
     stat_names = expected(model)[1]
     arrays = {name: tensor.read() for name, tensor in tensors.items()}
@@ -227,7 +229,7 @@ def _host(array: Any) -> np.ndarray:
 
 
 def _check(
-    what: str,
+    subject: str,
     config: MedvillConfig,
     shapes: Mapping[str, Sequence[int]],
     parts: Sequence[str],
@@ -248,7 +250,7 @@ def _check(
             if name in wanted and tuple(shape) != wanted[name]
         ),
     ]
-    raise_all(f"{what} do not fit their configuration", problems)
+    raise_all(f"{subject} do not fit their configuration", problems)
     return missing
 
 

@@ -86,9 +86,9 @@ def load_init(
     loaded: dict[str, np.ndarray] = {}
     origin: dict[str, str] = {}
     notes: list[str] = []
-    for path, what, parts in ((bert, "init.bert", BERT_PARTS), (resnet, "init.resnet", RESNET_PARTS)):
+    for path, field, parts in ((bert, "init.bert", BERT_PARTS), (resnet, "init.resnet", RESNET_PARTS)):
         if path:
-            arrays, remarks = _partial(local_path(path), what, parts, shapes, allowed, config)
+            arrays, remarks = _partial(local_path(path), field, parts, shapes, allowed, config)
             loaded |= arrays
             notes += remarks
             origin |= dict.fromkeys(arrays, str(path))
@@ -112,7 +112,7 @@ def load_init(
 
 def _partial(
     path: Path,
-    what: str,
+    field: str,
     parts: tuple[str, ...],
     shapes: Mapping[str, Sequence[int]],
     allowed: Allowed,
@@ -120,11 +120,13 @@ def _partial(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     if path.is_dir() and is_export(path):
         return _from_export(
-            path, what, {n: s for n, s in shapes.items() if part_of(n) in parts}, allowed, config, parts
+            path, field, {n: s for n, s in shapes.items() if part_of(n) in parts}, allowed, config, parts
         )
     checkpoint = recognise_source(read_source(path))
     if not set(checkpoint.format.parts) <= set(parts):
-        raise HubError(f"{what}={path} is a {checkpoint.format.name} checkpoint; use init.checkpoint for a MedViLL one")
+        raise HubError(
+            f"{field}={path} is a {checkpoint.format.name} checkpoint; use init.checkpoint for a MedViLL one"
+        )
     if checkpoint.format is HF_BERT:
         _check_num_heads(path, (checkpoint.source.config or {}).get("num_attention_heads"), config)
     filled = parts_of(checkpoint)
@@ -132,7 +134,7 @@ def _partial(
     # A model without MLM head, such as a classifier, does not use BERT's.
     unused = [] if any(part_of(name) == "mlm" for name in wanted) else [r"cls\..*"]
     assignment = assign(checkpoint, wanted, _Either(allowed, Allowed(unused)))
-    raise_all(f"{what}={path} ({checkpoint.format.name}) does not fit the model", assignment.problems)
+    raise_all(f"{field}={path} ({checkpoint.format.name}) does not fit the model", assignment.problems)
     return assignment.arrays, assignment.notes
 
 
@@ -155,7 +157,7 @@ def _whole(
 
 def _from_export(
     path: Path,
-    what: str,
+    field: str,
     shapes: Mapping[str, Sequence[int]],
     allowed: Allowed,
     config: MedvillConfig | None,
@@ -185,7 +187,7 @@ def _from_export(
         else:
             problems.append(f"misshaped: {name} is {source[name].shape}, expected {tuple(shape)}")
     problems += [f"extra: {name} {source[name].shape}" for name in source if name not in shapes and not allowed(name)]
-    raise_all(f"{what}={path} does not fit the model", problems)
+    raise_all(f"{field}={path} does not fit the model", problems)
     return arrays, []
 
 
