@@ -31,8 +31,8 @@ from torch import nn
 
 from medvill_jax.commands import Parser
 from medvill_jax.decoding.rules import Rules
-from medvill_jax.hub.generation import Writing, write
 from medvill_jax.hub.network import functional
+from medvill_jax.hub.report_writer import Writing, write
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.medvill import MedvillConfig
 

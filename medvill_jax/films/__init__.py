@@ -1,1 +1,1 @@
-"""Films from files: DICOM, PNG, JPEG and other images -> uint8 `[H, W]`, read strictly."""
+"""Decodes films, DICOM, PNG, JPEG and other images, to uint8 `[H, W]`; damaged files are refused."""

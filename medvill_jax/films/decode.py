@@ -1,6 +1,6 @@
-"""The bytes of a film, in whatever form -> 8-bit gray pixels.
+"""Decodes the bytes of a film of any format to 8-bit gray pixels.
 
-A file that can only partly be decoded is an error here: half a radiograph looks like a pathology.
+A file of which only a part can be decoded is an error: half a radiograph looks like a pathology.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from medvill_jax.films import dicom
 from medvill_jax.films.limits import ImageError, check_size
 from medvill_jax.films.signature import DICOM_HEAD, dicom_start
 
-# Only these of Pillow's readers: others (EPS) start outside programs or have no place among radiographs.
+# Pillow's other readers start outside programs (EPS) or are for formats that no radiograph has.
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP", "PPM", "JPEG2000")
 _EXIF_ORIENTATION = 0x0112
 _END_OF_JPEG = b"\xff\xd9"
@@ -27,7 +27,7 @@ class Film:
 
     Attributes:
         pixels: uint8 `[H, W]`, bone white, air black.
-        gray_jpeg: whether the file is an upright gray 8-bit JPEG, so that its bytes may stand for the pixels.
+        gray_jpeg: whether the file is an upright gray 8-bit JPEG, which can be stored instead of the pixels.
     """
 
     pixels: np.ndarray
@@ -35,15 +35,15 @@ class Film:
 
 
 def decode(data: bytes, normalization: str = "window") -> Film:
-    """Encoded image bytes of any of `FORMATS`, or DICOM -> a film.
+    """Decodes an image file of any of `FORMATS`, or DICOM.
 
     Args:
         data: the whole file.
-        normalization: how DICOM values become 8 bits, one of `dicom.NORMALIZATIONS`.
+        normalization: how DICOM values are mapped to 8 bits, one of `dicom.NORMALIZATIONS`.
 
     Raises:
         ImageError: "unreadable_image" or "oversized_image".
-        ImportError: DICOM, and pydicom is not installed.
+        MissingExtra: the file is DICOM, and pydicom is not installed.
     """
     if not data:
         raise ImageError("unreadable_image", "the file is empty")
@@ -71,8 +71,11 @@ def decode(data: bytes, normalization: str = "window") -> Film:
 def to_gray(image: Image.Image) -> np.ndarray:
     """A decoded Pillow image of any mode -> uint8 `[H, W]`.
 
-    Transparent pixels become black, the colour of air. More than 8 bits are scaled by the smallest bit depth that holds
-    the brightest pixel, so 12-bit images stored in 16 bits do not come out black and relative brightness is kept.
+    Transparent pixels become black, the colour of air. Values of more than 8 bits are scaled by the smallest bit depth
+    that holds the brightest pixel, so that 12-bit images stored in 16 bits keep their brightness.
+
+    Raises:
+        ImageError: "unreadable_image", a value that is not finite or too large.
     """
     if image.mode.startswith("I") or image.mode == "F":
         values = np.asarray(image).astype(np.float64)

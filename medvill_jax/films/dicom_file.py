@@ -1,9 +1,9 @@
-"""The bytes of a DICOM file -> a data set whose image can be decoded and has one reading.
+"""Parses a DICOM file into a data set whose image can be decoded and has exactly one interpretation.
 
-    bytes -> where elements start -> how they are written -> data set -> gaps filled -> what has no one reading refused
+    bytes -> start of the elements -> encoding -> data set -> missing elements filled in -> ambiguous images refused
 
-How a file is written (implicit or explicit, which byte first, compressed or not, and how) is taken from the data set
-itself: of real files, some have no preamble, no header, no transfer syntax, or the wrong one.
+The encoding (implicit or explicit VR, byte order, compression) is found out from the data set itself, since some real
+files have no preamble, no header, no transfer syntax, or a wrong one.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from pydicom.uid import UID
 from medvill_jax.films.limits import MAX_PIXELS, ImageError, check_size
 from medvill_jax.films.signature import DICOM_HEAD, dicom_start
 
-# What the pixels of a photometric interpretation consist of; others cannot be shown as a radiograph.
+# Samples per pixel of each photometric interpretation; images of others cannot be shown as a radiograph.
 SAMPLES = {
     "MONOCHROME1": 1,
     "MONOCHROME2": 1,
     **dict.fromkeys(("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"), 3),
 }
-# (what may be missing or empty, its one reading).
+# (element that may be missing or empty, the only value that it can have).
 GAPS: tuple[tuple[str, Callable[[Dataset, bytes], int | None]], ...] = (
     ("NumberOfFrames", lambda d, _: 1),
     ("SamplesPerPixel", lambda d, _: SAMPLES.get(d.PhotometricInterpretation)),
@@ -41,7 +41,7 @@ GAPS: tuple[tuple[str, Callable[[Dataset, bytes], int | None]], ...] = (
     ("BitsStored", lambda d, _: d.BitsAllocated if _empty(d, "HighBit") else d.HighBit + 1),
     ("HighBit", lambda d, _: d.BitsStored - 1),
 )
-# (what is refused, the reason): forms of which no viewer, or not every viewer, shows the same radiograph.
+# (condition, reason): images that viewers cannot show, or do not all show in the same way.
 REFUSED: tuple[tuple[Callable[[Dataset], Any], str], ...] = (
     (lambda d: d.NumberOfFrames != 1, "a multi-frame image ({d.NumberOfFrames} frames) is no radiograph"),
     (
@@ -84,13 +84,13 @@ REFUSED: tuple[tuple[Callable[[Dataset], Any], str], ...] = (
 )
 
 
-# Where enhanced images keep, for their frame, what others have beside the pixels: rescale, window, spacing.
+# Enhanced images keep the rescale, window and spacing of their frame in these sequences.
 FUNCTIONAL_GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 FUNCTIONS = ("PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence")
 
 
 class _Stream(NamedTuple):
-    """A way of compressing, seen in the first bytes of a frame; the first of `syntaxes` stands for any of them."""
+    """A compression that the first bytes of a frame show; the first of `syntaxes` decodes all of them."""
 
     starts: Callable[[bytes], Any]
     syntaxes: tuple[str, ...]
@@ -117,37 +117,39 @@ _NATIVE = {
     (True, True): "1.2.840.10008.1.2",
     (False, True): "1.2.840.10008.1.2.1",
     (False, False): "1.2.840.10008.1.2.2",
-    (True, False): "1.2.840.10008.1.2.2",  # a private form of old scanners; its pixels are written alike
+    (True, False): "1.2.840.10008.1.2.2",  # a private encoding of old scanners, whose pixels are stored in the same way
 }
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _ITEM = b"\xfe\xff\x00\xe0"
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
-# Bytes of anything once it is no longer compressed: the largest image, four bytes a pixel.
+# Largest number of bytes after decompression: the largest image with four bytes per pixel.
 _MAX_EXPANDED = 4 * MAX_PIXELS
 _STEP = 1 << 20
-# Segments that may stand before the frame header of a JPEG or JPEG-LS stream: tables, comments, application data.
+# Segments that may precede the frame header of a JPEG or JPEG-LS stream: tables, comments, application data.
 _BEFORE_FRAME = frozenset({0xC4, 0xCC, 0xDB, 0xDD, 0xF8, 0xFE, *range(0xE0, 0xF0)})
 _FRAME = frozenset({*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC})
-# It logs and warns of the content of odd tags, which may name a patient; what matters is in the rejection.
+# pydicom's logs and warnings quote unusual tags, which may name a patient. The rejection has the reason.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"pydicom\b")
 
 
 def read(file: BinaryIO, fields: Iterable[str] = ()) -> Dataset:
-    """The elements of a file, all of them, or only `fields`, which are looked for before the pixels.
+    """Reads the elements of a file: all of them, or only `fields`, which are searched up to the pixels.
 
-    Raises `ImageError`, and whatever pydicom raises for bad bytes.
+    Raises `ImageError`, and any exception that pydicom raises for bad bytes.
     """
     start = dicom_start(file.read(DICOM_HEAD))
     if start is None:
-        raise ImageError("unreadable_image", "no DICOM file: it has neither the prefix DICM nor a first element")
+        raise ImageError(
+            "unreadable_image", "no DICOM file: it has neither the prefix DICM nor a DICOM element at its start"
+        )
     file.seek(start)
     meta = read_dataset(file, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
-    # A command set is left by programs that keep what came over the network.
+    # Some programs store the command set of a network transfer before the data set.
     read_dataset(file, True, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 0)
     if meta.get("TransferSyntaxUID") == _DEFLATED:
         file = _inflated(file)
-    implicit, little = _written(file)
+    implicit, little = _encoding(file)
     data = read_dataset(
         file,
         implicit,
@@ -161,15 +163,15 @@ def read(file: BinaryIO, fields: Iterable[str] = ()) -> Dataset:
 
 
 def read_image(data: bytes) -> Dataset:
-    """A file whose one image pydicom can decode: its header is complete, and its transfer syntax is the real one.
+    """Reads a file with one image, completes its header and corrects its transfer syntax, so that pydicom decodes it.
 
-    Raises `ImageError` for everything else, before any pixel is decoded.
+    Raises `ImageError` for any other file, before a pixel is decoded.
     """
     dataset = read(io.BytesIO(data))
-    # Its VR, and with it its value, is not known before BitsAllocated is.
+    # Converting the element would need its VR, which depends on BitsAllocated.
     pixels = dataset.get_item("PixelData").value if "PixelData" in dataset else b""
     if not pixels:
-        raise ImageError("unreadable_image", f"DICOM without PixelData: {_kind(dataset)}")
+        raise ImageError("unreadable_image", f"DICOM without PixelData: {_description(dataset)}")
     missing = [name for name in ("Rows", "Columns", "PhotometricInterpretation") if _empty(dataset, name)]
     if missing:
         raise ImageError("unreadable_image", f"DICOM without {', '.join(missing)}")
@@ -178,13 +180,13 @@ def read_image(data: bytes) -> Dataset:
             for group in (dataset.get(groups) or [])[:1]:
                 dataset.update((group.get(name) or [{}])[0])
     dataset.PhotometricInterpretation = _text(dataset, "PhotometricInterpretation")
-    check_size(_whole(dataset, "Columns"), _whole(dataset, "Rows"))
-    for name, reading in GAPS:
+    check_size(_integer(dataset, "Columns"), _integer(dataset, "Rows"))
+    for name, value_of in GAPS:
         if _empty(dataset, name):
-            setattr(dataset, name, reading(dataset, pixels))
+            setattr(dataset, name, value_of(dataset, pixels))
         if dataset.get(name) is None:
-            raise ImageError("unreadable_image", f"DICOM without {name}, and nothing else tells it")
-        _whole(dataset, name)
+            raise ImageError("unreadable_image", f"DICOM without {name}, which no other element implies")
+        _integer(dataset, name)
     size = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated // 8
     _check_expanded(size, "the image")
     for wrong, reason in REFUSED:
@@ -203,17 +205,17 @@ def read_image(data: bytes) -> Dataset:
     return dataset
 
 
-def _written(file: BinaryIO) -> tuple[bool, bool]:
-    """Whether the elements of a data set that begins here have implicit VRs, and the low byte first."""
+def _encoding(file: BinaryIO) -> tuple[bool, bool]:
+    """Whether the data set at the file's position has implicit VRs, and whether it is little-endian."""
     head = file.read(6)
     file.seek(-len(head), io.SEEK_CUR)
-    # Data sets begin with groups of one byte.
+    # The group numbers of first elements fit in one byte.
     little = int.from_bytes(head[:2], "little") <= int.from_bytes(head[:2], "big")
     return re.fullmatch(rb"[A-Z]{2}", head[4:6]) is None, little
 
 
 def _inflated(file: BinaryIO) -> BinaryIO:
-    """The rest of a file, inflated; whether that would end is found out before."""
+    """The rest of a file, inflated; first checks that the result is not too large."""
     start = file.tell()
     inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
     while not inflater.eof and (deflated := inflater.unconsumed_tail or file.read(_STEP)):
@@ -223,9 +225,9 @@ def _inflated(file: BinaryIO) -> BinaryIO:
     return io.BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read()))
 
 
-def _check_expanded(size: int, what: str) -> None:
+def _check_expanded(size: int, content: str) -> None:
     if size > _MAX_EXPANDED:
-        raise ImageError("oversized_image", f"{what} expands to more than {_MAX_EXPANDED} bytes")
+        raise ImageError("oversized_image", f"{content} expands to more than {_MAX_EXPANDED} bytes")
 
 
 def _empty(dataset: Dataset, name: str) -> bool:
@@ -233,10 +235,10 @@ def _empty(dataset: Dataset, name: str) -> bool:
     return value in (None, "", b"") or (name == "NumberOfFrames" and value == 0)
 
 
-def _whole(dataset: Dataset, name: str) -> int:
+def _integer(dataset: Dataset, name: str) -> int:
     value = dataset.get(name)
     if not isinstance(value, int):
-        raise ImageError("unreadable_image", f"{name} is no whole number")
+        raise ImageError("unreadable_image", f"{name} is not an integer")
     return value
 
 
@@ -244,52 +246,52 @@ def _text(dataset: Dataset, name: str) -> str:
     return str(dataset.get(name) or "").strip().upper()
 
 
-def _kind(dataset: Dataset) -> str:
-    """What a file without an image is."""
+def _description(dataset: Dataset) -> str:
+    """Describes a file without an image."""
     uid = UID(str(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or ""))
-    other = [name for name in ("FloatPixelData", "DoubleFloatPixelData") if name in dataset]
-    named = uid.name if uid.name != uid else _text(dataset, "Modality") or "of unknown kind"
-    return ", ".join([named, *other])
+    pixel_elements = [name for name in ("FloatPixelData", "DoubleFloatPixelData") if name in dataset]
+    name = uid.name if uid.name != uid else _text(dataset, "Modality") or "unknown SOP class"
+    return ", ".join([name, *pixel_elements])
 
 
 def _allocated(dataset: Dataset, pixels: bytes) -> int | None:
-    """BitsAllocated by the length of the pixels, which may be padded to an even one."""
+    """BitsAllocated, inferred from the number of bytes of the pixels, which may be padded to an even number."""
     if pixels.startswith(_ITEM):
         return None
-    whole, rest = divmod(len(pixels), dataset.Rows * dataset.Columns * dataset.SamplesPerPixel)
-    return 8 * whole if whole in (1, 2, 4) and rest <= 1 else None
+    size, rest = divmod(len(pixels), dataset.Rows * dataset.Columns * dataset.SamplesPerPixel)
+    return 8 * size if size in (1, 2, 4) and rest <= 1 else None
 
 
 def _compression(frame: bytes, declared: str | None) -> str:
-    """The transfer syntax of a compressed image: the declared one, unless the stream is of another kind."""
+    """The transfer syntax of a compressed image: the declared one, unless the stream shows another compression."""
     for stream in _STREAMS:
         if stream.starts(frame):
             return declared if declared in stream.syntaxes else stream.syntaxes[0]
     if declared is None or not UID(declared).is_encapsulated:
-        raise ImageError("unreadable_image", "the pixels are compressed in a way that nothing tells")
+        raise ImageError("unreadable_image", "the pixels are compressed in an unknown way")
     return declared
 
 
 def _check_stream(frame: bytes, syntax: str, expected: tuple[int, int, int]) -> None:
-    """Refuses a compressed image that is cut off, or is not of the size `(width, height, samples)`."""
+    """Refuses a compressed image that is cut off, or whose size is not `expected`: `(width, height, samples)`."""
     if not syntax.startswith(_JPEG):
         return _check_rle(frame)
     if b"\xff\xd9" not in frame[-64:]:
         raise ImageError("unreadable_image", "the compressed image is cut off: it has no end-of-image mark")
-    inside = _codestream_size(frame)
-    if inside is None:
-        raise ImageError("unreadable_image", "the compressed image has no header that says how large it is")
-    if inside != expected:
+    size = _codestream_size(frame)
+    if size is None:
+        raise ImageError("unreadable_image", "the compressed image has no header with its size")
+    if size != expected:
         raise ImageError(
             "unreadable_image",
             f"the header says {expected[0]} x {expected[1]} pixels of {expected[2]} samples, the compressed image "
-            f"{inside[0]} x {inside[1]} of {inside[2]}",
+            f"{size[0]} x {size[1]} of {size[2]}",
         )
     return None
 
 
 def _codestream_size(frame: bytes) -> tuple[int, int, int] | None:
-    """`(width, height, samples)` as a JPEG, JPEG-LS or JPEG 2000 stream has them; None if a decoder may see another."""
+    """`(width, height, samples)` of a JPEG, JPEG-LS or JPEG 2000 stream; None if a decoder could find another size."""
     if frame.startswith(JP2_BOXES):
         frame = _in_boxes(frame)
     if frame.startswith(_JPEG_2000):
@@ -303,7 +305,7 @@ def _codestream_size(frame: bytes) -> tuple[int, int, int] | None:
 
 
 def _frame_place(frame: bytes) -> int | None:
-    """Where the frame header of a JPEG or JPEG-LS stream stands."""
+    """The offset of the frame header in a JPEG or JPEG-LS stream, or None."""
     place = 2
     while frame[:2] == b"\xff\xd8" and place + 10 <= len(frame) and frame[place] == 0xFF:
         mark = frame[place + 1]
@@ -324,11 +326,11 @@ def _frame_mark(frame: bytes) -> int | None:
 
 
 def _in_boxes(frame: bytes) -> bytes:
-    """The JPEG 2000 stream in the boxes of a JP2 file, which some put into DICOM; nothing if a palette widens it."""
+    """The JPEG 2000 stream of a JP2 file, which some programs embed in DICOM; empty if a palette adds samples."""
     place = 0
     while place + 8 <= len(frame):
-        length, kind = int.from_bytes(frame[place : place + 4], "big"), frame[place + 4 : place + 8]
-        if kind == b"jp2c":
+        length, box = int.from_bytes(frame[place : place + 4], "big"), frame[place + 4 : place + 8]
+        if box == b"jp2c":
             return frame[place + (16 if length == 1 else 8) :]
         if length < 8 or b"pclr" in frame[place : place + length]:
             break
@@ -337,8 +339,8 @@ def _in_boxes(frame: bytes) -> bytes:
 
 
 def _check_rle(frame: bytes) -> None:
-    """pydicom decodes a segment to its end, which may be far behind that of the image."""
-    if 64 * len(frame) <= _MAX_EXPANDED:  # two bytes make at most 128
+    """Refuses run-length segments that are too long, since pydicom decodes a segment to its end."""
+    if 64 * len(frame) <= _MAX_EXPANDED:  # two bytes expand to at most 128
         return
     count, *starts = struct.unpack("<16I", frame[:64])
     ends = [*starts[1:count], len(frame)]

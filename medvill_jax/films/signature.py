@@ -1,21 +1,22 @@
-"""Whether a file is DICOM, by its first bytes."""
+"""Recognises DICOM files by their first bytes."""
 
 from __future__ import annotations
 
 import re
 import struct
 
-# What `dicom_start` needs of a file.
+# Number of bytes that `dicom_start` needs.
 DICOM_HEAD = 140
-# DICOM files without a header start with an element of one of these groups, which is short.
+# DICOM files without a header start with a short element of one of these groups.
 _FIRST_GROUPS = (0x0002, 0x0008, 0x0010)
 _FIRST_LENGTH = 256
 
 
 def dicom_start(head: bytes) -> int | None:
-    """Where the elements of a DICOM file start, by its first `DICOM_HEAD` bytes; None if it is none.
+    """The offset of a DICOM file's elements, from its first `DICOM_HEAD` bytes; None if the file is not DICOM.
 
-    Behind preamble and prefix, behind the prefix alone, or at once: then the first element is one that files begin by.
+    The elements follow preamble and prefix, or the prefix alone, or start the file. A file without prefix is DICOM if
+    it starts with a short element of one of the first groups.
     """
     for place in (132, 4):
         if head[place - 4 : place] == b"DICM":

@@ -1,1 +1,1 @@
-"""Models in and out: our export folder, conversion from and to PyTorch checkpoints, initialisation from them."""
+"""Exports, conversion from and to PyTorch checkpoints, and initialisation from both."""

@@ -1,4 +1,4 @@
-"""The model card of an export: what the model is, where it comes from, what it scores, what it is not for."""
+"""The model card of an export: data, configuration, metrics, intended use and limits."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def model_card(
     label_names: Sequence[str],
     card: Mapping[str, Any],
 ) -> str:
-    """Markdown with the sections data, configuration, metrics, intended use, limits.
+    """The card as Markdown.
 
     Args:
-        config: of the network.
-        stage: what the checkpoint was trained as.
-        arrays: shapes by name, of parameters and statistics alike.
-        label_names: of the classes, empty where there are none.
-        card: what the writer knows: any of "name", "data", "metrics" (name -> number), "training" (a JSON-like
-            configuration), "intended_use", "limits", "source".
+        config: the network's configuration.
+        stage: the training that the weights come from, e.g. "pretraining".
+        arrays: shapes by name of all parameters and batch statistics.
+        label_names: of the classes; empty if the model has none.
+        card: any of "name", "data", "metrics" (name -> value), "training" (a JSON-like configuration), "intended_use",
+            "limits" and "source".
     """
     size = sum(math.prod(shape) for name, shape in arrays.items() if not name.endswith(("/mean", "/var")))
     lines = [

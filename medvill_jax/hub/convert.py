@@ -1,4 +1,4 @@
-"""Turns PyTorch checkpoints into exports and back.
+"""Converts PyTorch checkpoints into exports and back.
 
     python -m medvill_jax.hub.convert --source=PATH --out=EXPORT
     python -m medvill_jax.hub.convert --source=EXPORT --out=FOLDER --to=upstream
@@ -10,7 +10,7 @@ PATH is a .bin, .pt, .pth or .safetensors file, or a folder with one (Hugging Fa
   torchvision   ResNet
   export        a folder that this program wrote
 
-Sizes come from the checkpoint and its config.json. Every name that is missing, extra, misshaped, untied or of a wrong
+Sizes come from the checkpoint and its config.json. Every tensor that is missing, extra, misshaped, untied or of a wrong
 type is reported at once, and nothing is written unless --allow covers each of them. No code in a file is ever run.
 
   convert a published model, to score it as published:
@@ -35,7 +35,7 @@ from medvill_jax.hub.importer import import_checkpoint
 from medvill_jax.hub.names import FAMILIES
 from medvill_jax.hub.sizes import Choices
 from medvill_jax.hub.torch_writer import write_upstream
-from medvill_jax.models import masks
+from medvill_jax.models import attention_masks
 from medvill_jax.trees import flatten
 
 
@@ -51,7 +51,13 @@ def convert(
     tokenizer: Path | None = None,
     compat: str = "clean",
 ) -> list[str]:
-    """What the command line does; returns what there is to say.
+    """Converts a checkpoint; returns the lines to print.
+
+    Args:
+        source: weight file or folder, or an export.
+        out: the folder to write.
+        family, allow, cast, choices, tokenizer, compat: see `importer.import_checkpoint`; `allow` holds regexes.
+        to: "export" or "upstream".
 
     Raises:
         HubError: see `importer.import_checkpoint`, `export.write_export` and `torch_writer.write_upstream`.
@@ -103,13 +109,17 @@ def _parser() -> Parser:
         nargs="+",
         default=[],
         metavar="REGEX",
-        help="names, ours or the source's, that may not fit; they are left out",
+        help="our names, or the source's, of tensors that may be missing, extra or misshaped; they are left out",
     )
     parser.add_argument("--cast", action="store_true", help="read float16, bfloat16 and float64 as float32")
-    parser.add_argument("--tokenizer", type=Path, metavar="PATH", help="vocab.txt; default: the one beside the weights")
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="PATH", help="vocab.txt; default: the one next to the weights"
+    )
     parser.add_argument("--num_heads", type=int, metavar="N", help="attention heads, if there is no config.json")
     parser.add_argument("--image_size", type=int, metavar="PIXELS", help="side of the input; default: 512 or what fits")
-    parser.add_argument("--attention", choices=masks.KINDS, default="bar", help="recorded as the model's; default: bar")
+    parser.add_argument(
+        "--attention", choices=attention_masks.KINDS, default="bar", help="attention mask of the model; default: bar"
+    )
     parser.add_argument(
         "--compat",
         choices=("clean", "upstream"),
@@ -122,7 +132,7 @@ def _parser() -> Parser:
 
 @command(interrupted="the same command starts anew")
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 0 done, 1 something to correct, 2 wrong flags, 130 interrupted."""
+    """Runs the command; returns its exit status."""
     flags = _parser().parse_args(argv)
     choices = Choices(num_heads=flags.num_heads, image_size=flags.image_size, attention=flags.attention)
     with private.files(flags.shared):
@@ -142,5 +152,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_platforms", "cpu")  # nothing here needs, or should occupy, an accelerator
+    jax.config.update("jax_platforms", "cpu")  # converting needs no accelerator and should occupy none
     sys.exit(main())

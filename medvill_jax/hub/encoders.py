@@ -1,4 +1,4 @@
-"""Image encoders in PyTorch checkpoints: what their modules are called there, and how large a checkpoint's one is."""
+"""Image encoders in PyTorch checkpoints: the names of their modules, and the sizes of a checkpoint's encoder."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from medvill_jax.models.encoders import ENCODERS, ImageEncoder
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a checkpoint tells of its encoder.
+class EncoderTensors:
+    """The tensors of a checkpoint's encoder.
 
     Attributes:
-        shape: of the tensor for a name of ours below `image_encoder/`, as torch keeps it; None where there is none.
-        theirs: a name of ours -> theirs.
-        stated: its config.json, if that describes the encoder.
+        shape: our name below `image_encoder/` -> the tensor's shape as torch stores it, or None if it is missing.
+        theirs: our full name -> the checkpoint's, or None.
+        stated: the checkpoint's config.json if that describes the encoder, else empty.
     """
 
     shape: Callable[[str], tuple[int, ...] | None]
@@ -28,39 +28,41 @@ class Found:
 
 @dataclass(frozen=True)
 class Weights:
-    """The checkpoints of one kind of encoder.
+    """How checkpoints hold one class of encoders.
 
     Attributes:
         names: family of the format -> our module below `image_encoder/` -> theirs; as in `hub.names`.
-        sizes: of the encoder; None where a checkpoint holds another kind.
-        unused: regexes over upstream tensors of such an encoder that MedViLL has no place for.
+        sizes: reads an encoder's sizes from its tensors; None if the checkpoint holds another encoder.
+        unused: regexes over the names of upstream tensors that MedViLL does not use.
     """
 
     names: Mapping[str, Mapping[str, str]]
-    sizes: Callable[[Found], ImageEncoder | None]
+    sizes: Callable[[EncoderTensors], ImageEncoder | None]
     unused: tuple[str, ...] = ()
 
 
 def modules(family: str) -> dict[str, str]:
-    """Our modules -> theirs in checkpoints of a family, of all encoders."""
+    """Our modules of all encoders -> theirs in checkpoints of a family."""
     return {f"image_encoder/{ours}": theirs for kind in WEIGHTS for ours, theirs in kind.names.get(family, {}).items()}
 
 
-def sizes(found: Found) -> str | ImageEncoder:
-    """The encoder of a checkpoint, by its name if it has one.
+def sizes(tensors: EncoderTensors) -> str | ImageEncoder:
+    """The encoder of a checkpoint: its name in `ENCODERS`, or its sizes if it has no name.
 
     Raises:
-        HubError: none that the package knows.
+        HubError: the checkpoint holds no encoder that the package knows.
     """
-    encoder = next(filter(None, (kind.sizes(found) for kind in WEIGHTS)), None)
+    encoder = next(filter(None, (kind.sizes(tensors) for kind in WEIGHTS)), None)
     if encoder is None:
-        first = found.theirs("image_encoder/embedder/convolution/kernel")
-        raise HubError(f"it lacks the tensors that tell its image encoder, such as a ResNet's {first} and first stage")
+        first = tensors.theirs("image_encoder/embedder/convolution/kernel")
+        raise HubError(
+            f"no image encoder can be recognised: tensors are missing, such as a ResNet's {first} and first stage"
+        )
     return next((name for name, known in ENCODERS.items() if known == encoder), encoder)
 
 
-def _patches(found: Found) -> ImageEncoder | None:
-    shape = found.shape("projection/kernel")
+def _patches(tensors: EncoderTensors) -> ImageEncoder | None:
+    shape = tensors.shape("projection/kernel")
     if shape is None:
         return None
     for known in vit_patch.CONFIGS.values():
@@ -69,13 +71,13 @@ def _patches(found: Found) -> ImageEncoder | None:
     raise HubError(f"a patch embedder of shape {shape} is not supported")
 
 
-def _resnet(found: Found) -> ImageEncoder | None:
+def _resnet(tensors: EncoderTensors) -> ImageEncoder | None:
     for field in ("downsample_in_first_stage", "downsample_in_bottleneck"):
-        if found.stated.get(field):
+        if tensors.stated.get(field):
             raise HubError(f"a ResNet with {field} is not supported")
 
     def width(name: str) -> int | None:
-        shape = found.shape(f"{name}/convolution/kernel")
+        shape = tensors.shape(f"{name}/convolution/kernel")
         return shape[0] if shape is not None and len(shape) == 4 else None
 
     stem = width("embedder")
@@ -84,7 +86,7 @@ def _resnet(found: Found) -> ImageEncoder | None:
     depths, widths = [], []
     while (out := width(f"stages/{len(depths)}/0/layer/{last}")) is not None:
         depth = 1
-        # A gap in the numbering shows as missing tensors, so look one further.
+        # Looks one layer further, so that a missing layer is reported as missing tensors.
         while any(
             width(f"stages/{len(depths)}/{depth + ahead}/layer/{conv}") is not None
             for ahead in (0, 1)
@@ -99,15 +101,15 @@ def _resnet(found: Found) -> ImageEncoder | None:
 
 
 def _of_resnet(stem: tuple[str, str], layer: tuple[str, str], shortcut: tuple[str, str]) -> dict[str, str]:
-    """Names of convolution and normalisation in the stem, in a layer, and beside it."""
+    """Our modules of a ResNet -> theirs; each pair names a convolution and its normalisation."""
     return {
-        f"{where}/{what}": theirs
-        for where, names in (
+        f"{module}/{operation}": theirs
+        for module, names in (
             ("embedder", stem),
             ("stages/{stage}/{block}/layer/{conv}", layer),
             ("stages/{stage}/{block}/shortcut", shortcut),
         )
-        for what, theirs in zip(("convolution", "normalization"), names, strict=True)
+        for operation, theirs in zip(("convolution", "normalization"), names, strict=True)
     }
 
 

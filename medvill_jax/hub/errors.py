@@ -1,4 +1,4 @@
-"""What can go wrong with a file or a checkpoint, in one type."""
+"""The error of files and checkpoints, and the names that may differ without one."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from medvill_jax.errors import UserError
 
 
 class HubError(UserError):
-    """A file cannot be read or does not fit; the message says what, where and what to do."""
+    """A file or a checkpoint cannot be read, or does not fit the model."""
 
 
 class Allowed:
     """Names that may be missing, extra, misshaped or untied.
 
     Args:
-        patterns: regexes; each must match a whole name, ours or the source's.
+        patterns: regexes; one allows a name that it matches as a whole, ours or the checkpoint's.
 
     Raises:
         HubError: an invalid regex.
@@ -29,11 +29,11 @@ class Allowed:
             raise HubError(f"--allow: {error.pattern!r} is not a valid regular expression: {error}") from None
 
     def __call__(self, *names: str) -> bool:
-        """Whether one of the names is allowed."""
+        """Whether one of these names is allowed."""
         return any(pattern.fullmatch(name) for pattern in self._patterns for name in names)
 
 
-def raise_all(what: str, problems: Sequence[str]) -> None:
-    """Raises one `HubError` that lists all problems; returns where there are none."""
+def raise_all(subject: str, problems: Sequence[str]) -> None:
+    """Raises one `HubError` that lists all problems; does nothing if there are none."""
     if problems:
-        raise HubError(f"{what}:\n  " + "\n  ".join(problems))
+        raise HubError(f"{subject}:\n  " + "\n  ".join(problems))

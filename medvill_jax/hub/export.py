@@ -1,14 +1,14 @@
-"""Our export: one folder that holds a trained model and all that using it takes.
+"""Exports: a folder with a trained model and everything that using it takes.
 
-    config.json           what the network is; `MedvillConfig` under "model"
+    config.json           the network's configuration; `MedvillConfig` under "model"
     model.safetensors     float32 arrays, named by parameter path, e.g. `encoder/layer/0/attention/query/kernel`
     tokenizer/vocab.txt   if known
     labels.json           names of the classes, if any
     README.md             model card
 
-Kernels are in flax's layout (Linear `[in, out]`, convolution `[h, w, in, out]`). Batch statistics stand beside the
-parameters, under `.../mean` and `.../var`. What a fine-tuned model has on top begins with `heads/`. An export may hold
-only some parts of the network (a BERT, a ResNet); config.json names them.
+Kernels are in flax's layout (Linear `[in, out]`, convolution `[h, w, in, out]`). Batch statistics are named
+`.../mean` and `.../var`, the arrays of a fine-tuned model's heads `heads/...`. An export may hold only parts of the
+network (a BERT, a ResNet); config.json names them.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class Export:
     """The content of an export folder.
 
     Attributes:
-        config: of the network; sizes of parts that are not there mean nothing.
-        params, stats: nested dicts of float32 arrays; only the parts that are there.
-        heads: nested dict of what a fine-tuned model has on top, e.g. `heads["answer"]["hidden"]["kernel"]`.
-        stage: what the checkpoint was trained as, e.g. "pretraining" or "vqa".
-        parts: the top-level modules that are there.
+        config: the network's configuration; sizes of absent parts mean nothing.
+        params, stats: nested dicts of float32 arrays, without absent parts.
+        heads: nested dict of a fine-tuned model's heads, e.g. `heads["answer"]["hidden"]["kernel"]`.
+        stage: the training that the weights come from, e.g. "pretraining" or "vqa".
+        parts: the top-level modules that the export holds.
         label_names: of the classes.
-        vocab: the vocab.txt, or None.
-        extra: what else config.json records, e.g. "source".
+        vocab: path of the vocab.txt, or None.
+        extra: other entries of config.json, e.g. "source".
     """
 
     config: MedvillConfig
@@ -84,36 +84,38 @@ def write_export(
     stage: str = "pretraining",
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes an export; it appears complete or not at all, and replaces an older export at the same place.
+    """Writes an export, whole or not at all; an older export at the same path is replaced.
 
     Args:
         out: the folder.
         config: a `MedvillConfig` or its `dataclasses.asdict`.
         params, stats: nested dicts of arrays that can be brought to the host; whole top-level modules may be absent.
-        tokenizer_path: a vocab.txt or a folder with one; None leaves the tokenizer out.
-        vocabulary: the word pieces themselves, in the order of their ids, instead of a path.
+        tokenizer_path: a vocab.txt, a tokenizer.json, or a folder with one; None leaves the tokenizer out.
+        vocabulary: the word pieces in the order of their ids; used instead of `tokenizer_path` if given.
         label_names: of the classes, in the order of the outputs.
         card: see `card.model_card`.
-        heads: nested dict of what a task put on top.
-        stage: what the model was trained as.
+        heads: nested dict of the heads that a task added.
+        stage: the training that the weights come from.
         extra: JSON-like; recorded in config.json.
 
     Raises:
-        HubError: the arrays do not fit the configuration, `out` is something else than an export, or a file is missing.
+        HubError: the arrays do not fit the configuration or are not float32, `out` exists and is no export, the
+            vocabulary is missing or unusable, or the weights cannot be written.
+        ConfigError: `config` is not the description of a model.
     """
     out = Path(out)
     model = config if isinstance(config, MedvillConfig) else MedvillConfig.from_dict(config)
     arrays = {name: _host(array) for tree in (params, stats) for name, array in flatten(tree).items()}
-    on_top = {f"{HEADS}/{name}": _host(array) for name, array in flatten(heads or {}).items()}
+    head_arrays = {f"{HEADS}/{name}": _host(array) for name, array in flatten(heads or {}).items()}
     shapes = {name: array.shape for name, array in arrays.items()}
     parts = tuple(dict.fromkeys(part_of(name) for name in shapes))
     absent = _check(f"the arrays for {out}", model, shapes, parts, allow_absent=True)
     if not arrays:
-        raise HubError(f"there is nothing to export to {out}")
-    words = None if vocabulary is None else "".join(f"{word}\n" for word in vocabulary).encode()
-    vocab = _vocab_file(tokenizer_path) if words is None else words
+        raise HubError(f"params and stats hold no array: nothing is exported to {out}")
+    pieces = None if vocabulary is None else "".join(f"{piece}\n" for piece in vocabulary).encode()
+    vocab = _vocab_file(tokenizer_path) if pieces is None else pieces
     if out.exists() and not (out.is_dir() and (is_export(out) or not any(out.iterdir()))):
-        raise HubError(f"{out} is there already and is no export; name another folder")
+        raise HubError(f"{out} exists and is no export; name another folder")
     document = {
         "format": EXPORT_FORMAT,
         "version": VERSION,
@@ -121,14 +123,14 @@ def write_export(
         "model": dataclasses.asdict(model),
         "parts": parts,
         "absent": absent,
-        "heads": {name: array.shape for name, array in on_top.items()},
+        "heads": {name: array.shape for name, array in head_arrays.items()},
         **({"extra": dict(extra)} if extra else {}),
     }
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.absolute().parent))
     try:
         try:
-            save_file(arrays | on_top, temporary / WEIGHTS_FILE, metadata={"format": EXPORT_FORMAT})
+            save_file(arrays | head_arrays, temporary / WEIGHTS_FILE, metadata={"format": EXPORT_FORMAT})
         except SafetensorError as error:
             raise HubError(f"the weights cannot be written under {out.absolute().parent}: {error}") from error
         _write_json(temporary / CONFIG_FILE, document)
@@ -140,7 +142,7 @@ def write_export(
         readme = model_card(
             model,
             stage=stage,
-            arrays={name: array.shape for name, array in (arrays | on_top).items()},
+            arrays={name: array.shape for name, array in (arrays | head_arrays).items()},
             label_names=label_names,
             card=card or {},
         )
@@ -151,16 +153,16 @@ def write_export(
 
 
 def read_export(path: Path) -> Export:
-    """Reads an export and checks every name, shape and type.
+    """Reads an export and checks every name, shape and dtype.
 
     Raises:
-        HubError: no export, one from a later version, damaged, or not fitting its own configuration.
+        HubError: the folder is no export, has another version, is damaged, or does not fit its own configuration.
     """
     path = Path(path)
     if not path.is_dir():
         raise HubError(f"there is no export folder {path}")
     if not (path / CONFIG_FILE).is_file() or not is_export(path):
-        raise HubError(f"{path} is no export of medvill_jax; `python -m medvill_jax.hub.convert` makes one")
+        raise HubError(f"{path} is no export of medvill_jax; `python -m medvill_jax.hub.convert` writes one")
     document = read_json(path / CONFIG_FILE)
     if document.get("version") != VERSION:
         raise HubError(f"{path} is an export of version {document.get('version')}; this program reads {VERSION}")
@@ -175,17 +177,19 @@ def read_export(path: Path) -> Export:
     if not weights.is_file():
         raise HubError(f"{path} has no {WEIGHTS_FILE}")
     tensors = read_file(weights)
-    found = {name: tensor.shape for name, tensor in tensors.items()}
-    _check(str(path), model, {n: s for n, s in found.items() if part_of(n) != HEADS}, parts, absent=absent)
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    _check(
+        f"the arrays of {path}", model, {n: s for n, s in shapes.items() if part_of(n) != HEADS}, parts, absent=absent
+    )
     _check_heads(path, heads, tensors)
     stat_names = expected(model)[1]
     arrays = {name: tensor.read() for name, tensor in tensors.items()}
-    own = {name: array for name, array in arrays.items() if part_of(name) != HEADS}
+    network = {name: array for name, array in arrays.items() if part_of(name) != HEADS}
     vocab = path / VOCAB_FILE
     return Export(
         config=model,
-        params=nest({name: array for name, array in own.items() if name not in stat_names}),
-        stats=nest({name: array for name, array in own.items() if name in stat_names}),
+        params=nest({name: array for name, array in network.items() if name not in stat_names}),
+        stats=nest({name: array for name, array in network.items() if name in stat_names}),
         heads=nest({name: array for name, array in arrays.items() if part_of(name) == HEADS}).get(HEADS, {}),
         stage=str(document.get("stage")),
         parts=parts,
@@ -196,7 +200,7 @@ def read_export(path: Path) -> Export:
 
 
 def replace_folder(temporary: Path, out: Path) -> None:
-    """Renames a finished folder into place; an older one there is removed afterwards."""
+    """Renames the complete folder `temporary` to `out`; an older folder at `out` is removed afterwards."""
     temporary.chmod(private.mode(0o777))
     for file in temporary.rglob("*"):
         file.chmod(private.mode(0o666 if file.is_file() else 0o777))
@@ -225,40 +229,40 @@ def _host(array: Any) -> np.ndarray:
 
 
 def _check(
-    what: str,
+    subject: str,
     config: MedvillConfig,
-    found: Mapping[str, Sequence[int]],
+    shapes: Mapping[str, Sequence[int]],
     parts: Sequence[str],
     *,
     absent: frozenset[str] = frozenset(),
     allow_absent: bool = False,
 ) -> list[str]:
-    """Every name and shape against the configuration; the names absent from parts that are there."""
+    """Checks names and shapes against the configuration; returns the names that are missing from `parts`."""
     params, stats = expected(config)
     wanted = {name: shape for name, shape in {**params, **stats}.items() if part_of(name) in parts}
-    missing = [name for name in wanted if name not in found and name not in absent]
+    missing = [name for name in wanted if name not in shapes and name not in absent]
     problems = [
         *([] if allow_absent else (f"missing: {name} {wanted[name]}" for name in missing)),
-        *(f"extra: {name} {tuple(found[name])}" for name in found if name not in wanted),
+        *(f"extra: {name} {tuple(shape)}" for name, shape in shapes.items() if name not in wanted),
         *(
-            f"misshaped: {name} is {tuple(found[name])}, expected {wanted[name]}"
-            for name in found
-            if name in wanted and tuple(found[name]) != wanted[name]
+            f"misshaped: {name} is {tuple(shape)}, expected {wanted[name]}"
+            for name, shape in shapes.items()
+            if name in wanted and tuple(shape) != wanted[name]
         ),
     ]
-    raise_all(f"{what} do not fit their configuration", problems)
+    raise_all(f"{subject} do not fit their configuration", problems)
     return missing
 
 
 def _check_heads(path: Path, heads: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
-    found = {name: tensor.shape for name, tensor in tensors.items() if part_of(name) == HEADS}
+    shapes = {name: tensor.shape for name, tensor in tensors.items() if part_of(name) == HEADS}
     problems = [
-        *(f"missing: {name} {shape}" for name, shape in heads.items() if name not in found),
-        *(f"extra: {name} {shape}" for name, shape in found.items() if name not in heads),
+        *(f"missing: {name} {shape}" for name, shape in heads.items() if name not in shapes),
+        *(f"extra: {name} {shape}" for name, shape in shapes.items() if name not in heads),
         *(
-            f"misshaped: {name} is {found[name]}, expected {shape}"
+            f"misshaped: {name} is {shapes[name]}, expected {shape}"
             for name, shape in heads.items()
-            if found.get(name, shape) != shape
+            if shapes.get(name, shape) != shape
         ),
         *(
             f"wrong dtype: {name} is {tensor.dtype}, expected float32"
@@ -282,7 +286,7 @@ def _labels(path: Path) -> tuple[str, ...]:
 
 
 def _vocab_file(path: Path | None) -> bytes | None:
-    """The bytes of a vocab.txt: of the file itself, of the one in a folder, or written out of a tokenizer.json."""
+    """The content of a vocab.txt, read from a file or its folder, or made from a tokenizer.json."""
     if path is None:
         return None
     path = Path(path)

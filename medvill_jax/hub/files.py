@@ -1,7 +1,7 @@
-"""Weight files and folders as names -> tensors, without running anything that stands in them.
+"""Reads weight files and folders as tensors by name, without running code from them.
 
-`.safetensors` through the safetensors library, `.bin`, `.pt` and `.pth` through `torch.load(weights_only=True)`, which
-refuses pickles that hold code; torch is imported only for those.
+`.safetensors` files are read by the safetensors library; `.bin`, `.pt` and `.pth` by `torch.load(weights_only=True)`,
+which refuses pickles that hold code. torch is imported only for those.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from medvill_jax.paths import PathError, fetch, in_bucket
 
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
-# What Hugging Face folders call their weights, best first.
+# Names of the weights in Hugging Face folders, preferred first.
 STANDARD_NAMES = (
     "model.safetensors.index.json",
     "model.safetensors",
@@ -33,9 +33,9 @@ STANDARD_NAMES = (
     "pytorch_model.bin",
 )
 EXPORT_FORMAT = "medvill_jax"
-# Of buckets; each ends with this process.
+# Copies from buckets, removed when this process ends.
 _copies: list[tempfile.TemporaryDirectory[str]] = []
-# Where training scripts keep the weights inside a larger dictionary.
+# Keys under which training scripts keep the weights in a larger dictionary.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _SAFETENSORS_DTYPES = {
     "F64": "float64",
@@ -51,8 +51,8 @@ _SAFETENSORS_DTYPES = {
 }
 
 
-def here(path: str | Path) -> Path:
-    """A path on this host: the same, or a copy, as long as this process lives, of what lies under `gs://BUCKET/PATH`.
+def local_path(path: str | Path) -> Path:
+    """The path itself, or for `gs://BUCKET/PATH` a local copy that is removed when this process ends.
 
     Raises:
         HubError: the bucket cannot be read.
@@ -73,20 +73,20 @@ def _fetched(url: str) -> Path:
         fetch(url, folder)
     except PathError as error:
         raise HubError(str(error)) from error
-    found = list(folder.iterdir())
-    if not found:
-        raise HubError(f"there is nothing at {url}")
-    # What was one file lies in the folder under its own name.
-    return folder / name if [path.name for path in found] == [name] and found[0].is_file() else folder
+    copied = list(folder.iterdir())
+    if not copied:
+        raise HubError(f"{url} does not exist or is empty")
+    # A single file was copied into the folder under its own name.
+    return folder / name if [path.name for path in copied] == [name] and copied[0].is_file() else folder
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor that is read when asked for.
+    """One tensor of a file, read on demand.
 
     Attributes:
         shape, dtype: as stored; the dtype by numpy's name, or "bfloat16".
-        read: gives the array; bfloat16 arrives as float32, which holds it exactly.
+        read: returns the array; bfloat16 is converted to float32, which is exact.
     """
 
     shape: tuple[int, ...]
@@ -96,13 +96,13 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Source:
-    """What a file or a folder holds.
+    """The content of a weight file or a folder with one.
 
     Attributes:
-        path: as given.
+        path: as the user named it.
         tensors: by stored name.
-        config: the `config.json` beside them, or None.
-        folder: where other files of the checkpoint lie.
+        config: the `config.json` in the folder, or None.
+        folder: the folder of the weight file.
     """
 
     path: Path
@@ -112,7 +112,7 @@ class Source:
 
 
 def is_export(path: Path) -> bool:
-    """Whether a folder is one of our exports, by its config.json."""
+    """Whether a folder is an export, according to its config.json."""
     file = path / "config.json"
     return file.is_file() and read_json(file).get("format") == EXPORT_FORMAT
 
@@ -121,17 +121,17 @@ def read_source(path: Path) -> Source:
     """Opens a weight file or a folder with one.
 
     Raises:
-        HubError: nothing there, several candidates, damaged, or holding more than tensors.
+        HubError: no weight file, several candidates, a damaged file, or one that holds other things than tensors.
     """
     file = find_weights(path)
-    beside = file.parent / "config.json"
-    config = read_json(beside) if beside.is_file() else None
+    config_file = file.parent / "config.json"
+    config = read_json(config_file) if config_file.is_file() else None
     if file.suffix == ".json":
         tensors: dict[str, Tensor] = {}
         for shard in _shards(file):
             part = read_file(shard)
             if twice := part.keys() & tensors.keys():
-                raise HubError(f"{file}: {min(twice)} stands in two shards")
+                raise HubError(f"{file}: {min(twice)} is in two shards")
             tensors |= part
     else:
         tensors = read_file(file)
@@ -141,10 +141,10 @@ def read_source(path: Path) -> Source:
 
 
 def find_weights(path: Path) -> Path:
-    """The weight file that a path means: itself, or the one in the folder.
+    """The weight file at a path: the file itself, or the one in a folder.
 
     Raises:
-        HubError: there is none, or more than one without a standard name.
+        HubError: there is none, or there are several and none has a standard name.
     """
     if path.is_file():
         if path.suffix in SUFFIXES or path.name.endswith(".index.json"):
@@ -155,21 +155,23 @@ def find_weights(path: Path) -> Path:
     for name in STANDARD_NAMES:
         if (path / name).is_file():
             return path / name
-    found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
-    if not found:
-        raise HubError(f"no weights in {path}: expected {STANDARD_NAMES[1]}, {STANDARD_NAMES[3]} or one file of theirs")
-    if len(found) > 1:
+    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
+    if not files:
         raise HubError(
-            f"{path} holds several weight files, {', '.join(file.name for file in found)}: name the file itself"
+            f"no weights in {path}: expected {STANDARD_NAMES[1]}, {STANDARD_NAMES[3]} or one {'/'.join(SUFFIXES)} file"
         )
-    return found[0]
+    if len(files) > 1:
+        raise HubError(
+            f"{path} holds several weight files, {', '.join(file.name for file in files)}: name the file itself"
+        )
+    return files[0]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """The JSON object in a file.
 
     Raises:
-        HubError: it is none.
+        HubError: the file holds no JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -184,7 +186,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
     """The tensors of one file.
 
     Raises:
-        HubError: damaged, or holding more than tensors.
+        HubError: the file is damaged, holds other things than tensors, or needs torch, which is not installed.
     """
     return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
 
@@ -195,11 +197,11 @@ def _shards(index: Path) -> list[Path]:
         raise HubError(f"{index} has no weight_map from names to files")
     shards = []
     for name in sorted(set(weight_map.values())):
-        # An index may not lead out of its folder.
+        # An index must not lead out of its folder.
         if Path(name).name != name or Path(name).suffix not in SUFFIXES:
-            raise HubError(f"{index} names {name!r}, which is no weight file beside it")
+            raise HubError(f"{index} names {name!r}, which is no weight file in its folder")
         if not (index.parent / name).is_file():
-            raise HubError(f"{index} names {name}, which is not there")
+            raise HubError(f"{index} names {name}, which does not exist")
         shards.append(index.parent / name)
     return shards
 
@@ -223,7 +225,7 @@ def _reader(file: Any, name: str, dtype: str, path: Path) -> Callable[[], np.nda
         try:
             array = np.asarray(file.get_tensor(name))
             return array.astype(np.float32) if dtype == "bfloat16" else array
-        except Exception as error:  # what is raised for a dtype that numpy lacks is no contract
+        except Exception as error:  # for a dtype that numpy lacks, the library documents no exception
             raise HubError(f"{name} of {path} cannot be read: {_first_line(error)}") from None
 
     return read
@@ -236,7 +238,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         raise HubError(f"reading {path.name} needs torch: pip install 'medvill_jax[convert]'") from None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch warns of (TorchScript archives) it refuses as well
+            warnings.simplefilter("ignore")  # torch refuses what it warns of, such as TorchScript archives
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise HubError(
@@ -254,7 +256,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             continue
         if value.layout != torch.strided or value.is_quantized or value.is_meta:
             raise HubError(f"{name} of {path} is no dense tensor")
-        # A view may claim more elements than the file holds.
+        # The shape of a view may claim more elements than the file holds.
         if value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise HubError(f"{name} of {path} claims shape {tuple(value.shape)}, more than is stored")
         dtype = str(value.dtype).removeprefix("torch.")

@@ -1,14 +1,14 @@
-"""A checkpoint of any known format as the content of an export."""
+"""Reads a checkpoint of any known format as the content of an export."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+from medvill_jax.hub.assignment import HEADS, Assignment, Checkpoint, assign, recognise_source
 from medvill_jax.hub.errors import Allowed, HubError, raise_all
 from medvill_jax.hub.export import Export, read_export
 from medvill_jax.hub.files import is_export, read_json, read_source
-from medvill_jax.hub.match import HEADS, Matched, Recognised, match, recognise_source
 from medvill_jax.hub.names import UPSTREAM
 from medvill_jax.hub.network import expected
 from medvill_jax.hub.sizes import Choices, infer_config
@@ -28,22 +28,23 @@ def import_checkpoint(
     tokenizer: Path | None = None,
     compat: str = "clean",
 ) -> tuple[Export, list[str]]:
-    """Reads a file or a folder.
+    """Reads a weight file, or a folder with one.
 
     Args:
         path: weights in any known format, or an export.
         family: one of `names.FAMILIES`, or "auto".
         allow: names that may be missing, extra, misshaped or untied; those arrays are left out.
-        cast: read half and double precision as float32.
-        choices: what the checkpoint itself does not say; a vocabulary, if there is one, tells [CLS] and [SEP].
-        tokenizer: a vocab.txt; None takes one that lies beside the weights.
+        cast: convert half and double precision to float32.
+        choices: settings that checkpoints do not hold; the ids of [CLS] and [SEP] come from the vocabulary if there is
+            one.
+        tokenizer: a vocab.txt; None takes the one in the folder of the weights.
         compat: "clean", or "upstream" for the released code's behaviour at the checkpoint's stage.
 
     Returns:
-        The content, and remarks for a person.
+        The content, and remarks as lines of text.
 
     Raises:
-        HubError: unreadable, unknown, or not fitting; every problem at once.
+        HubError: the checkpoint is unreadable, unknown, or does not fit; lists every problem.
     """
     path = Path(path)
     if path.is_dir() and is_export(path):
@@ -54,41 +55,41 @@ def import_checkpoint(
         return replace(export, config=config, vocab=tokenizer or export.vocab), []
     if family == "export":
         raise HubError(f"{path} is no export of medvill_jax")
-    source = recognise_source(read_source(path), family)
+    checkpoint = recognise_source(read_source(path), family)
     vocab = tokenizer or next(
         (
-            source.source.folder / name
+            checkpoint.source.folder / name
             for name in ("vocab.txt", "tokenizer.json")
-            if (source.source.folder / name).is_file()
+            if (checkpoint.source.folder / name).is_file()
         ),
         None,
     )
     choices = _special_ids(choices or Choices(), vocab)
-    config = infer_config(source, choices)
-    config = replace(config, compat=_compat(compat, source.format.name))
+    config = infer_config(checkpoint, choices)
+    config = replace(config, compat=_compat(compat, checkpoint.format.name))
     params, stats = expected(config)
-    parts = parts_of(source)
+    parts = parts_of(checkpoint)
     wanted = {name: shape for name, shape in {**params, **stats}.items() if part_of(name) in parts}
-    matched = match(source, wanted, allow or Allowed(()), cast=cast)
-    _check_heads(matched, config.bert.hidden_size)
-    raise_all(f"{path} ({source.format.name}) does not fit", matched.problems)
-    found = matched.arrays
+    assignment = assign(checkpoint, wanted, allow or Allowed(()), cast=cast)
+    _check_heads(assignment, config.bert.hidden_size)
+    raise_all(f"{path} ({checkpoint.format.name}) does not fit", assignment.problems)
+    arrays = assignment.arrays
     export = Export(
         config=config,
-        params=nest({name: array for name, array in found.items() if name in params}),
-        stats=nest({name: array for name, array in found.items() if name in stats}),
-        heads=nest({name: array for name, array in found.items() if part_of(name) == HEADS}).get(HEADS, {}),
-        stage=source.format.name,
-        parts=tuple(dict.fromkeys(part_of(name) for name in found if part_of(name) != HEADS)),
+        params=nest({name: array for name, array in arrays.items() if name in params}),
+        stats=nest({name: array for name, array in arrays.items() if name in stats}),
+        heads=nest({name: array for name, array in arrays.items() if part_of(name) == HEADS}).get(HEADS, {}),
+        stage=checkpoint.format.name,
+        parts=tuple(dict.fromkeys(part_of(name) for name in arrays if part_of(name) != HEADS)),
         vocab=vocab,
-        extra=_extra(source, matched),
+        extra=_extra(checkpoint, assignment),
     )
-    return export, [*matched.notes, *_casing(source)]
+    return export, [*assignment.notes, *_casing(checkpoint)]
 
 
-def parts_of(source: Recognised) -> tuple[str, ...]:
-    """The top-level modules of ours that a checkpoint must fill."""
-    return (*source.format.parts, *(part for part in source.format.optional if source.has_part(part)))
+def parts_of(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Our top-level modules that a checkpoint must fill."""
+    return (*checkpoint.format.parts, *(part for part in checkpoint.format.optional if checkpoint.has_part(part)))
 
 
 def _compat(name: str, stage: str) -> Compat:
@@ -105,44 +106,44 @@ def _special_ids(choices: Choices, vocab: Path | None) -> Choices:
         vocab = next((vocab / name for name in VOCAB_FILES if (vocab / name).is_file()), vocab / VOCAB_FILES[0])
     try:
         if vocab.suffix == ".json":
-            words = (read_json(vocab).get("model") or {}).get("vocab") or {}
+            ids = (read_json(vocab).get("model") or {}).get("vocab") or {}
         else:
             lines = vocab.read_bytes().decode("utf-8").replace("\r\n", "\n").split("\n")
-            words = {word: number for number, word in enumerate(lines)}
+            ids = {piece: number for number, piece in enumerate(lines)}
     except (OSError, UnicodeDecodeError, AttributeError) as error:
         raise HubError(f"{vocab} is no vocabulary: {error}") from None
-    if absent := [token for token in ("[CLS]", "[SEP]") if not isinstance(words.get(token), int)]:
+    if absent := [token for token in ("[CLS]", "[SEP]") if not isinstance(ids.get(token), int)]:
         raise HubError(f"{vocab} is no BERT vocabulary: it lacks {' and '.join(absent)}")
-    return replace(choices, cls_id=words["[CLS]"], sep_id=words["[SEP]"])
+    return replace(choices, cls_id=ids["[CLS]"], sep_id=ids["[SEP]"])
 
 
-def _check_heads(matched: Matched, hidden_size: int) -> None:
-    """A head's layers must follow from one another: the format does not fix the number of classes."""
+def _check_heads(assignment: Assignment, hidden_size: int) -> None:
+    """Checks that a head's layers fit each other, since the format does not fix the number of classes."""
     width = hidden_size
-    for name, kernel in matched.arrays.items():
+    for name, kernel in assignment.arrays.items():
         if part_of(name) != HEADS or not name.endswith("/kernel"):
             continue
-        bias = matched.arrays.get(name.removesuffix("kernel") + "bias")
+        bias = assignment.arrays.get(name.removesuffix("kernel") + "bias")
         if kernel.ndim != 2 or kernel.shape[0] != width or (bias is not None and bias.shape != kernel.shape[1:]):
             shape = None if bias is None else bias.shape
-            matched.problems.append(
+            assignment.problems.append(
                 f"misshaped: {name} is {kernel.shape} with a bias of {shape}, expected {width} inputs"
             )
         width = kernel.shape[-1] if kernel.ndim else 0
 
 
-def _extra(source: Recognised, matched: Matched) -> dict[str, object]:
-    """What a written-back checkpoint should carry though it changes no result."""
-    counts = matched.batches_tracked
-    extra: dict[str, object] = {"source": source.format.name}
+def _extra(checkpoint: Checkpoint, assignment: Assignment) -> dict[str, object]:
+    """Entries that are needed to write the checkpoint back bitwise; they change no result."""
+    counts = assignment.batches_tracked
+    extra: dict[str, object] = {"source": checkpoint.format.name}
     if counts:
         equal = len(set(counts.values())) == 1
         extra["num_batches_tracked"] = next(iter(counts.values())) if equal else counts
     return extra
 
 
-def _casing(source: Recognised) -> list[str]:
-    file = source.source.folder / "tokenizer_config.json"
-    if source.format.family == "huggingface" and file.is_file() and read_json(file).get("do_lower_case") is False:
-        return ["its vocabulary is cased, while this package lower-cases text: cased word pieces will not be used"]
+def _casing(checkpoint: Checkpoint) -> list[str]:
+    file = checkpoint.source.folder / "tokenizer_config.json"
+    if checkpoint.format.family == "huggingface" and file.is_file() and read_json(file).get("do_lower_case") is False:
+        return ["the vocabulary is cased, but this package lower-cases text: cased word pieces are not used"]
     return []

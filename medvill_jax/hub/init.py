@@ -1,4 +1,4 @@
-"""Where training starts: fresh parameters overwritten from checkpoints, on the host, every difference reported."""
+"""Initialisation of training from checkpoints: overwrites fresh parameters and reports every difference."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from medvill_jax.hub.assignment import HEADS, POSITIONS, assign, recognise_source
 from medvill_jax.hub.errors import Allowed, HubError, raise_all
 from medvill_jax.hub.export import read_export
-from medvill_jax.hub.files import here, is_export, read_source
+from medvill_jax.hub.files import is_export, local_path, read_source
 from medvill_jax.hub.importer import parts_of
-from medvill_jax.hub.match import HEADS, POSITIONS, match, recognise_source
 from medvill_jax.hub.names import HF_BERT, UPSTREAM
 from medvill_jax.models.medvill import MedvillConfig
 from medvill_jax.trees import Tree, flatten, nest, part_of
@@ -23,11 +23,11 @@ RESNET_PARTS = ("image_encoder",)
 
 
 @dataclass(frozen=True)
-class Report:
-    """What initialisation did.
+class InitReport:
+    """Where the initial arrays come from.
 
     Attributes:
-        loaded: our name -> the path it came from.
+        loaded: our name -> path of its checkpoint.
         fresh: names that kept their random values.
         notes: remarks, one line each.
     """
@@ -37,7 +37,7 @@ class Report:
     notes: tuple[str, ...]
 
     def lines(self) -> list[str]:
-        """For a log: how much came from where, and which parts started afresh."""
+        """As text for a log: the number of arrays from each checkpoint, and the parts with random values."""
         sources: dict[str, int] = {}
         for path in self.loaded.values():
             sources[path] = sources.get(path, 0) + 1
@@ -57,61 +57,62 @@ def load_init(
     allow: Sequence[str] = (),
     fresh: Sequence[str] = (),
     config: MedvillConfig | None = None,
-) -> tuple[Tree, Tree, Report]:
-    """Fresh parameters and statistics with what the checkpoints hold.
+) -> tuple[Tree, Tree, InitReport]:
+    """Replaces fresh parameters and statistics by the arrays of checkpoints.
 
     Args:
-        params, stats: nested dicts of float32 arrays, as the model's `init` makes them; not changed. What lies under
-            `heads/` is the new task's own and stays as it is.
+        params, stats: nested dicts of float32 arrays, as the model's `init` makes them; not changed. Arrays under
+            `heads/` belong to the new task and are kept.
         bert: a Hugging Face BERT; fills embeddings, encoder, pooler, and the MLM head if it has one.
         resnet: a torchvision or Hugging Face ResNet; fills the image encoder.
-        checkpoint: an export or a MedViLL checkpoint of any stage; fills everything, so it stands alone.
-        allow: regexes over names, ours or the source's, that may be missing, extra, misshaped or untied; those
+        checkpoint: an export or a MedViLL checkpoint of any stage; fills the whole network, so it excludes `bert` and
+            `resnet`.
+        allow: regexes over our names, or the checkpoint's, that may be missing, extra, misshaped or untied; those
             parameters keep their random values.
-        fresh: regexes over names of ours that keep their random values although a checkpoint has them.
-        config: of the model; checks what no array shows, the number of attention heads.
+        fresh: regexes over our names of parameters that keep their random values although a checkpoint has them.
+        config: the model's configuration; needed to compare the number of attention heads, which no array shows.
 
     Returns:
         New nested dicts of numpy arrays, and the report.
 
     Raises:
-        HubError: unreadable, or not fitting: every missing, extra and misshaped name at once.
+        HubError: a checkpoint is unreadable, or does not fit: lists every missing, extra and misshaped name.
     """
     if checkpoint and (bert or resnet):
-        raise HubError("init.checkpoint brings its own BERT and ResNet: give it alone, or init.bert and init.resnet")
+        raise HubError("init.checkpoint holds a BERT and a ResNet: give it alone, or init.bert and init.resnet")
     allowed = Allowed(allow)
     targets = {name: np.asarray(array) for tree in (params, stats) for name, array in flatten(tree).items()}
     shapes = {name: array.shape for name, array in targets.items() if part_of(name) != HEADS}
     loaded: dict[str, np.ndarray] = {}
     origin: dict[str, str] = {}
     notes: list[str] = []
-    for path, what, parts in ((bert, "init.bert", BERT_PARTS), (resnet, "init.resnet", RESNET_PARTS)):
+    for path, field, parts in ((bert, "init.bert", BERT_PARTS), (resnet, "init.resnet", RESNET_PARTS)):
         if path:
-            found, remarks = _partial(here(path), what, parts, shapes, allowed, config)
-            loaded |= found
+            arrays, remarks = _partial(local_path(path), field, parts, shapes, allowed, config)
+            loaded |= arrays
             notes += remarks
-            origin |= dict.fromkeys(found, str(path))
+            origin |= dict.fromkeys(arrays, str(path))
     if checkpoint:
-        loaded, remarks = _whole(here(checkpoint), shapes, allowed, config)
+        loaded, remarks = _whole(local_path(checkpoint), shapes, allowed, config)
         notes += remarks
         origin = dict.fromkeys(loaded, str(checkpoint))
     if fresh:
         for pattern in fresh:
             if not any(map(Allowed([pattern]), loaded)):
-                raise HubError(f"init.fresh: {pattern!r} matches nothing that a checkpoint brings")
-        again = Allowed(fresh)
-        loaded = {name: array for name, array in loaded.items() if not again(name)}
+                raise HubError(f"init.fresh: {pattern!r} matches no array of the checkpoints")
+        is_fresh = Allowed(fresh)
+        loaded = {name: array for name, array in loaded.items() if not is_fresh(name)}
         origin = {name: path for name, path in origin.items() if name in loaded}
     merged = {name: loaded.get(name, array) for name, array in targets.items()}
-    report = Report(origin, tuple(name for name in targets if name not in loaded), tuple(notes))
+    report = InitReport(origin, tuple(name for name in targets if name not in loaded), tuple(notes))
     names = {"params": flatten(params), "stats": flatten(stats)}
-    new = {kind: nest({name: merged[name] for name in own}) for kind, own in names.items()}
+    new = {tree: nest({name: merged[name] for name in leaves}) for tree, leaves in names.items()}
     return new["params"], new["stats"], report
 
 
 def _partial(
     path: Path,
-    what: str,
+    field: str,
     parts: tuple[str, ...],
     shapes: Mapping[str, Sequence[int]],
     allowed: Allowed,
@@ -119,20 +120,22 @@ def _partial(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     if path.is_dir() and is_export(path):
         return _from_export(
-            path, what, {n: s for n, s in shapes.items() if part_of(n) in parts}, allowed, config, parts
+            path, field, {n: s for n, s in shapes.items() if part_of(n) in parts}, allowed, config, parts
         )
-    source = recognise_source(read_source(path))
-    if not set(source.format.parts) <= set(parts):
-        raise HubError(f"{what}={path} is a {source.format.name} checkpoint; use init.checkpoint for a MedViLL one")
-    if source.format is HF_BERT:
-        _same_heads(path, (source.source.config or {}).get("num_attention_heads"), config)
-    filled = parts_of(source)
+    checkpoint = recognise_source(read_source(path))
+    if not set(checkpoint.format.parts) <= set(parts):
+        raise HubError(
+            f"{field}={path} is a {checkpoint.format.name} checkpoint; use init.checkpoint for a MedViLL one"
+        )
+    if checkpoint.format is HF_BERT:
+        _check_num_heads(path, (checkpoint.source.config or {}).get("num_attention_heads"), config)
+    filled = parts_of(checkpoint)
     wanted = {name: shape for name, shape in shapes.items() if part_of(name) in filled}
-    # A target without an MLM head (a classifier) has no use for BERT's.
+    # A model without MLM head, such as a classifier, does not use BERT's.
     unused = [] if any(part_of(name) == "mlm" for name in wanted) else [r"cls\..*"]
-    matched = match(source, wanted, _Either(allowed, Allowed(unused)))
-    raise_all(f"{what}={path} ({source.format.name}) does not fit the model", matched.problems)
-    return matched.arrays, matched.notes
+    assignment = assign(checkpoint, wanted, _Either(allowed, Allowed(unused)))
+    raise_all(f"{field}={path} ({checkpoint.format.name}) does not fit the model", assignment.problems)
+    return assignment.arrays, assignment.notes
 
 
 def _whole(
@@ -140,21 +143,21 @@ def _whole(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     if path.is_dir() and is_export(path):
         return _from_export(path, "init.checkpoint", shapes, allowed, config, None)
-    source = recognise_source(read_source(path))
-    if source.format.name not in UPSTREAM:
+    checkpoint = recognise_source(read_source(path))
+    if checkpoint.format.name not in UPSTREAM:
         raise HubError(
-            f"init.checkpoint={path} is a {source.format.name}, not a whole model: use init.bert or init.resnet"
+            f"init.checkpoint={path} is a {checkpoint.format.name}, not a whole model: use init.bert or init.resnet"
         )
-    _same_heads(path, (source.source.config or {}).get("num_attention_heads"), config)
-    # The task's own head is not the network's.
-    matched = match(source, shapes, _Either(allowed, Allowed([rf"{HEADS}/.*", r"(ans_classifier|clf)\..*"])))
-    raise_all(f"init.checkpoint={path} ({source.format.name}) does not fit the model", matched.problems)
-    return {name: array for name, array in matched.arrays.items() if name in shapes}, matched.notes
+    _check_num_heads(path, (checkpoint.source.config or {}).get("num_attention_heads"), config)
+    # The heads of the checkpoint's task are not loaded.
+    assignment = assign(checkpoint, shapes, _Either(allowed, Allowed([rf"{HEADS}/.*", r"(ans_classifier|clf)\..*"])))
+    raise_all(f"init.checkpoint={path} ({checkpoint.format.name}) does not fit the model", assignment.problems)
+    return {name: array for name, array in assignment.arrays.items() if name in shapes}, assignment.notes
 
 
 def _from_export(
     path: Path,
-    what: str,
+    field: str,
     shapes: Mapping[str, Sequence[int]],
     allowed: Allowed,
     config: MedvillConfig | None,
@@ -162,36 +165,37 @@ def _from_export(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     export = read_export(path)
     if "encoder" in export.parts and (parts is None or "encoder" in parts):
-        _same_heads(path, export.config.bert.num_heads, config)
-    found = {**flatten(export.params), **flatten(export.stats)}
+        _check_num_heads(path, export.config.bert.num_heads, config)
+    source = {**flatten(export.params), **flatten(export.stats)}
     if parts is not None:
-        found = {name: array for name, array in found.items() if part_of(name) in parts}
+        source = {name: array for name, array in source.items() if part_of(name) in parts}
         shapes = {name: shape for name, shape in shapes.items() if part_of(name) != "mlm" or "mlm" in export.parts}
     arrays, problems = {}, []
     for name, shape in shapes.items():
-        if name in found and found[name].shape == tuple(shape):
-            arrays[name] = found[name]
+        if name in source and source[name].shape == tuple(shape):
+            arrays[name] = source[name]
         elif allowed(name):
             continue
-        elif name not in found:
+        elif name not in source:
             problems.append(f"missing: {name} {tuple(shape)}")
-        elif name == POSITIONS and found[name].shape[1:] == tuple(shape)[1:]:
-            have = found[name].shape[0]
+        elif name == POSITIONS and source[name].shape[1:] == tuple(shape)[1:]:
+            positions = source[name].shape[0]
             problems.append(
-                f"misshaped: {name} has {have} positions, the model {shape[0]}: set model.max_positions={have}, or let "
-                f"the table start afresh by allowing {name!r}"
+                f"misshaped: {name} has {positions} positions, the model {shape[0]}: "
+                f"set model.max_positions={positions}, or keep random positions by allowing {name!r}"
             )
         else:
-            problems.append(f"misshaped: {name} is {found[name].shape}, expected {tuple(shape)}")
-    problems += [f"extra: {name} {found[name].shape}" for name in found if name not in shapes and not allowed(name)]
-    raise_all(f"{what}={path} does not fit the model", problems)
+            problems.append(f"misshaped: {name} is {source[name].shape}, expected {tuple(shape)}")
+    problems += [f"extra: {name} {source[name].shape}" for name in source if name not in shapes and not allowed(name)]
+    raise_all(f"{field}={path} does not fit the model", problems)
     return arrays, []
 
 
-def _same_heads(path: Path, found: Any, config: MedvillConfig | None) -> None:
-    if config is not None and found is not None and found != config.bert.num_heads:
+def _check_num_heads(path: Path, num_heads: Any, config: MedvillConfig | None) -> None:
+    if config is not None and num_heads is not None and num_heads != config.bert.num_heads:
         raise HubError(
-            f"{path} has {found} attention heads, the model {config.bert.num_heads}: set model.num_heads={found}"
+            f"{path} has {num_heads} attention heads, the model {config.bert.num_heads}: "
+            f"set model.num_heads={num_heads}"
         )
 
 

@@ -1,4 +1,4 @@
-"""A model from an export, ready to be asked: `medvill_jax.load(FOLDER).arrays.logits(...)`, `.arrays.generate(...)`."""
+"""Loads the model of an export: `medvill_jax.load(FOLDER).arrays.logits(...)`, `.arrays.generate(...)`."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from pathlib import Path
 
 from medvill_jax.hub.arrays import Arrays
 from medvill_jax.hub.export import Export, read_export
-from medvill_jax.hub.files import here
+from medvill_jax.hub.files import local_path
 from medvill_jax.hub.names import UPSTREAM
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.medvill import MedvillConfig
 
 
 class Loaded:
-    """A trained network and what belongs to it. Evaluation only: no dropout, running BatchNorm statistics.
+    """A trained model. Evaluation only: no dropout, running BatchNorm statistics.
 
     Attributes:
         export: the folder's content: configuration, arrays, heads, label names, vocabulary.
-        config: of the network, with the compat switches in force.
-        arrays: what it makes of images and word ids.
+        config: the network's configuration, with the compat switches in force.
+        arrays: the functions over images and token ids.
     """
 
     def __init__(self, export: Export, config: MedvillConfig, dtype: str):
@@ -29,19 +29,19 @@ class Loaded:
 
 
 def load(path: str | Path, *, compat: str | Compat | None = None, dtype: str = "float32") -> Loaded:
-    """The model of an export.
+    """Loads the model of an export.
 
     Args:
         path: the folder, or `gs://BUCKET/FOLDER`.
-        compat: "upstream" for the released code's behaviour at the stage the checkpoint comes from, "clean" for ours,
-            or the switches themselves; None keeps what the export says.
+        compat: "upstream" for the released code's behaviour at the checkpoint's stage, "clean" for this package's, or
+            the switches themselves; None keeps those that the export records.
         dtype: of computation.
 
     Raises:
-        HubError: no export there, or a damaged one.
-        ValueError: unknown compat.
+        HubError: the folder is no export, is damaged, or cannot be fetched.
+        ConfigError: unknown compat.
     """
-    export = read_export(here(path))
+    export = read_export(local_path(path))
     config = export.config
     if isinstance(compat, str):
         compat = Compat.named(compat, export.stage if export.stage in UPSTREAM else "pretraining")

@@ -1,7 +1,7 @@
-"""Whose parameter is called what: one dictionary of modules per checkpoint format (docs/spec.md#checkpoints).
+"""The names of parameters in checkpoints: one dictionary of modules per format (docs/spec.md#checkpoints).
 
-A dictionary leads from our module path to theirs. `{name}` stands for a number, `{name+k}` for that number plus k. The
-leaves below a module follow one rule for all formats, `LEAVES`, which also turns kernels: torch keeps Linear weights as
+A dictionary maps our module path to theirs. `{name}` stands for a number, `{name+k}` for that number plus k. The leaves
+below a module have the same names in all formats, `LEAVES`. Kernels are transposed: torch stores Linear weights as
 `[out, in]` and convolutions as `[out, in, h, w]`, flax as `[in, out]` and `[h, w, in, out]`.
 """
 
@@ -41,7 +41,7 @@ BERT_ENCODER = {
 
 
 def bert_embeddings(prefix: str) -> dict[str, str]:
-    """The embeddings' modules under a prefix of theirs."""
+    """The modules of the embeddings, theirs under a prefix."""
     return {
         "embeddings/word_embeddings": f"{prefix}.word_embeddings",
         "embeddings/position_embeddings": f"{prefix}.position_embeddings",
@@ -51,7 +51,7 @@ def bert_embeddings(prefix: str) -> dict[str, str]:
 
 
 def mlm_head(prefix: str) -> dict[str, str]:
-    """The masked-language-modelling head's modules under a prefix of theirs."""
+    """The modules of the MLM head, theirs under a prefix."""
     return {
         "mlm": f"{prefix}.predictions",
         "mlm/dense": f"{prefix}.predictions.transform.dense",
@@ -66,7 +66,7 @@ BACKBONE = {
     **BERT_ENCODER,
 }
 ENC_BACKBONE = {ours: f"enc.{theirs}" for ours, theirs in BACKBONE.items()}
-# The image embedding shares these with the text embedding; a checkpoint holds them twice.
+# Image and text embedding share these, and a checkpoint holds them under both names.
 SHARED = ("token_type_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias", "position_embeddings.weight")
 BUFFERS = (r".*\bposition_ids", r".*\bnum_batches_tracked", r".*\bcrit_mask_lm_smoothed\.one_hot")
 
@@ -78,14 +78,14 @@ class Format:
     """How one kind of checkpoint names its tensors.
 
     Attributes:
-        name: what reports call it; for upstream formats also the stage that `Compat.upstream` knows.
-        family: what `--format` calls it.
-        modules: our module -> theirs; the order is the order of writing.
-        parts: top-level modules of ours that such a checkpoint holds.
-        optional: parts that some checkpoints of the kind leave out whole.
-        aliases: their second name -> their first name for the same tensor.
-        unused: regexes over tensors that MedViLL has no place for, such as a classifier over ImageNet.
-        writes: aliases that a written checkpoint holds.
+        name: of the format in messages; for upstream formats also the stage of `Compat.upstream`.
+        family: the value of `--format`.
+        modules: our module -> theirs, in the order in which they are written.
+        parts: our top-level modules that such a checkpoint holds.
+        optional: parts that some checkpoints of this format lack as a whole.
+        aliases: second name of a tensor -> its first name; both theirs.
+        unused: regexes over the names of tensors that MedViLL does not use, such as an ImageNet classifier.
+        writes: aliases that are written.
     """
 
     name: str
@@ -187,10 +187,10 @@ _PREFIXES = ("module.", "bert.", "resnet.")
 
 
 def strip_prefixes(names: Iterable[str]) -> dict[str, str]:
-    """Names without wrappers' prefixes -> names as stored; BERT's first TensorFlow spelling is modernised too.
+    """Names without wrappers' prefixes -> names as stored; LayerNorm's `gamma` and `beta` become `weight` and `bias`.
 
     Raises:
-        ValueError: two stored names come down to the same one.
+        ValueError: two stored names are the same without prefixes.
     """
     stripped: dict[str, str] = {}
     for stored in names:
@@ -206,47 +206,47 @@ def strip_prefixes(names: Iterable[str]) -> dict[str, str]:
 
 
 def recognise(names: Iterable[str]) -> Format | None:
-    """The format that names without prefixes belong to, or None."""
+    """The format of a checkpoint with these names, prefixes stripped; None if it is unknown."""
     names = set(names)
 
-    def some(*starts: str) -> bool:
+    def has(*starts: str) -> bool:
         return any(name.startswith(starts) for name in names)
 
-    if some("enc.txt_embeddings.", "enc.img_embeddings.", "enc.img_encoder."):
-        if some("mlm."):
+    if has("enc.txt_embeddings.", "enc.img_embeddings.", "enc.img_encoder."):
+        if has("mlm."):
             return PRETRAINING
-        if some("clf.", "enc.clf."):
+        if has("clf.", "enc.clf."):
             return CLASSIFICATION
-        return RETRIEVAL if some("itm.") else PRETRAINING
-    if some("txt_embeddings.", "img_embeddings.", "img_encoder."):
-        return VQA if some("ans_classifier.") else GENERATION
-    if some("embedder.embedder.", "encoder.stages."):
+        return RETRIEVAL if has("itm.") else PRETRAINING
+    if has("txt_embeddings.", "img_embeddings.", "img_encoder."):
+        return VQA if has("ans_classifier.") else GENERATION
+    if has("embedder.embedder.", "encoder.stages."):
         return HF_RESNET
-    if some("embeddings.", "encoder.layer."):
+    if has("embeddings.", "encoder.layer."):
         return HF_BERT
-    if some("layer1.") and some("conv1."):
+    if has("layer1.") and has("conv1."):
         return TORCHVISION
     return None
 
 
 class Renamer:
-    """A format's dictionary, applied to whole names."""
+    """Translates our full names into a format's."""
 
-    def __init__(self, source: Format):
+    def __init__(self, layout: Format):
         self._patterns = [
-            (re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>\\d+)", ours)), theirs) for ours, theirs in source.modules.items()
+            (re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>\\d+)", ours)), theirs) for ours, theirs in layout.modules.items()
         ]
 
     def theirs(self, ours: str) -> str | None:
-        """Their name of a parameter or statistic of ours; None where the format has none."""
-        found = self._find(ours)
-        return found and found[0]
+        """Their name of our parameter or statistic; None if the format has none."""
+        translated = self._find(ours)
+        return translated and translated[0]
 
     def order(self, ours: str) -> tuple[object, ...]:
-        """Sorts our names into the order in which torch would have registered theirs."""
-        found = self._find(ours)
-        assert found is not None
-        return found[1]
+        """A sort key of our name: the order in which torch registers theirs."""
+        translated = self._find(ours)
+        assert translated is not None
+        return translated[1]
 
     def _find(self, ours: str) -> tuple[str, tuple[object, ...]] | None:
         module, _, leaf = ours.rpartition("/")
@@ -258,7 +258,7 @@ class Renamer:
                     return str(numbers[hole[1]] + int(hole[2] or 0))
 
                 name = re.sub(r"\{(\w+?)(?:\+(\d+))?\}", fill, theirs)
-                # What has fewer numbers comes last in its block: a ResNet's shortcut has none of a convolution.
+                # A module with fewer numbers comes last in its block: a ResNet's shortcut has no convolution's number.
                 inner = (*numbers.values(), math.inf) if numbers else ()
                 section = next(i for i, key in enumerate(self._sections()) if key == ours.partition("/")[0])
                 order = (section, inner, index, _LEAF_ORDER.index(leaf))
@@ -270,26 +270,26 @@ class Renamer:
 
 
 def is_buffer(name: str) -> bool:
-    """Whether a tensor of theirs is a buffer that carries nothing learned."""
+    """Whether their tensor is a buffer without learned values."""
     return matches_any(BUFFERS, name)
 
 
 def their_shape(ours: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape in which torch keeps a parameter of ours."""
+    """The shape in which torch stores our parameter."""
     if ours.endswith("/kernel"):
         return (shape[3], shape[2], shape[0], shape[1]) if len(shape) == 4 else shape[::-1]
     return shape
 
 
 def to_ours(ours: str, array: np.ndarray) -> np.ndarray:
-    """Their array as we keep it, contiguous."""
+    """Their array in our layout, contiguous."""
     if ours.endswith("/kernel"):
         array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
     return np.ascontiguousarray(array)
 
 
 def to_theirs(ours: str, array: np.ndarray) -> np.ndarray:
-    """Our array as torch keeps it, contiguous; the inverse of `to_ours`."""
+    """Our array in torch's layout, contiguous; the inverse of `to_ours`."""
     if ours.endswith("/kernel"):
         array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
     return np.ascontiguousarray(array)

@@ -1,4 +1,4 @@
-"""The pre-training network of a configuration as pure functions, and the names and shapes of its arrays."""
+"""The pre-training network as pure functions, and the names and shapes of its arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medvill_jax.trees import flatten
 
 @functools.lru_cache(maxsize=4)
 def functional(config: MedvillConfig, dtype: str = "float32") -> Functional[Medvill]:
-    """The model of a configuration as pure functions."""
+    """The pre-training network of a configuration as pure functions; cached."""
     return Functional(lambda rngs: Medvill(config, dtype=jnp.dtype(dtype), rngs=rngs))
 
 

@@ -1,4 +1,4 @@
-"""An export back as a PyTorch checkpoint under the published names (docs/spec.md#checkpoints)."""
+"""Writes an export as a PyTorch checkpoint with the published names (docs/spec.md#checkpoints)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from medvill_jax.hub.assignment import HEADS
 from medvill_jax.hub.errors import HubError, raise_all
 from medvill_jax.hub.export import Export, replace_folder
-from medvill_jax.hub.match import HEADS
 from medvill_jax.hub.names import UPSTREAM, Format, Renamer, to_theirs
 from medvill_jax.hub.network import expected
 from medvill_jax.trees import flatten, part_of
@@ -22,14 +22,14 @@ CONFIG_FILE = "config.json"
 
 
 def write_upstream(out: Path, export: Export) -> None:
-    """Writes `pytorch_model.bin` and `config.json`, complete or not at all; bitwise what an upstream source held.
+    """Writes `pytorch_model.bin` and `config.json`, whole or not at all.
 
-    The stage decides the names: pre-training, retrieval, generation, VQA or classification. Aliases, `position_ids` and
-    BatchNorm counters are written as the published files have them; classification comes as `{"state_dict": ...}` with
-    the `module.` prefix.
+    A converted upstream checkpoint comes back bitwise. The stage decides the names. Aliases, `position_ids` and
+    BatchNorm counters are written as in the published files; a classification checkpoint is `{"state_dict": ...}` with
+    the prefix `module.`.
 
     Raises:
-        HubError: torch is absent, parts are missing, or `out` is something else than such a folder.
+        HubError: torch is not installed, the export is not a whole MedViLL model, or `out` holds other files.
     """
     out = Path(out)
     try:
@@ -41,17 +41,17 @@ def write_upstream(out: Path, export: Export) -> None:
             f"only a whole MedViLL model can be written as upstream; this export is a {export.stage} with "
             f"{', '.join(export.parts)}"
         )
-    source = UPSTREAM[export.stage]
-    named = _their_arrays(export, source)
+    layout = UPSTREAM[export.stage]
+    named = _their_arrays(export, layout)
     tensors: dict[str, Any] = {name: torch.from_numpy(array) for name, array in named.items()}
-    for alias in source.writes:
-        tensors[alias] = tensors[source.aliases[alias]]  # the same storage, as in the published files
+    for alias in layout.writes:
+        tensors[alias] = tensors[layout.aliases[alias]]  # shares storage, as in the published files
     tensors = {name: tensors[name] for name in _published_order(tensors, named)}
     content: dict[str, Any] = tensors
-    if source.name == "classification":
+    if layout.name == "classification":
         content = {"state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}}
     if out.exists() and not (out.is_dir() and {file.name for file in out.iterdir()} <= {WEIGHTS_FILE, CONFIG_FILE}):
-        raise HubError(f"{out} is there already and holds other things; name another folder")
+        raise HubError(f"{out} exists and holds other files; name another folder")
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.absolute().parent))
     try:
@@ -63,7 +63,7 @@ def write_upstream(out: Path, export: Export) -> None:
 
 
 def hf_config(export: Export) -> dict[str, Any]:
-    """The config.json beside a published checkpoint: a Hugging Face `BertConfig`."""
+    """The config.json of a published checkpoint: a Hugging Face `BertConfig`."""
     bert = export.config.bert
     return {
         "architectures": ["CXRBERT"],
@@ -84,27 +84,27 @@ def hf_config(export: Export) -> dict[str, Any]:
     }
 
 
-def _their_arrays(export: Export, source: Format) -> dict[str, np.ndarray]:
-    """Arrays by their name, in the published order, with BatchNorm counters and position ids."""
+def _their_arrays(export: Export, layout: Format) -> dict[str, np.ndarray]:
+    """The export's arrays by their names, in the published order, with BatchNorm counters and position ids."""
     params, stats = expected(export.config)
     arrays = {**flatten(export.params), **flatten(export.stats)}
-    renamer = Renamer(source)
-    wanted = [name for name in {**params, **stats} if part_of(name) in source.parts]
+    renamer = Renamer(layout)
+    wanted = [name for name in {**params, **stats} if part_of(name) in layout.parts]
     heads = {f"{HEADS}/{name}": array for name, array in flatten(export.heads).items()}
-    head_modules = [ours for ours in source.modules if part_of(ours) == HEADS]
+    head_modules = [ours for ours in layout.modules if part_of(ours) == HEADS]
     wanted += [f"{module}/{leaf}" for module in head_modules for leaf in ("kernel", "bias")]
     arrays |= heads
     raise_all(
-        f"a {source.name} checkpoint has no names for arrays of this model",
+        f"a {layout.name} checkpoint has no names for arrays of this model",
         [f"extra: {name}" for name in wanted if renamer.theirs(name) is None],
     )
     raise_all(
-        f"a {source.name} checkpoint needs arrays that the export lacks",
+        f"a {layout.name} checkpoint needs arrays that the export lacks",
         [f"missing: {renamer.theirs(name)}, from {name}" for name in wanted if name not in arrays],
     )
     counts = export.extra.get("num_batches_tracked", 0)
     named: dict[str, np.ndarray] = {}
-    if source.name in ("pretraining", "retrieval"):
+    if layout.name in ("pretraining", "retrieval"):
         positions = np.arange(export.config.bert.max_positions, dtype=np.int64)[None]
         named["enc.txt_embeddings.position_ids"] = positions
     for name in sorted(wanted, key=renamer.order):
@@ -119,7 +119,7 @@ def _their_arrays(export: Export, source: Format) -> dict[str, np.ndarray]:
 
 
 def _published_order(tensors: dict[str, Any], named: dict[str, np.ndarray]) -> list[str]:
-    """Aliases follow what they were registered after: the image projection, and the MLM head's transform."""
+    """The names in the published order: aliases follow the image projection and the MLM head's transform."""
     aliases = [name for name in tensors if name not in named]
     order: list[str] = []
     for name in named:

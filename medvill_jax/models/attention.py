@@ -1,4 +1,4 @@
-"""Scaled dot-product attention (Vaswani et al., 2017), computed here and nowhere else: a kernel takes one edit."""
+"""Scaled dot-product attention (Vaswani et al., 2017): the only place that computes it, so a kernel takes one edit."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from medvill_jax.models.dropout import dropout
 def attend(
     queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, rate: float, key: jax.Array | None
 ) -> jax.Array:
-    """What queries read; the softmax runs in float32.
+    """The values, averaged with the softmax of the masked logits; the softmax runs in float32.
 
     Args:
         queries: `[B, heads, Q, D]`.
         keys, values: `[B, heads, S, D]`.
         mask: additive, broadcastable to `[B, heads, Q, S]`.
-        rate: of dropout, over the probabilities.
+        rate: of dropout on the attention probabilities.
         key: PRNG key for dropout, or None.
 
     Returns:

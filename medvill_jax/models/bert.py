@@ -2,8 +2,8 @@
 
 See docs/spec.md#encoder.
 
-Randomness is explicit: every call that may drop takes `key`, a PRNG key, or None for evaluation. Each place that drops
-folds its own number into the key it was given.
+Randomness is explicit: a call with dropout takes `key`, a PRNG key, or None for evaluation. Every use of dropout folds
+a different number into the key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ from medvill_jax.models.dropout import dropout, fold
 
 @dataclass(frozen=True)
 class BertConfig:
-    """Sizes and constants of the encoder; the defaults are BERT-base."""
+    """Sizes and constants of the encoder; the defaults are BERT-base.
+
+    Raises:
+        ConfigError: the hidden size is not a positive multiple of the number of heads.
+    """
 
     vocab_size: int = 30522
     hidden_size: int = 768
@@ -47,13 +51,13 @@ def _last(x: jax.Array, count: int | None, axis: int) -> jax.Array:
 
 
 def linear(in_size: int, out_size: int, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
-    """A Linear layer with BERT's initialisation, normal with deviation `initializer_range`."""
+    """A Linear layer with BERT's initialisation: normal with standard deviation `initializer_range`."""
     init = nnx.initializers.normal(config.initializer_range)
     return nnx.Linear(in_size, out_size, dtype=dtype, kernel_init=init, rngs=rngs)
 
 
 def layer_norm(size: int, eps: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """LayerNorm with the two-pass variance, which is what float32 parity with torch needs."""
+    """LayerNorm with the two-pass variance, which float32 parity with torch needs."""
     return nnx.LayerNorm(size, epsilon=eps, dtype=dtype, use_fast_variance=False, rngs=rngs)
 
 
@@ -128,24 +132,25 @@ class SelfAttention(nnx.Module):
             x: `[B, L, H]`, the queries.
             mask: additive, broadcastable to `[B, heads, L, S]`.
             key: PRNG key for dropout, or None.
-            memory: what the queries attend to, once their own keys and values have been written from slot `start` on;
-                None stands for `x` alone, S = L.
-            last: only so many slots, the last of `x`, ask; None: all do, Q = L.
+            memory: keys and values of S slots, into which those of `x` are written from slot `start` on before the
+                queries attend to them; None attends to `x` alone, S = L.
+            start: slot of the first position of `x` in `memory`.
+            last: number of queries Q, the last slots of `x`; None takes all, Q = L.
 
         Returns:
             `[B, Q, H]`, and the memory that was attended to.
         """
         batch, _, size = x.shape
         split = (batch, -1, self.heads, size // self.heads)
-        asking = _last(x, last, 1)
+        query_rows = _last(x, last, 1)
         q, k, v = (  # [B, heads, Q, D], [B, heads, L, D]
             project(rows).reshape(split).swapaxes(1, 2)
-            for project, rows in ((self.query, asking), (self.key, x), (self.value, x))
+            for project, rows in ((self.query, query_rows), (self.key, x), (self.value, x))
         )
-        own = Memory(k, v)
-        memory = own if memory is None else memory.write(own, start)
+        new = Memory(k, v)
+        memory = new if memory is None else memory.write(new, start)
         mixed = attention.attend(q, memory.keys, memory.values, _last(mask, last, -2), self.rate, key)
-        return self.output(mixed.swapaxes(1, 2).reshape(asking.shape)), memory
+        return self.output(mixed.swapaxes(1, 2).reshape(query_rows.shape)), memory
 
 
 class Layer(nnx.Module):
@@ -177,7 +182,7 @@ class Layer(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """A stack of layers, each recomputed for its gradient as the policy `remat` says."""
+    """A stack of layers; the policy `remat` decides what each recomputes for its gradient (see `models.remat`)."""
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs, remat: str = ""):
         self.remat = rematerialisation.check_policy(remat)
@@ -186,9 +191,9 @@ class Encoder(nnx.Module):
     def __call__(self, x: jax.Array, mask: jax.Array, key: jax.Array | None, last: int | None = None) -> jax.Array:
         """Args:
             x: `[B, L, H]` embeddings.
-            mask: additive, `[B, 1, L, L]` (see `masks.attention_mask`).
+            mask: additive, `[B, 1, L, L]` (see `attention_masks.attention_mask`).
             key: PRNG key for dropout, or None.
-            last: how many slots, the last ones, are wanted, Q; None: all, Q = L. The last layer works for them alone.
+            last: number of slots Q, the last ones, that the last layer computes; None takes all, Q = L.
 
         Returns:
             `[B, Q, H]` hidden states of the last layer.
@@ -206,13 +211,13 @@ class Encoder(nnx.Module):
         memories: Sequence[Memory] | None = None,
         start: jax.Array | int = 0,
     ) -> tuple[jax.Array, tuple[Memory, ...]]:
-        """The same without dropout, over slots whose keys and values are kept or were kept before.
+        """Runs the layers without dropout, and keeps their keys and values for later calls.
 
         Args:
             x: `[B, L, H]` embeddings of the new slots.
             mask: additive, broadcastable to `[B, heads, L, S]`.
-            memories: of every layer, with S slots, or None where the new slots are all there is.
-            start: the slot that the first of `x` goes to.
+            memories: of every layer, with S slots; None attends to the new slots alone, S = L.
+            start: slot of the first position of `x` in the memories.
 
         Returns:
             `[B, L, H]` hidden states of the last layer, and the memories with the new slots written.

@@ -1,7 +1,7 @@
-"""Where the released MedViLL code differs from the clean behaviour, one field per difference (docs/spec.md#compat).
+"""Differences between the released MedViLL code and the clean behaviour, one field each (docs/spec.md#compat).
 
-The published weights were trained and scored by code with these habits. To score them as published, load them with
-`Compat.upstream(...)`; the defaults are the clean behaviour, in which a [PAD] never influences a result.
+The published weights were trained and scored with the released behaviour. To score them as published, load them with
+`Compat.upstream(...)`. The defaults are the clean behaviour, in which a [PAD] never influences a result.
 """
 
 from __future__ import annotations
@@ -24,17 +24,19 @@ class Compat:
         first_sep_position: position id of the image block's [SEP]: "zero" (pre-training) or "after_cells", N+1
             (fine-tuning). See docs/spec.md#layout.
         cell_positions: position id of a visual token: "raster", the index of its cell (pre-training), or "contiguous",
-            its place in the sequence counted from [CLS] (classification); see docs/spec.md#layout.
-        shared_cells: one random set of cells for the whole batch instead of one per example
-            (docs/spec.md#shared-cells).
-        pad_visible: real queries see [PAD] keys where the released masks let them: image rows under `bar`, text rows
-            under `non_cross` (docs/spec.md#visible-padding).
-        layer_norm_eps: replaces `BertConfig.layer_norm_eps`; None keeps it. Report generation and VQA compute with 1e-5
-            whatever their config.json says (docs/spec.md#layer-norm-eps). The MLM head's is 1e-5 everywhere.
-        frozen_batch_norm: what a frozen part of the ResNet normalises with while training: its "running" statistics, or
-            those of the "batch", in which case its running statistics drift as well (docs/spec.md#frozen-statistics).
-        pad_segment: token type of a [PAD] slot: 1 like the words (pre-training) or 0 (fine-tuning, classification).
-            Without effect unless a [PAD] is visible.
+            its index in the sequence (classification); see docs/spec.md#layout.
+        shared_cells: all examples of a batch keep the same random cells (docs/spec.md#shared-cells).
+        pad_visible: real queries see the [PAD] keys that the released masks show them: image rows under `bar`, text
+            rows under `non_cross` (docs/spec.md#visible-padding).
+        layer_norm_eps: replaces `BertConfig.layer_norm_eps`; None keeps it. Released report generation and VQA compute
+            with 1e-5 whatever their config.json says (docs/spec.md#layer-norm-eps). The MLM head's is always 1e-5.
+        frozen_batch_norm: statistics with which a frozen part of the ResNet normalises in training: "running", or
+            "batch", which also updates its running statistics (docs/spec.md#frozen-statistics).
+        pad_segment: token type of a [PAD] slot: 1 like other text slots (pre-training) or 0 (fine-tuning,
+            classification). Without effect unless a [PAD] is visible.
+
+    Raises:
+        ConfigError: a field has an unknown value.
     """
 
     first_sep_position: str = "zero"
@@ -53,7 +55,9 @@ class Compat:
             ("pad_segment", (0, 1)),
         ):
             if getattr(self, field) not in values:
-                raise ConfigError(f"compat.{field}={getattr(self, field)!r} is none of {', '.join(map(repr, values))}")
+                raise ConfigError(
+                    f"compat.{field}={getattr(self, field)!r} is not one of {', '.join(map(repr, values))}"
+                )
 
     @classmethod
     def upstream(cls, stage: str = "pretraining") -> Compat:
@@ -70,7 +74,7 @@ class Compat:
         if stage in ("pretraining", "retrieval"):
             return cls(shared_cells=True, pad_visible=True, frozen_batch_norm="batch")
         if stage == "classification":
-            # Nothing is frozen and nothing sampled there, and the mask is the bidirectional one.
+            # The released classifier freezes nothing, samples no cells and uses the bidirectional mask.
             return cls(first_sep_position="after_cells", cell_positions="contiguous", pad_segment=0)
         return cls(
             first_sep_position="after_cells",
@@ -82,10 +86,10 @@ class Compat:
 
     @classmethod
     def named(cls, name: str, stage: str = "pretraining") -> Compat:
-        """What configurations and command lines call the two: "clean" (or nothing) and "upstream".
+        """The behaviour of a name in configurations and flags: "clean" or "", and "upstream" at a stage.
 
         Raises:
-            ConfigError: another name.
+            ConfigError: unknown name or stage.
         """
         if name in ("", "clean"):
             return cls()

@@ -1,4 +1,4 @@
-"""Dropout with explicit keys: None in place of one is evaluation."""
+"""Dropout with explicit PRNG keys; None instead of a key means evaluation."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
 
 
 def fold(key: jax.Array | None, number: int) -> jax.Array | None:
-    """`fold_in` that lets None (evaluation) through."""
+    """`jax.random.fold_in`; None stays None."""
     return None if key is None else jax.random.fold_in(key, number)

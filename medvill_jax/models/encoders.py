@@ -1,6 +1,6 @@
-"""The image encoders by name. A new one is its module and sizes in a file of its own, and its names here.
+"""The image encoders by name. A new encoder takes a file with its module and sizes, and its names in `ENCODERS`.
 
-How PyTorch checkpoints name an encoder's weights is `hub.encoders`.
+`hub.encoders` has the names of an encoder's weights in PyTorch checkpoints.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from medvill_jax.models import resnet, vit_patch
 
 
 class ImageEncoder(Protocol):
-    """Sizes of an image encoder: a frozen dataclass of numbers and tuples of them, since an export records its fields.
+    """Sizes of an image encoder: a frozen dataclass of numbers and tuples of numbers, which exports record as JSON.
 
     Attributes:
-        parts: regex over the names of the parts below `image_encoder/`. A part that is frozen whole keeps its batch
-            statistics, and the module is called with its name in `frozen`.
+        parts: regex over the names of the parts below `image_encoder/`. A part whose parameters are all frozen keeps
+            its batch statistics; the module gets its name in `frozen`.
     """
 
     parts: ClassVar[str]
@@ -32,11 +32,11 @@ class ImageEncoder(Protocol):
         ...
 
     def cells(self, height: int, width: int) -> int:
-        """Cells that an image of so many pixels becomes. Raises `ValueError` for sizes that cannot be read."""
+        """Number of cells for an image of so many pixels. Raises `ValueError` for a size that it cannot take."""
         ...
 
     def build(self, *, dtype: jnp.dtype, rngs: nnx.Rngs, remat: str) -> Any:
-        """The module: `width`, and `(images, *, train, frozen) -> [B, G, width]` as `resnet.ResNet` has them."""
+        """The module: attribute `width`, and `(images, *, train, frozen) -> [B, G, width]` as in `resnet.ResNet`."""
         ...
 
 
@@ -44,7 +44,7 @@ ENCODERS: dict[str, ImageEncoder] = {**resnet.CONFIGS, **vit_patch.CONFIGS}
 
 
 def find(encoder: str | ImageEncoder) -> ImageEncoder:
-    """The sizes themselves, or those of a name.
+    """The sizes of a named encoder; sizes are returned unchanged.
 
     Raises:
         KeyError: no such name.
@@ -53,7 +53,7 @@ def find(encoder: str | ImageEncoder) -> ImageEncoder:
 
 
 def from_fields(fields: Mapping[str, Any]) -> ImageEncoder:
-    """The inverse of `dataclasses.asdict`, also after a passage through JSON.
+    """The inverse of `dataclasses.asdict`, also of its JSON.
 
     Raises:
         TypeError: no encoder has these fields.
@@ -66,16 +66,16 @@ def from_fields(fields: Mapping[str, Any]) -> ImageEncoder:
 
 
 def frozen_parts(encoder: ImageEncoder, names: Collection[str], frozen: Collection[str]) -> frozenset[str]:
-    """The encoder's parts all of whose parameters are frozen, and which keep their statistics; see docs/spec.md#frozen.
+    """The encoder's parts whose parameters are all frozen, so that they keep their statistics; see docs/spec.md#frozen.
 
     Args:
-        encoder: its sizes.
-        names: of all parameters of the network.
-        frozen: those of them that do not train.
+        encoder: sizes of the encoder.
+        names: names of all parameters of the network.
+        frozen: the names that do not train.
     """
     pattern = re.compile(rf"image_encoder/({encoder.parts})/.*")
     parts: dict[str, bool] = {}
     for name in names:
-        if found := pattern.fullmatch(name):
-            parts[found[1]] = parts.get(found[1], True) and name in frozen
+        if match := pattern.fullmatch(name):
+            parts[match[1]] = parts.get(match[1], True) and name in frozen
     return frozenset(part for part, whole in parts.items() if whole)

@@ -1,16 +1,17 @@
-"""What fine-tuning for understanding puts on top of the network: class, answer, contrast and late-fusion heads.
+"""The heads of fine-tuning: class, answer, contrast and late-fusion heads on top of the network.
 
-All of it lies under `heads/`, so an export tells network and heads apart. A head reads a summary of image and text:
+Their parameters are named `heads/...`, which tells them from the network's. A head takes a summary of image and text as
+input:
 
-    fusion   input           summary                                                              width
-    joint    image           pooled [CLS] of the image block alone                                H
-    joint    image + text    pooled [CLS] of the joint sequence                                   H
-    joint    question        h_[CLS] * h_[SEP], states of the image block, or h_[CLS]             H
-    late     image + text    mean visual feature beside pooled [CLS] of the text                  C + H
+    fusion   input              summary                                                              width
+    joint    image              pooled [CLS] of the image block alone                                H
+    joint    image + text       pooled [CLS] of the joint sequence                                   H
+    joint    image + question   h_[CLS] * h_[SEP], states of the image block, or h_[CLS]             H
+    late     image + text       mean visual feature, then pooled [CLS] of the text                   C + H
 
-`late` is the CNN + BERT baseline (docs/spec.md#late-fusion), in which image and text never meet in attention. With
-`cells` a joint summary has the largest value of each visual channel over the film's cells beside it, width C more: a
-few cells hold most findings, and what an encoder shows plainly need not pass through [CLS].
+`late` is the CNN + BERT baseline (docs/spec.md#late-fusion), without attention between image and text. With `cells` the
+maximum of each visual channel over the cells is appended to a joint summary, H + C values in all: most findings are in
+few cells, and their features then need not pass through [CLS].
 """
 
 from __future__ import annotations
@@ -28,24 +29,24 @@ from medvill_jax.models.medvill import Medvill, MedvillConfig
 
 FUSIONS = ("joint", "late")
 SUMMARIES = ("product", "cls")
-# exp of it multiplies cosines: CLIP's initial temperature 0.07 and its bound (Radford et al., ICML 2021).
+# Logarithms of the cosines' factor: CLIP's initial 1 / 0.07 and its bound 100 (Radford et al., ICML 2021).
 FIRST_SCALE, LARGEST_SCALE = 2.6593, 4.6052
 
 
 @dataclass(frozen=True)
 class HeadsConfig:
-    """Which heads there are.
+    """The heads of a fine-tuned network.
 
     Attributes:
-        classes: outputs of the classifier; 0: none.
-        answers: outputs of the answer head; 0: none.
-        contrast: width of the space that images and texts are projected to; 0: none.
-        matches: whether late fusion has a matching head of its own; joint fusion matches with the network's.
+        classes: outputs of the classifier; 0 for no classifier.
+        answers: outputs of the answer head; 0 for no answer head.
+        contrast: width of the space that images and texts are projected to; 0 for no projections.
+        matches: whether late fusion has a matching head; joint fusion uses the network's.
         fusion: one of `FUSIONS`.
-        cells: whether joint summaries hold the largest values over the film's cells too.
+        cells: whether the maxima over the cells are appended to joint summaries.
 
     Raises:
-        ValueError: unknown fusion, or cells beside late fusion.
+        ConfigError: unknown fusion, or cells with late fusion.
     """
 
     classes: int = 0
@@ -59,7 +60,7 @@ class HeadsConfig:
         if self.fusion not in FUSIONS:
             raise ConfigError(f"unknown fusion {self.fusion!r}; there are {', '.join(FUSIONS)}")
         if self.cells and self.fusion == "late":
-            raise ConfigError("cells are read beside a joint summary, not with fusion=late: leave one of them out")
+            raise ConfigError("cells are for fusion=joint, not for fusion=late: leave one of them out")
 
 
 class AnswerHead(nnx.Module):
@@ -75,7 +76,7 @@ class AnswerHead(nnx.Module):
 
 
 class ContrastHead(nnx.Module):
-    """Projections of image and text to one space, and the scale of their cosines."""
+    """Linear projections of image and text to one space, and the scale of their cosines."""
 
     def __init__(self, width: int, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.image = linear(config.hidden_size, width, config, dtype=dtype, rngs=rngs)
@@ -83,12 +84,12 @@ class ContrastHead(nnx.Module):
         self.scale = nnx.Param(jnp.full((), FIRST_SCALE, jnp.float32))
 
     def temperature(self) -> jax.Array:
-        """What cosines are multiplied by, float32 scalar."""
+        """The factor of the cosines, float32 scalar."""
         return jnp.exp(jnp.minimum(self.scale[...], LARGEST_SCALE))
 
 
 class Heads(nnx.Module):
-    """The heads of one task."""
+    """The heads that a `HeadsConfig` names."""
 
     def __init__(
         self, heads: HeadsConfig, config: MedvillConfig, image_width: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
@@ -112,7 +113,7 @@ class Finetuned(Medvill):
 
     def __init__(self, config: MedvillConfig, heads: HeadsConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs, remat: str = ""):
         super().__init__(config, dtype=dtype, rngs=rngs, remat=remat)
-        self.fusion, self.reads_cells = heads.fusion, heads.cells
+        self.fusion, self.takes_cells = heads.fusion, heads.cells
         self.heads = Heads(heads, config, self.image_encoder.width, dtype=dtype, rngs=rngs)
 
     def match_side(
@@ -145,14 +146,14 @@ class Finetuned(Medvill):
         product: bool | None = None,
         key: jax.Array | None = None,
     ) -> jax.Array:
-        """What a head reads, `[B, H]` or `[B, C + H]`; see the module's table.
+        """The input of a head, `[B, H]`, `[B, C + H]` or with cells `[B, H + C]`; see the module's table.
 
         Args:
-            features: `[B, G, C]` of `image_features`.
+            features: `[B, G, C]` from `image_features`.
             text_ids: int32 `[B, T+1]`, or None for the image alone.
             text_lens: int32 `[B]`, or None for the image alone.
             cells: int32 `[B, N]` raster indices of the kept cells, or None for all.
-            product: None takes the pooled [CLS]; otherwise the bare states, multiplied or [CLS] alone.
+            product: None takes the pooled [CLS], True the product h_[CLS] * h_[SEP], False h_[CLS].
             key: PRNG key for dropout, or None.
 
         Raises:
@@ -160,10 +161,10 @@ class Finetuned(Medvill):
         """
         if self.fusion == "late":
             if text_ids is None or text_lens is None:
-                raise ValueError("late fusion joins an image with a text, and there is no text")
+                raise ValueError("late fusion needs a text: give text_ids and text_lens")
             return self._fused(features.mean(axis=1), text_ids, text_lens, key)
         summary = self._joint(features, text_ids, text_lens, cells, product, key)
-        if not self.reads_cells:
+        if not self.takes_cells:
             return summary
         return jnp.concatenate([summary, self.heads.cells(features.max(axis=1))], axis=-1)
 

@@ -1,7 +1,4 @@
-"""The shell around NNX: modules inside, plain nested dicts of arrays outside.
-
-`Functional` turns a module into pure functions for `jax.jit` and `jax.grad`; nothing outside `models/` touches NNX.
-"""
+"""Turns NNX modules into pure functions over nested dicts of arrays, for `jax.jit` and `jax.grad`."""
 
 from __future__ import annotations
 
@@ -20,8 +17,11 @@ M = TypeVar("M", bound=nnx.Module)
 class Functional(Generic[M]):
     """A module's structure without its arrays.
 
+    Attributes:
+        abstract_params, abstract_stats: nested dicts of shapes and dtypes.
+
     Args:
-        build: makes the module from an `nnx.Rngs`.
+        build: builds the module from an `nnx.Rngs`.
     """
 
     def __init__(self, build: Callable[[nnx.Rngs], M]):
@@ -33,13 +33,13 @@ class Functional(Generic[M]):
         self.abstract_stats: Tree = nnx.to_pure_dict(stats)
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
-        """Fresh float32 parameters and batch statistics, as nested dicts. Can be jitted."""
+        """Random float32 parameters and initial batch statistics, as nested dicts. Can be jitted."""
         _, params, stats = nnx.split(self._build(nnx.Rngs(params=key)), nnx.Param, nnx.BatchStat)
         return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
     def bind(self, params: Tree, stats: Tree) -> M:
-        """The module over these arrays; calling it is pure but for the batch statistics, read by `stats_of`."""
-        # A statistic held as a numpy array would be updated in place, in the caller's own tree.
+        """The module over these arrays. Calling it changes only its batch statistics, which `stats_of` returns."""
+        # A statistic that is a numpy array would be updated in place, in the caller's tree.
         return nnx.merge(self._graph, *(jax.tree.map(jnp.asarray, tree) for tree in (params, stats)))
 
     @staticmethod

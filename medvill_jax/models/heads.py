@@ -10,7 +10,7 @@ from medvill_jax.models.bert import BertConfig, layer_norm, linear
 
 
 class MlmHead(nnx.Module):
-    """Linear, GELU, LayerNorm(1e-5), then the word embeddings as decoder plus a bias (docs/spec.md#heads)."""
+    """Linear, GELU, LayerNorm(1e-5), then the word embeddings as output weights plus a bias (docs/spec.md#heads)."""
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.dense = linear(config.hidden_size, config.hidden_size, config, dtype=dtype, rngs=rngs)

@@ -1,8 +1,9 @@
 """MedViLL (Moon et al., IEEE JBHI 2022): one BERT over `[CLS] v_1 .. v_N [SEP] w_1 .. w_t [SEP] [PAD]..`.
 
-Layout, token types and positions are those of docs/spec.md#layout: image block type 0, text type 1; a visual token's
-position is the raster index of its cell, [CLS] and the first [SEP] have position 0, text counts from 0. Under the
-`non_cross` mask the text block begins with a [CLS] of its own and matching compares the two [CLS] states.
+docs/spec.md#layout defines token types and positions: type 0 in the image block and 1 in the text block; a visual
+token's position is the raster index of its cell, [CLS] and the first [SEP] have position 0, and text positions count
+from 0. Under the `non_cross` mask the text block begins with a second [CLS], and matching uses the product of both
+[CLS] states.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from flax import nnx
 
 from medvill_jax.errors import ConfigError
-from medvill_jax.models import encoders, masks
+from medvill_jax.models import attention_masks, encoders
 from medvill_jax.models.bert import BertConfig, Embeddings, Encoder, Pooler, linear
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.dropout import fold
@@ -34,17 +35,17 @@ CLEAN = Compat()
 
 @dataclass(frozen=True)
 class MedvillConfig:
-    """What the network is.
+    """Sizes and settings of the network.
 
     Attributes:
         bert: sizes of the Transformer.
-        image_encoder: one of `encoders.ENCODERS`, or the sizes of one that has no name.
+        image_encoder: one of `encoders.ENCODERS`, or the sizes of an encoder without a name.
         image_size: side of the square input, pixels.
-        attention: one of `masks.MASKS`.
+        attention: one of `attention_masks.MASKS`.
         num_cells: visual tokens kept in training (random, per example, in raster order); None keeps all.
-        s2s_prob: share of examples that the `mixed` mask treats as s2s.
-        cls_id, sep_id: word pieces that open and close the image block.
-        compat: switches to the released code's behaviour; the default has none on.
+        s2s_prob: share of examples that take the s2s mask under `mixed`.
+        cls_id, sep_id: ids of [CLS] and [SEP].
+        compat: switches to the released code's behaviour; by default all are off.
 
     Raises:
         ConfigError: sizes that do not fit together; the message names the fields.
@@ -63,8 +64,8 @@ class MedvillConfig:
     def __post_init__(self) -> None:
         if isinstance(self.image_encoder, str) and self.image_encoder not in encoders.ENCODERS:
             raise ConfigError(f"unknown image encoder {self.image_encoder!r}; there are {', '.join(encoders.ENCODERS)}")
-        if self.attention not in masks.MASKS:
-            raise ConfigError(f"unknown attention {self.attention!r}; the kinds are {', '.join(masks.MASKS)}")
+        if self.attention not in attention_masks.MASKS:
+            raise ConfigError(f"unknown attention {self.attention!r}; the kinds are {', '.join(attention_masks.MASKS)}")
         if self.image_size % self.stride or self.image_size < self.stride:
             raise ConfigError(f"image size {self.image_size} is not a multiple of {self.image_encoder}'s {self.stride}")
         if self.num_cells is not None and not 0 < self.num_cells <= self.grid_cells:
@@ -87,7 +88,7 @@ class MedvillConfig:
 
     @property
     def transformer(self) -> BertConfig:
-        """`bert` with what `compat` replaces in it."""
+        """`bert` with the values that `compat` replaces."""
         eps = self.compat.layer_norm_eps
         return self.bert if eps is None else dataclasses.replace(self.bert, layer_norm_eps=eps)
 
@@ -98,10 +99,10 @@ class MedvillConfig:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> MedvillConfig:
-        """The inverse of `dataclasses.asdict`, also after a passage through JSON.
+        """The inverse of `dataclasses.asdict`, also of its JSON.
 
         Raises:
-            ConfigError: unknown or absent fields, or values that do not fit.
+            ConfigError: unknown or missing fields, or values that do not fit.
         """
         try:
             values = dict(fields)
@@ -111,13 +112,13 @@ class MedvillConfig:
                 values["image_encoder"] = encoders.from_fields(encoder)
             return cls(**values)
         except (KeyError, TypeError) as error:
-            raise ConfigError(f"not the description of a model: {error}") from error
+            raise ConfigError(f"this is not the configuration of a model: {error}") from error
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Hidden:
-    """Last hidden states: `image` `[B, N+2, H]`, `text` `[B, T+1, H]`, and the ITM head's input `summary` `[B, H]`."""
+    """Last hidden states `image` `[B, N+2, H]` and `text` `[B, T+1, H]`; the ITM head's input `summary` `[B, H]`."""
 
     image: jax.Array
     text: jax.Array
@@ -125,19 +126,24 @@ class Hidden:
 
 
 def normalize(images: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """uint8 `[B, S, S]` -> `[B, S, S, 3]`, scaled to 0..1 and standardised; a float `[B, S, S, 3]` passes unchanged."""
+    """uint8 `[B, S, S]` -> `[B, S, S, 3]`, scaled to 0..1 and standardised; floats `[B, S, S, 3]` are only cast."""
     if images.dtype != jnp.uint8:
         return images.astype(dtype)
-    # In units of pixel values, which are exact: XLA divides by multiplying with a rounded reciprocal, here once only.
+    # Pixel values are exact, and XLA divides by multiplying with a rounded reciprocal: this rounds one factor only.
     mean, std = 255.0 * np.array(PIXEL_MEAN), 255.0 * np.array(PIXEL_STD)
     x = images[..., None].astype(jnp.float32) - mean.astype(np.float32)
     return (x * (1.0 / std).astype(np.float32)).astype(dtype)
 
 
 def sample_cells(key: jax.Array, batch: int, grid_cells: int, num_cells: int, *, shared: bool = False) -> jax.Array:
-    """Random cells: int32 `[B, num_cells]`, without repeats, ascending (docs/spec.md#cells).
+    """Samples cells: int32 `[B, num_cells]`, ascending, without repeats (docs/spec.md#cells).
 
-    Each example has its own, or all have the same where `shared` (`Compat.shared_cells`).
+    Args:
+        key: PRNG key.
+        batch: number of examples, B.
+        grid_cells: number of cells to sample from.
+        num_cells: number of cells per example.
+        shared: all examples have the same cells (`Compat.shared_cells`).
     """
     noise = jax.random.uniform(key, (1 if shared else batch, grid_cells))
     return jnp.broadcast_to(jnp.sort(jax.lax.top_k(noise, num_cells)[1], axis=-1), (batch, num_cells))
@@ -146,7 +152,7 @@ def sample_cells(key: jax.Array, batch: int, grid_cells: int, num_cells: int, *,
 class Medvill(nnx.Module):
     """The pre-training network: image encoder, shared embeddings, encoder, pooler, MLM and ITM heads.
 
-    `remat` names what the layers of both encoders keep for their gradient; see `models.remat`.
+    The policy `remat` decides what the layers of both encoders recompute for their gradient; see `models.remat`.
     """
 
     def __init__(self, config: MedvillConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs, remat: str = ""):
@@ -164,13 +170,13 @@ class Medvill(nnx.Module):
     def image_features(
         self, images: jax.Array, *, train: bool = False, frozen: frozenset[str] = frozenset()
     ) -> jax.Array:
-        """Images, uint8 `[B, S, S]` or normalised float `[B, S, S, 3]`, to features `[B, G, C]` in raster order."""
+        """Images, uint8 `[B, S, S]` or normalised float `[B, S, S, 3]` -> features `[B, G, C]` in raster order."""
         if self.config.compat.frozen_batch_norm == "batch":
             frozen = frozenset()
         return self.image_encoder(normalize(images, self.dtype), train=train, frozen=frozen)
 
     def embed_image(self, features: jax.Array, cells: jax.Array | None, key: jax.Array | None) -> jax.Array:
-        """The image block's embeddings `[B, N+2, H]` from features `[B, G, C]` and kept cells `[B, N]` (None: all)."""
+        """The image block's embeddings `[B, N+2, H]` of features `[B, G, C]` at the cells `[B, N]` (None: all)."""
         batch, grid, _ = features.shape
         if cells is None:
             positions = jnp.broadcast_to(jnp.arange(grid), (batch, grid))
@@ -183,7 +189,7 @@ class Medvill(nnx.Module):
         kept, compat = positions.shape[1], self.config.compat
         if compat.cell_positions == "contiguous":
             positions = jnp.broadcast_to(jnp.arange(1, kept + 1), (batch, kept))
-        # [CLS] and [SEP] sit at position 0, as in the published pre-training (docs/spec.md#layout).
+        # [CLS] and [SEP] have position 0, as in the published pre-training (docs/spec.md#layout).
         positions = jnp.pad(positions, ((0, 0), (1, 1)))
         if compat.first_sep_position == "after_cells":
             positions = positions.at[:, -1].set(kept + 1)
@@ -197,13 +203,13 @@ class Medvill(nnx.Module):
         text_lens: jax.Array | None = None,
         attention: str | None = None,
     ) -> jax.Array:
-        """The text block's embeddings: `[B, T+1, H]`, or `[B, T+2, H]` with a leading [CLS] under `non_cross`.
+        """The text block's embeddings: `[B, T+1, H]`, or `[B, T+2, H]` with a [CLS] first under `non_cross`.
 
         Args:
             text_ids: int32 `[B, T+1]`.
             key: PRNG key for dropout, or None.
-            text_lens: int32 `[B]`, which only `compat.pad_segment` needs; None means that no slot is [PAD].
-            attention: one of `masks.MASKS`; None is the configured one.
+            text_lens: int32 `[B]`, for `compat.pad_segment`; None means that no slot is [PAD].
+            attention: one of `attention_masks.MASKS`; None is the configured one.
         """
         batch, slots = text_ids.shape
         content = self.embeddings.word_embeddings(text_ids)
@@ -211,7 +217,7 @@ class Medvill(nnx.Module):
         token_types = jnp.ones((1, slots), jnp.int32)
         if text_lens is not None and self.config.compat.pad_segment == 0:
             token_types = (positions < text_lens[:, None]).astype(jnp.int32)  # [B, T+1]
-        if masks.MASKS[attention or self.config.attention].own_cls:
+        if attention_masks.MASKS[attention or self.config.attention].own_cls:
             content = jnp.concatenate([self._word(batch, "[CLS]"), content], axis=1)
             positions = jnp.pad(positions, (1, 0))
             token_types = jnp.pad(token_types, ((0, 0), (1, 0)), constant_values=1)
@@ -234,9 +240,9 @@ class Medvill(nnx.Module):
 
         Args:
             images: uint8 `[B, S, S]`, or normalised float `[B, S, S, 3]`.
-            text_ids: int32 `[B, T+1]`: words, [SEP], [PAD]...
-            text_lens: int32 `[B]`: words + the final [SEP].
-            attention: one of `masks.MASKS`; None is the configured one.
+            text_ids: int32 `[B, T+1]`: tokens, [SEP], [PAD]...
+            text_lens: int32 `[B]`: tokens with the final [SEP].
+            attention: one of `attention_masks.MASKS`; None is the configured one.
             cells: int32 `[B, N]` raster indices of the kept cells, or None for all.
             use_s2s: bool `[B]`, for `mixed` only: which examples take the s2s mask.
             key: PRNG key for dropout; None switches dropout off.
@@ -257,11 +263,11 @@ class Medvill(nnx.Module):
         use_s2s: jax.Array | None = None,
         key: jax.Array | None = None,
     ) -> Hidden:
-        """`encode` from an image block `[B, N+2, H]` of `embed_image` on, so that one block may face many texts."""
+        """`encode` with an image block `[B, N+2, H]` from `embed_image`, which can be used with many texts."""
         kind = attention or self.config.attention
         text = self.embed_text(text_ids, fold(key, 1), text_lens=text_lens, attention=kind)
         image_len, own_cls = image.shape[1], text.shape[1] - text_ids.shape[1]
-        mask = masks.attention_mask(
+        mask = attention_masks.attention_mask(
             kind,
             image_len,
             text_lens + own_cls,
@@ -276,25 +282,25 @@ class Medvill(nnx.Module):
         return Hidden(image, text, self.pooler(image))
 
     def encode_image(self, image: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Pooled [CLS] `[B, H]` of an image block `[B, N+2, H]` that faces no text."""
+        """Pooled [CLS] `[B, H]` of an image block `[B, N+2, H]` without text."""
         return self.pooler(self.encoder(image, jnp.zeros((1, 1, 1, 1)), fold(key, 2)))
 
     def encode_text(self, text_ids: jax.Array, text_lens: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """Pooled [CLS] `[B, H]` of a text that faces no image, embedded with a [CLS] of its own as under `non_cross`.
+        """Pooled [CLS] `[B, H]` of a text without image; [CLS] comes first, as under `non_cross`.
 
         Args:
-            text_ids: int32 `[B, T+1]`: words, [SEP], [PAD]...
-            text_lens: int32 `[B]`: words + the final [SEP].
+            text_ids: int32 `[B, T+1]`: tokens, [SEP], [PAD]...
+            text_lens: int32 `[B]`: tokens with the final [SEP].
             key: PRNG key for dropout, or None.
         """
         text = self.embed_text(text_ids, fold(key, 1), text_lens=text_lens, attention="non_cross")
-        mask = masks.attention_mask("bidirectional", 0, text_lens + 1, text.shape[1])
+        mask = attention_masks.attention_mask("bidirectional", 0, text_lens + 1, text.shape[1])
         return self.pooler(self.encoder(text, mask, fold(key, 3)))
 
     def match_side(
         self, features: jax.Array, cells: jax.Array | None = None, key: jax.Array | None = None
     ) -> jax.Array:
-        """What `match` needs of images, `[B, ...]`, from features `[B, G, C]`; one may face many texts."""
+        """The image side of `match`, `[B, ...]`, of features `[B, G, C]`; each can be used with many texts."""
         return self.embed_image(features, cells, fold(key, 0))
 
     def match(
@@ -306,26 +312,26 @@ class Medvill(nnx.Module):
         attention: str | None = None,
         key: jax.Array | None = None,
     ) -> jax.Array:
-        """ITM logits float32 `[B, 2]` of images, row for row beside texts; class 1 means matched.
+        """ITM logits float32 `[B, 2]` of the image and the text of each row; class 1 means matched.
 
         Args:
-            side: `[B, ...]` of `match_side`.
+            side: `[B, ...]` from `match_side`.
             text_ids, text_lens, attention, key: as for `encode`.
         """
         return self.itm_logits(self.encode_block(side, text_ids, text_lens, attention=attention, key=key).summary)
 
     def mlm_logits(self, text_hidden: jax.Array, positions: jax.Array | None = None) -> jax.Array:
-        """float32 logits over the vocabulary: `[B, P, V]` at `positions` `[B, P]`, or `[B, T+1, V]` at all."""
+        """MLM logits float32 `[B, P, V]` at `positions` `[B, P]`, or `[B, T+1, V]` at all positions."""
         if positions is not None:
             text_hidden = jnp.take_along_axis(text_hidden, positions[..., None], axis=1)
         return self.mlm(text_hidden, self.embeddings.word_embeddings)
 
     def itm_logits(self, summary: jax.Array) -> jax.Array:
-        """float32 `[B, 2]`; class 1 means matched."""
+        """ITM logits float32 `[B, 2]` of summaries `[B, H]`; class 1 means matched."""
         return self.itm(summary)
 
     def _word(self, batch: int, token: str) -> jax.Array:
         index = {"[CLS]": self.config.cls_id, "[SEP]": self.config.sep_id}[token]
-        # One look-up for all rows, so that devices sum the gradient of one word and not of a whole vocabulary.
+        # One look-up for all rows, so that devices sum the gradient of one embedding, not of the whole vocabulary.
         word = self.embeddings.word_embeddings(jnp.full((1, 1), index))
         return jnp.broadcast_to(word, (batch, *word.shape[1:]))

@@ -1,6 +1,6 @@
-"""Rematerialisation: what a layer computes for its gradient is not kept but computed again (Chen et al., 2016).
+"""Rematerialisation: a layer's activations are recomputed for the gradient instead of kept (Chen et al., 2016).
 
-A policy says what is kept all the same. Policies have names, and one name holds for every layer of a network:
+A policy, the same for every layer of a network, names what is kept:
 
     ""              keep everything
     full            keep each layer's input only
@@ -25,24 +25,24 @@ POLICIES: dict[str, Any] = {
 
 
 def check_policy(name: str) -> str:
-    """The name itself.
+    """Returns the name of a policy.
 
     Raises:
-        ConfigError: no policy has it.
+        ConfigError: there is no such policy.
     """
     if name and name not in POLICIES:
-        raise ConfigError(f"unknown remat={name!r}; there are {', '.join(POLICIES)}, and nothing for none")
+        raise ConfigError(f"unknown remat={name!r}; there are {', '.join(POLICIES)}, and '' for none")
     return name
 
 
 def apply(policy: str, module: Any, *args: Any, **static: Any) -> Any:
-    """`module(*args, **static)` with its batch statistics updated, recomputed for the gradient as a policy says.
+    """Calls `module(*args, **static)` under a policy, and updates its batch statistics.
 
     Args:
         policy: a name, see the module's docstring.
-        module: an `nnx.Module` that is called; it may change its batch statistics and nothing else.
+        module: an `nnx.Module`; its call may change only its batch statistics.
         args: arrays, trees of arrays or None.
-        static: what is no array.
+        static: arguments that hold no arrays.
     """
     if not policy:
         return module(*args, **static)

@@ -44,7 +44,7 @@ class ResNetConfig:
         return f"ResNet {self.depths}"
 
     def cells(self, height: int, width: int) -> int:
-        """Cells that an image of so many pixels becomes: strided convolutions round up."""
+        """Number of cells for an image of so many pixels; strided convolutions round up."""
         return -(-height // self.stride) * -(-width // self.stride)
 
     def build(self, *, dtype: jnp.dtype, rngs: nnx.Rngs, remat: str) -> ResNet:
@@ -63,8 +63,8 @@ CONFIGS = {
 def max_pool(x: jax.Array) -> jax.Array:
     """3x3 windows, stride 2, padding 1: `[B, H, W, C]` to `[B, ceil(H/2), ceil(W/2), C]`.
 
-    Rows, then columns, by comparison: the gradient of XLA's own window reduction is a scatter, which on CPUs takes
-    several times as long as all of the stem.
+    Compares rows, then columns, since the gradient of XLA's window reduction is a scatter, which on CPUs takes several
+    times as long as the whole stem.
     """
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
     for axis in (1, 2):
@@ -101,10 +101,10 @@ class ConvNorm(nnx.Module):
         wide = x.astype(jnp.float32)
         axes, count = (0, 1, 2), x.size // x.shape[-1]
         mean = jnp.mean(wide, axes)
-        # Flax's E[x^2] - E[x]^2 cancels where a channel lies far from zero. To first order the variance does not change
-        # with this mean, so its derivative is left out.
+        # Flax's E[x^2] - E[x]^2 loses precision if a channel's mean is far from zero. The derivative of the variance by
+        # this mean is zero, so the gradient is stopped.
         var = jnp.mean(jnp.square(wide - jax.lax.stop_gradient(mean)), axes)
-        # torch's running variance takes in the unbiased estimate, though both normalise with the biased one.
+        # As in torch, the running variance averages unbiased estimates; the batch is normalised with the biased one.
         for kept, new in ((norm.mean, mean), (norm.var, var * (count / max(count - 1, 1)))):
             kept[...] = norm.momentum * kept[...] + (1 - norm.momentum) * new
         scale, bias = norm.scale[...], norm.bias[...]  # pyright: ignore[reportOptionalSubscript]
@@ -112,7 +112,7 @@ class ConvNorm(nnx.Module):
 
 
 class ResidualLayer(nnx.Module):
-    """One residual layer, basic or bottleneck; the stride sits in the 3x3 convolution (torchvision's v1.5)."""
+    """One residual layer, basic or bottleneck; its first 3x3 convolution has the stride (torchvision's v1.5)."""
 
     def __init__(self, in_width: int, width: int, stride: int, bottleneck: bool, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         inner = width // 4 if bottleneck else width
@@ -135,7 +135,7 @@ class ResidualLayer(nnx.Module):
 class ResNet(nnx.Module):
     """Stem and stages; returns the last feature map as a sequence of cells.
 
-    Each residual layer is recomputed for its gradient as the policy `remat` says.
+    The policy `remat` decides what each residual layer recomputes for its gradient; see `models.remat`.
     """
 
     def __init__(self, config: ResNetConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs, remat: str = ""):

@@ -33,17 +33,17 @@ class PatchConfig:
         return self.patch_size
 
     def cells(self, height: int, width: int) -> int:
-        """Cells that an image of so many pixels becomes.
+        """Number of cells for an image of so many pixels.
 
         Raises:
-            ValueError: it cannot be cut into whole patches.
+            ValueError: the image cannot be cut into whole patches.
         """
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(f"images of {height} x {width} cannot be cut into patches of {self.patch_size}")
         return (height // self.patch_size) * (width // self.patch_size)
 
     def build(self, *, dtype: jnp.dtype, rngs: nnx.Rngs, remat: str) -> PatchEmbedder:
-        """The module; one linear map has nothing to recompute, so `remat` changes nothing."""
+        """The module; `remat` has no effect, since one linear map has nothing to recompute."""
         del remat
         return PatchEmbedder(self, dtype=dtype, rngs=rngs)
 
@@ -61,7 +61,7 @@ class PatchEmbedder(nnx.Module):
     def __call__(self, images: jax.Array, *, train: bool, frozen: frozenset[str] = frozenset()) -> jax.Array:
         """Args:
             images: float `[B, S, S, 3]`, normalised; S a multiple of the patch size.
-            train, frozen: accepted for the encoders' common signature; a linear map has no batch statistics.
+            train, frozen: without effect, since a linear map has no batch statistics.
 
         Returns:
             `[B, G, width]`, G patches in raster order.

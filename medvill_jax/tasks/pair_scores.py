@@ -154,7 +154,7 @@ def score_pairs(
         sides: `[images, ...]`, from `match_side`.
         text_ids, text_lens: `[texts, T+1]` and `[texts]`.
         image_index, text_index: int32 `[P]`, which image is paired with which text.
-        attention: one of `masks.KINDS`, or None for the configured one.
+        attention: one of `attention_masks.KINDS`, or None for the configured one.
     """
     logits = module.match(sides[image_index], text_ids[text_index], text_lens[text_index], attention=attention)
     return logits[:, 1] - logits[:, 0]

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from medvill_jax.data.loader import Workers
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.init import load_init
+from medvill_jax.models.attention_masks import MEETING
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.compat import Compat
-from medvill_jax.models.masks import MEETING
 from medvill_jax.models.medvill import MedvillConfig
 from medvill_jax.training.checkpoint import Keep
 from medvill_jax.training.loop import LoopConfig

@@ -296,7 +296,7 @@ def test_the_share_of_cut_reports_is_told(
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("decode.max_len=400", "max_len=400 word pieces do not fit the model's 128 positions"),
+        ("decode.max_len=400", "max_len=400 tokens do not fit the model's 128 positions"),
         ("model.text_len=128", "model.text_len=128 and a [SEP] do not fit model.max_positions=128"),
         ("data.tokenizer={vocabulary}", "lacks the special token [MASK]"),
         ("model.attention=bar", "written under s2s"),

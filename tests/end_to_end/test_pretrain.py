@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 import medvill_jax
 from medvill_jax.data import records
 from medvill_jax.hub.export import read_export
-from medvill_jax.models.masks import KINDS
+from medvill_jax.models.attention_masks import KINDS
 from medvill_jax.models.medvill import Medvill
 from medvill_jax.tasks.pretrain import Task
 from tests import gcs

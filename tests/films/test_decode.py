@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medvill_jax.errors import MissingExtra
 from medvill_jax.films import decode, dicom, limits
 
 RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))
@@ -63,5 +64,5 @@ def test_a_bad_file_is_refused_with_its_reason(data: bytes, reason: str) -> None
 def test_dicom_without_pydicom_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     data = dicom_file(RAMP)
     monkeypatch.setitem(sys.modules, "medvill_jax.films.dicom_file", None)
-    with pytest.raises(ImportError, match=r"pip install 'medvill_jax\[prep\]'"):
+    with pytest.raises(MissingExtra, match=r"reading DICOM files needs pydicom: pip install 'medvill_jax\[prep\]'"):
         dicom.to_gray(data)

@@ -158,7 +158,7 @@ def test_every_problem_is_reported_at_once(reference: TorchMedvill, tmp_path: Pa
         convert(tmp_path, tmp_path / "export", allow=some)
     convert(tmp_path, tmp_path / "export", allow=[*some, r".*bn2\.running_var", r"mlm\.predictions\.decoder\.weight"])
     assert "itm" not in read_export(tmp_path / "export").params
-    with pytest.raises(HubError, match="allowed to be missing: pooler/dense/bias"):
+    with pytest.raises(HubError, match=r"converted without arrays.*: pooler/dense/bias"):
         load(tmp_path / "export").arrays.logits(*inputs())
 
 
@@ -358,7 +358,7 @@ def test_the_format_that_was_asked_for(upstream: Path, tmp_path: Path) -> None:
     with pytest.raises(HubError, match="is no export"):
         convert(upstream, tmp_path / "export", family="export")
     save(tmp_path / "other.pt", {"alien.weight": torch.zeros(2)})
-    with pytest.raises(HubError, match=r"none of the known formats.*alien\.weight"):
+    with pytest.raises(HubError, match=r"has no known format.*alien\.weight"):
         convert(tmp_path / "other.pt", tmp_path / "export")
 
 

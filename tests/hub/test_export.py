@@ -107,9 +107,9 @@ def test_writing_is_complete_or_not_at_all(
 
 def test_other_peoples_folders_stay(content: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(HubError, match="is there already and is no export"):
+    with pytest.raises(HubError, match="exists and is no export"):
         write_export(tmp_path, **content)
-    with pytest.raises(HubError, match="is there already"):
+    with pytest.raises(HubError, match="exists and is no export"):
         write_export(tmp_path / "notes.txt", **content)
     (tmp_path / "empty").mkdir()
     write_export(tmp_path / "empty", **content)

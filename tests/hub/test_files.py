@@ -141,7 +141,7 @@ def test_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     refuse(save(tmp_path / "sparse.pt", {"a": torch.eye(3).to_sparse()}), capsys, "a of")
     refuse(save(tmp_path / "wide.pt", {"a": torch.zeros(1).expand(10**9)}), capsys, "more than is stored")
     save_file({"a": np.zeros(1)}, tmp_path / "a.safetensors")
-    refuse(tmp_path / "a.safetensors", capsys, "none of the known formats")
+    refuse(tmp_path / "a.safetensors", capsys, "has no known format")
     twice = {"module.enc.pooler.dense.bias": torch.zeros(1), "enc.pooler.dense.bias": torch.zeros(1)}
     refuse(save(tmp_path / "twice.pt", twice), capsys, "are the same parameter")
 

@@ -107,7 +107,7 @@ def test_parts_may_start_afresh_although_a_checkpoint_has_them(upstream: Path) -
     np.testing.assert_array_equal(again["pooler"]["dense"]["kernel"], params["pooler"]["dense"]["kernel"])
     assert (whole["pooler"]["dense"]["kernel"] != params["pooler"]["dense"]["kernel"]).any()
     np.testing.assert_array_equal(again["itm"]["linear"]["kernel"], whole["itm"]["linear"]["kernel"])
-    with pytest.raises(HubError, match=r"init.fresh: 'poller/\.\*' matches nothing that a checkpoint brings"):
+    with pytest.raises(HubError, match=r"init.fresh: 'poller/\.\*' matches no array of the checkpoints"):
         load_init(params, stats, checkpoint=upstream, fresh=[r"poller/.*"])
 
 
@@ -133,7 +133,7 @@ def test_a_position_table_of_another_length_says_what_to_do(
     BertModel(hf_config(max_position_embeddings=positions)).save_pretrained(tmp_path / "bert")
     name = "embeddings/position_embeddings/embedding"
     advice = (
-        rf"has {positions} positions, the model 40: set model.max_positions={positions}, or let .* allowing '{name}'"
+        rf"has {positions} positions, the model 40: set model.max_positions={positions}, or keep .* allowing '{name}'"
     )
     with pytest.raises(HubError, match=advice):
         load_init(*fresh(), bert=tmp_path / "bert")

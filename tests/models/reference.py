@@ -17,9 +17,9 @@ from torch import nn
 from transformers import BertConfig as HfBertConfig
 from transformers import BertModel
 
+from medvill_jax.hub.assignment import assign, recognise_source
 from medvill_jax.hub.errors import Allowed
 from medvill_jax.hub.files import Source, Tensor
-from medvill_jax.hub.match import match, recognise_source
 from medvill_jax.hub.network import expected
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.medvill import MedvillConfig
@@ -321,13 +321,13 @@ def arrays_of(module: nn.Module, config: MedvillConfig) -> tuple[dict, dict]:
         name: Tensor(tuple(value.shape), str(value.dtype).removeprefix("torch."), value.detach().numpy)
         for name, value in module.state_dict().items()
     }
-    source = recognise_source(Source(Path("reference"), tensors, None, Path("reference")))
+    checkpoint = recognise_source(Source(Path("reference"), tensors, None, Path("reference")))
     params, stats = expected(config)
-    wanted = {name: shape for name, shape in {**params, **stats}.items() if part_of(name) in source.format.parts}
-    matched = match(source, wanted, Allowed(()))
-    assert not matched.problems, matched.problems
+    wanted = {name: shape for name, shape in {**params, **stats}.items() if part_of(name) in checkpoint.format.parts}
+    assignment = assign(checkpoint, wanted, Allowed(()))
+    assert not assignment.problems, assignment.problems
     # Copies: torch updates its own in place.
-    found = {name: array.copy() for name, array in matched.arrays.items()}
+    found = {name: array.copy() for name, array in assignment.arrays.items()}
     return (
         nest({name: array for name, array in found.items() if name in params}),
         nest({name: array for name, array in found.items() if name in stats}),

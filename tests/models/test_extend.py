@@ -14,7 +14,7 @@ from flax import nnx
 import medvill_jax
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.torch_writer import write_upstream
-from medvill_jax.models import attention, encoders, masks
+from medvill_jax.models import attention, attention_masks, encoders
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.encoders import frozen_parts
 from medvill_jax.models.functional import Functional
@@ -139,7 +139,7 @@ def loss(params: dict, model: Functional[Medvill], key: jax.Array | None = None)
     return jnp.square(module.mlm_logits(hidden.text)).mean() + jnp.square(module.itm_logits(hidden.summary)).sum()
 
 
-def images_alone(at: masks.Slots) -> jax.Array:
+def images_alone(at: attention_masks.Slots) -> jax.Array:
     """Text rows see themselves and all before, image rows only image rows: `s2s`, but no word sees the image."""
     return (at.image_row & at.image_column) | (~at.image_row & ~at.image_column & at.causal & at.allowed)
 
@@ -147,7 +147,7 @@ def images_alone(at: masks.Slots) -> jax.Array:
 def test_a_mask_is_a_function_and_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="unknown attention 'toy'"):
         network("toy")
-    monkeypatch.setitem(masks.MASKS, "toy", masks.Mask(images_alone, meets=False))
+    monkeypatch.setitem(attention_masks.MASKS, "toy", attention_masks.Mask(images_alone, meets=False))
     model = network("toy")
     params, _ = model.init(jax.random.key(0))
     module = model.bind(params, {})

@@ -107,7 +107,7 @@ def test_late_fusion_is_mean_feature_beside_text() -> None:
     side = module.match_side(features)
     kernel, bias = (np.asarray(leaf[...]) for leaf in (module.heads.match.kernel, module.heads.match.bias))
     np.testing.assert_allclose(module.match(side, ids, lens), np.asarray(summary) @ kernel + bias, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="there is no text"):
+    with pytest.raises(ValueError, match="late fusion needs a text"):
         module.summary(features)
 
 
@@ -135,7 +135,7 @@ def test_the_text_encoder_is_bert_over_cls_and_text() -> None:
 def test_an_unknown_fusion_is_named() -> None:
     with pytest.raises(ConfigError, match="there are joint, late"):
         HeadsConfig(fusion="early")
-    with pytest.raises(ConfigError, match="cells are read beside a joint summary, not with fusion=late"):
+    with pytest.raises(ConfigError, match="cells are for fusion=joint, not for fusion=late"):
         HeadsConfig(classes=5, cells=True, fusion="late")
 
 

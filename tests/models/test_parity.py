@@ -10,14 +10,14 @@ from transformers import BertConfig as HfBertConfig
 from transformers import BertModel, ResNetModel
 from transformers import ResNetConfig as HfResNetConfig
 
+from medvill_jax.hub.assignment import assign, recognise_source
 from medvill_jax.hub.errors import Allowed
 from medvill_jax.hub.files import Source, Tensor
-from medvill_jax.hub.match import match, recognise_source
 from medvill_jax.hub.network import functional
 from medvill_jax.models import medvill
+from medvill_jax.models.attention_masks import attention_mask
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.compat import Compat
-from medvill_jax.models.masks import attention_mask
 from medvill_jax.models.medvill import Medvill, MedvillConfig
 from medvill_jax.models.resnet import ResNet, ResNetConfig
 from medvill_jax.trees import flatten, nest
@@ -124,14 +124,14 @@ def resnet_from(module: torch.nn.Module, config: ResNetConfig) -> ResNet:
         name: Tensor(tuple(value.shape), str(value.dtype).removeprefix("torch."), value.numpy)
         for name, value in module.state_dict().items()
     }
-    source = recognise_source(Source(None, tensors, None, None))  # type: ignore[arg-type]
+    checkpoint = recognise_source(Source(None, tensors, None, None))  # type: ignore[arg-type]
     state = nnx.to_pure_dict(nnx.state(ResNet(config, dtype=jnp.float32, rngs=nnx.Rngs(0))))
     wanted = {f"image_encoder/{name}": leaf.shape for name, leaf in flatten(state).items()}
-    matched = match(source, wanted, Allowed(()))
-    assert not matched.problems
+    assignment = assign(checkpoint, wanted, Allowed(()))
+    assert not assignment.problems
     model = ResNet(config, dtype=jnp.float32, rngs=nnx.Rngs(0))
     # Copies: torch updates its statistics in place.
-    arrays = nest({name.removeprefix("image_encoder/"): jnp.array(array) for name, array in matched.arrays.items()})
+    arrays = nest({name.removeprefix("image_encoder/"): jnp.array(array) for name, array in assignment.arrays.items()})
     state = nnx.state(model)
     nnx.replace_by_pure_dict(state, arrays)
     nnx.update(model, state)

@@ -27,7 +27,7 @@ from torch import nn
 
 from medvill_jax.hub.network import functional
 from medvill_jax.models import medvill
-from medvill_jax.models.masks import attention_mask
+from medvill_jax.models.attention_masks import attention_mask
 from medvill_jax.models.medvill import Medvill
 from medvill_jax.models.resnet import max_pool
 from tests.models.reference import KINDS, Sizes, TorchMedvill, arrays_of, mask_tables, medvill_config

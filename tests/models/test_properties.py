@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from medvill_jax.hub.network import functional
 from medvill_jax.models import attention, bert
+from medvill_jax.models.attention_masks import KINDS
 from medvill_jax.models.compat import Compat
-from medvill_jax.models.masks import KINDS
 from medvill_jax.models.medvill import Medvill, sample_cells
 from medvill_jax.trees import flatten
 from tests.models.reference import Sizes, TorchMedvill, arrays_of, medvill_config

@@ -4,9 +4,9 @@ Every `*.patch` beside this file is one fault that a person could make. Its firs
 is, its second which tests should notice it, and the rest is a diff that `git apply` takes:
 
     The causal masks reach one word too far.
-    tests: tests/models/test_masks.py
+    tests: tests/models/test_attention_masks.py
 
-    diff --git a/medvill_jax/models/masks.py b/medvill_jax/models/masks.py
+    diff --git a/medvill_jax/models/attention_masks.py b/medvill_jax/models/attention_masks.py
     ...
 
 A new one is made with `git diff -U1` from the root of the checkout. One that no longer applies is made anew.

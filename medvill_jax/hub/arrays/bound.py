@@ -1,4 +1,4 @@
-"""An export's arrays on the device, and arguments held against what the model can read."""
+"""An export's arrays on the device, and checks of the arguments against its configuration."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Array: TypeAlias = jax.Array | np.ndarray
 
 
 class Bound:
-    """An export bound to a device: what all questions share. No dropout, running BatchNorm statistics.
+    """The base of all functions of an export. Evaluation only: no dropout, running BatchNorm statistics.
 
     Args:
         export: the folder's content.
-        config: of the network, with the compat switches in force.
+        config: the network's configuration, with the compat switches in force.
         dtype: of computation.
     """
 
@@ -32,34 +32,37 @@ class Bound:
         self._on_device: tuple[Any, Any] | None = None
 
     def _precise(self) -> Any:
-        # float32 results are promised; accelerators would multiply float32 matrices in less.
+        # By default accelerators multiply float32 matrices in lower precision.
         return jax.default_matmul_precision("highest" if self._dtype == "float32" else None)
 
     def _bound(self) -> tuple[Any, Any]:
-        """Parameters and statistics on the device; heads that the export lacks are zeros and never asked."""
+        """Parameters and statistics on the device; parts that the export lacks are zeros, which no function uses."""
         self._require(NEEDED)
         if self._on_device is None:
             params, stats = expected(self._config)
-            found = {**flatten(self._export.params), **flatten(self._export.stats)}
-            lacking = [n for n in (*params, *stats) if n not in found and part_of(n) in self._export.parts]
-            if lacking:
-                raise HubError(f"the export lacks arrays that were allowed to be missing: {', '.join(lacking)}")
+            arrays = {**flatten(self._export.params), **flatten(self._export.stats)}
+            missing = [n for n in (*params, *stats) if n not in arrays and part_of(n) in self._export.parts]
+            if missing:
+                raise HubError(
+                    "the export was converted without arrays that the model needs; convert it again from a complete "
+                    f"checkpoint: {', '.join(missing)}"
+                )
             full = [
-                nest({name: jnp.asarray(found.get(name, np.zeros(shape, np.float32))) for name, shape in part.items()})
+                nest({name: jnp.asarray(arrays.get(name, np.zeros(shape, np.float32))) for name, shape in part.items()})
                 for part in (params, stats)
             ]
             self._on_device = (full[0], full[1])
         return self._on_device
 
     def _require(self, parts: tuple[str, ...]) -> None:
-        there = self._export.parts
-        if absent := [part for part in parts if part not in there]:
-            raise HubError(f"this export ({self._export.stage}) lacks {', '.join(absent)}; it holds {', '.join(there)}")
+        held = self._export.parts
+        if absent := [part for part in parts if part not in held]:
+            raise HubError(f"this export ({self._export.stage}) lacks {', '.join(absent)}; it holds {', '.join(held)}")
 
     def _checked_texts(self, text_ids: Any, text_lens: Any) -> tuple[np.ndarray, np.ndarray]:
         ids, lens = integers("text_ids", text_ids, 2), integers("text_lens", text_lens, 1)
         if len(ids) != len(lens) or not len(ids):
-            raise ValueError(f"{len(ids)} rows of text_ids, {len(lens)} text_lens")
+            raise ValueError(f"{len(ids)} rows of text_ids and {len(lens)} text_lens: give one length per row")
         if ids.shape[1] > self._config.bert.max_positions:
             raise ValueError(f"{ids.shape[1]} text slots do not fit {self._config.bert.max_positions} positions")
         within("text_ids", ids, 0, self._config.bert.vocab_size - 1)
@@ -67,7 +70,7 @@ class Bound:
         return ids, lens
 
     def _checked_images(self, images: Any) -> tuple[Array, int]:
-        """The images as an array, and the cells that each has."""
+        """The images as an array, and the number of cells of each."""
         if not hasattr(images, "dtype"):
             images = np.asarray(images)
         gray = images.dtype == np.uint8 and images.ndim == 3
@@ -82,14 +85,14 @@ class Bound:
 
 
 def integers(name: str, value: Any, rank: int) -> np.ndarray:
-    """`value` as int32 of so many axes. Raises `ValueError` otherwise."""
+    """`value` as an int32 array with `rank` axes. Raises `ValueError` if it has other axes or no integers."""
     value = np.asarray(value)
     if value.ndim != rank or not np.issubdtype(value.dtype, np.integer):
-        raise ValueError(f"{name} has {rank} axes of integers, not {value.dtype} {value.shape}")
+        raise ValueError(f"{name} must be integers with {rank} axes, not {value.dtype} {value.shape}")
     return value.astype(np.int32)
 
 
 def within(name: str, value: np.ndarray, low: int, high: int) -> None:
-    """Raises `ValueError` where a number is not in `low..high`."""
+    """Raises `ValueError` if a number is not in `low..high`."""
     if value.size and (value.min() < low or value.max() > high):
-        raise ValueError(f"{name} lies outside {low}..{high}: {value.min()}..{value.max()}")
+        raise ValueError(f"{name} must be in {low}..{high}, but holds {value.min()}..{value.max()}")

@@ -1,4 +1,4 @@
-"""Reports written by an export."""
+"""Report generation by an export."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import jax
 import numpy as np
 
 from medvill_jax.decoding.rules import Decoded
-from medvill_jax.hub import generation
+from medvill_jax.hub import report_writer
 from medvill_jax.hub.arrays.bound import NEEDED, Array, Bound
 from medvill_jax.hub.export import Export
-from medvill_jax.hub.generation import Words, Writing
 from medvill_jax.hub.network import functional
+from medvill_jax.hub.report_writer import Words, Writing
 from medvill_jax.models.medvill import MedvillConfig
 
 
-class Reports(Bound):
-    """Texts about images."""
+class ReportGeneration(Bound):
+    """Writes reports about images."""
 
     def __init__(self, export: Export, config: MedvillConfig, dtype: str):
         super().__init__(export, config, dtype)
@@ -40,33 +40,35 @@ class Reports(Bound):
         banned: Sequence[int] | None = None,
         batch_size: int = 8,
     ) -> list[dict[str, Any]]:
-        """Reports, written word by word under the s2s mask; the network reads nothing but the images and its own words.
+        """Writes a report about every image, token by token under the s2s mask.
 
-        What is written about an image depends neither on the other images nor on `batch_size`, up to rounding.
+        The network takes only the image and the tokens written so far as input. A report depends neither on the other
+        images nor on `batch_size`, up to rounding.
 
         Args:
             images: as for `logits`.
-            beam_size: 1 takes the likeliest word each time, more is beam search (see `decoding.beam`).
-            max_len: the most word pieces, the final [SEP] included; a longer report is cut there.
-            length_penalty: added to a report's score per word piece; above 0 favours long reports.
-            min_len: the fewest word pieces before [SEP].
-            no_repeat_ngram: no run of that many word pieces occurs twice in a report; 0 allows it.
-            top_p: draws from the nucleus of that probability instead; 1 draws from all words. For `beam_size` 1.
-            temperature: of the drawing.
-            seed: of the drawing: one for all images, or one per image. The same image with the same seed gives the same
+            beam_size: 1 takes the likeliest token at each step, more is beam search (see `decoding.beam`).
+            max_len: the most tokens, the final [SEP] included; a longer report is cut.
+            length_penalty: added to a report's score per token; above 0 favours long reports.
+            min_len: the fewest tokens before [SEP].
+            no_repeat_ngram: no run of that many tokens occurs twice in a report; 0 allows it.
+            top_p: samples from the nucleus of that probability instead; 1 samples from all tokens. Needs `beam_size` 1.
+            temperature: of sampling.
+            seed: of sampling: one for all images, or one per image. The same image with the same seed gives the same
                 report.
-            banned: word ids that are never written; None bans [PAD], [UNK], [CLS] and [MASK].
-            batch_size: images written about at a time. Memory grows with it: at BERT-base, 258 image slots, 128 word
-                pieces and a beam of 4 an image takes 57 MiB of keys and values.
+            banned: token ids that are never written; None bans [PAD], [UNK], [CLS] and [MASK].
+            batch_size: images at a time. Memory grows with it: with BERT-base, 258 image slots, 128 tokens and 4 beams,
+                the keys and values of an image take 57 MiB.
 
         Returns:
-            For every image `token_ids` (a list of int, without [SEP]; empty if the network ends at once), `text` (None
-            if the export has no vocabulary) and `log_prob`, the sum of the network's log-probabilities of these words
-            and of [SEP], if it came.
+            For every image `token_ids` (a list of int without [SEP]; empty if [SEP] comes first), `text` (None if the
+            export has no vocabulary) and `log_prob`, the sum of the log-probabilities of these tokens and of [SEP] if
+            it was written.
 
         Raises:
             ValueError: arguments that do not fit the model or each other; the message names them.
-            HubError: the export lacks a part that this needs, or its numbers are not finite.
+            HubError: the export lacks a part that this needs or has an unsuitable vocabulary, or a result is not
+                finite.
         """
         self._require((*NEEDED, "mlm"))
         images, _ = self._checked_images(images)
@@ -84,10 +86,10 @@ class Reports(Bound):
         )
         with self._precise():
             run = functools.partial(self._run_writing, *self._bound(), writing=writing)
-            return words.reports(generation.in_batches(run, images, seed, batch_size))
+            return words.reports(report_writer.in_batches(run, images, seed, batch_size))
 
     def _write(
         self, params: Any, stats: Any, images: jax.Array, live: jax.Array, seeds: jax.Array, *, writing: Writing
     ) -> Decoded:
         module = functional(self._config, self._dtype).bind(params, stats)
-        return generation.write(module, images, live, seeds, writing)
+        return report_writer.write(module, images, live, seeds, writing)

@@ -1,4 +1,4 @@
-"""What fine-tuned heads say of images and texts: findings, answers, and how well the two match."""
+"""The fine-tuned heads of an export: findings, answers, matching scores and cosines."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 from medvill_jax.hub.arrays.bound import Array, Bound
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import Export
-from medvill_jax.hub.understanding import Understanding, in_batches
-from medvill_jax.models import masks
+from medvill_jax.hub.head_functions import HeadFunctions, in_batches
+from medvill_jax.models import attention_masks
 from medvill_jax.models.medvill import MedvillConfig
 
 
 class UnderstandingHeads(Bound):
-    """Findings, answers, matching scores and cosines."""
+    """Classification, visual question answering, and matching of images and texts."""
 
     def __init__(self, export: Export, config: MedvillConfig, dtype: str):
         super().__init__(export, config, dtype)
-        self._understanding: Understanding | None = None
+        self._functions: HeadFunctions | None = None
 
     def classify(
         self, images: Array, text_ids: Array | None = None, text_lens: Array | None = None, *, batch_size: int = 32
@@ -31,25 +31,29 @@ class UnderstandingHeads(Bound):
 
         Args:
             images: as for `logits`.
-            text_ids, text_lens: the reports, as for `logits`, exactly if the model was trained on image and report.
+            text_ids, text_lens: the reports, as for `logits`; required if the model was trained on image and report,
+                refused if it was trained on images alone.
             batch_size: images at a time.
 
         Returns:
-            `names`, a tuple of the C findings; `probabilities` float32 `[B, C]`; and `positive` bool `[B, C]`, by the
-            thresholds that the export records, or 0.5.
+            `names`, a tuple of the C findings; `probabilities` float32 `[B, C]`; and `positive` bool `[B, C]`, whether
+            a probability reaches the threshold that the export records, or else 0.5.
 
         Raises:
             ValueError: arguments that do not fit the model; the message names them.
             HubError: the export has no classifier.
         """
-        asking = self._asking("classifier")
+        functions = self._functions_with("classifier")
         extra = self._export.extra
-        reads_report = extra.get("inputs", "image+report") == "image+report"
-        if reads_report != (text_ids is not None):
-            raise ValueError(f"this classifier reads {'image and report' if reads_report else 'the image alone'}")
+        takes_report = extra.get("inputs", "image+report") == "image+report"
+        if takes_report != (text_ids is not None):
+            raise ValueError(
+                f"this classifier takes {'images and reports' if takes_report else 'images alone'} as input; "
+                f"{'give' if takes_report else 'leave out'} text_ids and text_lens"
+            )
         rows = self._rows(images, text_ids, text_lens)
         with self._precise():
-            logits = in_batches(functools.partial(asking.logits, "classes"), batch_size, *rows)
+            logits = in_batches(functools.partial(functions.logits, "classes"), batch_size, *rows)
         names = self._export.label_names or tuple(f"class {number}" for number in range(logits.shape[1]))
         probabilities = np.asarray(jax.nn.sigmoid(logits))
         return {
@@ -67,17 +71,17 @@ class UnderstandingHeads(Bound):
             batch_size: questions at a time.
 
         Returns:
-            For every question `answer_id`, `answer` (None if the export has no vocabulary of answers) and `logit`.
+            For every question `answer_id`, `answer` (None if the export has no list of answers) and `logit`.
 
         Raises:
             ValueError: arguments that do not fit the model; the message names them.
             HubError: the export has no answer head.
         """
-        asking, extra = self._asking("answer"), self._export.extra
+        functions, extra = self._functions_with("answer"), self._export.extra
         product = extra.get("summary", "product") == "product"
         rows = self._rows(images, text_ids, text_lens)
         with self._precise():
-            logits = in_batches(functools.partial(asking.logits, "answers", product=product), batch_size, *rows)
+            logits = in_batches(functools.partial(functions.logits, "answers", product=product), batch_size, *rows)
         names = extra.get("answers")
         return [
             {"answer_id": int(best), "answer": names[best] if names else None, "logit": float(logits[row, best])}
@@ -89,71 +93,77 @@ class UnderstandingHeads(Bound):
     ) -> np.ndarray:
         """How well every image matches every text, float32 `[images, texts]`.
 
-        The log-odds of the matching head; after fine-tuning for retrieval with a contrastive projection, on top of its
-        scaled cosines, as they were trained. Pre-training trains the two apart.
+        A score is the log-odds of the matching head. If the model was fine-tuned for retrieval with a contrastive
+        projection, the scaled cosine is added, as in that training. Pre-training trains the two separately.
 
         Args:
             images: as for `logits`; each is encoded once.
-            text_ids: int32 `[texts, T+1]`: words, [SEP], [PAD]...
-            text_lens: int32 `[texts]`: words + the final [SEP].
-            attention: one of `masks.MEETING`; None takes the model's own, or the bidirectional one of `mixed`.
+            text_ids: int32 `[texts, T+1]`: tokens, [SEP], [PAD]...
+            text_lens: int32 `[texts]`: tokens with the final [SEP].
+            attention: one of `attention_masks.MEETING`; None takes the model's mask, or `bidirectional` where that is
+                `mixed`.
             batch_size: pairs at a time.
 
         Raises:
             ValueError: arguments that do not fit the model; the message names them.
-            HubError: the export has no matching head.
+            HubError: the export has no matching head or no pooler.
         """
-        asking = self._asking(None)
-        if not asking.heads.matches:
+        functions = self._functions_with(None)
+        if not functions.heads.matches:
             self._require(("itm", "pooler"))
-        own = self._config.attention
-        kind = attention or ("bidirectional" if own == "mixed" else own)
-        if kind not in masks.MEETING:
+        configured = self._config.attention
+        kind = attention or ("bidirectional" if configured == "mixed" else configured)
+        if kind not in attention_masks.MEETING:
             raise ValueError(
-                f"attention {kind!r} for matching: under {', '.join(masks.MEETING)} an image sees the text, so one of "
-                "them can tell how they match"
+                f"attention {kind!r} cannot be used for matching, since an image does not see the text; use one of "
+                f"{', '.join(attention_masks.MEETING)}"
             )
         images, _ = self._checked_images(images)
         ids, lens = self._checked_texts(text_ids, text_lens)
         scores = np.empty((len(images), len(ids)), np.float32)
         with self._precise():
             for start in range(0, len(images), batch_size):
-                sides = asking.sides(jnp.asarray(images[start : start + batch_size]))
+                sides = functions.sides(jnp.asarray(images[start : start + batch_size]))
                 pairs = np.divmod(np.arange(len(sides) * len(ids)), len(ids))
 
                 def rows(image: np.ndarray, text: np.ndarray, sides: jax.Array = sides) -> jax.Array:
-                    return asking.match(sides[image], ids[text], lens[text], kind)
+                    return functions.match(sides[image], ids[text], lens[text], kind)
 
                 scores[start : start + batch_size] = in_batches(rows, batch_size, *pairs).reshape(len(sides), -1)
-        if asking.heads.contrast and self._export.stage == "retrieval":
-            scores += asking.scale() * self.similarity(images, ids, lens, batch_size=batch_size)
+        if functions.heads.contrast and self._export.stage == "retrieval":
+            scores += functions.scale() * self.similarity(images, ids, lens, batch_size=batch_size)
         return scores
 
     def similarity(self, images: Array, text_ids: Array, text_lens: Array, *, batch_size: int = 32) -> np.ndarray:
         """Cosines of every image and every text in the contrastive projection, float32 `[images, texts]`.
 
-        Arguments and errors as for `match`.
+        Arguments as for `match`.
+
+        Raises:
+            ValueError: arguments that do not fit the model; the message names them.
+            HubError: the export has no contrastive projection.
         """
-        asking = self._asking("contrast")
+        functions = self._functions_with("contrast")
         images, _ = self._checked_images(images)
         ids, lens = self._checked_texts(text_ids, text_lens)
         with self._precise():
-            return in_batches(asking.project, batch_size, images) @ in_batches(asking.project, batch_size, ids, lens).T
+            image_vectors = in_batches(functions.project, batch_size, images)
+            return image_vectors @ in_batches(functions.project, batch_size, ids, lens).T
 
-    def _asking(self, head: str | None) -> Understanding:
+    def _functions_with(self, head: str | None) -> HeadFunctions:
         if head is not None and head not in self._export.heads:
-            there = ", ".join(self._export.heads) or "none"
-            raise HubError(f"this export ({self._export.stage}) has no {head} head; its heads: {there}")
-        if self._understanding is None:
-            self._understanding = Understanding(self._export, self._config, self._dtype, *self._bound())
-        return self._understanding
+            names = ", ".join(self._export.heads) or "none"
+            raise HubError(f"this export ({self._export.stage}) has no {head} head; its heads: {names}")
+        if self._functions is None:
+            self._functions = HeadFunctions(self._export, self._config, self._dtype, *self._bound())
+        return self._functions
 
     def _rows(self, images: Array, text_ids: Array | None, text_lens: Array | None) -> tuple[Array, ...]:
-        """Images, and texts if there are any, checked, as many of one as of the other."""
+        """Checks images and, if given, texts, one per image."""
         images, _ = self._checked_images(images)
         if text_ids is None or text_lens is None:
             return (images,)
         ids, lens = self._checked_texts(text_ids, text_lens)
         if len(ids) != len(images):
-            raise ValueError(f"{len(images)} images, {len(ids)} texts")
+            raise ValueError(f"{len(images)} images and {len(ids)} texts: give one text per image")
         return images, ids, lens

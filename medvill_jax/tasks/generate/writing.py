@@ -18,7 +18,7 @@ from medvill_jax.data import loader
 from medvill_jax.data.examples import ReportRecords
 from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer
-from medvill_jax.hub import generation
+from medvill_jax.hub import report_writer
 from medvill_jax.metrics import clinical, predictions, text
 from medvill_jax.metrics.predictions import Prediction
 from medvill_jax.tasks import setup
@@ -55,7 +55,7 @@ class Writer:
         decode = config.decode
         self._trainer, self._decode, self._held_out = trainer, decode, held_out
         special: dict[str, int] = dict(zip(SPECIAL_TOKENS, tokenizer.special_ids, strict=True))
-        self._words = generation.Words(special, tokenizer)
+        self._words = report_writer.Words(special, tokenizer)
         options = self._words.writing(
             network.config,
             beams=decode.beam_size,
@@ -69,7 +69,7 @@ class Writer:
         )
 
         def written(params: Tree, stats: Tree, images: jax.Array, live: jax.Array, seeds: jax.Array) -> Any:
-            return generation.write(network.model.bind(params, stats), images, live, seeds, options)
+            return report_writer.write(network.model.bind(params, stats), images, live, seeds, options)
 
         self._write = trainer.jit(written)
 
@@ -126,7 +126,7 @@ class Writer:
     def _texts(self, state: Tree, chosen: list[int], size: int, *, own_image: bool) -> list[dict[str, Any]]:
         """The texts, with their log-probabilities, that the model writes for at most `size` records."""
         held_out, real = self._held_out(), len(chosen)
-        filled = self._trainer.filled(generation.filled_size(real, size))
+        filled = self._trainer.filled(report_writer.filled_size(real, size))
         local = loader.local_rows({"record": np.resize(chosen, filled), "live": np.arange(filled) < real})
         rows = [int(record) for record in local["record"]]
         images = [held_out.image(record, held_out.rng(record), own_image=own_image) for record in rows]

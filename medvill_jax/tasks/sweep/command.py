@@ -12,7 +12,7 @@ from typing import Any
 from medvill_jax import private
 from medvill_jax.commands import Exit, Parser, command
 from medvill_jax.metrics import grids
-from medvill_jax.models.masks import KINDS
+from medvill_jax.models.attention_masks import KINDS
 from medvill_jax.tasks.sweep.grid import METRICS
 from medvill_jax.tasks.sweep.sweep import Sweep
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from medvill_jax.metrics import grids
 from medvill_jax.metrics.metrics_file import write_metrics
-from medvill_jax.models.masks import KINDS
+from medvill_jax.models.attention_masks import KINDS
 from medvill_jax.tasks.sweep.data import SweepData
 from medvill_jax.tasks.sweep.grid import LATE, METRICS, PRETRAINED, SCRATCH, Cell, SweepError
 

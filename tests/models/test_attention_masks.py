@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medvill_jax.models.masks import KINDS, MASKED, attention_mask, visible
+from medvill_jax.models.attention_masks import KINDS, MASKED, attention_mask, visible
 from tests.models.reference import mask_tables
 
 # N=2 (image block of 4), S=4 of which the last is [PAD].

@@ -1,4 +1,4 @@
-"""Writing reports with a model: the network's steps, a decoder's loop, and the vocabulary between ids and text."""
+"""Writes reports: joins the network's cached step, the search over tokens, and the vocabulary of an export."""
 
 from __future__ import annotations
 
@@ -20,24 +20,27 @@ from medvill_jax.decoding.single import greedy, nucleus
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import Export
-from medvill_jax.models import decode
+from medvill_jax.models import cached_step
 from medvill_jax.models.medvill import Medvill, MedvillConfig
 
-# Of bert-base-uncased, which every published checkpoint has; MedvillConfig's own defaults are two of them.
+# Ids of bert-base-uncased, the vocabulary of every published checkpoint; two are defaults of `MedvillConfig`.
 PUBLISHED: dict[str, int] = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103}
 
 
 @dataclass(frozen=True)
 class Writing:
-    """How to write; all that a compiled program depends on.
+    """Settings of the search over tokens; everything that a compiled program depends on.
 
     Attributes:
-        rules: what a report may be.
-        mask_id: of [MASK].
+        rules: length, banned tokens and repeats of a report.
+        mask_id: id of [MASK].
         beams: 1 for one text per image, more for beam search.
         length_penalty: of the beam search.
-        top_p: draw from this nucleus; None takes the likeliest word.
-        temperature: of the drawing.
+        top_p: sample from this nucleus; None takes the likeliest token.
+        temperature: of sampling.
+
+    Raises:
+        ConfigError: a value out of range, or values that exclude each other.
     """
 
     rules: Rules
@@ -53,14 +56,18 @@ class Writing:
         if not math.isfinite(self.length_penalty):
             raise ConfigError(f"length_penalty={self.length_penalty} is not a finite number")
         if self.top_p is None and self.temperature != 1.0:
-            raise ConfigError("temperature is for drawing: give top_p as well")
+            raise ConfigError("temperature is for sampling: give top_p as well")
         if self.top_p is not None:
             if self.beams > 1:
-                raise ConfigError(f"top_p draws one report per image, beam_size={self.beams} compares several")
+                raise ConfigError(
+                    f"top_p samples one report per image, beam_size={self.beams} compares several: leave one out"
+                )
             if not 0.0 < self.top_p <= 1.0:
                 raise ConfigError(f"top_p={self.top_p} is not in (0, 1]")
             if not 0.0 < self.temperature < math.inf:
-                raise ConfigError(f"temperature={self.temperature} is not above 0; without top_p, no word is drawn")
+                raise ConfigError(
+                    f"temperature={self.temperature} is not above 0; leave top_p out to take the likeliest token"
+                )
 
 
 def write(module: Medvill, images: jax.Array, live: jax.Array, seeds: jax.Array, writing: Writing) -> Decoded:
@@ -70,15 +77,15 @@ def write(module: Medvill, images: jax.Array, live: jax.Array, seeds: jax.Array,
         module: the network.
         images: uint8 `[B, S, S]`, or normalised float `[B, S, S, 3]`.
         live: bool `[B]`, False for rows that only fill the batch up.
-        seeds: int32 `[B]`, for drawing.
-        writing: how.
+        seeds: int32 `[B]`, of sampling.
+        writing: settings of the search.
     """
     rules = writing.rules
-    cache = decode.begin(module, images, beams=writing.beams, max_len=rules.max_len)
-    step = functools.partial(decode.step, module, mask_id=writing.mask_id)
+    cache = cached_step.begin(module, images, beams=writing.beams, max_len=rules.max_len)
+    step = functools.partial(cached_step.step, module, mask_id=writing.mask_id)
     if writing.top_p is not None:
-        drawing = {"top_p": writing.top_p, "temperature": writing.temperature}
-        return nucleus(step, cache, rules, live=live, seeds=seeds, **drawing)
+        sampling = {"top_p": writing.top_p, "temperature": writing.temperature}
+        return nucleus(step, cache, rules, live=live, seeds=seeds, **sampling)
     if writing.beams == 1:
         return greedy(step, cache, rules, live=live)
     return beam_search(step, cache, rules, live=live, beams=writing.beams, length_penalty=writing.length_penalty)
@@ -87,44 +94,46 @@ def write(module: Medvill, images: jax.Array, live: jax.Array, seeds: jax.Array,
 def in_batches(
     run: Callable[..., Decoded], images: Any, seed: int | Sequence[int] | np.ndarray, batch_size: int
 ) -> Iterable[Decoded]:
-    """`run(images, live, seeds)` over at most `batch_size` images at a time, as arrays on the host.
+    """Calls `run(images, live, seeds)` on at most `batch_size` images at a time; yields its arrays on the host.
 
     A smaller batch is filled up to a power of two, so that few programs are compiled.
 
     Raises:
-        ConfigError: `batch_size` below 1, or seeds that are not one per image.
+        ConfigError: `batch_size` below 1, or seeds that are no integers, not one or one per image, or out of range.
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size} is below 1")
     count = images.shape[0]
     seeds = np.asarray(seed)
     if not np.issubdtype(seeds.dtype, np.integer) or seeds.shape not in ((), (count,)):
-        raise ConfigError(f"seed is an integer or one per image, not {seeds.dtype} {seeds.shape} for {count} images")
+        raise ConfigError(
+            f"seed must be an integer, or one per image, not {seeds.dtype} {seeds.shape} for {count} images"
+        )
     if seeds.size and not (seeds.min() >= 0 and seeds.max() < 2**31):
-        raise ConfigError("a seed lies outside 0..2**31-1")
+        raise ConfigError("a seed must be in 0..2**31-1")
     seeds = np.broadcast_to(seeds, (count,)).astype(np.int32)
     for start in range(0, count, batch_size):
-        some = slice(start, min(start + batch_size, count))
-        real = some.stop - start
+        rows = slice(start, min(start + batch_size, count))
+        real = rows.stop - start
         size = filled_size(real, batch_size)
-        filled = [(0, size - real)]
-        batch = jnp.pad(jnp.asarray(images[some]), filled + [(0, 0)] * (images.ndim - 1))
-        texts = run(batch, np.arange(size) < real, np.pad(seeds[some], filled))
+        padding = [(0, size - real)]
+        batch = jnp.pad(jnp.asarray(images[rows]), padding + [(0, 0)] * (images.ndim - 1))
+        texts = run(batch, np.arange(size) < real, np.pad(seeds[rows], padding))
         yield jax.tree.map(lambda leaf, real=real: np.asarray(leaf)[:real], texts)
 
 
 def filled_size(count: int, most: int) -> int:
-    """The size that a batch of `count` is filled up to: a power of two, or `most`."""
+    """The size that a batch of `count` rows is filled up to: a power of two, at most `most`."""
     return min(most, 1 << (count - 1).bit_length())
 
 
 @dataclass(frozen=True)
 class Words:
-    """Ids and words of an export.
+    """The vocabulary that reports are written with.
 
     Attributes:
         special: ids of the five special tokens by name.
-        tokenizer: ids to text; None if the export has no vocabulary.
+        tokenizer: turns ids into text; None if the export has no vocabulary.
     """
 
     special: dict[str, int]
@@ -132,11 +141,11 @@ class Words:
 
     @classmethod
     def of(cls, export: Export, config: MedvillConfig) -> Words:
-        """Those of an export.
+        """The vocabulary of an export.
 
         Raises:
-            HubError: a vocabulary that lacks a special token or exceeds the model, or none at all in a model whose
-                special tokens are not where bert-base-uncased has them.
+            HubError: the vocabulary lacks a special token or does not fit the model, or there is none and the model's
+                special tokens have other ids than in bert-base-uncased.
         """
         size = config.bert.vocab_size
         if export.vocab is not None:
@@ -149,12 +158,14 @@ class Words:
             names = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
             special: dict[str, int] = dict(zip(names, tokenizer.special_ids, strict=True))
             if (config.cls_id, config.sep_id) != (special["[CLS]"], special["[SEP]"]):
-                raise HubError(f"{export.vocab} has [CLS] and [SEP] elsewhere than the model: it is another model's")
+                raise HubError(
+                    f"{export.vocab} has other ids of [CLS] and [SEP] than the model: give the model's vocab.txt"
+                )
             return cls(special, tokenizer)
         ids = {"[CLS]": config.cls_id, "[SEP]": config.sep_id}
         if any(PUBLISHED[name] != number for name, number in ids.items()) or size <= max(PUBLISHED.values()):
             raise HubError(
-                "the export has no vocabulary, so nobody knows which id is [MASK]: convert it again with "
+                "the export has no vocabulary, so the id of [MASK] is unknown: convert it again with "
                 "--tokenizer=vocab.txt"
             )
         return cls(PUBLISHED, None)
@@ -170,14 +181,14 @@ class Words:
         banned: Sequence[int] | None,
         **fields: Any,
     ) -> Writing:
-        """`Writing` for a model, words without text banned in any case.
+        """`Writing` for a model; ids without text are always banned.
 
         Raises:
             ConfigError: values that do not fit the model or each other.
         """
         size, positions = config.bert.vocab_size, config.bert.max_positions
         if max_len > positions:
-            raise ConfigError(f"max_len={max_len} word pieces do not fit the model's {positions} positions")
+            raise ConfigError(f"max_len={max_len} tokens do not fit the model's {positions} positions")
         if beams > size:
             raise ConfigError(f"beam_size={beams} exceeds the vocabulary of {size}")
         if banned is None:
@@ -200,12 +211,12 @@ class Words:
         Raises:
             HubError: a log-probability that is not finite.
         """
-        found = []
+        reports = []
         for texts in batches:
             if not np.isfinite(texts.log_probs).all():
-                raise HubError("the network's numbers are not finite: the weights or the images are damaged")
+                raise HubError("a log-probability is not finite: the weights or the images are damaged")
             for tokens, length, log_prob in zip(texts.tokens, texts.lengths, texts.log_probs, strict=True):
-                ids = [int(word) for word in tokens[:length]]
+                ids = [int(token) for token in tokens[:length]]
                 text = self.tokenizer.decode(ids) if self.tokenizer else None
-                found.append({"token_ids": ids, "text": text, "log_prob": float(log_prob)})
-        return found
+                reports.append({"token_ids": ids, "text": text, "log_prob": float(log_prob)})
+        return reports

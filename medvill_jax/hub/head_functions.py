@@ -1,4 +1,4 @@
-"""Asking a fine-tuned model for findings, answers, and how well images and texts match."""
+"""The heads of a fine-tuned export as compiled functions: class and answer logits, matching scores, projections."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from medvill_jax.trees import Tree
 
 
 def heads_of(export: Export) -> HeadsConfig:
-    """Which heads an export holds.
+    """The configuration of an export's heads.
 
     Raises:
-        HubError: heads that the package does not know, or without their arrays.
+        HubError: a head lacks arrays, or an unknown fusion.
     """
     heads, fusion = export.heads, export.extra.get("fusion", "joint")
     try:
@@ -36,14 +36,17 @@ def heads_of(export: Export) -> HeadsConfig:
         raise HubError(f"the export's heads cannot be used: {error}") from None
 
 
-class Understanding:
-    """The functions of an export's heads; pure but for the arrays that it holds.
+class HeadFunctions:
+    """An export's heads as jitted functions over its arrays.
+
+    Attributes:
+        heads: which heads the export holds.
 
     Args:
-        export: of any stage; without heads, what needs none works.
-        config: of the network, with the compat switches in force.
+        export: of any stage; one without heads can still match by the network's ITM head.
+        config: the network's configuration, with the compat switches in force.
         dtype: of computation.
-        params, stats: of the network, as `Loaded` binds them.
+        params, stats: the network's arrays on the device.
     """
 
     def __init__(self, export: Export, config: MedvillConfig, dtype: str, params: Tree, stats: Tree):
@@ -58,15 +61,15 @@ class Understanding:
         self._logits = jax.jit(self._head_logits, static_argnames=("head", "product"))
 
     def sides(self, images: Any) -> jax.Array:
-        """What `match` needs of images, `[B, ...]`."""
+        """The image side of `match`, `[B, ...]`."""
         return self._sides(*self._arrays, images)
 
     def match(self, sides: Any, text_ids: Any, text_lens: Any, attention: str) -> jax.Array:
-        """Log-odds of matching, float32 `[B]`, row by row."""
+        """Log-odds that image and text of each row match, float32 `[B]`."""
         return self._match(*self._arrays, sides, text_ids, text_lens, attention=attention)
 
     def scale(self) -> float:
-        """What the projections' cosines are multiplied by where they add to a matching score."""
+        """The factor of the projections' cosines in a matching score."""
         return float(self._scale(*self._arrays))
 
     def project(self, *inputs: Any) -> jax.Array:
@@ -74,7 +77,7 @@ class Understanding:
         return self._project(*self._arrays, *inputs, texts=len(inputs) == 2)
 
     def logits(self, head: str, images: Any, *text: Any, product: bool | None = None) -> jax.Array:
-        """float32 `[B, outputs]` of the head "classes" or "answers", of images alone or with text ids and lengths."""
+        """Logits float32 `[B, outputs]` of the head "classes" or "answers", of images, with or without text."""
         return self._logits(*self._arrays, images, *text, head=head, product=product)
 
     def _side(self, params: Tree, stats: Tree, images: jax.Array) -> jax.Array:
@@ -100,17 +103,19 @@ class Understanding:
 
 
 def in_batches(call: Any, batch_size: int, *arrays: Any) -> np.ndarray:
-    """`call` over rows of arrays, at most `batch_size` at a time, the last batch filled up; `[n, ...]` on the host.
+    """Calls `call` on at most `batch_size` rows of the arrays at a time; returns `[n, ...]` on the host.
+
+    The last batch is filled up with rows of the first, whose results are dropped.
 
     Raises:
         ValueError: no rows.
     """
     count = len(arrays[0])
     if not count:
-        raise ValueError("there is nothing to ask about: no image, or no text")
+        raise ValueError("no images or no texts: give at least one row")
     size = min(batch_size, count)
-    found = []
+    results = []
     for start in range(0, count, size):
         rows = np.arange(start, start + size) % count
-        found.append(np.asarray(call(*(array[rows] for array in arrays))))
-    return np.concatenate(found)[:count]
+        results.append(np.asarray(call(*(array[rows] for array in arrays))))
+    return np.concatenate(results)[:count]

@@ -1,7 +1,7 @@
-"""Who may attend to whom: the attention masks of MedViLL (paper section III-C; docs/spec.md#masks).
+"""The attention masks of MedViLL (paper section III-C; docs/spec.md#masks).
 
 The sequence is an image block `[CLS] v_1 .. v_N [SEP]` of `image_len` slots followed by `text_len` text slots, of which
-the first `text_lens[b]` hold words and the final [SEP] and the rest are [PAD]. Rows are queries, columns are keys:
+the first `text_lens[b]` hold tokens and the final [SEP], and the rest are [PAD]. Rows are queries, columns are keys:
 
     kind            image rows see          text rows see
     bidirectional   image, real text        image, real text
@@ -10,8 +10,8 @@ the first `text_lens[b]` hold words and the final [SEP] and the rest are [PAD]. 
     non_cross       image                   real text
     mixed           per example, s2s where `use_s2s` says so, else bidirectional
 
-No query ever sees a [PAD] key. A [PAD] query's result is never used; it sees what the last real row of its kind would
-see, so that its softmax stays defined.
+No query sees a [PAD] key. The result of a [PAD] query is never used; it sees at least one real key, so that its softmax
+is defined.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-# Far below any logit, and finite in bfloat16 and float32: a row that sees nothing stays free of NaN.
+# Far below any logit, but finite in bfloat16 and float32, so that a row that sees nothing has no NaN.
 MASKED = -1e30
 
 
 @dataclass(frozen=True)
 class Slots:
-    """What rules are made of: booleans that broadcast to `[B, L, L]`, rows (queries) by columns (keys).
+    """The input of a mask's rule: booleans that broadcast to `[B, L, L]`, rows (queries) by columns (keys).
 
     Attributes:
-        image_row, image_column: in the image block.
-        causal: the column is the row's own or before it.
-        real: the column is not [PAD]. `allowed`: the same, unless the released masks' visible padding is asked for.
-        use_s2s: of the example, under a mask that differs between examples.
+        image_row, image_column: the row, the column is in the image block.
+        causal: the column is not after the row.
+        real: the column is not [PAD].
+        allowed: as `real`, but true everywhere if `pad_visible` is set.
+        use_s2s: bool `[B]`, whether the example takes the s2s mask; None unless the mask is `per_example`.
     """
 
     image_row: jax.Array
@@ -47,13 +48,13 @@ class Slots:
 
 @dataclass(frozen=True)
 class Mask:
-    """A kind of mask.
+    """An attention mask.
 
     Attributes:
-        rule: where the row may attend to the column, broadcastable to `[B, L, L]`.
-        meets: whether what is read of an image and its text, [CLS], has seen both in every example.
-        own_cls: the text block begins with a [CLS] of its own, and the two [CLS] are compared.
-        per_example: examples differ, by `use_s2s`.
+        rule: returns where the row may attend to the column, broadcastable to `[B, L, L]`.
+        meets: the input of the ITM head depends on image and text in every example.
+        own_cls: the text block begins with a second [CLS], whose state is multiplied with the first for matching.
+        per_example: examples have different masks, chosen by `use_s2s`.
     """
 
     rule: Callable[[Slots], jax.Array]
@@ -91,6 +92,7 @@ MASKS = {
     "non_cross": Mask(_non_cross, own_cls=True),
 }
 KINDS = tuple(MASKS)
+# The masks under which image and text can be matched.
 MEETING = tuple(kind for kind, mask in MASKS.items() if mask.meets)
 
 
@@ -103,17 +105,16 @@ def visible(
     use_s2s: jax.Array | None = None,
     pad_visible: bool = False,
 ) -> jax.Array:
-    """The mask as booleans `[B, L, L]` with `L = image_len + text_len`; True where the row may attend to the column.
+    """The mask as booleans `[B, L, L]`, L = image_len + text_len; True where the row may attend to the column.
 
     Args:
         kind: one of `MASKS`.
         image_len: slots of the image block, [CLS] and [SEP] included.
         text_lens: int32 `[B]`, real text slots, the final [SEP] included.
         text_len: text slots, padding included.
-        use_s2s: bool `[B]`, required by a mask that is `per_example` and only by it.
-        pad_visible: the released masks literally: `bar`'s image rows and `non_cross`'s text rows see [PAD] keys, and so
-            do the [PAD] rows of the causal kinds. Only for reproducing published checkpoints; see
-            docs/spec.md#visible-padding.
+        use_s2s: bool `[B]`; required if the mask is `per_example`, and refused otherwise.
+        pad_visible: reproduces the released masks: `bar`'s image rows, `non_cross`'s text rows and the [PAD] rows of
+            causal masks see [PAD] keys (docs/spec.md#visible-padding).
 
     Raises:
         ValueError: unknown kind, or `use_s2s` missing or superfluous.
@@ -121,7 +122,7 @@ def visible(
     if kind not in MASKS:
         raise ValueError(f"unknown attention kind {kind!r}; the kinds are {', '.join(MASKS)}")
     if MASKS[kind].per_example != (use_s2s is not None):
-        raise ValueError("use_s2s is given exactly when kind is 'mixed'")
+        raise ValueError("use_s2s must be given for attention kind 'mixed' and no other")
 
     index = jnp.arange(image_len + text_len)
     row, column = index[:, None], index[None, :]  # [L, 1], [1, L]
@@ -148,25 +149,25 @@ def attention_mask(
     pad_visible: bool = False,
     dtype: jnp.dtype | type = jnp.float32,
 ) -> jax.Array:
-    """The additive mask `[B, 1, L, L]`: 0 where a query may attend, a very large negative number where not.
+    """The mask as a term `[B, 1, L, L]` of the attention logits: 0 where a query may attend, `MASKED` elsewhere.
 
-    Arguments as for `visible`. Added to attention logits before the softmax, in `dtype`.
+    Arguments and errors as for `visible`; `dtype` is the result's.
     """
-    mask = visible(kind, image_len, text_lens, text_len, use_s2s=use_s2s, pad_visible=pad_visible)
-    return jnp.where(mask, 0.0, MASKED).astype(dtype)[:, None]
+    may_attend = visible(kind, image_len, text_lens, text_len, use_s2s=use_s2s, pad_visible=pad_visible)
+    return jnp.where(may_attend, 0.0, MASKED).astype(dtype)[:, None]
 
 
 def causal_queries(image_len: int, text_len: int, dtype: jnp.dtype | type = jnp.float32) -> jax.Array:
-    """The additive mask `[1, 1, L, L]` of reports read once and asked for at every position, L = image + 2 text blocks.
+    """The additive mask `[1, 1, L, L]` for predicting every token of a report in one pass, L = image_len + 2 text_len.
 
-    After the image block and the words, `text_len` slots each, comes a third block of as many [MASK] queries. Query t
-    sees the image, the words before t and itself, never another query; the rest is `s2s`. So its state is the one that
-    a decoder computes that has written the words before t and asks for the next.
+    The sequence is the image block, the report's `text_len` tokens, and one [MASK] query for each of them. Query t sees
+    the image, the tokens before t and itself, and no other query; the other rows follow `s2s`. Its state is therefore
+    that of the [MASK] in step t of a search that has written the tokens before t.
     """
     index = jnp.arange(image_len + 2 * text_len)
     row, column = index[:, None], index[None, :]  # [L, 1], [1, L]
     queries = image_len + text_len
-    query_row, word_column = row >= queries, (column >= image_len) & (column < queries)
-    words = word_column & (row >= image_len) & jnp.where(query_row, column < row - text_len, column <= row)
-    mask = (column < image_len) | words | (query_row & (column == row))
-    return jnp.where(mask, 0.0, MASKED).astype(dtype)[None, None]
+    query_row, token_column = row >= queries, (column >= image_len) & (column < queries)
+    tokens = token_column & (row >= image_len) & jnp.where(query_row, column < row - text_len, column <= row)
+    may_attend = (column < image_len) | tokens | (query_row & (column == row))
+    return jnp.where(may_attend, 0.0, MASKED).astype(dtype)[None, None]

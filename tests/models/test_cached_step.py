@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medvill_jax.hub.network import functional
-from medvill_jax.models import decode
+from medvill_jax.models import cached_step
 from medvill_jax.models.compat import Compat
 from tests.models.reference import Sizes, TorchMedvill, arrays_of, medvill_config
 
@@ -37,8 +37,8 @@ def test_a_step_equals_the_whole_sequence_run_anew(compat: Compat) -> None:
         )
         return module.mlm_logits(hidden.text[:, length]).reshape(BATCH, BEAMS, -1)
 
-    step = jax.jit(lambda *arguments: decode.step(module, *arguments, mask_id=MASK))
-    cache = decode.begin(module, images, beams=BEAMS, max_len=LENGTH)
+    step = jax.jit(lambda *arguments: cached_step.step(module, *arguments, mask_id=MASK))
+    cache = cached_step.begin(module, images, beams=BEAMS, max_len=LENGTH)
     texts = np.zeros((BATCH, BEAMS, LENGTH), np.int32)
     row = np.arange(BATCH)[:, None]
     for index in range(LENGTH):
@@ -56,7 +56,7 @@ def test_a_step_equals_the_whole_sequence_run_anew(compat: Compat) -> None:
 def test_beams_share_one_copy_of_the_image() -> None:
     module = bound()
     images = jnp.zeros((BATCH, 64, 64), jnp.uint8)
-    one, four = (decode.begin(module, images, beams=beams, max_len=LENGTH)["shared"] for beams in (1, 4))
+    one, four = (cached_step.begin(module, images, beams=beams, max_len=LENGTH)["shared"] for beams in (1, 4))
     image_len = 4 + 2
     for few, many in zip(one, four, strict=True):
         assert few.keys.shape[2] == image_len + (LENGTH + 1)
@@ -65,5 +65,5 @@ def test_beams_share_one_copy_of_the_image() -> None:
 
 
 def test_a_report_that_is_longer_than_the_positions() -> None:
-    with pytest.raises(ValueError, match="41 word pieces does not fit the model's 40 positions"):
-        decode.begin(bound(), jnp.zeros((1, 64, 64), jnp.uint8), beams=1, max_len=41)
+    with pytest.raises(ValueError, match="41 tokens does not fit the model's 40 positions"):
+        cached_step.begin(bound(), jnp.zeros((1, 64, 64), jnp.uint8), beams=1, max_len=41)
