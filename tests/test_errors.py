@@ -2,13 +2,16 @@
 
 import importlib
 import inspect
+import pickle
 import pkgutil
 
 import pytest
 
 import data_prep
 import medvill_jax
-from medvill_jax.errors import ConfigError, UserError
+from medvill_jax.compile.aot import TooLargeError
+from medvill_jax.errors import ConfigError, MissingExtra, UserError
+from medvill_jax.films.limits import ImageError
 
 # Between threads, processes or functions of ours; no command shows them.
 INTERNAL = {
@@ -41,3 +44,19 @@ def test_a_wrong_value_is_a_value_error_of_the_family() -> None:
     with pytest.raises(ValueError, match="wrong") as raised:
         raise ConfigError("wrong")
     assert isinstance(raised.value, UserError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MissingExtra("pydicom", "prep", "reading DICOM files"),
+        ImageError("unreadable_image", "an image of 0 x 3 pixels is empty"),
+        TooLargeError(32, 4, "v5e:2x2", None, 1 << 30),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_survives_the_way_from_a_worker(error: UserError) -> None:
+    arrived = pickle.loads(pickle.dumps(error))
+    assert type(arrived) is type(error)
+    assert str(arrived) == str(error)
+    assert vars(arrived) == vars(error)

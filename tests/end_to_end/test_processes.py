@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from medvill_jax.metrics import predictions, text
 from medvill_jax.cluster import distributed
 from medvill_jax.tasks import registry
-from run import evaluate
+from medvill_jax.run import evaluate
 
 text.meteor_missing = lambda: "left out of these tests"
 workdir, address, number, pause = sys.argv[1:]
