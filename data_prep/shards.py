@@ -95,7 +95,8 @@ def make_shard(shard: Shard, progress: Callable[[], Any] = lambda: None) -> None
             adapter.write_examples(part, _serialized(shard, stats, progress))
     except RuntimeError as error:  # the ArrayRecord writer's only error; its last line is the system's message
         raise Stopped(f"the records could not be written: {error}") from error
-    private.write(shard.stats, json.dumps(asdict(stats)))
+    with private.replaced(shard.stats, by_umask=True) as part:
+        part.write_text(json.dumps(asdict(stats)))
 
 
 def read_stats(shard: Shard) -> Stats:

@@ -63,12 +63,16 @@ def opener(path: str, flags: int) -> int:
 def replaced(path: Path, *, by_umask: bool = False) -> Iterator[Path]:
     """A temporary file next to `path`, for the block to write, which then replaces `path`.
 
-    Readers see the old file or the new one; if the block fails, the old one stays as it was.
+    Readers see the old file or the new one; if the block fails, the old one stays as it was. What a link points to, a
+    pipe or a device, such as `/dev/stdout`, is written in place.
 
     Args:
         path: in a folder that exists.
         by_umask: the umask alone decides who may read it: for worker processes, which know `--shared` only by it.
     """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        yield path
+        return
     # Hosts may share the folder, so the name has host and process.
     part = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.part")
     try:

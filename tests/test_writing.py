@@ -49,6 +49,21 @@ def test_the_old_file_stays_where_the_new_one_fails(tmp_path: Path) -> None:
     assert names(tmp_path) == ["metrics.json"]
 
 
+def test_links_and_pipes_are_written_in_place(tmp_path: Path) -> None:
+    file, link, pipe = tmp_path / "file", tmp_path / "link", tmp_path / "pipe"
+    file.write_text("older")
+    link.symlink_to(file)
+    private.write(link, "newer")
+    assert link.is_symlink()
+    assert file.read_text() == "newer"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    private.write(pipe, "through")
+    assert os.read(reader, 100) == b"through"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
 def test_an_error_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"no/metrics\.json'$"):
         private.write(tmp_path / "no" / "metrics.json", "")

@@ -18,6 +18,7 @@ from configs.base import VARIANTS
 from data_prep import build, card, pairs, runners, shards, spool
 from data_prep.runners import BeamOptions
 from data_prep.workspace import Stopped
+from medvill_jax import private
 from medvill_jax.data import records
 from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import load_tokenizer
@@ -190,6 +191,23 @@ def test_a_full_disk_keeps_what_is_finished(tmp_path, monkeypatch):
     report = pairs.prepare(index, tmp_path / "out", progress=False)
     assert isinstance(report, build.BuildReport)
     assert report.timing["images_resumed"] == 32
+
+
+def test_a_worker_leaves_the_permissions_of_its_files_to_its_umask(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool, "RECORDS_PER_SHARD", 16)
+    make, modes = shards.make_shard, set()
+
+    def noted(shard, progress):
+        # `--shared` is known to the program alone; its worker processes have its umask.
+        umask = os.umask(0o022)
+        monkeypatch.setattr(private, "_shared", False)
+        make(shard, progress)
+        modes.update(path.stat().st_mode & 0o777 for path in (shard.file, shard.stats))
+        os.umask(umask)
+
+    monkeypatch.setattr(runners, "make_shard", noted)
+    pairs.prepare(write_index(tmp_path / "in", 40), tmp_path / "out", workers=1, progress=False)
+    assert modes == {0o644}
 
 
 def test_beam_makes_the_same_records(tmp_path, monkeypatch):
