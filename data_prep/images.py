@@ -16,6 +16,8 @@ import numpy as np
 from PIL import Image
 
 from data_prep.files import TooLargeError, read_bytes
+from medvill_jax.data.records import DataError
+from medvill_jax.errors import MissingExtra
 from medvill_jax.films.decode import FORMATS, decode, to_gray
 from medvill_jax.films.limits import MAX_BYTES, MAX_PIXELS, ImageError, check_size
 from medvill_jax.films.signature import DICOM_HEAD, dicom_start
@@ -106,9 +108,12 @@ def encode(data: bytes, options: ImageOptions) -> Encoded:
     """Encoded image bytes of any form that `films.decode` reads -> a grayscale JPEG.
 
     A gray 8-bit JPEG that has its size already comes back unchanged, byte for byte, once it has been decoded
-    completely. Raises `ImageError` ("unreadable_image" or "oversized_image"), or `MissingExtra` without pydicom.
+    completely. Raises `ImageError` ("unreadable_image" or "oversized_image"), or `DataError` for DICOM without pydicom.
     """
-    film = decode(data, options.dicom)
+    try:
+        film = decode(data, options.dicom)
+    except MissingExtra as error:
+        raise DataError(str(error)) from error
     pixels = film.pixels
     if film.gray_jpeg and _has_size(pixels.shape, options):
         return Encoded(data, pixels.shape[1], pixels.shape[0])

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep import images
+from medvill_jax.data.records import DataError
 from medvill_jax.errors import MissingExtra
 from medvill_jax.films import decode, dicom, limits
 
@@ -66,3 +68,6 @@ def test_dicom_without_pydicom_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "medvill_jax.films.dicom_file", None)
     with pytest.raises(MissingExtra, match=r"reading DICOM files needs pydicom: pip install 'medvill_jax\[prep\]'"):
         dicom.to_gray(data)
+    # Preparation counts that as wrong data, and keeps its tables.
+    with pytest.raises(DataError, match="needs pydicom"):
+        images.encode(data, images.ImageOptions(64))
