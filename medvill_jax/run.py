@@ -103,6 +103,8 @@ def run_task(config: Any, name: str) -> None:
         raise ConfigError(
             "the phantom data cannot be made in a bucket: give a --workdir outside, or --config.data.path"
         )
+    if config.seed < 0:
+        raise ConfigError(f"seed={config.seed} is below 0")
     fields, task_type = config.to_dict(), registry.task(config.task)
     if flags.EVAL_ONLY.value:
         if task_type.trains and not config.eval.get("dry_run", False):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from medvill_jax.hub.arrays import Arrays
 from medvill_jax.hub.export import Export, read_export
@@ -26,6 +27,11 @@ class Loaded:
         self.export = export
         self.config = config
         self.arrays = Arrays(export, config, dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        # Model cards of earlier exports name these without `arrays`.
+        way = f"; what takes arrays is model.arrays.{name}" if hasattr(Arrays, name) else ""
+        raise AttributeError(f"a loaded model has no {name!r}{way}")
 
 
 def load(path: str | Path, *, compat: str | Compat | None = None, dtype: str = "float32") -> Loaded:

@@ -198,6 +198,12 @@ def test_wrong_input_gives_one_clear_line(
     assert message in ended.error
 
 
+def test_a_negative_seed_is_one_line(tiny_data: Path, tmp_path: Path, run_py: RunPy) -> None:
+    ended = run_py(*arguments(tiny_data, tmp_path, "--config.seed=-1"))
+    assert ended.status == 1
+    assert ended.error == "error: seed=-1 is below 0"
+
+
 def test_a_vocabulary_that_does_not_know_the_reports_stops_with_the_figure(
     tiny_data: Path, tmp_path: Path, run_py: RunPy
 ) -> None:

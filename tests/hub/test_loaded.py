@@ -156,3 +156,9 @@ def test_questions_over_arrays_leave_room_on_the_model_itself(loaded: Loaded) ->
     asked = {"answer", "classify", "generate", "hidden", "logits", "match", "similarity", "text_hidden"}
     assert {name for name in dir(loaded.arrays) if not name.startswith("_")} == asked
     assert {name for name in dir(loaded) if not name.startswith("_")} == {"arrays", "config", "export"}
+
+
+def test_a_call_of_an_earlier_model_card_says_where_it_went(loaded: Loaded) -> None:
+    with pytest.raises(AttributeError, match=r"no 'logits'; what takes arrays is model\.arrays\.logits"):
+        loaded.logits  # pyright: ignore  # noqa: B018
+    assert not hasattr(loaded, "nonsense")
