@@ -73,19 +73,26 @@ class Runner:
             hosts=distributed,
             check=self.stop.check,
         )
+        self._keep = settings.keep
         self.trainer.check_rows("eval.batch_size", config.eval.batch_size)
         self.evaluation = Evaluation(config, self.trainer, parts.spec)
         self.evaluator = parts.evaluator(self.evaluation)
-        if self.trainer.evaluates:
-            parts.data.require_split(config.eval.split)
-            settings.keep.require(self.evaluator.names)
 
     def fit(self) -> dict[str, float] | None:
         """Trains to the end and exports the best checkpoint to `WORKDIR/export`.
 
         Returns:
             The last step's held-out metrics; None if stopped or too short to be evaluated.
+
+        Raises:
+            DataError: there is no split `eval.split`.
+            CheckpointError: an evaluation has no metric `checkpoint.metric`, or a checkpoint cannot be used.
+            NotFiniteError: the loss or the gradient became infinite or NaN.
         """
+        if self.trainer.evaluates:
+            # Before anything is compiled; an evaluation alone chooses by metrics that were saved in training.
+            self.parts.data.require_split(self.config.eval.split)
+            self._keep.require(self.evaluator.names)
         self._write_files()
         self._warn()
         with self.stop:

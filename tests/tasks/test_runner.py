@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from medvill_jax.errors import UserError
 from medvill_jax.tasks import classify, generate, pretrain, retrieve, vqa
+from medvill_jax.training.trainer import Trainer
 
 MODULES = (pretrain, classify, generate, retrieve, vqa)
 
@@ -30,15 +31,29 @@ def config(module: ModuleType, request: pytest.FixtureRequest) -> ConfigDict:
         ("checkpoint.metric", "eval/los", r"'eval/los' to choose the best checkpoint by; there are eval/\w+, "),
     ],
 )
-def test_what_evaluations_lack_is_refused_when_the_run_is_built(
-    module: ModuleType, config: ConfigDict, tmp_path: Path, field: str, value: str, message: str
+def test_what_evaluations_lack_is_refused_before_anything_is_compiled(
+    module: ModuleType,
+    config: ConfigDict,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    field: str,
+    value: str,
+    message: str,
 ) -> None:
+    monkeypatch.setattr(Trainer, "fit", lambda *_, **__: (False, None))
     config.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=message):
-        module.Task(config, tmp_path)
+        module.Task(config, tmp_path).fit()
     # A run that never evaluates asks for neither.
     config.eval.update(every_steps=0, every_epochs=0.0)
-    module.Task(config, tmp_path)
+    assert module.Task(config, tmp_path).fit() is None
+
+
+def test_an_evaluation_may_leave_out_the_metric_of_its_training(
+    tiny_generate_config: ConfigDict, tmp_path: Path
+) -> None:
+    tiny_generate_config.eval.generate_examples = 0
+    assert tiny_generate_config.checkpoint.metric not in generate.Task(tiny_generate_config, tmp_path).evaluator.names
 
 
 def test_evaluators_name_the_metrics_that_they_return(module: ModuleType, config: ConfigDict, tmp_path: Path) -> None:
