@@ -17,6 +17,8 @@ from medvill_jax.models.attention_masks import KINDS
 from medvill_jax.tasks.sweep.data import SweepData
 from medvill_jax.tasks.sweep.grid import LATE, METRICS, PRETRAINED, SCRATCH, Cell, SweepError
 
+# Of this package, whatever the folder that a sweep is started in holds.
+CONFIGS = Path(__file__).parents[3] / "configs"
 RATE = "optimizer.learning_rate"
 
 
@@ -120,7 +122,7 @@ class Runs:
             sys.executable,
             "-m",
             "medvill_jax.run",
-            f"--config=configs/{task}.py{variant}",
+            f"--config={CONFIGS / task}.py{variant}",
             f"--workdir={self._workdir(name)}",
             *(f"--config.{field}={value}" for field, value in {**fields, **settings}.items()),
             *options,
