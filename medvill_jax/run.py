@@ -15,6 +15,7 @@ Every field of the configuration is a flag: --config.FIELD=VALUE. The files in c
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import sys
@@ -36,12 +37,14 @@ GOES_ON = "the same command goes on from the newest checkpoint"
 def program() -> NoReturn:
     """`entry`, in a process that allocates memory in huge pages."""
     ask_for_huge_pages()
+    # A crash of native code then shows where each thread was.
+    faulthandler.enable()
     entry()
 
 
 def entry() -> NoReturn:
     """Runs the command line of `sys.argv`; ends with `SystemExit`, unless there is a bug."""
-    with one_line(interrupted=GOES_ON):
+    with one_line():
         with one_line(failed=Exit.USAGE):
             flags.parse(sys.argv, __doc__ or "")
         with private.files(flags.SHARED.value):
@@ -69,12 +72,15 @@ def start(config: Any) -> None:
         distributed.start_if_cluster(
             flags.COORDINATOR.value, flags.NUM_PROCESSES.value, flags.PROCESS_ID.value, flags.STARTUP_TIMEOUT.value
         )
-    with distributed.together(), one_line(interrupted=GOES_ON, where=workdir):
+    interrupted = "" if flags.EVAL_ONLY.value else GOES_ON
+    with distributed.together(), one_line(interrupted=interrupted, where=workdir):
         run_task(config, workdir)
 
 
 def prepare(config: Any) -> None:
-    """Checks flags against each other, and sets the environment for JAX, which must not be imported before."""
+    """Checks flags, and sets the environment for JAX, which must not be imported before."""
+    if config.seed < 0:
+        raise ConfigError(f"seed={config.seed} is below 0")
     if flags.MODE.value != "compile":
         # A task that does not train has no mesh.
         if flags.TOPOLOGY.value or flags.SEARCH.value or config.get("mesh", {}).get("topology"):
@@ -103,8 +109,6 @@ def run_task(config: Any, name: str) -> None:
         raise ConfigError(
             "the phantom data cannot be made in a bucket: give a --workdir outside, or --config.data.path"
         )
-    if config.seed < 0:
-        raise ConfigError(f"seed={config.seed} is below 0")
     fields, task_type = config.to_dict(), registry.task(config.task)
     if flags.EVAL_ONLY.value:
         if task_type.trains and not config.eval.get("dry_run", False):

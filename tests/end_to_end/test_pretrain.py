@@ -200,7 +200,7 @@ def test_wrong_input_gives_one_clear_line(
 
 def test_a_negative_seed_is_one_line(tiny_data: Path, tmp_path: Path, run_py: RunPy) -> None:
     ended = run_py(*arguments(tiny_data, tmp_path, "--config.seed=-1"))
-    assert ended.status == 1
+    assert ended.status == 2
     assert ended.error == "error: seed=-1 is below 0"
 
 
