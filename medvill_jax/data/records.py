@@ -244,6 +244,14 @@ def kind(data_dir: Place) -> str:
     return str((_builder(data_dir).info.metadata or {}).get("kind", "report"))
 
 
+def read_answers(path: epath.Path | Path) -> tuple[str, ...]:
+    """The answers in a file `answers.json`. Raises `DataError` for a damaged one."""
+    try:
+        return tuple(json.loads(path.read_text("utf-8")))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged: restore it, or name another folder") from error
+
+
 def answers(data_dir: Place, rows: np.ndarray | None = None) -> tuple[str, ...]:
     """The answers to the training questions of a VQA data set, by decreasing frequency, then alphabetically.
 
@@ -257,7 +265,7 @@ def answers(data_dir: Place, rows: np.ndarray | None = None) -> tuple[str, ...]:
     path = place(data_dir) / ANSWERS_FILE
     if kind(data_dir) != "vqa" or not path.is_file():
         raise DataError(f"{data_dir} has no answers: prepare a VQA data set with python -m data_prep vqa_rad")
-    all_answers = tuple(json.loads(path.read_text("utf-8")))
+    all_answers = read_answers(path)
     if rows is None:
         return all_answers
     hashes, counts = np.unique(read_index(data_dir, "train", ["answer_hash"])["answer_hash"][rows], return_counts=True)

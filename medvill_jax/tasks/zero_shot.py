@@ -12,7 +12,6 @@ are not probabilities and have no threshold, so F1 and calibration are left out.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,6 @@ from medvill_jax.hub.loaded import load
 from medvill_jax.metrics import bootstrap, classification
 from medvill_jax.metrics.metrics_file import write_metrics
 from medvill_jax.tasks import setup
-
-log = logging.getLogger(__name__)
 
 SCORERS = ("itm", "contrast")
 METRICS_FILE = "metrics.json"

@@ -86,7 +86,7 @@ def _answers(config: setup.Config, workdir: Workdir, data: Data) -> tuple[str, .
     """The vocabulary: that of the workdir, or else that of the training questions."""
     path = workdir / records.ANSWERS_FILE
     if path.is_file():
-        return tuple(json.loads(path.read_text("utf-8")))
+        return records.read_answers(path)
     if data.fake:
         return tuple(f"answer {number}" for number in range(PUBLISHED_ANSWERS))
     return records.answers(config.data.path, data.splits.rows("train", train=True)[1])
