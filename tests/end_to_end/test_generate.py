@@ -245,7 +245,7 @@ def test_a_reference_without_words_is_an_error(
     task = Task(tiny_generate_config, tmp_path)
     whole = ReportRecords.text
     monkeypatch.setattr(ReportRecords, "text", lambda self, record: whole(self, record) if record else "\u0301")
-    with pytest.raises(DataError, match="a report holds no word"):
+    with pytest.raises(DataError, match="a reference report has no word"):
         next(task.evaluator.writer.reports(task.trainer.initial_state(), [0, 1], own_image=True))
 
 
