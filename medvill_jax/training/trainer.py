@@ -144,6 +144,11 @@ class Trainer:
                 state, position = restored
                 start = position["next_example"] // self._config.loop.batch_size
                 log.info("resuming at step %d from %s", start, self._directory)
+            if (signal := should_stop()) is not None:
+                # A step, with its compilation, would make a preempted run wait for nothing: no state is unsaved.
+                steps = self._config.loop.steps
+                log.warning("%s: stopped at step %d of %d; the same command goes on from here", signal, start, steps)
+                return False, None
             _, held_out, complete = loop.train(
                 state,
                 self._step,

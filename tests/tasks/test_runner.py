@@ -1,13 +1,18 @@
 """One run of any task."""
 
+import shutil
+import signal
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from ml_collections import ConfigDict
 
 from medvill_jax.errors import UserError
 from medvill_jax.tasks import classify, generate, pretrain, retrieve, vqa
+from medvill_jax.training import loop
+from medvill_jax.training.checkpoint import Checkpoints
 from medvill_jax.training.trainer import Trainer
 
 MODULES = (pretrain, classify, generate, retrieve, vqa)
@@ -60,3 +65,26 @@ def test_evaluators_name_the_metrics_that_they_return(module: ModuleType, config
     task = module.Task(config, tmp_path)
     metrics = task.evaluator.evaluate(task.trainer.initial_state())
     assert sorted(metrics) == sorted(task.evaluator.names)
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["fresh", "resumed"])
+def test_a_signal_during_the_start_ends_a_run_before_it_steps(
+    tiny_config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
+) -> None:
+    tiny_config.steps = 2
+    if earlier:
+        pretrain.Task(tiny_config, tmp_path).fit()
+        shutil.rmtree(tmp_path / "export")
+    task = pretrain.Task(tiny_config, tmp_path)
+    restore = Checkpoints.restore_newest
+
+    def signalled(*arguments: Any) -> Any:
+        signal.raise_signal(signal.SIGTERM)
+        return restore(*arguments)
+
+    monkeypatch.setattr(Checkpoints, "restore_newest", signalled)
+    monkeypatch.setattr(loop, "train", None)  # nobody calls it
+    before = sorted(tmp_path.rglob("*"))
+    assert task.fit() is None
+    assert not (tmp_path / "export").exists()
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.is_file()] == [p for p in before if p.is_file()]
