@@ -11,9 +11,11 @@ import numpy as np
 
 from medvill_jax.batch import Batch, BatchSpec
 from medvill_jax.cluster import distributed
+from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader
 from medvill_jax.data.examples import Records
 from medvill_jax.tasks import setup
+from medvill_jax.tasks.network import Network
 from medvill_jax.training.trainer import Trainer
 from medvill_jax.trees import Tree
 
@@ -25,22 +27,21 @@ class Evaluation:
     """Batches, sums and outputs of a split, for the evaluators of all tasks.
 
     Args:
-        config: of the run.
-        trainer: of the run.
+        config, workdir, network, trainer: of the run.
         spec: of its batches.
 
     Attributes:
-        trainer: of the run.
+        config, workdir, network, trainer: of the run.
     """
 
-    def __init__(self, config: setup.Config, trainer: Trainer, spec: BatchSpec):
-        self._config, self._spec = config, spec
-        self.trainer = trainer
+    def __init__(self, config: setup.Config, workdir: Workdir, network: Network, trainer: Trainer, spec: BatchSpec):
+        self.config, self.workdir, self.network, self.trainer = config, workdir, network, trainer
+        self._spec = spec
 
     @property
     def batch_size(self) -> int:
         """Examples in a global batch."""
-        return self._config.eval.batch_size or self._config.batch_size
+        return self.config.eval.batch_size or self.config.batch_size
 
     def jit(self, compute: Callable[..., Any]) -> Callable[..., Any]:
         """As `Trainer.jit`."""
@@ -59,7 +60,7 @@ class Evaluation:
             self._spec,
             batch_size=self.batch_size,
             max_examples=most,
-            workers=setup.workers(self._config.data),
+            workers=setup.workers(self.config.data),
             **pairing,
         )
         return loader.to_device(batches, self.trainer.batch_sharding)
@@ -99,8 +100,8 @@ class Evaluation:
         return {
             "step": step,
             "checkpoint": self.trainer.checksum(state),
-            "split": self._config.eval.split,
+            "split": self.config.eval.split,
             "records": distributed.on_first("fingerprint of the records", held_out.fingerprint),
-            "dtype": self._config.dtype,
-            "seed": self._config.seed,
+            "dtype": self.config.dtype,
+            "seed": self.config.seed,
         }

@@ -11,7 +11,6 @@ from medvill_jax.tasks.data import Data, TrainRecords
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.network import Network
 from medvill_jax.training.step import Objective
-from medvill_jax.training.trainer import Trainer
 from medvill_jax.trees import Tree
 
 
@@ -69,4 +68,4 @@ class Parts:
     shared_in_batch: tuple[str, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
     export_extra: Callable[[Any, Tree], dict[str, Any]] = _nothing
-    plan: Callable[[Trainer], list[str]] | None = None
+    plan: Callable[[Evaluation], list[str]] | None = None

@@ -75,7 +75,7 @@ class Runner:
         )
         self._keep = settings.keep
         self.trainer.check_rows("eval.batch_size", config.eval.batch_size)
-        self.evaluation = Evaluation(config, self.trainer, parts.spec)
+        self.evaluation = Evaluation(config, workdir, network, self.trainer, parts.spec)
         self.evaluator = parts.evaluator(self.evaluation)
 
     def fit(self) -> dict[str, float] | None:
@@ -114,7 +114,7 @@ class Runner:
             CheckpointError: there is no checkpoint.
         """
         if self.parts.plan:
-            print("\n".join(self.parts.plan(self.trainer)))
+            print("\n".join(self.parts.plan(self.evaluation)))
             return {}
         self.parts.data.require_records()
         step, state, _ = self.trainer.best_state()

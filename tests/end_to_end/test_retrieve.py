@@ -127,7 +127,7 @@ def test_an_export_matches_as_the_run_did(trained: tuple[ConfigDict, Path]) -> N
     model = medvill_jax.load(workdir / "export")
     scores = model.arrays.match(images, np.stack(ids), np.array(lens), batch_size=7)
     _, state, _ = task.trainer.best_state()
-    np.testing.assert_allclose(scores, task.evaluator.scorer.matrix(task.evaluation, state, held, None)[0], atol=1e-4)
+    np.testing.assert_allclose(scores, task.evaluator.scorer.matrix(state, held)[0], atol=1e-4)
     cosines = model.arrays.similarity(images, np.stack(ids), np.array(lens))
     assert cosines.shape == (10, 10)
     assert np.abs(cosines).max() <= 1 + 1e-5

@@ -89,9 +89,6 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
         train_records=train_records,
         evaluator=functools.partial(
             Classification,
-            config=config,
-            workdir=workdir,
-            network=network,
             names=names,
             reads_report=reads_report,
             records_of=records_of,

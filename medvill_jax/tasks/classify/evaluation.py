@@ -11,15 +11,12 @@ import jax
 import numpy as np
 
 from medvill_jax.batch import Batch
-from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader
 from medvill_jax.data.examples import LabelRecords
 from medvill_jax.metrics import classification
-from medvill_jax.tasks import setup
 from medvill_jax.tasks.classify.objective import class_logits
 from medvill_jax.tasks.classify.report import write
 from medvill_jax.tasks.evaluation import Evaluation
-from medvill_jax.tasks.network import Network
 from medvill_jax.training.losses import binary_cross_entropy
 from medvill_jax.trees import Tree
 
@@ -39,8 +36,6 @@ class Classification:
 
     Args:
         evaluation: of the run.
-        config, workdir: of the run.
-        network: of the run.
         names: of the classes.
         reads_report: whether the report is an input next to the image.
         records_of: the records of a split.
@@ -56,16 +51,14 @@ class Classification:
         self,
         evaluation: Evaluation,
         *,
-        config: setup.Config,
-        workdir: Workdir,
-        network: Network,
         names: tuple[str, ...],
         reads_report: bool,
         records_of: Callable[[str], LabelRecords],
         train_records: LabelRecords | None,
     ):
-        self._evaluation, self._config, self._workdir, self._names = evaluation, config, workdir, names
+        self._evaluation, self._config, self._names = evaluation, evaluation.config, names
         self._records_of, self._train_records = records_of, train_records
+        network = evaluation.network
 
         def logits(params: Tree, stats: Tree, batch: Batch) -> jax.Array:
             return class_logits(network, network.model.bind(params, stats), batch, reads_report=reads_report)
@@ -102,7 +95,7 @@ class Classification:
         if jax.process_index() == 0:
             truth, known = binary(held_out)
             write(
-                self._workdir,
+                self._evaluation.workdir,
                 metrics,
                 sigmoid(logits),
                 truth,

@@ -75,9 +75,6 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
         train_records=train_records,
         evaluator=functools.partial(
             Generation,
-            config=config,
-            workdir=workdir,
-            network=network,
             data=data,
             held_out=held_out,
             records_of=records_of,

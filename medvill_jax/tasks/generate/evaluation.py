@@ -9,20 +9,17 @@ from collections.abc import Callable
 from typing import Any
 
 from medvill_jax.cluster import distributed
-from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader
 from medvill_jax.data.examples import ReportRecords
 from medvill_jax.metrics.predictions import Prediction
 from medvill_jax.metrics.report_scores import perplexity, score
 from medvill_jax.tasks import made_with as notes
-from medvill_jax.tasks import setup
 from medvill_jax.tasks.data import Data
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.generate.neighbours import Neighbours
 from medvill_jax.tasks.generate.objective import next_word_sums
 from medvill_jax.tasks.generate.report import MADE_WITH_FILE, PREDICTIONS_FILE, SHUFFLED_FILE, write
 from medvill_jax.tasks.generate.writing import Writer
-from medvill_jax.tasks.network import Network
 from medvill_jax.trees import Tree
 
 log = logging.getLogger(__name__)
@@ -39,8 +36,6 @@ class Generation:
 
     Args:
         evaluation: of the run.
-        config, workdir: of the run.
-        network: of the run.
         data: of the run.
         held_out: the records of `config.eval.split`.
         records_of: the records of a split.
@@ -56,21 +51,18 @@ class Generation:
         self,
         evaluation: Evaluation,
         *,
-        config: setup.Config,
-        workdir: Workdir,
-        network: Network,
         data: Data,
         held_out: Callable[[], ReportRecords],
         records_of: Callable[[str], ReportRecords],
         train_records: ReportRecords | None,
     ):
-        self._evaluation, self._config, self._workdir = evaluation, config, workdir
+        self._evaluation, self._config, self._workdir = evaluation, evaluation.config, evaluation.workdir
         self._held_out, self._records_of, self._train_records = held_out, records_of, train_records
-        self._next_words = evaluation.jit(next_word_sums(network, data.vocabulary.mask_id))
-        self.neighbours = Neighbours(evaluation, network)
-        self.names = (*NEXT_WORDS, *WRITTEN) if config.eval.generate_examples else NEXT_WORDS
+        self._next_words = evaluation.jit(next_word_sums(evaluation.network, data.vocabulary.mask_id))
+        self.neighbours = Neighbours(evaluation)
+        self.names = (*NEXT_WORDS, *WRITTEN) if self._config.eval.generate_examples else NEXT_WORDS
         if not data.fake:
-            self.writer = Writer(evaluation.trainer, config, network, data.tokenizer, held_out)
+            self.writer = Writer(evaluation, data.tokenizer, held_out)
 
     def evaluate(self, state: Tree) -> dict[str, float]:
         """The metrics of next word pieces over some examples of the split, and of some written reports."""
@@ -104,8 +96,8 @@ class Generation:
         log.info("writing the reports of %s with the best checkpoint, of step %d", split, step)
         decoder = {name: value for name, value in config.decode.to_dict().items() if name != "batch_size"}
         self._start_files(self._evaluation.made_with(step, state, self._held_out()) | {"decode": decoder})
-        written = self.writer.to_file(state, self._workdir, PREDICTIONS_FILE, own_image=True)
-        blind = self.writer.to_file(state, self._workdir, SHUFFLED_FILE, own_image=False)
+        written = self.writer.to_file(state, PREDICTIONS_FILE, own_image=True)
+        blind = self.writer.to_file(state, SHUFFLED_FILE, own_image=False)
         words = self._words(state, own_image=True)
         nearest = self.nearest_films(state)
         if not distributed.is_first():

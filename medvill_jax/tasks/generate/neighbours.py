@@ -11,7 +11,6 @@ from tqdm import tqdm
 
 from medvill_jax.data.examples import ReportRecords
 from medvill_jax.tasks.evaluation import Evaluation
-from medvill_jax.tasks.network import Network
 from medvill_jax.trees import Tree
 
 
@@ -20,14 +19,13 @@ class Neighbours:
 
     Args:
         evaluation: of the run.
-        network: with the image encoder.
     """
 
-    def __init__(self, evaluation: Evaluation, network: Network):
+    def __init__(self, evaluation: Evaluation):
         self._evaluation = evaluation
 
         def pooled(params: Tree, stats: Tree, images: jax.Array) -> jax.Array:
-            features = network.model.bind(params, stats).image_features(images)
+            features = evaluation.network.model.bind(params, stats).image_features(images)
             return jnp.mean(features, axis=1, dtype=jnp.float32)
 
         self._pooled = evaluation.jit(pooled)

@@ -13,7 +13,6 @@ import numpy as np
 from tqdm import tqdm
 
 from medvill_jax.cluster import distributed
-from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader
 from medvill_jax.data.examples import ReportRecords
 from medvill_jax.data.records import DataError
@@ -21,9 +20,7 @@ from medvill_jax.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from medvill_jax.hub import report_writer
 from medvill_jax.metrics import clinical, predictions, text
 from medvill_jax.metrics.predictions import Prediction
-from medvill_jax.tasks import setup
-from medvill_jax.tasks.network import Network
-from medvill_jax.training.trainer import Trainer
+from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.trees import Tree
 
 # Reports between two copies of the file to the workdir's bucket.
@@ -34,9 +31,7 @@ class Writer:
     """Writes reports with the model.
 
     Args:
-        trainer: of the run.
-        config: of the run.
-        network: of the run.
+        evaluation: of the run.
         tokenizer: of the run.
         held_out: the records whose films are reported.
 
@@ -46,14 +41,13 @@ class Writer:
 
     def __init__(
         self,
-        trainer: Trainer,
-        config: setup.Config,
-        network: Network,
+        evaluation: Evaluation,
         tokenizer: Tokenizer,
         held_out: Callable[[], ReportRecords],
     ):
-        decode = config.decode
-        self._trainer, self._decode, self._held_out = trainer, decode, held_out
+        network, decode = evaluation.network, evaluation.config.decode
+        self._trainer, self._workdir = evaluation.trainer, evaluation.workdir
+        self._decode, self._held_out = decode, held_out
         special: dict[str, int] = dict(zip(SPECIAL_TOKENS, tokenizer.special_ids, strict=True))
         self._words = report_writer.Words(special, tokenizer)
         options = self._words.writing(
@@ -71,14 +65,14 @@ class Writer:
         def written(params: Tree, stats: Tree, images: jax.Array, live: jax.Array, seeds: jax.Array) -> Any:
             return report_writer.write(network.model.bind(params, stats), images, live, seeds, options)
 
-        self._write = trainer.jit(written)
+        self._write = evaluation.jit(written)
 
-    def to_file(self, state: Tree, workdir: Workdir, name: str, *, own_image: bool) -> list[Prediction]:
+    def to_file(self, state: Tree, name: str, *, own_image: bool) -> list[Prediction]:
         """A report for every example, in the order of the split; those that the file already holds are kept.
 
         All processes generate on their own devices. The first writes the file; the others return an empty list.
         """
-        held_out, first, path = self._held_out(), distributed.is_first(), workdir / name
+        held_out, first, path = self._held_out(), distributed.is_first(), self._workdir / name
         with predictions.Writer(path) if first else contextlib.nullcontext() as out:
 
             def missing() -> str:
@@ -94,7 +88,7 @@ class Writer:
                 if out:
                     out.write(report)
                 if number % PUBLISH_REPORTS == 0:
-                    workdir.publish(patient=True)
+                    self._workdir.publish(patient=True)
         return predictions.read(path) if first else []
 
     def reports(self, state: Tree, chosen: Sequence[int], *, own_image: bool) -> Iterator[Prediction]:

@@ -70,8 +70,6 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
         train_records=train_records,
         evaluator=functools.partial(
             Pretraining,
-            config=config,
-            network=network,
             vocab_size=data.vocabulary.size,
             records_of=records_of,
             train_records=train_records,

@@ -15,7 +15,6 @@ from medvill_jax.batch import Batch
 from medvill_jax.data import loader
 from medvill_jax.data.examples import PretrainRecords
 from medvill_jax.metrics import probe
-from medvill_jax.tasks import setup
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.network import Network
 from medvill_jax.training.losses import correct_sum, cross_entropy_sum
@@ -40,8 +39,6 @@ class Pretraining:
 
     Args:
         evaluation: of the run.
-        config: of the run.
-        network: of the run.
         vocab_size: V, word pieces.
         records_of: the records of a split; with `whole` no film is cropped.
         train_records: whose tokens the unigram baseline counts; None for random arrays.
@@ -54,18 +51,17 @@ class Pretraining:
         self,
         evaluation: Evaluation,
         *,
-        config: setup.Config,
-        network: Network,
         vocab_size: int,
         records_of: Callable[..., PretrainRecords],
         train_records: PretrainRecords | None,
     ):
-        self._evaluation, self._config, self._vocab_size = evaluation, config, vocab_size
+        self._evaluation, self._config, self._vocab_size = evaluation, evaluation.config, vocab_size
         self._records_of, self._train_records = records_of, train_records
+        network = evaluation.network
         attention, s2s_prob = network.config.attention, network.config.s2s_prob
         # The attention masks under which tokens are predicted, and the share of each.
         self._shares = {"bidirectional": 1 - s2s_prob, "s2s": s2s_prob} if attention == "mixed" else {attention: 1.0}
-        paired = config.itm.pairs == "both"
+        paired = self._config.itm.pairs == "both"
         self._sums = {
             kind: evaluation.jit(functools.partial(_sums, network, paired, attention=kind)) for kind in self._shares
         }

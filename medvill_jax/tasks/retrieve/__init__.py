@@ -70,13 +70,11 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
         spec=spec,
         objective=matching_loss(network, config),
         train_records=None if data.fake else data.records(PairRecords, "train", train=True),
-        evaluator=functools.partial(
-            Ranking, config=config, workdir=workdir, network=network, records_of=functools.partial(_records, data)
-        ),
+        evaluator=functools.partial(Ranking, records_of=functools.partial(_records, data)),
         closing_lines=functools.partial(closing_lines, config, workdir),
         shared_in_batch=("the pairs that do not match are",) if shared else (),
         export_extra=lambda evaluator, state: {"fusion": config.fusion},
-        plan=functools.partial(plan, config, network, data, spec) if config.eval.dry_run else None,
+        plan=functools.partial(plan, data, spec) if config.eval.dry_run else None,
     )
 
 

@@ -9,13 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data.examples import PairRecords
 from medvill_jax.metrics import ranking
 from medvill_jax.metrics.metrics_file import write_metrics
-from medvill_jax.tasks import setup
 from medvill_jax.tasks.evaluation import Evaluation
-from medvill_jax.tasks.network import Network
 from medvill_jax.tasks.retrieve.pool import open_pool
 from medvill_jax.tasks.retrieve.report import DIRECTIONS, METRICS_FILE
 from medvill_jax.tasks.retrieve.scoring import PairScorer, Proposals
@@ -33,8 +30,6 @@ class Ranking:
 
     Args:
         evaluation: of the run.
-        config, workdir: of the run.
-        network: of the run.
         records_of: the records of a split, or some of them.
 
     Attributes:
@@ -53,20 +48,16 @@ class Ranking:
         self,
         evaluation: Evaluation,
         *,
-        config: setup.Config,
-        workdir: Workdir,
-        network: Network,
         records_of: Callable[..., PairRecords],
     ):
-        self._evaluation, self._config, self._workdir = evaluation, config, workdir
-        self._records_of = records_of
-        self.scorer = PairScorer(evaluation.trainer, config, network)
+        self._evaluation, self._config, self._records_of = evaluation, evaluation.config, records_of
+        self.scorer = PairScorer(evaluation)
 
     def evaluate(self, state: Tree) -> dict[str, float]:
         """The metrics of an exhaustive ranking of some records of the split, in both directions."""
         pool = self._pool(self._config.eval.rank_examples)
         with jax.transfer_guard("allow"):
-            scores, _ = self.scorer.matrix(self._evaluation, state, pool, None)
+            scores, _ = self.scorer.matrix(state, pool)
         metrics: dict[str, Any] = {"eval/candidates": float(len(pool))}
         for name, per_query, relevant in _directions(pool, scores):
             values = ranking.ranking(per_query, relevant, resamples=0)
@@ -82,7 +73,7 @@ class Ranking:
         log.info("ranking %s with the best checkpoint, of step %d", split, step)
         pool = self._pool(config.eval.candidates)
         made_with = self._evaluation.made_with(step, state, pool)
-        scores, proposed = self.scorer.matrix(self._evaluation, state, pool, (self._workdir, made_with))
+        scores, proposed = self.scorer.matrix(state, pool, made_with)
         metrics: dict[str, Any] = {f"{split}/candidates": float(len(pool))}
         resampling: dict[str, Any] = {"seed": config.seed, "clusters": pool.subjects()}
         if config.rank.method != "two_stage":
@@ -94,7 +85,7 @@ class Ranking:
             chance = ranking.chance(relevant, np.arange(len(pool)))
             metrics |= {f"baseline/chance/{name}/{row}": value for row, value in chance.items()}
         if jax.process_index() == 0:
-            write_metrics(self._workdir / METRICS_FILE, metrics)
+            write_metrics(self._evaluation.workdir / METRICS_FILE, metrics)
         return metrics
 
     def _pool(self, count: int) -> PairRecords:

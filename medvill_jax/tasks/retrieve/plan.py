@@ -11,30 +11,29 @@ import numpy as np
 
 from medvill_jax.batch import BatchSpec, fake_batch
 from medvill_jax.data import loader, records
-from medvill_jax.tasks import setup
 from medvill_jax.tasks.data import Data
-from medvill_jax.tasks.network import Network
+from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.retrieve.pool import default_proposals
 from medvill_jax.tasks.retrieve.scoring import PairScorer
-from medvill_jax.training.trainer import Trainer
 
 # The published test split of MIMIC-CXR (docs/spec.md#retrieval-pool), for a dry run without data.
 PUBLISHED_POOL = 1531
 
 
-def plan(config: setup.Config, network: Network, data: Data, spec: BatchSpec, trainer: Trainer) -> list[str]:
+def plan(data: Data, spec: BatchSpec, evaluation: Evaluation) -> list[str]:
     """The estimate as lines of text.
 
     Raises:
         DataError: the split has too few records.
     """
+    config, trainer = evaluation.config, evaluation.trainer
     count = PUBLISHED_POOL if data.fake else records.splits(config.data.path).get(config.eval.split, 0)
     count = min(config.eval.candidates or count, count) if not data.fake else config.eval.candidates or count
     if count < 2:
         raise records.DataError(f"{config.eval.split} has {count} records: a ranking needs two candidates")
     proposals = min(config.rank.proposals or default_proposals(count), count)
     pairs, proposed_pairs = count * count, min(2 * count * proposals, count * count)
-    scorer = PairScorer(trainer, config, network)
+    scorer = PairScorer(evaluation)
     state = trainer.initial_state()
     host = fake_batch(spec, 0, vocab_size=data.vocabulary.size, sep_id=data.vocabulary.sep_id)
     batch = next(loader.to_device(iter([host]), trainer.batch_sharding))

@@ -10,13 +10,10 @@ import numpy as np
 
 from medvill_jax.batch import Batch
 from medvill_jax.cluster import distributed
-from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data.examples import PairRecords
-from medvill_jax.tasks import pair_scores, setup
+from medvill_jax.tasks import pair_scores
 from medvill_jax.tasks.evaluation import Evaluation
-from medvill_jax.tasks.network import Network
 from medvill_jax.tasks.retrieve.pool import best_of, default_proposals
-from medvill_jax.training.trainer import Trainer
 from medvill_jax.trees import Tree
 
 METHODS = ("both", "exhaustive", "two_stage")
@@ -45,15 +42,13 @@ class PairScorer:
     """Scores pairs of images and texts.
 
     Args:
-        trainer: of the run.
-        config: of the run.
-        network: with a matching head.
+        evaluation: of the run, whose network has a matching head.
     """
 
-    def __init__(self, trainer: Trainer, config: setup.Config, network: Network):
-        self._trainer, self._config, self._network = trainer, config, network
-        self.encode = trainer.jit(self._encoded)
-        self.match = trainer.jit(self._pair_scores)
+    def __init__(self, evaluation: Evaluation):
+        self._evaluation, self._config, self._trainer = evaluation, evaluation.config, evaluation.trainer
+        self.encode = evaluation.jit(self._encoded)
+        self.match = evaluation.jit(self._pair_scores)
 
     @property
     def batch_size(self) -> int:
@@ -61,35 +56,30 @@ class PairScorer:
         return self._trainer.filled(self._config.rank.batch_size)
 
     def matrix(
-        self,
-        evaluation: Evaluation,
-        state: Tree,
-        pool: PairRecords,
-        store: tuple[Workdir, dict[str, Any]] | None,
+        self, state: Tree, pool: PairRecords, made_with: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, Proposals | None]:
         """Pair scores `[n, n]`, NaN where the ranker needs none, and the proposals of two-stage ranking.
 
         Args:
-            evaluation: of the run.
             state: parameters and statistics.
             pool: the n records.
-            store: the workdir that keeps scores, and what they depend on; None keeps them in memory, and ranks
+            made_with: what the scores depend on, to keep them in the workdir; None keeps them in memory, and ranks
                 exhaustively.
         """
         config, count = self._config, len(pool)
-        encoded = evaluation.outputs(self.encode, state, pool)
-        workdir, made_with = store or (None, {})
+        encoded = self._evaluation.outputs(self.encode, state, pool)
         proposed = None
         wanted = np.ones((count, count), bool)
         similar = np.zeros((count, count), np.float32)
         if self._contrasts:
             similar = encoded["image"] @ encoded["text"].T  # [images, texts], scaled cosines
-        if self._contrasts and config.rank.method != "exhaustive" and store is not None:
+        if self._contrasts and config.rank.method != "exhaustive" and made_with is not None:
             most = min(config.rank.proposals or default_proposals(count), count)
             proposed = Proposals(similar, best_of(similar, most), best_of(similar.T, most).T)
             if config.rank.method == "two_stage":
                 # The last digits of a similarity differ between processors.
                 wanted = distributed.from_first(proposed.either)
+        workdir = None if made_with is None else self._evaluation.workdir
         scores = pair_scores.Scores(workdir, (count, count), made_with)
         pair_scores.fill(
             scores,
@@ -110,7 +100,7 @@ class PairScorer:
         return self._config.contrast.width > 0
 
     def _encoded(self, params: Tree, stats: Tree, batch: Batch) -> dict[str, jax.Array]:
-        module = self._network.model.bind(params, stats)
+        module = self._evaluation.network.model.bind(params, stats)
         features = module.image_features(batch["image"])
         encoded = {name: batch[name] for name in ("text_ids", "text_lens")}
         encoded["side"] = module.match_side(features)
@@ -121,4 +111,4 @@ class PairScorer:
         return encoded
 
     def _pair_scores(self, params: Tree, stats: Tree, *arguments: Any) -> jax.Array:
-        return pair_scores.score_pairs(self._network.model.bind(params, stats), *arguments)
+        return pair_scores.score_pairs(self._evaluation.network.model.bind(params, stats), *arguments)

@@ -64,9 +64,6 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
         train_records=None if data.fake else records_of("train", train=True),
         evaluator=functools.partial(
             Answering,
-            config=config,
-            workdir=workdir,
-            network=network,
             answers=answers,
             data=data,
             records_of=records_of,

@@ -10,14 +10,11 @@ import jax
 import numpy as np
 
 from medvill_jax.batch import Batch
-from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import QuestionRecords
 from medvill_jax.metrics import vqa
-from medvill_jax.tasks import setup
 from medvill_jax.tasks.data import Data
 from medvill_jax.tasks.evaluation import Evaluation
-from medvill_jax.tasks.network import Network
 from medvill_jax.tasks.vqa.objective import answer_logits
 from medvill_jax.tasks.vqa.report import write
 from medvill_jax.trees import Tree
@@ -35,8 +32,6 @@ class Answering:
 
     Args:
         evaluation: of the run.
-        config, workdir: of the run.
-        network: of the run.
         answers: the vocabulary.
         data: of the run.
         records_of: the records of a split.
@@ -51,18 +46,16 @@ class Answering:
         self,
         evaluation: Evaluation,
         *,
-        config: setup.Config,
-        workdir: Workdir,
-        network: Network,
         answers: tuple[str, ...],
         data: Data,
         records_of: Callable[[str], QuestionRecords],
     ):
-        self._evaluation, self._config, self._workdir = evaluation, config, workdir
+        self._evaluation, self._config = evaluation, evaluation.config
         self._answers, self._data, self._records_of = answers, data, records_of
+        network = evaluation.network
 
         def logits(params: Tree, stats: Tree, batch: Batch) -> jax.Array:
-            return answer_logits(network, config, network.model.bind(params, stats), batch)
+            return answer_logits(network, evaluation.config, network.model.bind(params, stats), batch)
 
         self._logits = evaluation.jit(logits)
 
@@ -101,7 +94,7 @@ class Answering:
         made_with = self._evaluation.made_with(step, state, held_out)
         if jax.process_index() == 0:
             predicted = [self._answers[best] for best in logits.argmax(1)]
-            write(self._workdir, metrics, held_out, columns, predicted, subjects, made_with)
+            write(self._evaluation.workdir, metrics, held_out, columns, predicted, subjects, made_with)
         return metrics
 
     def _columns(self, split: str, names: tuple[str, ...], *, train: bool = False) -> dict[str, list[str]]:
