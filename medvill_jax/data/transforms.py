@@ -5,6 +5,7 @@ Everything random takes a `numpy.random.Generator`, so an example is a function 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,6 +52,11 @@ class MlmConfig:
     mask_id: int
     special_ids: tuple[int, ...]
     all_words: float = 0.0
+
+    @functools.cached_property
+    def words(self) -> np.ndarray:
+        """int `[n]`, the ids that are not special."""
+        return np.setdiff1d(np.arange(self.vocab_size), self.special_ids)
 
 
 def read_image(encoded: bytes) -> np.ndarray:
@@ -147,9 +153,9 @@ def mask_tokens(slots: np.ndarray, length: int, config: MlmConfig, rng: np.rando
         chosen = np.sort(rng.choice(chosen, config.max_predictions, replace=False))
     count = len(chosen)
 
-    candidates = np.setdiff1d(np.arange(config.vocab_size), config.special_ids)
     fate = rng.random(count)
-    replacement = np.where(fate < 0.8, config.mask_id, candidates[rng.integers(0, len(candidates), count)])
+    random_ids = config.words[rng.integers(0, len(config.words), count)]
+    replacement = np.where(fate < 0.8, config.mask_id, random_ids)
     masked = slots.copy()
     masked[chosen] = np.where(fate < 0.9, replacement, slots[chosen])
     if everything:
