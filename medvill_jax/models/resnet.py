@@ -6,8 +6,10 @@ See docs/spec.md#image-encoder.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -76,6 +78,17 @@ def max_pool(x: jax.Array) -> jax.Array:
     return x
 
 
+def kernel_init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+    """Random kernels `[h, w, in, out]`: the numbers of `variance_scaling(2.0, "fan_out", "normal")` (He et al., 2015).
+
+    They are drawn along one axis: XLA for CPUs unrolls loops over the few rows and columns of a kernel, and then takes
+    several times as long to compile.
+    """
+    row = jax.random.normal(key, (math.prod(shape),), dtype)
+    fan_out = math.prod(shape[:-2]) * shape[-1]
+    return row.reshape(shape) * jnp.sqrt(jnp.array(2.0 / fan_out, dtype))
+
+
 class ConvNorm(nnx.Module):
     """Convolution without bias, then BatchNorm."""
 
@@ -89,7 +102,7 @@ class ConvNorm(nnx.Module):
             padding=((pad, pad), (pad, pad)),
             use_bias=False,
             dtype=dtype,
-            kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
+            kernel_init=kernel_init,
             rngs=rngs,
         )
         self.normalization = nnx.BatchNorm(width, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)

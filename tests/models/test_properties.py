@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvill_jax.hub.network import functional
-from medvill_jax.models import attention, bert
+from medvill_jax.models import attention, bert, resnet
 from medvill_jax.models.attention_masks import KINDS
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.medvill import Medvill, sample_cells
@@ -174,3 +174,10 @@ def test_binding_leaves_the_callers_arrays_alone() -> None:
     functional(config).bind(params, stats).image_features(jnp.asarray(inputs(6)[0]), train=True)
     for name, array in flatten(stats).items():
         np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("shape", [(7, 7, 3, 16), (3, 3, 16, 32), (1, 1, 32, 8)])
+def test_kernels_are_those_of_variance_scaling(shape: tuple[int, ...]) -> None:
+    inits = resnet.kernel_init, jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+    own, published = (jax.jit(init, static_argnums=1)(jax.random.key(3), shape) for init in inits)
+    np.testing.assert_allclose(own, published, rtol=1e-6)
