@@ -115,10 +115,15 @@ def train_batches(
         workers, host: how to load, and for which host; by default in threads, for this one.
     """
     host = host or HostSlice()
-    order = grain.MapDataset.range(len(examples)).seed(seed).shuffle().repeat()
+    order = shuffled(len(examples), seed)
     places = _local_places(stop_step * batch_size, batch_size, host, start_step * batch_size)
     dataset = places.map(lambda place: examples.example(int(order[place]), place))
     return _batches(dataset.batch(batch_size // host.count), workers or Workers())
+
+
+def shuffled(count: int, seed: int) -> grain.MapDataset:
+    """Epoch after epoch without end, the numbers 0 .. count - 1 in a new order."""
+    return grain.MapDataset.range(count).seed(seed).shuffle().repeat()
 
 
 def eval_batches(

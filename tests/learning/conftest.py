@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from medvill_jax.data import records
+from medvill_jax.data import loader, records
+from medvill_jax.models import encoders
+from tests.learning import overfit
 from tests.learning.overfit import Phantom, show_film
 
 
@@ -16,6 +18,13 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Phantom:
     assert np.mean([made.positive(one) == made.positive(films[n - 1]) for n, one in enumerate(films)]) < 0.2
     assert np.mean([one.film == asked[n - 1].film for n, one in enumerate(asked)]) < 0.1
     return made
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these tests would otherwise spend most of their time on, and not with learning."""
+    monkeypatch.setitem(encoders.ENCODERS, overfit.ENCODER, overfit.NARROW)
+    monkeypatch.setattr(loader, "shuffled", overfit.shuffled)
 
 
 @pytest.fixture(params=[False, True], ids=["own", "rolled"])
