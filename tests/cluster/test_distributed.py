@@ -353,14 +353,16 @@ def waiting(address: str, token: str = "", timeout: float = 20.0) -> Iterator[li
         thread.join()
 
 
-def call(address: str) -> socket.socket:
-    """A connection, once somebody listens."""
+def call(address: str, over: threading.Event | None = None) -> socket.socket:
+    """A connection, once somebody listens; refused where nobody does and it is over."""
     host, port = rendezvous.split_address(address)
     deadline = time.monotonic() + 10.0
     while True:
         try:
             return socket.create_connection((host, port), timeout=10.0)
         except ConnectionRefusedError:
+            if over is not None and over.is_set():
+                raise
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
@@ -384,10 +386,10 @@ def slow_bytes(address: str, over: threading.Event) -> None:
 
 
 def silence(address: str, over: threading.Event) -> None:
-    lines = [call(address) for _ in range(3 * rendezvous.MOST_STRANGERS)]
-    over.wait()
-    for line in lines:
-        line.close()
+    with contextlib.ExitStack() as lines, contextlib.suppress(OSError):
+        for _ in range(3 * rendezvous.MOST_STRANGERS):
+            lines.enter_context(call(address, over))
+        over.wait()
 
 
 def garbage(address: str, over: threading.Event) -> None:
