@@ -16,8 +16,7 @@ from typing import Any
 
 from data_prep import labeling
 from data_prep.build import Rejection, Row, build, file_fingerprint
-from data_prep.cleaning import MARK_RULES, clean_text
-from data_prep.files import TooLargeError, listed, read_bytes
+from data_prep.files import listed
 from data_prep.ids import identifier
 from data_prep.mimic_cxr import section_choices
 from data_prep.report_files import LARGEST as LARGEST_REPORT
@@ -25,7 +24,9 @@ from data_prep.reports import DESCRIBING, FULL
 from data_prep.splits import split_of
 from data_prep.tables import UNCERTAIN_AS, read_table, settle_uncertain
 from data_prep.texts import Texts
+from medvill_jax.data.cleaning import MARK_RULES, clean_text
 from medvill_jax.data.records import DataError
+from medvill_jax.films.files import TooLargeError, read_bytes
 from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
 
 SECTIONS = ("findings", "impression", "indication", "comparison")

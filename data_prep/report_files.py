@@ -9,9 +9,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from data_prep.files import TooLargeError, hidden, read_bytes
+from data_prep.files import hidden
 from medvill_jax.data.records import DataError
 from medvill_jax.errors import UserError
+from medvill_jax.films.files import TooLargeError, read_bytes
 
 ZIP_NAMES = ("mimic-cxr-reports.zip", "mimic_cxr_reports.zip", "mimic-cxr-reports-v2.zip")
 # Paths of a report, relative to the folder of the reports; {group} is the first two digits of the subject.

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from data_prep import headings
-from data_prep.cleaning import MARK, clean_text
 from data_prep.headings import DESCRIBING, LAST_PARAGRAPH, PREAMBLE, SECTIONS
+from medvill_jax.data.cleaning import MARK, clean_text
 
 __all__ = [
     "DESCRIBING",

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.build import Rejection, Row, build, file_fingerprint
-from data_prep.cleaning import clean_text
 from data_prep.files import listed
 from data_prep.ids import identifier_of
 from data_prep.splits import split_of
+from medvill_jax.data.cleaning import clean_text
 from medvill_jax.data.records import DataError
 from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
 

@@ -17,7 +17,7 @@ from medvill_jax.films.limits import ImageError
 INTERNAL = {
     "medvill_jax.cluster.distributed.BarrierError",
     "medvill_jax.metrics.radeval_scores.LoadError",
-    "data_prep.files.TooLargeError",
+    "medvill_jax.films.files.TooLargeError",
     "data_prep.pairs._NoObjectError",
 }
 

@@ -5,7 +5,9 @@ A file of which only a part can be decoded is an error: half a radiograph looks 
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,15 +51,36 @@ def decode(data: bytes, normalization: str = "window") -> Film:
         raise ImageError("unreadable_image", "the file is empty")
     if dicom_start(data[:DICOM_HEAD]) is not None:
         return Film(dicom.to_gray(data, normalization))
+    with _refusing(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        pixels, upright = _upright_gray(image)
+        if image.format == "JPEG" and _END_OF_JPEG not in data:
+            raise ImageError("unreadable_image", "the file is cut off: it has no end-of-image mark")
+        return Film(pixels, image.format == "JPEG" and image.mode == "L" and upright)
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """The pixels uint8 `[H, W]` of a Pillow image of any mode, upright, as `decode` gives those of its file.
+
+    Raises:
+        ImageError: "unreadable_image" or "oversized_image".
+    """
+    with _refusing():
+        return _upright_gray(image)[0]
+
+
+def _upright_gray(image: Image.Image) -> tuple[np.ndarray, bool]:
+    """Gray pixels uint8 `[H, W]`, and whether they are stored upright."""
+    check_size(*image.size)
+    upright = image.getexif().get(_EXIF_ORIENTATION, 1) in (0, 1)
+    image.load()
+    return to_gray(image if upright else ImageOps.exif_transpose(image)), upright
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """A block in which Pillow reads a file; what it raises becomes an `ImageError`."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            check_size(*image.size)
-            upright = image.getexif().get(_EXIF_ORIENTATION, 1) in (0, 1)
-            image.load()
-            if image.format == "JPEG" and _END_OF_JPEG not in data:
-                raise ImageError("unreadable_image", "the file is cut off: it has no end-of-image mark")
-            pixels = to_gray(image if upright else ImageOps.exif_transpose(image))
-            return Film(pixels, image.format == "JPEG" and image.mode == "L" and upright)
+        yield
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

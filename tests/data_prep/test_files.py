@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import files, images, open_i, report_files
+from data_prep import images, open_i, report_files
 from data_prep.rows import HINTS, Rejection
+from medvill_jax.films import files
 
 
 def reason_and_detail(path: Path) -> list[tuple[str, str]]:

@@ -1,0 +1,120 @@
+"""A film as records store it: image files of any kind, DICOM too -> 8-bit grayscale JPEG bytes of bounded size.
+
+Preparation and prediction share this code, so a film that is predicted has the pixels that it would have in a record.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from medvill_jax.films.decode import decode
+from medvill_jax.films.files import TooLargeError, read_bytes
+from medvill_jax.films.limits import MAX_BYTES, ImageError
+
+JPEG_QUALITY = 95
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """What becomes of an image.
+
+    Attributes:
+      image_size: pixels. Of the short side, if it is longer than that (aspect kept, never enlarged); with `square`, of
+        both sides.
+      square: fit the whole image into a square, enlarging it if need be, the rest black.
+      dicom: how DICOM values become 8 bits, see `films.dicom.NORMALIZATIONS`.
+    """
+
+    image_size: int = 512
+    square: bool = False
+    dicom: str = "window"
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A grayscale JPEG."""
+
+    data: bytes
+    width: int
+    height: int
+
+
+def load(path: Path, options: ImageOptions) -> Encoded:
+    """The image or DICOM file at `path` as a grayscale JPEG.
+
+    Raises:
+        ImageError: "missing_image", "inaccessible_file", "unreadable_image" or "oversized_image".
+        MissingExtra: the file is DICOM, and pydicom is not installed.
+    """
+    try:
+        data = read_bytes(path, MAX_BYTES)
+    except TooLargeError as error:
+        raise ImageError("oversized_image", f"{path}: {error}") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError("missing_image", f"no file at {path}") from error
+    except OSError as error:
+        raise ImageError("inaccessible_file", f"{path}: {error.strerror or type(error).__name__}") from error
+    except ValueError as error:
+        raise ImageError("unreadable_image", f"{path}: {type(error).__name__}") from error
+    try:
+        return encode(data, options)
+    except ImageError as error:
+        raise ImageError(error.reason, f"{path}: {error}") from error
+
+
+def encode(data: bytes, options: ImageOptions) -> Encoded:
+    """Encoded image bytes of any form that `films.decode` reads -> a grayscale JPEG.
+
+    A gray 8-bit JPEG that has its size already comes back unchanged, byte for byte, once it has been decoded
+    completely.
+
+    Raises:
+        ImageError: "unreadable_image" or "oversized_image".
+        MissingExtra: the bytes are DICOM, and pydicom is not installed.
+    """
+    film = decode(data, options.dicom)
+    if film.gray_jpeg and _has_size(film.pixels.shape, options):
+        return Encoded(data, film.pixels.shape[1], film.pixels.shape[0])
+    return encode_pixels(film.pixels, options)
+
+
+def encode_pixels(pixels: np.ndarray, options: ImageOptions) -> Encoded:
+    """Pixels uint8 `[H, W]` -> a grayscale JPEG of the size that they have in records."""
+    pixels = square(pixels, options.image_size) if options.square else shrink(pixels, options.image_size)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return Encoded(buffer.getvalue(), pixels.shape[1], pixels.shape[0])
+
+
+def _has_size(size: tuple[int, ...], options: ImageOptions) -> bool:
+    if options.square:
+        return size == (options.image_size, options.image_size)
+    return min(size) <= options.image_size
+
+
+def shrink(pixels: np.ndarray, image_size: int) -> np.ndarray:
+    """uint8 `[H, W]` -> the same with a short side of `image_size`, aspect kept; unchanged if it is not longer."""
+    height, width = pixels.shape
+    short = min(height, width)
+    if short <= image_size:
+        return pixels
+    size = (max(1, round(width * image_size / short)), max(1, round(height * image_size / short)))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+
+
+def square(pixels: np.ndarray, side: int) -> np.ndarray:
+    """uint8 `[H, W]` -> `[side, side]`: the whole image, as large as it fits, centred on black."""
+    height, width = pixels.shape
+    scale = side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    fitted = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    canvas = np.zeros((side, side), np.uint8)
+    top, left = (side - size[1]) // 2, (side - size[0]) // 2
+    canvas[top : top + size[1], left : left + size[0]] = fitted
+    return canvas
