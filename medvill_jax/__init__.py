@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medvill_jax.hub.loaded import load as load
+    from medvill_jax.app.model import Model as Model
+    from medvill_jax.app.model import load as load
+    from medvill_jax.app.results import Answer as Answer
+    from medvill_jax.app.results import Embedding as Embedding
+    from medvill_jax.app.results import Failed as Failed
+    from medvill_jax.app.results import Findings as Findings
+    from medvill_jax.app.results import Match as Match
+    from medvill_jax.app.results import Report as Report
 
-__all__ = ["load"]
+__version__ = "0.1.0"
+
+# Name -> the module that has it. Importing the package stays light: data preparation needs no JAX.
+_LAZY = {
+    **dict.fromkeys(("Model", "load"), "medvill_jax.app.model"),
+    **dict.fromkeys(("Answer", "Embedding", "Failed", "Findings", "Match", "Report"), "medvill_jax.app.results"),
+}
+__all__ = ["Answer", "Embedding", "Failed", "Findings", "Match", "Model", "Report", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    # Importing the package stays light: data preparation needs no JAX.
-    if name == "load":
-        from medvill_jax.hub.loaded import load
-
-        return load
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -85,6 +85,19 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         },
         None,
     ),
+    "medvill_jax.app": (
+        {
+            "medvill_jax",
+            "medvill_jax.paths",
+            "medvill_jax.private",
+            "medvill_jax.films",
+            "medvill_jax.data",
+            "medvill_jax.models",
+            "medvill_jax.hub",
+            "medvill_jax.app",
+        },
+        None,
+    ),
     "medvill_jax.flags": ({"medvill_jax.private"}, {"absl", "ml_collections"}),
     "medvill_jax.run": (
         {

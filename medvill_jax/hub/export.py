@@ -1,6 +1,6 @@
 """Exports: a folder with a trained model and everything that using it takes.
 
-    config.json           the network's configuration; `MedvillConfig` under "model"
+    config.json           the network's configuration; `MedvillConfig` under "model", and the checksum of the arrays
     model.safetensors     float32 arrays, named by parameter path, e.g. `encoder/layer/0/attention/query/kernel`
     tokenizer/vocab.txt   if known
     labels.json           names of the classes, if any
@@ -14,6 +14,8 @@ network (a BERT, a ResNet); config.json names them.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
 import os
 import shutil
@@ -28,6 +30,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from medvill_jax import private
+from medvill_jax.data.records import DataError
+from medvill_jax.data.tokenizer import Tokenizer
 from medvill_jax.hub.card import model_card
 from medvill_jax.hub.errors import HubError, raise_all
 from medvill_jax.hub.files import EXPORT_FORMAT, Tensor, is_export, read_file, read_json
@@ -57,6 +61,7 @@ class Export:
         label_names: of the classes.
         vocab: path of the vocab.txt, or None.
         extra: other entries of config.json, e.g. "source".
+        weights: SHA-256 of model.safetensors, hexadecimal; "" for an export that was not read from a folder.
     """
 
     config: MedvillConfig
@@ -68,6 +73,24 @@ class Export:
     label_names: tuple[str, ...] = ()
     vocab: Path | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    weights: str = ""
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer of the vocabulary; None if there is none.
+
+        Raises:
+            HubError: the vocabulary is damaged, or larger than the model's.
+        """
+        if self.vocab is None:
+            return None
+        try:
+            tokenizer = Tokenizer.from_file(self.vocab)
+        except DataError as error:
+            raise HubError(f"no text can be read or written with this vocabulary: {error}") from None
+        if tokenizer.vocab_size > self.config.bert.vocab_size:
+            raise HubError(f"{self.vocab} has {tokenizer.vocab_size} tokens, the model {self.config.bert.vocab_size}")
+        return tokenizer
 
 
 def write_export(
@@ -133,6 +156,7 @@ def write_export(
             save_file(arrays | head_arrays, temporary / WEIGHTS_FILE, metadata={"format": EXPORT_FORMAT})
         except SafetensorError as error:
             raise HubError(f"the weights cannot be written under {out.absolute().parent}: {error}") from error
+        document["weights"] = checksum(temporary / WEIGHTS_FILE)
         _write_json(temporary / CONFIG_FILE, document)
         if label_names:
             _write_json(temporary / LABELS_FILE, list(label_names))
@@ -182,6 +206,9 @@ def read_export(path: Path) -> Export:
         f"the arrays of {path}", model, {n: s for n, s in shapes.items() if part_of(n) != HEADS}, parts, absent=absent
     )
     _check_heads(path, heads, tensors)
+    found, recorded = checksum(weights), document.get("weights")
+    if recorded not in (None, found):
+        raise HubError(f"{weights} is not the file that {CONFIG_FILE} belongs to, or is damaged: copy the export again")
     stat_names = expected(model)[1]
     arrays = {name: tensor.read() for name, tensor in tensors.items()}
     network = {name: array for name, array in arrays.items() if part_of(name) != HEADS}
@@ -196,7 +223,14 @@ def read_export(path: Path) -> Export:
         label_names=_labels(path / LABELS_FILE),
         vocab=vocab if vocab.is_file() else None,
         extra=document.get("extra") or {},
+        weights=found,
     )
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def replace_folder(temporary: Path, out: Path) -> None:

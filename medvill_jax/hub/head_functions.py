@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import HEADS, Export
+from medvill_jax.models import attention_masks
 from medvill_jax.models.finetuned import Finetuned, HeadsConfig
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import MedvillConfig
@@ -52,11 +54,15 @@ class HeadFunctions:
     def __init__(self, export: Export, config: MedvillConfig, dtype: str, params: Tree, stats: Tree):
         self.heads = heads_of(export)
         heads = self.heads
+        if attention_masks.MASKS[config.attention].per_example:
+            # As in training, where tasks that read image and text together take the bidirectional half of `mixed`.
+            config = dataclasses.replace(config, attention="bidirectional")
         self._model = Functional(lambda rngs: Finetuned(config, heads, dtype=jnp.dtype(dtype), rngs=rngs))
         with_heads = {HEADS: jax.tree.map(jnp.asarray, export.heads)} if export.heads else {}
         self._arrays = (params | with_heads, stats)
         self._sides, self._match = jax.jit(self._side), jax.jit(self._matched, static_argnames="attention")
         self._scale = jax.jit(lambda params, stats: self._model.bind(params, stats).heads.contrast.temperature())
+        self._pooled = jax.jit(self._pooled_image)
         self._project = jax.jit(self._projected, static_argnames="texts")
         self._logits = jax.jit(self._head_logits, static_argnames=("head", "product"))
 
@@ -76,6 +82,10 @@ class HeadFunctions:
         """Unit vectors float32 `[B, D]` of images `[B, ...]`, or of text ids and lengths."""
         return self._project(*self._arrays, *inputs, texts=len(inputs) == 2)
 
+    def pooled(self, images: Any) -> jax.Array:
+        """Pooled [CLS] float32 `[B, H]` of images without text."""
+        return self._pooled(*self._arrays, images)
+
     def logits(self, head: str, images: Any, *text: Any, product: bool | None = None) -> jax.Array:
         """Logits float32 `[B, outputs]` of the head "classes" or "answers", of images, with or without text."""
         return self._logits(*self._arrays, images, *text, head=head, product=product)
@@ -93,6 +103,10 @@ class HeadFunctions:
         if texts:
             return module.project_text(*inputs)
         return module.project_image(module.embed_image(module.image_features(*inputs), None, None))
+
+    def _pooled_image(self, params: Tree, stats: Tree, images: jax.Array) -> jax.Array:
+        module = self._model.bind(params, stats)
+        return module.encode_image(module.embed_image(module.image_features(images), None, None)).astype(jnp.float32)
 
     def _head_logits(
         self, params: Tree, stats: Tree, images: jax.Array, *text: jax.Array, head: str, product: bool | None

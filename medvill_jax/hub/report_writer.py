@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import Tokenizer
 from medvill_jax.decoding.beam import beam_search
 from medvill_jax.decoding.rules import Decoded, Rules
@@ -148,13 +147,7 @@ class Words:
                 special tokens have other ids than in bert-base-uncased.
         """
         size = config.bert.vocab_size
-        if export.vocab is not None:
-            try:
-                tokenizer = Tokenizer.from_file(export.vocab)
-            except DataError as error:
-                raise HubError(f"no report can be written with this vocabulary: {error}") from None
-            if tokenizer.vocab_size > size:
-                raise HubError(f"{export.vocab} has {tokenizer.vocab_size} tokens, the model {size}")
+        if (tokenizer := export.tokenizer) is not None:
             names = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
             special: dict[str, int] = dict(zip(names, tokenizer.special_ids, strict=True))
             if (config.cls_id, config.sep_id) != (special["[CLS]"], special["[SEP]"]):

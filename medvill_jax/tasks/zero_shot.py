@@ -27,9 +27,10 @@ from medvill_jax.data.examples import LabelRecords
 from medvill_jax.data.tokenizer import load_tokenizer
 from medvill_jax.data.transforms import text_slots
 from medvill_jax.errors import ConfigError
+from medvill_jax.hub.arrays import Arrays
 from medvill_jax.hub.errors import HubError
-from medvill_jax.hub.export import VOCAB_FILE
-from medvill_jax.hub.loaded import load
+from medvill_jax.hub.export import VOCAB_FILE, read_export
+from medvill_jax.hub.files import local_path
 from medvill_jax.metrics import bootstrap, classification
 from medvill_jax.metrics.metrics_file import write_metrics
 from medvill_jax.tasks import setup
@@ -62,8 +63,9 @@ class Task:
         if not config.data.path:
             raise records.DataError("no data: set --config.data.path=DATA to a prepared data set")
         self.config, self.workdir, self.stop = config, Workdir.of(workdir), StopSignal()
-        self._model = load(config.init.checkpoint)
-        if config.scorer == "itm" and self._model.config.attention == "s2s":
+        export = read_export(local_path(config.init.checkpoint))
+        self._image_size, self._arrays = export.config.image_size, Arrays(export, export.config, "float32")
+        if config.scorer == "itm" and export.config.attention == "s2s":
             raise HubError(
                 f"{config.init.checkpoint} was trained under s2s, where no image sees its report, so its matching head "
                 "is not trained"
@@ -91,7 +93,7 @@ class Task:
             split,
             report=False,
             tokenizer=self._tokenizer,
-            image_size=self._model.config.image_size,
+            image_size=self._image_size,
             text_len=0,
             crop=None,
             seed=config.seed,
@@ -102,7 +104,7 @@ class Task:
             {sentence for prompts in self._prompts.values() for pair in prompts for side in pair for sentence in side}
         )
         ids, lens = self._slots(sentences)
-        scorer = self._model.arrays.match if config.scorer == "itm" else self._model.arrays.similarity
+        scorer = self._arrays.match if config.scorer == "itm" else self._arrays.similarity
         parts = []
         for start in tqdm(range(0, len(chosen), 16), unit="batch", disable=None):
             self.stop.check()

@@ -13,10 +13,10 @@ from transformers import BertConfig as HfBertConfig
 from transformers import BertForPreTraining, BertModel, ResNetForImageClassification
 from transformers import ResNetConfig as HfResNetConfig
 
+from medvill_jax.app.model import load
 from medvill_jax.hub.convert import convert, main
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import read_export
-from medvill_jax.hub.loaded import load
 from medvill_jax.hub.names import UPSTREAM
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.resnet import ResNetConfig

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import medvill_jax
+from medvill_jax.app.model import Model
 from medvill_jax.hub.convert import convert
-from medvill_jax.hub.loaded import Loaded
 from medvill_jax.models import medvill
 from medvill_jax.models.compat import Compat
 from tests.hub.checkpoints import inputs
@@ -27,7 +27,7 @@ def folder(upstream: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loaded(folder: Path) -> Loaded:
+def loaded(folder: Path) -> Model:
     return medvill_jax.load(folder)
 
 
@@ -41,7 +41,7 @@ def torch_logits(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sampled", [False, True])
-def test_logits_are_those_of_torch(loaded: Loaded, reference: TorchMedvill, kind: str, sampled: bool) -> None:
+def test_logits_are_those_of_torch(loaded: Model, reference: TorchMedvill, kind: str, sampled: bool) -> None:
     images, ids, lens = inputs(1)
     cells = np.array([0, 2, 3]) if sampled else None
     use_s2s = np.zeros(3, bool) if kind == "mixed" else None
@@ -56,9 +56,9 @@ def test_logits_are_those_of_torch(loaded: Loaded, reference: TorchMedvill, kind
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_attention_is_the_exports_own(loaded: Loaded, kind: str) -> None:
+def test_the_attention_is_the_exports_own(loaded: Model, kind: str) -> None:
     images, ids, lens = inputs(1)
-    own = Loaded(loaded.export, dataclasses.replace(loaded.config, attention=kind), "float32")
+    own = Model(loaded.export, dataclasses.replace(loaded.config, attention=kind), "float32")
     stated = loaded.arrays.logits(images, ids, lens, attention=kind)
     found = own.arrays.logits(images, ids, lens)
     assert found.keys() == stated.keys()
@@ -69,9 +69,9 @@ def test_the_attention_is_the_exports_own(loaded: Loaded, kind: str) -> None:
     )
 
 
-def test_nothing_is_matched_where_no_image_sees_the_text(loaded: Loaded) -> None:
+def test_nothing_is_matched_where_no_image_sees_the_text(loaded: Model) -> None:
     images, ids, lens = inputs(1)
-    own = Loaded(loaded.export, dataclasses.replace(loaded.config, attention="s2s"), "float32")
+    own = Model(loaded.export, dataclasses.replace(loaded.config, attention="s2s"), "float32")
     with pytest.raises(ValueError, match=r"'s2s' cannot be used.* use one of bidirectional, bar, non_cross"):
         own.arrays.match(images, ids, lens)
     with pytest.raises(ValueError, match=r"'mixed' cannot be used for matching"):
@@ -91,7 +91,7 @@ def test_released_behaviour_by_name(folder: Path, reference: TorchMedvill) -> No
     assert np.abs(np.asarray(ours) - np.asarray(clean)).max() > 1e-3
 
 
-def test_gray_images_are_normalised_inside(loaded: Loaded) -> None:
+def test_gray_images_are_normalised_inside(loaded: Model) -> None:
     _, ids, lens = inputs()
     pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
     normalised = np.asarray(medvill.normalize(jnp.asarray(pixels), jnp.dtype("float32")))
@@ -99,7 +99,7 @@ def test_gray_images_are_normalised_inside(loaded: Loaded) -> None:
     np.testing.assert_allclose(one["mlm"], two["mlm"], rtol=0, atol=1e-5)
 
 
-def test_cells_may_be_shared_or_own_and_hidden_states_are_there(loaded: Loaded) -> None:
+def test_cells_may_be_shared_or_own_and_hidden_states_are_there(loaded: Model) -> None:
     images, ids, lens = inputs()
     shared = loaded.arrays.logits(images, ids, lens, cells=np.array([1, 3]))
     own = loaded.arrays.logits(images, ids, lens, cells=np.tile([1, 3], (3, 1)))
@@ -108,7 +108,7 @@ def test_cells_may_be_shared_or_own_and_hidden_states_are_there(loaded: Loaded) 
     assert (hidden.image.shape, hidden.text.shape, hidden.summary.shape) == ((3, 4, 32), (3, 7, 32), (3, 32))
 
 
-def test_mixed_takes_a_choice_per_example(loaded: Loaded) -> None:
+def test_mixed_takes_a_choice_per_example(loaded: Model) -> None:
     images, ids, lens = inputs()
     s2s = np.array([True, False, True])
     mixed = loaded.arrays.logits(images, ids, lens, attention="mixed", use_s2s=s2s)["mlm"]
@@ -137,7 +137,7 @@ def test_mixed_takes_a_choice_per_example(loaded: Loaded) -> None:
         ({"attention": "mixed", "use_s2s": np.ones(2, bool)}, r"use_s2s must be \[B\]"),
     ],
 )
-def test_arguments_that_do_not_fit(loaded: Loaded, change: dict[str, Any], match: str) -> None:
+def test_arguments_that_do_not_fit(loaded: Model, change: dict[str, Any], match: str) -> None:
     images, ids, lens = inputs()
     with pytest.raises(ValueError, match=match):
         loaded.arrays.logits(**{"images": images, "text_ids": ids, "text_lens": lens, **change})
@@ -152,13 +152,13 @@ def test_importing_the_package_is_light() -> None:
         medvill_jax.other  # noqa: B018
 
 
-def test_questions_over_arrays_leave_room_on_the_model_itself(loaded: Loaded) -> None:
+def test_questions_over_arrays_leave_room_on_the_model_itself(loaded: Model) -> None:
     asked = {"answer", "classify", "generate", "hidden", "logits", "match", "similarity", "text_hidden"}
     assert {name for name in dir(loaded.arrays) if not name.startswith("_")} == asked
     assert {name for name in dir(loaded) if not name.startswith("_")} == {"arrays", "config", "export"}
 
 
-def test_a_call_of_an_earlier_model_card_says_where_it_went(loaded: Loaded) -> None:
+def test_a_call_of_an_earlier_model_card_says_where_it_went(loaded: Model) -> None:
     with pytest.raises(AttributeError, match=r"no 'logits'; what takes arrays is model\.arrays\.logits"):
         loaded.logits  # pyright: ignore  # noqa: B018
     assert not hasattr(loaded, "nonsense")

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import medvill_jax
+from medvill_jax.app.model import Model
 from medvill_jax.decoding.rules import Rules
 from medvill_jax.hub.convert import convert
 from medvill_jax.hub.errors import HubError
-from medvill_jax.hub.loaded import Loaded
 from tests.decoding import slow
 from tests.hub.checkpoints import SIZES, save, write_config
 from tests.models.reference import TorchMedvill
@@ -54,7 +54,7 @@ def folder(network: TorchMedvill, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
-def loaded(folder: Path) -> Loaded:
+def loaded(folder: Path) -> Model:
     return medvill_jax.load(folder)
 
 
@@ -79,7 +79,7 @@ def follower(network: TorchMedvill, image: np.ndarray) -> slow.Follow:
 
 @pytest.mark.parametrize(("beams", "penalty"), [(1, 0.0), (2, 0.0), (4, 0.0), (4, 0.5)])
 def test_cached_decoding_equals_full_recompute(
-    loaded: Loaded, network: TorchMedvill, images: np.ndarray, beams: int, penalty: float
+    loaded: Model, network: TorchMedvill, images: np.ndarray, beams: int, penalty: float
 ) -> None:
     reports = loaded.arrays.generate(images, beam_size=beams, max_len=RULES.max_len, length_penalty=penalty)
     for image, report in zip(images, reports, strict=True):
@@ -98,7 +98,7 @@ def test_cached_decoding_equals_full_recompute(
 
 @pytest.mark.parametrize("fields", [{"beam_size": 3}, {"top_p": 0.9, "seed": 5}])
 def test_neighbours_order_and_batch_size_do_not_matter(
-    loaded: Loaded, images: np.ndarray, fields: dict[str, Any]
+    loaded: Model, images: np.ndarray, fields: dict[str, Any]
 ) -> None:
     whole = loaded.arrays.generate(images, max_len=8, batch_size=5, **fields)
     order = [3, 0, 4, 1, 2]
@@ -108,7 +108,7 @@ def test_neighbours_order_and_batch_size_do_not_matter(
         assert abs(shuffled[place]["log_prob"] - whole[example]["log_prob"]) <= 1e-4
 
 
-def test_rules_and_defined_results(loaded: Loaded, images: np.ndarray) -> None:
+def test_rules_and_defined_results(loaded: Model, images: np.ndarray) -> None:
     assert loaded.arrays.generate(images[:0], max_len=8) == []
     gray = np.random.default_rng(0).integers(0, 256, (2, 64, 64), dtype=np.uint8)
     for report in loaded.arrays.generate(gray, beam_size=2, max_len=12, min_len=6, no_repeat_ngram=1):
@@ -144,7 +144,7 @@ def test_rules_and_defined_results(loaded: Loaded, images: np.ndarray) -> None:
         ({"images": np.zeros((1, 64, 64))}, "images are uint8"),
     ],
 )
-def test_arguments_that_do_not_fit(loaded: Loaded, images: np.ndarray, change: dict[str, Any], match: str) -> None:
+def test_arguments_that_do_not_fit(loaded: Model, images: np.ndarray, change: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         loaded.arrays.generate(**{"images": images, "max_len": 8, **change})
 

@@ -27,12 +27,12 @@ from ml_collections import ConfigDict
 import medvill_jax
 from data_prep import mimic_cxr, vqa_rad
 from data_prep.phantom import write_questions, write_tree
+from medvill_jax.app.model import Model
 from medvill_jax.data import loader, records
 from medvill_jax.data.questions import clean_question
 from medvill_jax.data.tokenizer import load_tokenizer
 from medvill_jax.data.transforms import square_image, text_slots
 from medvill_jax.hub.export import VOCAB_FILE
-from medvill_jax.hub.loaded import Loaded
 from medvill_jax.models.vit_patch import PatchConfig
 
 STUDIES, SEED, PIXELS = 40, 7, 64
@@ -190,7 +190,7 @@ def shrink(config: ConfigDict, data: Path, *, steps: int, **changes: Any) -> Con
     return config
 
 
-def learn(task: ModuleType, config: ConfigDict, workdir: Path) -> tuple[Loaded, list[str]]:
+def learn(task: ModuleType, config: ConfigDict, workdir: Path) -> tuple[Model, list[str]]:
     """Trains to the end; the model as its user gets it, and the identifiers of the records that it has seen."""
     run = task.Task(config, workdir)
     run.fit()

@@ -55,11 +55,11 @@ class UnderstandingHeads(Bound):
         with self._precise():
             logits = in_batches(functools.partial(functions.logits, "classes"), batch_size, *rows)
         names = self._export.label_names or tuple(f"class {number}" for number in range(logits.shape[1]))
-        probabilities = np.asarray(jax.nn.sigmoid(logits))
+        probabilities = sigmoid(logits)
         return {
             "names": names,
-            "probabilities": probabilities,
-            "positive": probabilities >= np.asarray(extra.get("thresholds", 0.5), np.float32),
+            "probabilities": probabilities.astype(np.float32),
+            "positive": probabilities >= np.asarray(extra.get("thresholds", 0.5)),
         }
 
     def answer(self, images: Array, text_ids: Array, text_lens: Array, *, batch_size: int = 32) -> list[dict[str, Any]]:
@@ -71,7 +71,8 @@ class UnderstandingHeads(Bound):
             batch_size: questions at a time.
 
         Returns:
-            For every question `answer_id`, `answer` (None if the export has no list of answers) and `logit`.
+            For every question `answer_id`, `answer` (None if the export has no list of answers), `logit`, and
+            `probability`: of that answer alone, or among all if it was trained with hard targets.
 
         Raises:
             ValueError: arguments that do not fit the model; the message names them.
@@ -82,10 +83,17 @@ class UnderstandingHeads(Bound):
         rows = self._rows(images, text_ids, text_lens)
         with self._precise():
             logits = in_batches(functools.partial(functions.logits, "answers", product=product), batch_size, *rows)
-        names = extra.get("answers")
+        names, chosen = extra.get("answers"), logits.argmax(1)
+        hard = extra.get("targets") == "hard"
+        probabilities = np.asarray(jax.nn.softmax(logits, axis=1)) if hard else sigmoid(logits)
         return [
-            {"answer_id": int(best), "answer": names[best] if names else None, "logit": float(logits[row, best])}
-            for row, best in enumerate(logits.argmax(1))
+            {
+                "answer_id": int(best),
+                "answer": names[best] if names else None,
+                "logit": float(logits[row, best]),
+                "probability": float(probabilities[row, best]),
+            }
+            for row, best in enumerate(chosen)
         ]
 
     def match(
@@ -150,6 +158,28 @@ class UnderstandingHeads(Bound):
             image_vectors = in_batches(functions.project, batch_size, images)
             return image_vectors @ in_batches(functions.project, batch_size, ids, lens).T
 
+    def embed(self, images: Array, *, batch_size: int = 32) -> tuple[np.ndarray, str]:
+        """Vectors of images alone, float32 `[B, D]`, and their kind.
+
+        The kind is "projection", unit vectors in the space where the contrastive loss compares images with texts, or
+        "pooled", the pooled [CLS] of a model without projection.
+
+        Args:
+            images: as for `logits`.
+            batch_size: images at a time.
+
+        Raises:
+            ValueError: arguments that do not fit the model; the message names them.
+            HubError: the export has neither a contrastive projection nor a pooler.
+        """
+        functions = self._functions_with(None)
+        projects = functions.heads.contrast > 0
+        self._require(("pooler",))
+        images, _ = self._checked_images(images)
+        with self._precise():
+            vectors = in_batches(functions.project if projects else functions.pooled, batch_size, images)
+        return vectors, "projection" if projects else "pooled"
+
     def _functions_with(self, head: str | None) -> HeadFunctions:
         if head is not None and head not in self._export.heads:
             names = ", ".join(self._export.heads) or "none"
@@ -167,3 +197,8 @@ class UnderstandingHeads(Bound):
         if len(ids) != len(images):
             raise ValueError(f"{len(images)} images and {len(ids)} texts: give one text per image")
         return images, ids, lens
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """The probabilities float64 of logits of any shape, without overflow; the same numbers as in evaluation."""
+    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(logits, np.float64)))

@@ -1,0 +1,96 @@
+"""A film in any form -> the pixels that a prepared record of it has when the network is evaluated."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from medvill_jax.data.records import DataError
+from medvill_jax.data.transforms import read_image, square_image
+from medvill_jax.errors import ConfigError
+from medvill_jax.films import stored
+from medvill_jax.films.decode import pixels_of
+from medvill_jax.films.limits import ImageError
+from medvill_jax.films.stored import ImageOptions
+
+# A path, the content of a file, an image, or pixels.
+AnyFilm = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+_FORMS = "a film is a path, bytes of a file, a PIL image or an array, uint8 or uint16 [H, W] or uint8 [H, W, 3]"
+# `square_image` draws only crops from it.
+_NO_CROP = np.random.default_rng(0)
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film as the network takes it.
+
+    Attributes:
+        name: of its file, as it was given; None for a film without file.
+        pixels: uint8 `[S, S]`.
+        warnings: see `looked_at`.
+    """
+
+    name: str | None
+    pixels: np.ndarray
+    warnings: tuple[str, ...]
+
+
+def read(film: AnyFilm, options: ImageOptions, size: int) -> Film:
+    """Reads a film.
+
+    Args:
+        film: in any form.
+        options: how records were prepared for the network.
+        size: side of the network's input, pixels.
+
+    Raises:
+        ImageError: the film cannot be read; the message names its file.
+        ConfigError: it is none of the forms that a film has.
+        MissingExtra: it is DICOM, and pydicom is not installed.
+    """
+    name = name_of(film)
+    encoded = _stored(film, options)
+    try:
+        pixels = read_image(encoded.data)
+    except DataError:  # a JPEG of a rare form, which Pillow decodes and OpenCV does not
+        problem = "the JPEG cannot be decoded; save it in another format"
+        raise ImageError("unreadable_image", f"{name}: {problem}" if name else problem) from None
+    return Film(name, square_image(pixels, size, None, _NO_CROP), looked_at(pixels))
+
+
+def name_of(film: Any) -> str | None:
+    """The name of a film's file; None for other forms."""
+    return os.fspath(film) if isinstance(film, str | os.PathLike) else None
+
+
+def looked_at(pixels: np.ndarray) -> tuple[str, ...]:
+    """What is odd about a film, a sentence each, from its pixels uint8 `[H, W]` as records hold them."""
+    if pixels.min() == pixels.max():
+        return ("the film has one gray value everywhere, so it shows nothing",)
+    return ()
+
+
+def _stored(film: AnyFilm, options: ImageOptions) -> stored.Encoded:
+    if isinstance(film, str | os.PathLike):
+        return stored.load(Path(film), options)
+    if isinstance(film, bytes | bytearray | memoryview):
+        return stored.encode(bytes(film), options)
+    if isinstance(film, np.ndarray):
+        film = _image(film)
+    if not isinstance(film, Image.Image):
+        raise ConfigError(f"{_FORMS}, not a {type(film).__name__}")
+    return stored.encode_pixels(pixels_of(film), options)
+
+
+def _image(array: np.ndarray) -> Image.Image:
+    gray = array.ndim == 2 and array.dtype in (np.uint8, np.uint16)
+    if not gray and not (array.dtype == np.uint8 and array.ndim == 3 and array.shape[2] == 3):
+        raise ConfigError(f"{_FORMS}, not an array {array.dtype} {array.shape}; a batch is a list of films")
+    if not array.size:
+        raise ImageError("unreadable_image", f"an array {array.shape} holds no pixels")
+    return Image.fromarray(np.ascontiguousarray(array))

@@ -1,0 +1,226 @@
+"""What can be asked about films: for every task, a function from pixels to answers, and the options that decide it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from medvill_jax.app import texts as user_texts
+from medvill_jax.app.results import Answer, Embedding, Findings, Match, Report, Result
+from medvill_jax.app.texts import Texts
+from medvill_jax.data.cleaning import clean_text
+from medvill_jax.data.questions import clean_question
+from medvill_jax.errors import ConfigError
+from medvill_jax.hub.arrays import Arrays
+from medvill_jax.hub.arrays.understanding import sigmoid
+from medvill_jax.hub.errors import HubError
+from medvill_jax.hub.export import Export
+from medvill_jax.hub.report_writer import Words
+from medvill_jax.models.attention_masks import MASKS
+from medvill_jax.models.medvill import MedvillConfig
+
+# The training of an export -> what it can be asked.
+TRAINED_FOR = {
+    "classification": ("findings",),
+    "generation": ("report",),
+    "vqa": ("ask",),
+    "retrieval": ("match",),
+    "pretraining": ("match",),
+}
+TASKS = ("findings", "report", "ask", "match")
+# Of the decoder; those of the run that wrote the export come first.
+DECODING: dict[str, Any] = {
+    "beam_size": 1,
+    "max_len": 128,
+    "min_len": 0,
+    "length_penalty": 0.0,
+    "no_repeat_ngram": 0,
+    "top_p": None,
+    "temperature": 1.0,
+    "seed": 0,
+}
+# Word pieces of a text in the published model, for exports that do not record theirs.
+TEXT_LEN = 253
+
+
+@dataclass(frozen=True)
+class Query:
+    """A question to films.
+
+    Attributes:
+        kind: of the results.
+        options: as the results carry them.
+        run: uint8 `[B, S, S]` -> the fields of each film's result.
+        warnings: for every result.
+    """
+
+    kind: type[Result]
+    options: dict[str, Any]
+    run: Callable[[np.ndarray], list[dict[str, Any]]]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A model that is asked: its export, its configuration with the compat switches in force, and its functions."""
+
+    export: Export
+    config: MedvillConfig
+    arrays: Arrays
+
+    def texts(self, texts: Sequence[str], what: str, clean: Callable[[str], str]) -> Texts:
+        """Texts as the network takes them. Raises `HubError` for an export without vocabulary, else as `texts.read`."""
+        tokenizer = self.export.tokenizer
+        if tokenizer is None:
+            raise HubError("this export has no vocabulary to read texts with: convert it again with --tokenizer")
+        most = self.config.bert.max_positions - 1
+        text_len = min(self.export.extra.get("text_len", TEXT_LEN), most)
+        return user_texts.read(texts, what, tokenizer, text_len, clean)
+
+
+def tasks_of(export: Export, config: MedvillConfig) -> tuple[str, ...]:
+    """What an export was trained for and holds the parts of, some of `TASKS`."""
+    parts, heads = export.parts, export.heads
+    mask = MASKS[config.attention]
+    holds = {
+        "findings": "classifier" in heads,
+        "report": "mlm" in parts,
+        "ask": "answer" in heads,
+        # Under `mixed` the bidirectional half has learnt to match.
+        "match": "match" in heads or ({"itm", "pooler"} <= {*parts} and (mask.meets or mask.per_example)),
+    }
+    trained = TRAINED_FOR.get(export.stage, ())
+    return tuple(task for task in TASKS if task in trained and holds[task])
+
+
+def query(asked: Asked, task: str, options: Mapping[str, Any]) -> Query:
+    """The query of a task.
+
+    Raises:
+        ConfigError: an unknown task, one that the export was not trained for, or options that do not fit.
+        HubError: the export lacks a part.
+    """
+    if task not in _QUERIES:
+        raise ConfigError(f"there is no task {task!r}; there are {', '.join(_QUERIES)}")
+    can = tasks_of(asked.export, asked.config)
+    if task not in (*can, "embed"):
+        able = f"it can do: {', '.join(can)}" if can else "it can only embed films"
+        raise ConfigError(f"this export was trained for {asked.export.stage}, not for the task {task!r}; {able}")
+    make, known = _QUERIES[task]
+    if unknown := [name for name in options if name not in known]:
+        raise ConfigError(f"{task} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
+    return make(asked, **options)
+
+
+def _findings(asked: Asked, report: str | None = None) -> Query:
+    reads = asked.export.extra.get("inputs", "image+report") == "image+report"
+    if reads and report is None:
+        raise ConfigError("this export was trained on films with their reports: give report=TEXT with the film")
+    if not reads and report is not None:
+        raise ConfigError("this export was trained on films alone: leave report out")
+    text = None if report is None else asked.texts([report], "report", clean_text)
+
+    def run(images: np.ndarray) -> list[dict[str, Any]]:
+        given = () if text is None else (_repeated(text.ids, images), _repeated(text.lens, images))
+        found = asked.arrays.classify(images, *given, batch_size=len(images))
+        names = found["names"]
+        thresholds = np.broadcast_to(asked.export.extra.get("thresholds", 0.5), len(names)).tolist()
+        return [
+            {
+                "probabilities": dict(zip(names, probabilities.tolist(), strict=True)),
+                "positive": dict(zip(names, positive.tolist(), strict=True)),
+                "thresholds": dict(zip(names, thresholds, strict=True)),
+            }
+            for probabilities, positive in zip(found["probabilities"], found["positive"], strict=True)
+        ]
+
+    options = {} if report is None else {"report": report}
+    return Query(Findings, {"task": "findings", **options}, run, () if text is None else text.warnings)
+
+
+def _report(asked: Asked, **decoding: Any) -> Query:
+    recorded = asked.export.extra.get("decode", {})
+    fitting = {"max_len": min(DECODING["max_len"], asked.config.bert.max_positions)}
+    options = {**DECODING, **fitting, **{name: value for name, value in recorded.items() if name in DECODING}}
+    options |= decoding
+    # 0 stands for no sampling in configurations, where every field has one type.
+    options["top_p"] = options["top_p"] or None
+
+    def run(images: np.ndarray) -> list[dict[str, Any]]:
+        written = asked.arrays.generate(images, **options, batch_size=len(images))
+        return [
+            {
+                "text": report["text"],
+                "log_prob": report["log_prob"],
+                "warnings": (f"the report is cut: it has max_len={options['max_len']} word pieces and no end",)
+                if len(report["token_ids"]) == options["max_len"]
+                else (),
+            }
+            for report in written
+        ]
+
+    search = {name: value for name, value in options.items() if name not in ("beam_size", "seed")}
+    words = Words.of(asked.export, asked.config)
+    # Options that do not fit are an error now, not once films have been read.
+    words.writing(asked.config, beams=options["beam_size"], banned=None, **search)
+    return Query(Report, {"task": "report", **options}, run)
+
+
+def _ask(asked: Asked, question: str | None = None) -> Query:
+    if question is None:
+        raise ConfigError("there is no question: give question=TEXT")
+    text = asked.texts([question], "question", lambda words: clean_question(clean_text(words)))
+
+    def run(images: np.ndarray) -> list[dict[str, Any]]:
+        answers = asked.arrays.answer(
+            images, _repeated(text.ids, images), _repeated(text.lens, images), batch_size=len(images)
+        )
+        return [{name: answer[name] for name in ("answer", "answer_id", "probability")} for answer in answers]
+
+    return Query(Answer, {"task": "ask", "question": question}, run, text.warnings)
+
+
+def _match(asked: Asked, texts: Sequence[str] | str | None = None) -> Query:
+    if texts is None:
+        raise ConfigError("there is nothing to match with: give texts=[TEXT, ...]")
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    read = asked.texts(texts, "text", clean_text)
+    # Filled up with the last text, so that few programs are compiled.
+    rows = np.minimum(np.arange(1 << (len(texts) - 1).bit_length()), len(texts) - 1)
+    ids, lens = read.ids[rows], read.lens[rows]
+
+    def run(images: np.ndarray) -> list[dict[str, Any]]:
+        scores = asked.arrays.match(images, ids, lens, batch_size=max(32, len(images)))[:, : len(texts)]
+        probabilities = sigmoid(scores)
+        return [
+            {"scores": tuple(row.tolist()), "probabilities": tuple(probability.tolist())}
+            for row, probability in zip(scores, probabilities, strict=True)
+        ]
+
+    return Query(Match, {"task": "match", "texts": texts}, run, read.warnings)
+
+
+def _embed(asked: Asked) -> Query:
+    def run(images: np.ndarray) -> list[dict[str, Any]]:
+        vectors, kind = asked.arrays.embed(images, batch_size=len(images))
+        return [{"vector": vector, "kind": kind} for vector in vectors]
+
+    return Query(Embedding, {"task": "embed"}, run)
+
+
+def _repeated(row: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """One row of text for every image."""
+    return np.repeat(row, len(images), axis=0)
+
+
+# Task -> its query, and the names of its options.
+_QUERIES: dict[str, tuple[Callable[..., Query], tuple[str, ...]]] = {
+    "findings": (_findings, ("report",)),
+    "report": (_report, tuple(DECODING)),
+    "ask": (_ask, ("question",)),
+    "match": (_match, ("texts",)),
+    "embed": (_embed, ()),
+}

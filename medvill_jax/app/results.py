@@ -1,0 +1,129 @@
+"""Answers about films, as small immutable objects that say what they were made with; `to_dict` is ready for JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_MADE_WITH = ("warnings", "version", "weights", "options")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What all results have in common.
+
+    Attributes:
+        film: the name of the film's file as it was given; None for bytes, arrays and images.
+        warnings: what a reader should know before using the answer, a sentence each.
+        version: of this package.
+        weights: SHA-256 of the export's model.safetensors.
+        options: everything else that decided the answer, JSON-like: the task, the question, settings of the search...
+        error: why there is no answer; None for an answer.
+    """
+
+    film: str | None = None
+    warnings: tuple[str, ...] = ()
+    version: str = ""
+    weights: str = ""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    error: str | None = None
+
+    @property
+    def task(self) -> str:
+        """What was asked."""
+        return self.options["task"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields in JSON's types: the film, the answer or the error, and what it was made with."""
+        common = {field.name for field in dataclasses.fields(Result)}
+        own = [field.name for field in dataclasses.fields(self) if field.name not in common]
+        answer = own if self.error is None else ["error"]
+        return {name: _plain(getattr(self, name)) for name in ("film", *answer, *_MADE_WITH)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Result):
+    """A written report.
+
+    Attributes:
+        text: the report; None if the export has no vocabulary.
+        log_prob: sum of the log-probabilities of its tokens.
+    """
+
+    text: str | None
+    log_prob: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings(Result):
+    """Findings of a film.
+
+    Attributes:
+        probabilities: by finding.
+        positive: by finding, whether its probability reaches the threshold.
+        thresholds: by finding; those of the export, which maximise F1 on its validation split, or else 0.5.
+    """
+
+    probabilities: Mapping[str, float]
+    positive: Mapping[str, bool]
+    thresholds: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(Result):
+    """The answer to a question.
+
+    Attributes:
+        answer: the likeliest of the export's answers; None if the export does not name them.
+        answer_id: its number.
+        probability: of that answer.
+    """
+
+    answer: str | None
+    answer_id: int
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match(Result):
+    """How well a film matches texts.
+
+    Attributes:
+        scores: log-odds that film and text belong together, one per text.
+        probabilities: the same as probabilities.
+    """
+
+    scores: tuple[float, ...]
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Embedding(Result):
+    """A film as a vector.
+
+    Attributes:
+        vector: float32 `[D]`.
+        kind: "projection", of unit length and comparable with texts, or "pooled" (see `hub.arrays`).
+    """
+
+    vector: np.ndarray
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failed(Result):
+    """A film of a stream that cannot be read; `error` says why in one line."""
+
+    error: str  # pyright: ignore[reportIncompatibleVariableOverride]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
