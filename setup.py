@@ -1,15 +1,17 @@
 """Packaging. Tools are configured in pyproject.toml; everything about the package stands here."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+HERE = Path(__file__).parent
+
 EXTRAS = {
     # Builds on several processes or a cluster (--beam_runner).
     "beam": ["apache-beam>=2.70"],
-    # Official downloads beyond JPEG: DICOM with its compressed transfer syntaxes.
-    "prep": [
-        "apache-beam>=2.70",
+    # DICOM films with their compressed transfer syntaxes.
+    "dicom": [
         "pydicom>=3.0",
         "pylibjpeg>=2.0",
         "pylibjpeg-libjpeg>=2.1",
@@ -28,6 +30,8 @@ EXTRAS = {
     # Also to compile for TPUs where there is none (--mode=compile): libtpu is the compiler.
     "tpu": ["jax[tpu]>=0.10"],
 }
+# Official downloads beyond JPEG.
+EXTRAS["prep"] = [*EXTRAS["beam"], *EXTRAS["dicom"]]
 EXTRAS["test"] = [
     *EXTRAS["prep"],
     *EXTRAS["generate"],
@@ -51,15 +55,16 @@ EXTRAS["test"] = [
 
 setup(
     name="medvill_jax",
-    version="0.1.0",
+    version=re.findall(r'^__version__ = "(.+)"', (HERE / "medvill_jax" / "__init__.py").read_text(), re.MULTILINE)[0],
     description="Medical vision-language pre-training that people can really run: MedViLL in JAX/Flax",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["medvill_jax*", "data_prep*", "configs*"]),
-    package_data={"configs": ["*.json"]},
+    package_data={"configs": ["*.json"], "medvill_jax": ["py.typed"]},
+    entry_points={"console_scripts": ["medvill=medvill_jax.cli.main:main"]},
     install_requires=[
         "absl-py>=2.1",
         "etils[epath]>=1.12",

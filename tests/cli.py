@@ -1,4 +1,4 @@
-"""run.py called in this process, for what needs no interpreter of its own."""
+"""Programs called in this process, for what needs no interpreter of its own."""
 
 import logging
 import sys
@@ -31,6 +31,7 @@ class Ended:
         return line
 
 
+# Called with the words of a command line.
 RunPy = Callable[..., Ended]
 
 
@@ -40,20 +41,28 @@ def caller(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     def call(*arguments: str) -> Ended:
         monkeypatch.chdir(ROOT)
         monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
-        capsys.readouterr()
-        # The program sets what belongs to the whole process: flags, and how much is logged where.
-        root, flag_values = logging.getLogger(), flagsaver.save_flag_values()
-        handlers, level, verbosity = list(root.handlers), root.level, absl.logging.get_verbosity()
-        root.handlers.clear()  # the program closes those that it finds, pytest's
-        try:
-            with pytest.raises(SystemExit) as ended:
-                run.entry()
-        finally:
-            flagsaver.restore_flag_values(flag_values)
-            root.handlers[:] = handlers
-            root.setLevel(level)
-            absl.logging.set_verbosity(verbosity)
-        printed = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), printed.out, printed.err)
+        return ended(run.entry, capsys)
 
     return call
+
+
+def ended(program: Callable[[], int], capsys: pytest.CaptureFixture[str]) -> Ended:
+    """Calls a program that returns its status or ends with `SystemExit`.
+
+    It may set what belongs to the whole process: flags, and how much is logged where.
+    """
+    capsys.readouterr()
+    root, flag_values = logging.getLogger(), flagsaver.save_flag_values()
+    handlers, level, verbosity = list(root.handlers), root.level, absl.logging.get_verbosity()
+    root.handlers.clear()  # the program closes those that it finds, pytest's
+    try:
+        status = program()
+    except SystemExit as exit:
+        status = exit.code
+    finally:
+        flagsaver.restore_flag_values(flag_values)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        absl.logging.set_verbosity(verbosity)
+    printed = capsys.readouterr()
+    return Ended(int(status or 0), printed.out, printed.err)

@@ -36,9 +36,9 @@ TINY_SIZES = {
 TINY_FLAGS = tuple(f"--config.model.{name}={value}" for name, value in TINY_SIZES.items())
 # Tests that ask what programs compute, not how they round: XLA compiles for them in a third of the time.
 QUICKLY_COMPILED = (
-    "cluster/", "compile/", "decoding/", "end_to_end/", "hub/", "learning/test_generate", "learning/test_vqa",
-    "models/test_cached_step", "models/test_finetuned", "models/test_parity", "models/test_properties",
-    "models/test_remat", "models/test_training_parity", "tasks/", "training/",
+    "cluster/", "compile/", "console/", "decoding/", "end_to_end/", "hub/", "learning/test_generate",
+    "learning/test_vqa", "models/test_cached_step", "models/test_finetuned", "models/test_parity",
+    "models/test_properties", "models/test_remat", "models/test_training_parity", "tasks/", "training/",
 )  # fmt: skip
 MOST_WORKERS = 8
 

@@ -110,6 +110,18 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         },
         {"absl"},
     ),
+    "medvill_jax.cli": (
+        {
+            "medvill_jax",
+            "medvill_jax.cli",
+            "medvill_jax.hub.convert",
+            "medvill_jax.metrics.clinical",
+            "medvill_jax.run",
+            "data_prep.__main__",
+        },
+        set(),
+    ),
+    "medvill_jax.__main__": ({"medvill_jax.cli"}, set()),
     "data_prep": (
         {
             "data_prep",

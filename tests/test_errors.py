@@ -49,7 +49,7 @@ def test_a_wrong_value_is_a_value_error_of_the_family() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        MissingExtra("pydicom", "prep", "reading DICOM files"),
+        MissingExtra("pydicom", "dicom", "reading DICOM files"),
         ImageError("unreadable_image", "an image of 0 x 3 pixels is empty"),
         TooLargeError(32, 4, "v5e:2x2", None, 1 << 30),
     ],

@@ -156,7 +156,7 @@ def write_tree(
         try:
             import pydicom  # noqa: F401
         except ImportError as error:
-            raise DataError("DICOM files need pydicom: pip install 'medvill_jax[prep]'") from error
+            raise DataError("DICOM files need pydicom: pip install 'medvill_jax[dicom]'") from error
     with workspace(out) as work:
         root = work / "tree"
         root.mkdir()

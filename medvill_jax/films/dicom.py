@@ -51,7 +51,7 @@ def to_gray(data: bytes, normalization: str = "window") -> np.ndarray:
     try:
         from medvill_jax.films.dicom_file import read_image
     except ImportError as error:
-        raise MissingExtra("pydicom", "prep", "reading DICOM files") from error
+        raise MissingExtra("pydicom", "dicom", "reading DICOM files") from error
     try:
         dataset = read_image(data)
         to_pixels = _monochrome if dataset.SamplesPerPixel == 1 else _colour

@@ -151,6 +151,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return Exit.DONE
 
 
+def program(argv: Sequence[str] | None = None) -> int:
+    """`main`, in a process that is its own: converting needs no accelerator and should occupy none."""
+    jax.config.update("jax_platforms", "cpu")
+    return main(argv)
+
+
 if __name__ == "__main__":
-    jax.config.update("jax_platforms", "cpu")  # converting needs no accelerator and should occupy none
-    sys.exit(main())
+    sys.exit(program())

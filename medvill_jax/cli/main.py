@@ -1,0 +1,49 @@
+"""`medvill COMMAND ...`: finds the subcommand, which takes the rest of the command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import medvill_jax
+from medvill_jax.cli import doors
+from medvill_jax.commands import Parser
+
+_HELP = """\
+Medical vision-language pre-training: data, training, and answers about films.
+
+  prep      prepares data sets from official files or your own pairs       python -m data_prep
+  train     trains or evaluates one task                                    python -m medvill_jax.run
+  convert   converts PyTorch checkpoints into exports and back              python -m medvill_jax.hub.convert
+  labels    labels the 14 CheXpert findings in reports, by rules            python -m medvill_jax.metrics.clinical
+
+Each takes the flags of the program beside it; `medvill COMMAND --help` tells them.
+
+  medvill prep phantom --out=TREE --studies=200
+  medvill prep mimic_cxr --source=TREE --out=DATA
+  medvill train --config=configs/pretrain.py:small --config.data.path=DATA --workdir=RUN
+  medvill convert --source=RUN/export --out=TORCH --to=upstream
+  medvill labels --input=reports.jsonl --output=labels.jsonl
+"""
+
+COMMANDS = {
+    "prep": doors.prep,
+    "train": doors.train,
+    "convert": doors.convert,
+    "labels": doors.labels,
+}
+
+
+def parser() -> Parser:
+    """The parser of a subcommand's name; the words after it are the subcommand's own."""
+    out = Parser("medvill", _HELP)
+    out.add_argument("--version", action="version", version=f"medvill_jax {medvill_jax.__version__}")
+    out.add_argument("command", metavar="COMMAND", choices=[*COMMANDS], help=f"one of {', '.join(COMMANDS)}")
+    out.add_argument("words", metavar="...", nargs=argparse.REMAINDER, help="what it takes")
+    return out
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a subcommand; returns its exit status."""
+    args = parser().parse_args(argv)
+    return COMMANDS[args.command](args.words)
