@@ -1,6 +1,6 @@
 """Packaging. Tools are configured in pyproject.toml; everything about the package stands here."""
 
-import re
+import runpy
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -55,7 +55,7 @@ EXTRAS["test"] = [
 
 setup(
     name="medvill_jax",
-    version=re.findall(r'^__version__ = "(.+)"', (HERE / "medvill_jax" / "__init__.py").read_text(), re.MULTILINE)[0],
+    version=runpy.run_path(str(HERE / "medvill_jax" / "version.py"))["VERSION"],
     description="Medical vision-language pre-training that people can really run: MedViLL in JAX/Flax",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

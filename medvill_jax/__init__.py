@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from medvill_jax.version import VERSION as __version__  # noqa: F401
+
 if TYPE_CHECKING:
     from medvill_jax.app.model import Model as Model
     from medvill_jax.app.model import load as load
@@ -14,8 +16,6 @@ if TYPE_CHECKING:
     from medvill_jax.app.results import Findings as Findings
     from medvill_jax.app.results import Match as Match
     from medvill_jax.app.results import Report as Report
-
-__version__ = "0.1.0"
 
 # Name -> the module that has it. Importing the package stays light: data preparation needs no JAX.
 _LAZY = {

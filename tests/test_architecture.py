@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 OURS = ("medvill_jax", "data_prep", "configs")
 LONGEST_CLASS = 200
 # What every room but configs may import.
-GROUND = {"medvill_jax.errors", "medvill_jax.commands"}
+GROUND = {"medvill_jax.errors", "medvill_jax.commands", "medvill_jax.version"}
 # What tasks may import of their room, beside their own package.
 SHARED_BY_TASKS = (
     "data", "evaluation", "made_with", "network", "pair_scores", "parts", "runner", "setup", "splits",
@@ -20,6 +20,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "configs": ({"configs"}, {"ml_collections"}),
     "medvill_jax.errors": (set(), set()),
     "medvill_jax.commands": (set(), set()),
+    "medvill_jax.version": (set(), set()),
     "medvill_jax.batch": (set(), {"numpy", "jax"}),
     "medvill_jax.paths": (set(), {"etils"}),
     "medvill_jax.private": (set(), set()),
@@ -87,7 +88,6 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     ),
     "medvill_jax.app": (
         {
-            "medvill_jax",
             "medvill_jax.paths",
             "medvill_jax.private",
             "medvill_jax.films",
@@ -112,7 +112,6 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     ),
     "medvill_jax.cli": (
         {
-            "medvill_jax",
             "medvill_jax.cli",
             "medvill_jax.hub.convert",
             "medvill_jax.metrics.clinical",

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-import medvill_jax
 from medvill_jax.app import compiled, film, queries
 from medvill_jax.app.film import AnyFilm, Film
 from medvill_jax.app.queries import Asked, Query
@@ -30,6 +29,7 @@ from medvill_jax.hub.report_writer import filled_size
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.medvill import MedvillConfig
 from medvill_jax.paths import in_bucket
+from medvill_jax.version import VERSION
 
 # Films that are computed at a time.
 BATCH_SIZE = 16
@@ -165,7 +165,7 @@ class Model:
     def _results(
         self, films: Iterable[AnyFilm], asked: Query, read: Callable[[AnyFilm], Film | UserError], batch_size: int
     ) -> Iterator[Result]:
-        made_with = {"version": medvill_jax.__version__, "weights": self.weights, "options": asked.options}
+        made_with = {"version": VERSION, "weights": self.weights, "options": asked.options}
 
         def named(one: AnyFilm) -> tuple[str | None, Film | UserError]:
             return film.name_of(one), read(one)

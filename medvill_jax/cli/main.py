@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-import medvill_jax
 from medvill_jax.cli import doors
 from medvill_jax.commands import Parser
+from medvill_jax.version import VERSION
 
 _HELP = """\
 Medical vision-language pre-training: data, training, and answers about films.
@@ -37,7 +37,7 @@ COMMANDS = {
 def parser() -> Parser:
     """The parser of a subcommand's name; the words after it are the subcommand's own."""
     out = Parser("medvill", _HELP)
-    out.add_argument("--version", action="version", version=f"medvill_jax {medvill_jax.__version__}")
+    out.add_argument("--version", action="version", version=f"medvill_jax {VERSION}")
     out.add_argument("command", metavar="COMMAND", choices=[*COMMANDS], help=f"one of {', '.join(COMMANDS)}")
     out.add_argument("words", metavar="...", nargs=argparse.REMAINDER, help="what it takes")
     return out
