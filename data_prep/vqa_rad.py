@@ -13,7 +13,7 @@ from data_prep.build import Rejection, Row, build, file_fingerprint
 from data_prep.files import listed
 from data_prep.ids import identifier_of
 from data_prep.splits import split_of
-from medvill_jax.data.cleaning import clean_text
+from medvill_jax.data.questions import without_note
 from medvill_jax.data.records import DataError
 from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
 
@@ -99,11 +99,6 @@ def normalize_answer(answer: Any) -> str:
     text = re.sub(r"\bx[ -]?rays?\b", lambda match: "x-rays" if match[0].endswith("s") else "x-ray", text)
     words = [_NUMBER_WORDS.get(word, word) for word in text.split() if word not in _ARTICLES]
     return " ".join(words) or " ".join(str(answer).lower().split())
-
-
-def without_note(question: str) -> str:
-    """The `text` of a record: the cleaned question in its case, without the authors' note on the answer type."""
-    return clean_text(re.sub(r"\?\s*-\s*(?:yes/no|open)\s*$", "?", question.strip(), flags=re.IGNORECASE))
 
 
 def _find(source: Path, names: tuple[str, ...], what: str) -> Path:

@@ -36,7 +36,7 @@ TINY_SIZES = {
 TINY_FLAGS = tuple(f"--config.model.{name}={value}" for name, value in TINY_SIZES.items())
 # Tests that ask what programs compute, not how they round: XLA compiles for them in a third of the time.
 QUICKLY_COMPILED = (
-    "cluster/", "compile/", "console/", "decoding/", "end_to_end/", "hub/", "learning/test_generate",
+    "app/", "cluster/", "compile/", "console/", "decoding/", "end_to_end/", "hub/", "learning/test_generate",
     "learning/test_vqa", "models/test_cached_step", "models/test_finetuned", "models/test_parity",
     "models/test_properties", "models/test_remat", "models/test_training_parity", "tasks/", "training/",
 )  # fmt: skip
@@ -170,7 +170,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def _shrink(config: ConfigDict, data: Path) -> ConfigDict:
+def shrink(config: ConfigDict, data: Path) -> ConfigDict:
     """The smallest size that has every part, and the image encoder that compiles soonest."""
     config.data.path = str(data)
     config.steps, config.batch_size = 4, 8
@@ -183,7 +183,7 @@ def _shrink(config: ConfigDict, data: Path) -> ConfigDict:
 @pytest.fixture
 def tiny_config(tiny_data: Path) -> ConfigDict:
     """Pre-training, tiny."""
-    config = _shrink(pretrain.get_config("small"), tiny_data)
+    config = shrink(pretrain.get_config("small"), tiny_data)
     config.mlm.max_predictions = 4
     return config
 
@@ -191,7 +191,7 @@ def tiny_config(tiny_data: Path) -> ConfigDict:
 @pytest.fixture
 def tiny_generate_config(tiny_data: Path) -> ConfigDict:
     """Report generation, tiny."""
-    config = _shrink(generate.get_config("small"), tiny_data)
+    config = shrink(generate.get_config("small"), tiny_data)
     config.decode.update(max_len=12, batch_size=4)
     config.eval.generate_examples = 3
     config.mask.max_predictions = 4
@@ -201,7 +201,7 @@ def tiny_generate_config(tiny_data: Path) -> ConfigDict:
 @pytest.fixture
 def tiny_classify_config(tiny_data: Path) -> ConfigDict:
     """Classification, tiny."""
-    return _shrink(classify.get_config("small"), tiny_data)
+    return shrink(classify.get_config("small"), tiny_data)
 
 
 @pytest.fixture
@@ -212,15 +212,13 @@ def tiny_retrieve_config(tiny_data: Path) -> ConfigDict:
 
 def retrieve_config(data: Path) -> ConfigDict:
     """Retrieval, tiny, on prepared data."""
-    config = _shrink(retrieve.get_config("small"), data)
+    config = shrink(retrieve.get_config("small"), data)
     config.contrast.width, config.rank.batch_size, config.eval.rank_examples = 8, 16, 6
     return config
 
 
-@pytest.fixture(scope="session")
-def tiny_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared VQA data set without a validation split: 40 training questions on 20 images, 10 test questions."""
-    folder = tmp_path_factory.mktemp("questions")
+def write_questions(folder: Path) -> None:
+    """50 questions on 25 images, as VQA-RAD is downloaded; the last ten are for testing."""
     (folder / "images").mkdir()
     rng = np.random.default_rng(0)
     rows = []
@@ -242,6 +240,13 @@ def tiny_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
             }
         )
     (folder / "questions.json").write_text(json.dumps(rows))
+
+
+@pytest.fixture(scope="session")
+def tiny_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared VQA data set without a validation split: 40 training questions on 20 images, 10 test questions."""
+    folder = tmp_path_factory.mktemp("questions")
+    write_questions(folder)
     out = tmp_path_factory.mktemp("prepared") / "questions"
     vqa_rad.prepare(folder, out, progress=False)
     return out
@@ -250,6 +255,6 @@ def tiny_questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_vqa_config(tiny_questions: Path) -> ConfigDict:
     """Visual question answering, tiny."""
-    config = _shrink(vqa.get_config("small"), tiny_questions)
+    config = shrink(vqa.get_config("small"), tiny_questions)
     config.data.holdout = 0.3
     return config

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import os
 import platform
 import threading
@@ -16,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jax
-import jaxlib
 from jax.experimental.compilation_cache import compilation_cache
 
 from medvill_jax import private
@@ -61,7 +61,7 @@ def made_for() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     instructions = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    content = (jax.__version__, jaxlib.__version__, platform.machine(), instructions)
+    content = (jax.__version__, importlib.metadata.version("jaxlib"), platform.machine(), instructions)
     return f"jax-{jax.__version__}-{hashlib.sha256(repr(content).encode()).hexdigest()[:12]}"
 
 

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, overload
 
-import numpy as np
-
-from medvill_jax.app import compiled, film, queries
-from medvill_jax.app.film import AnyFilm, Film
+from medvill_jax.app import film, queries, running
+from medvill_jax.app.film import AnyFilm
 from medvill_jax.app.queries import Asked, Query
-from medvill_jax.app.results import Answer, Embedding, Failed, Findings, Match, Report, Result
+from medvill_jax.app.results import Answer, Embedding, Findings, Match, Report, Result
 from medvill_jax.data.tokenizer import Tokenizer
-from medvill_jax.errors import ConfigError, UserError
+from medvill_jax.errors import ConfigError
 from medvill_jax.films.stored import ImageOptions
-from medvill_jax.films.threads import ordered_map
 from medvill_jax.hub.arrays import Arrays
 from medvill_jax.hub.cache import cached_repository
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import Export, read_export
 from medvill_jax.hub.files import local_path
 from medvill_jax.hub.names import UPSTREAM
-from medvill_jax.hub.report_writer import filled_size
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.medvill import MedvillConfig
 from medvill_jax.paths import in_bucket
@@ -34,8 +29,7 @@ from medvill_jax.version import VERSION
 # Films that are computed at a time.
 BATCH_SIZE = 16
 
-R = TypeVar("R", bound=Result)
-Films = AnyFilm | list[AnyFilm] | tuple[AnyFilm, ...]
+Batch = list[Any] | tuple[Any, ...]
 
 
 class Model:
@@ -77,46 +71,56 @@ class Model:
         """Text <-> ids of word pieces; None if the export has no vocabulary."""
         return self.export.tokenizer
 
-    def report(self, film: Films, **decoding: Any) -> Any:
-        """Writes a report: a `Report`, or a list of them.
+    @overload
+    def report(self, film: AnyFilm, **decoding: Any) -> Report: ...
+    @overload
+    def report(self, film: Batch, **decoding: Any) -> list[Report]: ...
+    def report(self, film: Any, **decoding: Any) -> Any:
+        """Writes a report.
 
         Args:
             film: one film, or a list of films.
             decoding: `beam_size`, `max_len`, `min_len`, `length_penalty`, `no_repeat_ngram`, `top_p`, `temperature`,
                 `seed` of `model.arrays.generate`; those of the training run by default.
         """
-        return self._answer(Report, film, "report", decoding)
+        return self._answer(film, "report", **decoding)
 
-    def findings(self, film: Films, *, report: str | None = None) -> Any:
-        """Names findings: a `Findings`, or a list of them.
-
-        Args:
-            film: one film, or a list of films.
-            report: the film's report, for exports that were trained on films with their reports, and no others.
-        """
-        return self._answer(Findings, film, "findings", {} if report is None else {"report": report})
-
-    def ask(self, film: Films, question: str) -> Any:
-        """Answers a question: an `Answer`, or a list of them.
+    @overload
+    def findings(self, film: AnyFilm, *, report: str | None = None) -> Findings: ...
+    @overload
+    def findings(self, film: Batch) -> list[Findings]: ...
+    def findings(self, film: Any, *, report: str | None = None) -> Any:
+        """Names findings.
 
         Args:
             film: one film, or a list of films.
-            question: in any case, with or without question mark.
+            report: that of the film, for exports that were trained on films with their reports, and no others.
         """
-        return self._answer(Answer, film, "ask", {"question": question})
+        return self._answer(film, "findings", **({} if report is None else {"report": report}))
 
-    def match(self, film: Films, texts: Sequence[str]) -> Any:
-        """Scores how well texts describe a film: a `Match`, or a list of them.
+    @overload
+    def ask(self, film: AnyFilm, question: str) -> Answer: ...
+    @overload
+    def ask(self, film: Batch, question: str) -> list[Answer]: ...
+    def ask(self, film: Any, question: str) -> Any:
+        """Answers a question about one film, or about each of a list of films."""
+        return self._answer(film, "ask", question=question)
 
-        Args:
-            film: one film, or a list of films.
-            texts: of reports.
-        """
-        return self._answer(Match, film, "match", {"texts": texts})
+    @overload
+    def match(self, film: AnyFilm, texts: Sequence[str]) -> Match: ...
+    @overload
+    def match(self, film: Batch, texts: Sequence[str]) -> list[Match]: ...
+    def match(self, film: Any, texts: Sequence[str]) -> Any:
+        """Scores how well texts, such as reports, describe one film, or each of a list of films."""
+        return self._answer(film, "match", texts=texts)
 
-    def embed(self, film: Films) -> Any:
-        """A film as a vector: an `Embedding`, or a list of them."""
-        return self._answer(Embedding, film, "embed", {})
+    @overload
+    def embed(self, film: AnyFilm) -> Embedding: ...
+    @overload
+    def embed(self, film: Batch) -> list[Embedding]: ...
+    def embed(self, film: Any) -> Any:
+        """One film, or each of a list of films, as a vector."""
+        return self._answer(film, "embed")
 
     def stream(
         self, films: Iterable[AnyFilm], task: str, *, batch_size: int = BATCH_SIZE, **options: Any
@@ -137,7 +141,7 @@ class Model:
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size} is below 1")
-        return self._results(films, self._query(task, options), self._try_read, batch_size)
+        return self._results(films, self._query(task, options), batch_size, fails=False)
 
     def options(self, task: str, **options: Any) -> dict[str, Any]:
         """The `options` that the results of a task carry; raises as `stream`."""
@@ -146,52 +150,18 @@ class Model:
     def _query(self, task: str, options: dict[str, Any]) -> Query:
         return queries.query(self._asked, task, options)
 
-    def _answer(self, kind: type[R], films: Films, task: str, options: dict[str, Any]) -> R | list[R]:
-        batch: list[Any] = list(films) if isinstance(films, list | tuple) else [films]
-        if "report" in options and len(batch) != 1:
+    def _answer(self, film: Any, task: str, **options: Any) -> Any:
+        is_batch = isinstance(film, list | tuple)
+        films = film if is_batch else [film]
+        if "report" in options and len(films) != 1:
             raise ConfigError("a report belongs to one film: ask about one film at a time")
-        results: list[Any] = [*self._results(batch, self._query(task, options), self._read, BATCH_SIZE)]
-        return results if isinstance(films, list | tuple) else results[0]
+        found = [*self._results(films, self._query(task, options), BATCH_SIZE, fails=True)]
+        return found if is_batch else found[0]
 
-    def _read(self, one: AnyFilm) -> Film:
-        return film.read(one, self.films, self.config.image_size)
-
-    def _try_read(self, one: AnyFilm) -> Film | UserError:
-        try:
-            return self._read(one)
-        except UserError as error:
-            return error
-
-    def _results(
-        self, films: Iterable[AnyFilm], asked: Query, read: Callable[[AnyFilm], Film | UserError], batch_size: int
-    ) -> Iterator[Result]:
-        made_with = {"version": VERSION, "weights": self.weights, "options": asked.options}
-
-        def named(one: AnyFilm) -> tuple[str | None, Film | UserError]:
-            return film.name_of(one), read(one)
-
-        with contextlib.closing(ordered_map(named, films, ahead=2 * batch_size)) as readings:
-            size = 0
-            while chunk := [*itertools.islice(readings, batch_size)]:
-                # A few films need no whole batch; the last batch of many is filled up, so that it is compiled once.
-                size = size or filled_size(len(chunk), batch_size)
-                sound = [one for _, one in chunk if isinstance(one, Film)]
-                answers = iter(self._run(asked, [one.pixels for one in sound], size))
-                for name, one in chunk:
-                    if isinstance(one, Film):
-                        answer = next(answers)
-                        warnings = (*one.warnings, *asked.warnings, *answer.pop("warnings", ()))
-                        yield asked.kind(film=name, warnings=warnings, **made_with, **answer)
-                    else:
-                        yield Failed(film=name, error=_one_line(one), **made_with)
-
-    def _run(self, asked: Query, pixels: list[np.ndarray], size: int) -> list[dict[str, Any]]:
-        """The answers for at most `size` films; the batch is filled up with the last one."""
-        if not pixels:
-            return []
-        images = np.stack([*pixels, *itertools.repeat(pixels[-1], size - len(pixels))])
-        with compiled.on_disk():
-            return asked.run(images)[: len(pixels)]
+    def _results(self, films: Iterable[AnyFilm], query: Query, batch_size: int, *, fails: bool) -> Iterator[Result]:
+        made_with = {"version": VERSION, "weights": self.weights, "options": query.options}
+        read = functools.partial(film.read, options=self.films, size=self.config.image_size)
+        return running.results(films, query, read, batch_size=batch_size, made_with=made_with, fails=fails)
 
 
 def load(path: str | Path, *, compat: str | Compat | None = None, dtype: str = "float32") -> Model:
@@ -227,7 +197,3 @@ def _folder(path: str | Path) -> Path:
             "`hf download ORGANISATION/NAME` puts one there"
         )
     return cached
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

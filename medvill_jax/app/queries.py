@@ -12,7 +12,7 @@ from medvill_jax.app import texts as user_texts
 from medvill_jax.app.results import Answer, Embedding, Findings, Match, Report, Result
 from medvill_jax.app.texts import Texts
 from medvill_jax.data.cleaning import clean_text
-from medvill_jax.data.questions import clean_question
+from medvill_jax.data.questions import clean_question, without_note
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.arrays import Arrays
 from medvill_jax.hub.arrays.understanding import sigmoid
@@ -172,7 +172,7 @@ def _report(asked: Asked, **decoding: Any) -> Query:
 def _ask(asked: Asked, question: str | None = None) -> Query:
     if question is None:
         raise ConfigError("there is no question: give question=TEXT")
-    text = asked.texts([question], "question", lambda words: clean_question(clean_text(words)))
+    text = asked.texts([question], "question", lambda words: clean_question(without_note(words)))
 
     def run(images: np.ndarray) -> list[dict[str, Any]]:
         answers = asked.arrays.answer(

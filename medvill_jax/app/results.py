@@ -118,8 +118,6 @@ class Embedding(Result):
 class Failed(Result):
     """A film of a stream that cannot be read; `error` says why in one line."""
 
-    error: str  # pyright: ignore[reportIncompatibleVariableOverride]
-
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):

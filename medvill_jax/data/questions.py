@@ -1,6 +1,10 @@
-"""Normalises questions about images for the model."""
+"""Normalises questions about images: for records, and then for the model."""
 
 from __future__ import annotations
+
+import re
+
+from medvill_jax.data.cleaning import clean_text
 
 # Notes of VQA-RAD's authors after a question, on the type of its answer.
 NOTES = ("? -yes/no", "? -open", "? - open")
@@ -19,3 +23,8 @@ def clean_question(text: str) -> str:
         text = text.replace(dropped, "")
     # White space is normalised before "x ray" is replaced, since it may be within these words.
     return " ".join(text.replace("'s", " 's").split()).replace("x ray", "x-ray")
+
+
+def without_note(question: str) -> str:
+    """The `text` of a record: the cleaned question in its case, without the authors' note on the answer type."""
+    return clean_text(re.sub(r"\?\s*-\s*(?:yes/no|open)\s*$", "?", question.strip(), flags=re.IGNORECASE))

@@ -239,6 +239,19 @@ def label_names(data_dir: Place) -> tuple[str, ...]:
     return tuple(_builder(data_dir).info.metadata["label_names"])
 
 
+def film_options(data_dir: Place) -> dict[str, Any]:
+    """How the films of a data set were prepared: `image_size`, and where they are not the defaults `square`, `dicom`.
+
+    The fields of `films.stored.ImageOptions`; {} if the data set does not say.
+    """
+    path = place(data_dir) / REPORT_FILE
+    try:
+        options = json.loads(path.read_text("utf-8"))["options"] if path.is_file() else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise _failed(path, error, f"{path} is damaged: prepare the data again with {_BUILT_BY}") from error
+    return {name: options[name] for name in ("image_size", "square", "dicom") if name in options}
+
+
 def kind(data_dir: Place) -> str:
     """The kind of the records, a key of `EXTRAS`."""
     return str((_builder(data_dir).info.metadata or {}).get("kind", "report"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -74,6 +75,11 @@ class Data:
         """The tokenizer of the texts. Raises `DataError` for random arrays, which have none."""
         self.require_records()
         return self._tokenizer
+
+    @functools.cached_property
+    def films(self) -> dict[str, Any]:
+        """How the films were prepared (see `records.film_options`). Raises `DataError` if that is damaged."""
+        return {} if self.fake else records.film_options(self._config.data.path)
 
     def records(self, kind: type[AnyRecords], split: str, *, train: bool = False, **options: Any) -> AnyRecords:
         """A split as examples of one class.

@@ -93,6 +93,7 @@ class Runner:
             # Before anything is compiled; an evaluation alone chooses by metrics that were saved in training.
             self.parts.data.require_split(self.config.eval.split)
             self._keep.require(self.evaluator.names)
+        _ = self.parts.data.films  # of the export: damage is an error now, not after the training
         self._write_files()
         self._warn()
         with self.stop:
@@ -165,7 +166,9 @@ class Runner:
         step, state, metrics = self.trainer.best_state()
         params, stats = self.trainer.to_host(state["params"]), self.trainer.to_host(state["stats"])
         fake = parts.data.fake
-        extra = {} if fake else parts.export_extra(self.evaluator, state)
+        extra: dict[str, Any] = {"step": step, "text_len": self.config.model.text_len}
+        if not fake:
+            extra |= parts.export_extra(self.evaluator, state)
         if jax.process_index():
             return
         data = records.place(self.config.data.path)
@@ -184,7 +187,7 @@ class Runner:
                 "metrics": metrics,
                 "training": setup.public(self.config),
             },
-            extra={"step": step, **extra},
+            extra={**extra, **({"films": films} if (films := parts.data.films) else {})},
         )
         log.info("exported the checkpoint of step %d to %s", step, self.workdir.home / EXPORT_DIR)
 

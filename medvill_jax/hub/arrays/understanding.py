@@ -36,7 +36,7 @@ class UnderstandingHeads(Bound):
             batch_size: images at a time.
 
         Returns:
-            `names`, a tuple of the C findings; `probabilities` float32 `[B, C]`; and `positive` bool `[B, C]`, whether
+            `names`, a tuple of the C findings; `probabilities` float64 `[B, C]`; and `positive` bool `[B, C]`, whether
             a probability reaches the threshold that the export records, or else 0.5.
 
         Raises:
@@ -58,7 +58,7 @@ class UnderstandingHeads(Bound):
         probabilities = sigmoid(logits)
         return {
             "names": names,
-            "probabilities": probabilities.astype(np.float32),
+            "probabilities": probabilities,
             "positive": probabilities >= np.asarray(extra.get("thresholds", 0.5)),
         }
 

@@ -81,6 +81,9 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
             train_records=train_records,
         ),
         closing_lines=functools.partial(closing_lines, config, workdir),
+        export_extra=lambda evaluator, state: {
+            "decode": {name: value for name, value in config.decode.to_dict().items() if name != "batch_size"}
+        },
     )
 
 

@@ -74,6 +74,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
         export_extra=lambda evaluator, state: {
             "summary": config.summary,
             "fusion": config.fusion,
+            "targets": config.targets,
             "answers": list(answers),
         },
     )

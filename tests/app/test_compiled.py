@@ -1,0 +1,114 @@
+"""Compiled programs on disk: the next process compiles nothing, and a host program's JAX stays as it was."""
+
+import os
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import jax
+import pytest
+
+from medvill_jax.app import compiled
+
+ROOT = Path(__file__).parents[2]
+ASK = """
+import sys
+import jax, numpy, medvill_jax
+from jax import monitoring
+events = []
+monitoring.register_event_listener(lambda event, **_: events.append(event))
+model = medvill_jax.load("tests/golden/export/classify")
+film = numpy.eye(64, dtype=numpy.uint8) * 255
+print([*model.findings(film).probabilities.values()])
+print(events.count("/jax/compilation_cache/cache_hits"), events.count("/jax/compilation_cache/cache_misses"))
+print(jax.config.jax_compilation_cache_dir)
+"""
+
+
+def ask(**environment: str) -> list[str]:
+    """The lines that another process prints, whose JAX has no cache of its own."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    own |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | environment
+    done = subprocess.run([sys.executable, "-c", ASK], env=own, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
+    probabilities, counts, configured = ask(MEDVILL_JAX_CACHE=str(tmp_path / "cache"))
+    hits, misses = map(int, counts.split())
+    assert misses > 0
+    assert configured == "None"
+    [folder] = (tmp_path / "cache").iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    again, counts, _ = ask(MEDVILL_JAX_CACHE=str(tmp_path / "cache"))
+    assert counts == f"{hits + misses} 0"
+    assert again == probabilities
+
+
+def test_where_programs_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(compiled.ENVIRONMENT, raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert compiled.folder() == tmp_path / ".cache" / "medvill_jax" / "compiled" / compiled.made_for()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert compiled.folder() == tmp_path / "xdg" / "medvill_jax" / "compiled" / compiled.made_for()
+    monkeypatch.setenv(compiled.ENVIRONMENT, str(tmp_path / "own"))
+    assert compiled.folder() == tmp_path / "own" / compiled.made_for()
+    monkeypatch.setenv(compiled.ENVIRONMENT, "off")
+    assert compiled.folder() is None
+
+
+def test_a_cache_of_the_host_program_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(compiled.ENVIRONMENT, str(tmp_path / "own"))
+    configured = jax.config.jax_compilation_cache_dir  # pyright: ignore
+    assert configured  # tests have one
+    with compiled.on_disk():
+        assert jax.config.jax_compilation_cache_dir == configured  # pyright: ignore
+    assert not (tmp_path / "own").exists()
+
+
+@pytest.fixture
+def without_cache(monkeypatch: pytest.MonkeyPatch) -> object:
+    """JAX as users have it."""
+    before = jax.config.jax_compilation_cache_dir  # pyright: ignore
+    compiled._configure({"jax_compilation_cache_dir": None})
+    yield
+    compiled._configure({"jax_compilation_cache_dir": before})
+
+
+@pytest.mark.usefixtures("without_cache")
+def test_the_configuration_comes_back_after_the_last_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(compiled.ENVIRONMENT, str(tmp_path / "own"))
+    entered, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with compiled.on_disk():
+            entered.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=other)
+    before = jax.config.jax_persistent_cache_min_compile_time_secs  # pyright: ignore
+    with compiled.on_disk():
+        folder = jax.config.jax_compilation_cache_dir  # pyright: ignore
+        assert folder == str(tmp_path / "own" / compiled.made_for())
+        thread.start()
+        assert entered.wait(30)
+    # The other thread still computes.
+    assert jax.config.jax_compilation_cache_dir == folder  # pyright: ignore
+    leave.set()
+    thread.join()
+    assert jax.config.jax_compilation_cache_dir is None  # pyright: ignore
+    assert jax.config.jax_persistent_cache_min_compile_time_secs == before  # pyright: ignore
+
+
+@pytest.mark.usefixtures("without_cache")
+@pytest.mark.parametrize("place", ["off", "/dev/null/cache"])
+def test_without_a_folder_nothing_is_kept(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(compiled.ENVIRONMENT, place)
+    with compiled.on_disk():
+        assert jax.config.jax_compilation_cache_dir is None  # pyright: ignore
+        assert int(jax.jit(lambda x: x + 1)(1)) == 2
