@@ -18,6 +18,13 @@ LIMITS = (
     "other populations, scanners and styles of reporting it is likely to do worse. Its labels come from reports, not "
     "from independent readings. It can produce confident statements that the image does not bear out."
 )
+# Stage -> what a model of it is asked.
+EXAMPLES = {
+    "classification": 'print(model.findings("film.png").probabilities)',
+    "generation": 'print(model.report("film.png").text)',
+    "retrieval": 'print(model.match("film.png", ["No effusion.", "Pleural effusion."]).probabilities)',
+    "vqa": 'print(model.ask("film.png", "Is there an effusion?").answer)',
+}
 
 
 def model_card(
@@ -48,7 +55,7 @@ def model_card(
         "import medvill_jax",
         "",
         'model = medvill_jax.load("THIS_FOLDER")',
-        "logits = model.arrays.logits(images, text_ids, text_lens)",
+        EXAMPLES.get(stage, "logits = model.arrays.logits(images, text_ids, text_lens)"),
         "```",
         *_section("Data", str(card.get("data") or "Not recorded.")),
         *_section("Source", str(card["source"]) if card.get("source") else ""),

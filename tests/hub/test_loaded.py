@@ -153,9 +153,11 @@ def test_importing_the_package_is_light() -> None:
 
 
 def test_questions_over_arrays_leave_room_on_the_model_itself(loaded: Model) -> None:
-    asked = {"answer", "classify", "generate", "hidden", "logits", "match", "similarity", "text_hidden"}
+    asked = {"answer", "classify", "embed", "generate", "hidden", "logits", "match", "similarity", "text_hidden"}
     assert {name for name in dir(loaded.arrays) if not name.startswith("_")} == asked
-    assert {name for name in dir(loaded) if not name.startswith("_")} == {"arrays", "config", "export"}
+    about_films = {"ask", "embed", "findings", "match", "options", "report", "stream"}
+    held = {"arrays", "config", "export", "films", "tasks", "tokenizer", "weights"}
+    assert {name for name in dir(loaded) if not name.startswith("_")} == about_films | held
 
 
 def test_a_call_of_an_earlier_model_card_says_where_it_went(loaded: Model) -> None:
