@@ -70,6 +70,7 @@ setup(
         "etils[epath]>=1.12",
         "flax>=0.12",
         "grain>=0.2.18",
+        "huggingface_hub>=0.30",
         "importlib_resources>=6.0",  # TFDS imports it without asking for it
         "jax>=0.10",
         "matplotlib>=3.9",

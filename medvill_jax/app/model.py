@@ -58,8 +58,12 @@ class Model:
         self.arrays = Arrays(export, config, dtype)
         self.tasks = queries.tasks_of(export, config)
         self.weights = export.weights
-        self.films = ImageOptions(**export.extra.get("films", {}))
+        self.films = _film_options(export)
         self._asked = Asked(export, config, self.arrays)
+        # What else decides the answers.
+        self._computed: dict[str, Any] = {"dtype": dtype}
+        if config.compat != export.config.compat:
+            self._computed["compat"] = dataclasses.asdict(config.compat)
 
     def __getattr__(self, name: str) -> Any:
         # Model cards of earlier exports name these without `arrays`.
@@ -148,7 +152,8 @@ class Model:
         return self._query(task, options).options
 
     def _query(self, task: str, options: dict[str, Any]) -> Query:
-        return queries.query(self._asked, task, options)
+        query = queries.query(self._asked, task, options)
+        return dataclasses.replace(query, options={"task": task, **query.options, **self._computed})
 
     def _answer(self, film: Any, task: str, **options: Any) -> Any:
         is_batch = isinstance(film, list | tuple)
@@ -197,3 +202,11 @@ def _folder(path: str | Path) -> Path:
             "`hf download ORGANISATION/NAME` puts one there"
         )
     return cached
+
+
+def _film_options(export: Export) -> ImageOptions:
+    """How films are prepared for an export; by the defaults of preparation if it does not say."""
+    recorded = export.extra.get("films", {})
+    if unknown := recorded.keys() - {field.name for field in dataclasses.fields(ImageOptions)}:
+        raise HubError(f"this export prepares films by {', '.join(sorted(unknown))}, unknown here: upgrade medvill_jax")
+    return ImageOptions(**recorded)

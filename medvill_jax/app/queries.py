@@ -52,7 +52,7 @@ class Query:
 
     Attributes:
         kind: of the results.
-        options: as the results carry them.
+        options: of the task, with their defaults, JSON-like.
         run: uint8 `[B, S, S]` -> the fields of each film's result.
         warnings: for every result.
     """
@@ -138,7 +138,7 @@ def _findings(asked: Asked, report: str | None = None) -> Query:
         ]
 
     options = {} if report is None else {"report": report}
-    return Query(Findings, {"task": "findings", **options}, run, () if text is None else text.warnings)
+    return Query(Findings, options, run, () if text is None else text.warnings)
 
 
 def _report(asked: Asked, **decoding: Any) -> Query:
@@ -166,7 +166,7 @@ def _report(asked: Asked, **decoding: Any) -> Query:
     words = Words.of(asked.export, asked.config)
     # Options that do not fit are an error now, not once films have been read.
     words.writing(asked.config, beams=options["beam_size"], banned=None, **search)
-    return Query(Report, {"task": "report", **options}, run)
+    return Query(Report, options, run)
 
 
 def _ask(asked: Asked, question: str | None = None) -> Query:
@@ -180,7 +180,7 @@ def _ask(asked: Asked, question: str | None = None) -> Query:
         )
         return [{name: answer[name] for name in ("answer", "answer_id", "probability")} for answer in answers]
 
-    return Query(Answer, {"task": "ask", "question": question}, run, text.warnings)
+    return Query(Answer, {"question": question}, run, text.warnings)
 
 
 def _match(asked: Asked, texts: Sequence[str] | str | None = None) -> Query:
@@ -200,7 +200,7 @@ def _match(asked: Asked, texts: Sequence[str] | str | None = None) -> Query:
             for row, probability in zip(scores, probabilities, strict=True)
         ]
 
-    return Query(Match, {"task": "match", "texts": texts}, run, read.warnings)
+    return Query(Match, {"texts": texts}, run, read.warnings)
 
 
 def _embed(asked: Asked) -> Query:
@@ -208,7 +208,7 @@ def _embed(asked: Asked) -> Query:
         vectors, kind = asked.arrays.embed(images, batch_size=len(images))
         return [{"vector": vector, "kind": kind} for vector in vectors]
 
-    return Query(Embedding, {"task": "embed"}, run)
+    return Query(Embedding, {}, run)
 
 
 def _repeated(row: np.ndarray, images: np.ndarray) -> np.ndarray:

@@ -96,7 +96,7 @@ def test_matching_is_that_of_the_ranking(trained: Train) -> None:
     np.testing.assert_allclose([match.scores for match in matches], expected, rtol=0, atol=1e-4)
     for match in matches:
         np.testing.assert_allclose(match.probabilities, 1 / (1 + np.exp(-np.array(match.scores))), atol=1e-7)
-        assert match.options == {"task": "match", "texts": texts}
+        assert match.options == {"task": "match", "texts": texts, "dtype": "float32"}
     vectors = np.stack([embedding.vector for embedding in run.model.embed(films)])
     assert run.model.embed(films[0]).kind == "projection"
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
@@ -254,6 +254,22 @@ def test_a_classifier_of_films_and_reports_wants_both(trained: Train) -> None:
         run.model.findings(film)
     with pytest.raises(ConfigError, match="a report belongs to one film"):
         run.model.findings([film, film], report="edema")
+
+
+def test_exports_record_what_films_and_texts_need(trained: Train, tmp_path: Path) -> None:
+    run = trained("generate")
+    extra = run.model.export.extra
+    assert (extra["films"], extra["text_len"]) == ({"image_size": 24}, 14)
+    assert (extra["decode"]["max_len"], "batch_size" in extra["decode"]) == (12, False)
+    half = medvill_jax.load(run.task.workdir / "export", dtype="bfloat16", compat="upstream")
+    options = half.options("report")
+    assert (options["dtype"], options["compat"]["pad_visible"]) == ("bfloat16", half.config.compat.pad_visible)
+    assert "compat" not in run.model.options("report")
+    shutil.copytree(run.task.workdir / "export", tmp_path / "export")
+    config = tmp_path / "export" / "config.json"
+    config.write_text(config.read_text().replace('"image_size": 24', '"image_size": 24, "rotated": true'))
+    with pytest.raises(HubError, match="prepares films by rotated, unknown here: upgrade medvill_jax"):
+        medvill_jax.load(tmp_path / "export")
 
 
 @pytest.mark.parametrize(("name", "tasks"), [("classify", "findings"), ("generate", "report"), ("pretrain", "match")])

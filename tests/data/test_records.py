@@ -180,3 +180,18 @@ def test_what_is_wrong_with_a_bucket_is_one_line(bucket: str, tiny_data: Path, m
     monkeypatch.setattr(paths.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"pip install -e '\.\[gcs\]'"):
         records.splits(f"{bucket}/records")
+
+
+def test_how_the_films_were_prepared(
+    tiny_data: Path, pairs_index: Callable[[dict[str, int]], Path], tmp_path: Path
+) -> None:
+    assert records.film_options(tiny_data) == {"image_size": 512}
+    pairs.prepare(
+        pairs_index({"train": 2}), tmp_path / "data", image_size=32, square=True, dicom="range", progress=False
+    )
+    assert records.film_options(tmp_path / "data") == {"image_size": 32, "square": True, "dicom": "range"}
+    (tmp_path / "data" / records.REPORT_FILE).write_text("{")
+    with pytest.raises(DataError, match=r"build_report\.json is damaged: prepare the data again"):
+        records.film_options(tmp_path / "data")
+    (tmp_path / "data" / records.REPORT_FILE).unlink()
+    assert records.film_options(tmp_path / "data") == {}
