@@ -112,13 +112,16 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     ),
     "medvill_jax.cli": (
         {
+            "medvill_jax.private",
+            "medvill_jax.films.signature",
+            "medvill_jax.app",
             "medvill_jax.cli",
             "medvill_jax.hub.convert",
             "medvill_jax.metrics.clinical",
             "medvill_jax.run",
             "data_prep.__main__",
         },
-        set(),
+        {"tqdm"},
     ),
     "medvill_jax.__main__": ({"medvill_jax.cli"}, set()),
     "data_prep": (

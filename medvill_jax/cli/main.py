@@ -5,28 +5,31 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from medvill_jax.cli import doors
+from medvill_jax.cli import doors, predict
 from medvill_jax.commands import Parser
 from medvill_jax.version import VERSION
 
 _HELP = """\
 Medical vision-language pre-training: data, training, and answers about films.
 
-  prep      prepares data sets from official files or your own pairs       python -m data_prep
-  train     trains or evaluates one task                                    python -m medvill_jax.run
-  convert   converts PyTorch checkpoints into exports and back              python -m medvill_jax.hub.convert
-  labels    labels the 14 CheXpert findings in reports, by rules            python -m medvill_jax.metrics.clinical
+  predict   asks a trained model about films
+  prep      prepares data sets from official files or your own pairs    python -m data_prep
+  train     trains or evaluates one task                                 python -m medvill_jax.run
+  convert   converts PyTorch checkpoints into exports and back           python -m medvill_jax.hub.convert
+  labels    labels the 14 CheXpert findings in reports, by rules         python -m medvill_jax.metrics.clinical
 
-Each takes the flags of the program beside it; `medvill COMMAND --help` tells them.
+`medvill COMMAND --help` teaches a command; the last four are the programs named beside them, with their flags.
 
   medvill prep phantom --out=TREE --studies=200
   medvill prep mimic_cxr --source=TREE --out=DATA
-  medvill train --config=configs/pretrain.py:small --config.data.path=DATA --workdir=RUN
+  medvill train --config=configs/classify.py:small --config.data.path=DATA --workdir=RUN
+  medvill predict TREE/files --model=RUN/export --out=findings.jsonl
   medvill convert --source=RUN/export --out=TORCH --to=upstream
   medvill labels --input=reports.jsonl --output=labels.jsonl
 """
 
 COMMANDS = {
+    "predict": predict.main,
     "prep": doors.prep,
     "train": doors.train,
     "convert": doors.convert,

@@ -1,15 +1,22 @@
-"""The command `medvill`, called in this process, in a folder of the user's."""
+"""The command `medvill`, called in this process, in a folder of the user's, and exports to ask."""
 
 import faulthandler
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import grain  # noqa: F401  it defines flags, which are put back as they were before a call
+import numpy as np
 import pytest
 
 from medvill_jax.cli.main import main
+from medvill_jax.hub.export import read_export, write_export
 from tests import cli
 from tests.cli import Ended, RunPy
+from tests.conftest import TESTS
+
+# What earlier code wrote after a few steps.
+_GOLDEN = {"findings": "classify", "report": "generate", "match": "pretrain"}
 
 
 @pytest.fixture
@@ -25,3 +32,27 @@ def medvill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         return cli.ended(lambda: main(words), capsys)
 
     return call
+
+
+@pytest.fixture(scope="session")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """`export(task)`: a tiny export that was trained for this task alone."""
+    answering = tmp_path_factory.mktemp("exports") / "vqa"
+    body = read_export(TESTS / "golden" / "export" / _GOLDEN["match"])
+    width, names = body.config.transformer.hidden_size, ["yes", "no", "left"]
+    rng = np.random.default_rng(0)
+
+    def layer(rows: int, columns: int) -> dict[str, np.ndarray]:
+        return {"kernel": rng.normal(size=(rows, columns)).astype(np.float32), "bias": np.zeros(columns, np.float32)}
+
+    write_export(
+        answering,
+        config=body.config,
+        params=body.params,
+        stats=body.stats,
+        tokenizer_path=body.vocab,
+        heads={"answer": {"hidden": layer(width, 2 * width), "output": layer(2 * width, len(names))}},
+        stage="vqa",
+        extra={"answers": names},
+    )
+    return lambda task: str(answering if task == "ask" else TESTS / "golden" / "export" / _GOLDEN[task])

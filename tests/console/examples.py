@@ -11,8 +11,8 @@ DOORS = {
     "medvill_jax.hub.convert": "convert",
     "medvill_jax.metrics.clinical": "labels",
 }
-# Indented; perhaps after what it is for; a remark stands after three spaces.
-_LINE = re.compile(r"^ +(?:\S.*?(?:   |: ) *)?(?P<command>(?:python (?:-m|run\.py)|medvill) .+?)(?:   .*)?$", re.M)
+# Indented, perhaps after what it is for or after a pipe; a remark stands after three spaces.
+_LINE = re.compile(r"^ +(?:\S.*?(?:   |: |\| ) *)?(?P<command>(?:python (?:-m|run\.py)|medvill) .+?)(?:   .*)?$", re.M)
 
 
 def examples(text: str) -> list[list[str]]:

@@ -28,8 +28,8 @@ from tests.models.reference import TorchMedvill
 TRAINING = (
     "--config.model.image_size=64", "--config.model.text_len=14", "--config.model.num_cells=3",
     "--config.model.hidden_size=16", "--config.model.num_layers=1", "--config.model.num_heads=2",
-    "--config.model.intermediate_size=32", "--config.model.image_encoder=vit_patch32", "--config.mlm.max_predictions=4",
-    "--config.batch_size=8", "--config.steps=2", "--config.eval.every_steps=0",
+    "--config.model.intermediate_size=32", "--config.model.image_encoder=vit_patch32", "--config.batch_size=8",
+    "--config.steps=2", "--config.eval.every_steps=0",
 )  # fmt: skip
 DEMO = ("--config.data.phantom.studies=40", "--config.data.phantom.image_size=64")
 REPORTS = '{"id": "s1", "text": "Small left effusion. No pneumothorax."}\n'
@@ -54,7 +54,9 @@ def typed(medvill: RunPy, words: list[str]) -> cli.Ended:
                 shutil.rmtree("DATA", ignore_errors=True)
             words = [*words, "--image_size=64", "--quiet"]
         case ["train", *_]:
-            words = [*words, *TRAINING, *(DEMO if words[1].endswith(":phantom") else ())]
+            words = [*words, *TRAINING]
+            words += ["--config.mlm.max_predictions=4"] if "pretrain" in words[1] else []
+            words += DEMO if words[1].endswith(":phantom") else []
     ended = medvill(*words)
     assert ended.status == 0, ended.err
     assert "Traceback" not in ended.err
@@ -66,7 +68,8 @@ def test_the_examples_of_the_command_follow_each_other(medvill: RunPy, tmp_path:
     (tmp_path / "reports.jsonl").write_text(REPORTS)
     for words in shown(medvill):
         typed(medvill, words)
-    assert (tmp_path / "RUN" / "export" / "model.safetensors").is_file()
+    films = len([*(tmp_path / "TREE" / "files").rglob("*.jpg")])
+    assert len((tmp_path / "findings.jsonl").read_text().splitlines()) == films
     assert (tmp_path / "TORCH" / "pytorch_model.bin").is_file()
     assert json.loads((tmp_path / "labels.jsonl").read_text())["labels"]["Pneumothorax"] == 0
 

@@ -1,0 +1,168 @@
+"""`medvill predict`: a model is asked about films."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from medvill_jax import private
+from medvill_jax.cli import answers, films, shown
+from medvill_jax.commands import Exit, Parser, command
+from medvill_jax.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from medvill_jax.app.model import Model
+
+_HELP = """\
+Asks a trained model about films: PNG, JPEG, TIFF and others, or DICOM. One film is answered in words, or with --json in
+one JSON object; several films, a folder, or a list of paths on stdin (-) in one JSON object per line.
+
+  medvill predict film.dcm --model=EXPORT --task=findings
+  medvill predict film.png --model=EXPORT --task=report --json
+  medvill predict film.png --model=EXPORT --task=ask --question="Is there an effusion?"
+  medvill predict film.png --model=EXPORT --task=match --text="Small left effusion." --text="No acute findings."
+  medvill predict films --model=EXPORT --task=report --out=reports.jsonl
+  find films -name "*.dcm" | medvill predict - --model=EXPORT --task=findings --out=findings.jsonl
+
+EXPORT is the folder that training ends with, such as RUN/export, gs://BUCKET/RUN/export, or the name of a Hugging Face
+repository in the cache of this machine. What it can be asked depends on what it was trained for.
+
+In a folder, files of images count, and DICOM of any name. A film that cannot be read is named on stderr and has a line
+with "error" in the output. With --out the same command goes on where it stopped: films that were answered by the same
+model with the same options are left out, those that failed are tried again.
+
+Nothing here is a medical device. Exit status: 0 done, 2 something to correct, or films that cannot be read, 130
+interrupted.
+"""
+
+# From paths of films to their answers, in order.
+Ask = Callable[[list[str]], Iterator[Any]]
+TASKS = ("report", "findings", "ask", "match")
+# Flag -> the task that needs it, and the name of its option.
+_OF_TASK = {"question": ("ask", "question"), "text": ("match", "texts")}
+# Libraries that read films warn in their own words; what a user can do something about is an error.
+_READERS = r"(PIL|pydicom|pylibjpeg|openjpeg|libjpeg)\b"
+
+
+def parser() -> Parser:
+    """The parser of the subcommand."""
+    out = Parser("medvill predict", _HELP)
+    out.add_argument("films", nargs="+", metavar="FILM", help="file, folder, or - for a list of paths on stdin")
+    out.add_argument("--model", required=True, metavar="EXPORT", help="trained model")
+    out.add_argument("--task", choices=TASKS, help="may be left out where the model can do one task only")
+    out.add_argument("--question", metavar="TEXT", help="of --task=ask")
+    out.add_argument("--text", action="append", metavar="TEXT", help="of --task=match, once for every text to compare")
+    out.add_argument("--json", action="store_true", help="answer for one film as JSON")
+    out.add_argument("--out", type=Path, metavar="FILE", help=".jsonl of answers, continued if it exists")
+    out.add_argument("--batch_size", type=int, metavar="N", help="films that are computed at a time (default: 16)")
+    private.add_flag(out)
+    return out
+
+
+@command(failed=Exit.USAGE, interrupted="the same command goes on after the answers that --out holds")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the subcommand; returns its exit status."""
+    args = parser().parse_args(argv)
+    warnings.filterwarnings("ignore", module=_READERS)
+    if args.task:
+        _options(args, args.task)  # what is wrong with it shows before anything is loaded
+    named = films.named(args.films)
+
+    from medvill_jax.app.model import load
+
+    model = load(args.model)
+    task = args.task or _only_task(model)
+    ask = functools.partial(model.stream, task=task, **_options(args, task))
+    if args.batch_size is not None:
+        ask = functools.partial(ask, batch_size=args.batch_size)
+    if named.single and args.out is None:
+        return _one(ask, named.films[0], args.json)
+    made_with = {"weights": model.weights, "options": model.options(task, **_options(args, task))}
+    with private.files(args.shared):
+        return _many(ask, named, args.out, made_with)
+
+
+def _options(args: argparse.Namespace, task: str) -> dict[str, Any]:
+    """The options of a task. Raises `ConfigError` if one is missing, or if it is another task's."""
+    options = {}
+    for flag, (owner, name) in _OF_TASK.items():
+        value = getattr(args, flag)
+        if (value is not None) != (task == owner):
+            problem = f"needs --{flag}=TEXT" if value is None else f"takes no --{flag}, which is for --task={owner}"
+            raise ConfigError(f"--task={task} {problem}")
+        if value is not None:
+            options[name] = value
+    return options
+
+
+def _only_task(model: Model) -> str:
+    match model.tasks:
+        case (task,):
+            return task
+        case ():
+            raise ConfigError(f"this export was trained for {model.export.stage}, and answers nothing about films")
+        case tasks:
+            raise ConfigError(f"this export can do {', '.join(tasks)}: choose with --task")
+
+
+def _one(ask: Ask, film: str, as_json: bool) -> int:
+    """Prints the answer for one film."""
+    [answer] = ask([film])
+    if answer.error is not None:
+        raise UserError(_told(answer))
+    sys.stdout.write(answers.line(answer.to_dict()) if as_json else shown.text(answer) + "\n")
+    for warning in () if as_json else answer.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return Exit.DONE
+
+
+def _many(ask: Ask, named: films.Named, out: Path | None, made_with: dict[str, Any]) -> int:
+    """Writes an answer for every film, to a file or to stdout, and tells how many there are."""
+    from tqdm import tqdm
+
+    done = set[str]() if out is None else answers.resume(out, named.films, made_with)
+    total, failed, doubtful = len(named.films), 0, 0
+    with (
+        _opened(out) as file,
+        tqdm(total=total, initial=len(done), unit=" films", disable=not sys.stderr.isatty()) as bar,
+    ):
+        for answer in ask([film for film in named.films if film not in done]):
+            line = answers.line(answer.to_dict())
+            if file is None:
+                bar.write(line, end="")
+            else:
+                file.write(line.encode())
+                file.flush()  # whatever happens to this program, its lines are whole
+            if answer.error is not None:
+                failed += 1
+                bar.write(f"error: {_told(answer)}", file=sys.stderr)
+            doubtful += bool(answer.warnings)
+            bar.update()
+    parts = [f"{total} films: {total - failed} answered, {failed} failed"]
+    parts += [f"{len(done)} were answered before"] if done else []
+    parts += [f'{doubtful} have "warnings" in their lines'] if doubtful else []
+    parts += [f"{named.left_out} other files were left out"] if named.left_out else []
+    print("; ".join(parts), file=sys.stderr)
+    return Exit.USAGE if failed else Exit.DONE
+
+
+@contextlib.contextmanager
+def _opened(out: Path | None) -> Iterator[IO[bytes] | None]:
+    """A file to append to; None is stdout."""
+    if out is None:
+        yield None
+        return
+    with open(out, "ab", opener=private.opener) as file:
+        yield file
+
+
+def _told(answer: Any) -> str:
+    """Why there is no answer for a film, with its name, in one line."""
+    words = answer.error if answer.film in answer.error else f"{answer.film}: {answer.error}"
+    return " ".join(words.split())

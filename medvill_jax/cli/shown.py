@@ -1,0 +1,40 @@
+"""An answer as a person reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def text(answer: Any) -> str:
+    """The lines to print for an answer to any of the tasks (`medvill_jax.app.results`)."""
+    return _FORMS[answer.task](answer)
+
+
+def _findings(answer: Any) -> str:
+    """The likeliest finding first."""
+    width = max(map(len, answer.probabilities))
+    lines = [f"{'finding':<{width}}  probability  threshold"]
+    for name, probability in sorted(answer.probabilities.items(), key=lambda item: -item[1]):
+        mark = "  positive" if answer.positive[name] else ""
+        lines.append(f"{name:<{width}}  {probability:>11.3f}  {answer.thresholds[name]:>9.3f}{mark}")
+    return "\n".join(lines)
+
+
+def _report(answer: Any) -> str:
+    return answer.text if answer.text is not None else "(the export has no vocabulary to write words with)"
+
+
+def _ask(answer: Any) -> str:
+    name = answer.answer if answer.answer is not None else f"answer {answer.answer_id}, which the export does not name"
+    return f"{name}  (probability {answer.probability:.3f})"
+
+
+def _match(answer: Any) -> str:
+    """The best text first."""
+    pairs = zip(answer.probabilities, answer.options["texts"], strict=True)
+    lines = [f"{probability:>11.3f}  {text}" for probability, text in sorted(pairs, key=lambda pair: -pair[0])]
+    return "\n".join(["probability  text", *lines])
+
+
+_FORMS: dict[str, Callable[[Any], str]] = {"findings": _findings, "report": _report, "ask": _ask, "match": _match}

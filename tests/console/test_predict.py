@@ -1,0 +1,305 @@
+"""`medvill predict` as it is typed: what one film says, what many say, and what happens to a film that is none."""
+
+import io
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import medvill_jax
+from medvill_jax.app import queries
+from medvill_jax.cli.predict import TASKS
+from tests.cli import ROOT, RunPy
+from tests.console.broken import dicom_file, write_broken
+from tests.console.examples import examples, with_places
+
+Export = Callable[[str], str]
+OPTIONS: dict[str, list[str]] = {
+    "report": [],
+    "findings": [],
+    "ask": ["--question=Is there an effusion?"],
+    "match": ["--text=Small left effusion.", "--text=No acute findings."],
+}
+
+
+def draw(path: Path, seed: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 256, (70, 66), dtype=np.uint8))
+    return path
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> list[str]:
+    """Names of films in `films/`, as they are walked."""
+    names = ["a/10.jpg", "a/9.png", "b.png", "c.tiff", "d.PNG"]
+    for seed, name in enumerate(names):
+        draw(tmp_path / "films" / name, seed)
+    return [f"films/{name}" for name in ("b.png", "c.tiff", "d.PNG", "a/10.jpg", "a/9.png")]
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_examples_of_prediction(
+    medvill: RunPy, export: Export, films: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw(tmp_path / "film.png", 7)
+    (tmp_path / "film.dcm").write_bytes(dicom_file(np.full((40, 36), np.arange(36), np.uint8)))
+    told = medvill("predict", "--help").out
+    [piped] = [line.partition("|")[0] for line in told.splitlines() if "| medvill" in line]
+    shown = examples(told)
+    assert len(shown) >= 6
+    assert {task for task in TASKS if f"--task={task}" in told} == {*TASKS}
+    for words in shown:
+        [task] = [word.partition("=")[2] for word in words if word.startswith("--task=")]
+        if "-" in words:
+            (tmp_path / "films" / "e.dcm").write_bytes((tmp_path / "film.dcm").read_bytes())
+            listed = subprocess.run(shlex.split(piped), cwd=tmp_path, capture_output=True, check=True).stdout
+            assert listed == b"films/e.dcm\n"
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(listed)))
+        ended = medvill(*with_places(words, {"EXPORT": export(task)}))
+        assert ended.status == 0, ended.err
+    assert [row["film"] for row in rows(tmp_path / "reports.jsonl")] == films
+    assert [row["film"] for row in rows(tmp_path / "findings.jsonl")] == ["films/e.dcm"]
+
+
+def test_every_task_has_its_form_of_words() -> None:
+    assert {*TASKS} == {*queries.TASKS}
+
+
+def test_one_film_in_words(medvill: RunPy, export: Export, tmp_path: Path) -> None:
+    film = str(draw(tmp_path / "film.png", 7))
+    found = {task: medvill("predict", film, f"--model={export(task)}", *OPTIONS[task]) for task in TASKS}
+    model = medvill_jax.load(export("findings"))
+    probabilities = model.findings(film).probabilities
+    head, *lines = found["findings"].out.splitlines()
+    assert head.split() == ["finding", "probability", "threshold"]
+    assert [line.split("  ")[0] for line in lines] == sorted(probabilities, key=lambda name: -probabilities[name])
+    for line in lines:
+        name, *numbers = [word for word in line.split("  ") if word]
+        positive = probabilities[name] >= model.findings(film).thresholds[name]
+        assert float(numbers[0]) == pytest.approx(probabilities[name], abs=6e-4)
+        assert (numbers[2:] == ["positive"]) == positive
+    report = medvill_jax.load(export("report")).report(film)
+    assert found["report"].out == f"{report.text}\n"
+    assert found["report"].err == "".join(f"warning: {warning}\n" for warning in report.warnings)
+    answer = medvill_jax.load(export("ask")).ask(film, "Is there an effusion?")
+    assert found["ask"].out == f"{answer.answer}  (probability {answer.probability:.3f})\n"
+    texts = ["Small left effusion.", "No acute findings."]
+    match = medvill_jax.load(export("match")).match(film, texts)
+    best = max(zip(match.probabilities, texts, strict=True))
+    assert found["match"].out.splitlines()[1].split(maxsplit=1) == [f"{best[0]:.3f}", best[1]]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_one_film_as_json_and_many_are_what_python_says(
+    medvill: RunPy, export: Export, films: list[str], task: str
+) -> None:
+    ask = [f"--model={export(task)}", f"--task={task}", *OPTIONS[task]]
+    one = medvill("predict", films[0], "--json", *ask)
+    many = medvill("predict", "films", "--batch_size=2", *ask)
+    assert (one.status, many.status) == (0, 0)
+    values: dict[str, Any] = {"question": "Is there an effusion?"} if task == "ask" else {}
+    values |= {"texts": ["Small left effusion.", "No acute findings."]} if task == "match" else {}
+    model = medvill_jax.load(export(task))
+    expected = [answer.to_dict() for answer in model.stream(films, task, batch_size=2, **values)]
+    assert [json.loads(line) for line in many.out.splitlines()] == expected
+    [line] = one.out.splitlines()
+    assert json.loads(line) == next(model.stream(films[:1], task, **values)).to_dict()
+
+
+def test_files_that_lie_beside_films(medvill: RunPy, export: Export, films: list[str], tmp_path: Path) -> None:
+    beside = tmp_path / "films"
+    (beside / "IM000001").write_bytes(dicom_file(np.full((40, 36), np.arange(36), np.uint8)))
+    (beside / "DICOMDIR").write_bytes(dicom_file(None))
+    (beside / "index.jsonl").write_text("{}\n")
+    (beside / "notes").write_text("to be read again\n")
+    (beside / "._b.png").write_text("of another system\n")
+    (beside / ".hidden").mkdir()
+    draw(beside / ".hidden" / "f.png", 3)
+    os.mkfifo(beside / "pipe")
+    (beside / "again").symlink_to(beside)
+    (beside / "linked").symlink_to(draw(tmp_path / "elsewhere" / "g.png", 4).parent)
+    ended = medvill("predict", "films", "films/b.png", f"--model={export('findings')}")
+    assert ended.status == 0
+    names = [json.loads(line)["film"] for line in ended.out.splitlines()]
+    assert names == ["films/IM000001", *films, "films/linked/g.png"]
+    assert ended.err == "7 films: 7 answered, 0 failed; 4 other files were left out\n"
+
+
+def test_a_list_on_stdin(
+    medvill: RunPy, export: Export, films: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    odd = os.fsencode(draw(tmp_path / "a film.png", 5)).replace(b"a film", b"caf\xe9")
+    (tmp_path / "a film.png").rename(os.fsdecode(odd))
+    lines = b"films/b.png\n\nfilms/nowhere.png\r\n" + odd + b"\nfilms/b.png\nfilms/a\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    ended = medvill("predict", "-", f"--model={export('findings')}")
+    assert ended.status == 2
+    expected = ["films/b.png", "films/nowhere.png", os.fsdecode(odd), "films/a/10.jpg", "films/a/9.png"]
+    assert [json.loads(line)["film"] for line in ended.out.splitlines()] == expected
+    told, counts = ended.err.splitlines()
+    assert told == "error: no file at films/nowhere.png"
+    assert counts == "5 films: 4 answered, 1 failed"
+
+
+def test_an_output_is_continued(medvill: RunPy, export: Export, films: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    ask = ["predict", "films", "--out=answers.jsonl", f"--model={export('findings')}"]
+    (tmp_path / "films" / "c.tiff").write_bytes(b"damaged")
+    assert medvill(*ask).status == 2
+    whole = rows(out)
+    assert [row["film"] for row in whole] == films
+    assert [row["film"] for row in whole if "error" in row] == ["films/c.tiff"]
+    assert out.stat().st_mode & 0o777 == 0o600
+
+    # Killed in the middle of its fourth line; and what failed before is mended.
+    lines = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(b"".join(lines[:3]) + lines[3][:40])
+    draw(tmp_path / "films" / "c.tiff", 1)
+    ended = medvill(*ask)
+    assert ended.status == 0
+    assert ended.err == "5 films: 5 answered, 0 failed; 2 were answered before\n"
+    assert sorted(row["film"] for row in rows(out)) == sorted(films)
+    assert not [row for row in rows(out) if "error" in row]
+    sound = [row for row in whole if "error" not in row]
+    assert [row for row in rows(out) if row["film"] != "films/c.tiff"] == sound
+
+    finished = out.read_bytes()
+    inode = out.stat().st_ino
+    assert medvill(*ask).status == 0
+    assert (out.read_bytes(), out.stat().st_ino) == (finished, inode)
+
+
+def test_other_questions_and_models_are_other_answers(
+    medvill: RunPy, export: Export, films: list[str], tmp_path: Path
+) -> None:
+    def ask(question: str) -> str:
+        words = ["predict", "films", "--out=answers.jsonl", f"--model={export('ask')}", f"--question={question}"]
+        assert medvill(*words).status == 0
+        return (tmp_path / "answers.jsonl").read_text()
+
+    first = ask("Is there an effusion?")
+    second = ask("Where is it?")
+    assert second.startswith(first)
+    assert second.count("\n") == 2 * len(films)
+    assert ask("Is there an effusion?") == ask("Where is it?") == second
+    assert medvill("predict", "films", "--out=answers.jsonl", f"--model={export('findings')}").status == 0
+    assert len(rows(tmp_path / "answers.jsonl")) == 3 * len(films)
+
+
+@pytest.mark.parametrize(
+    "content", [b"my notes", b"my notes\n", b'{"film": 3}\n', b"[1]\n", b"\xff\n", b'{"id": "s1"}\n']
+)
+def test_what_is_no_output_stays_as_it_is(
+    medvill: RunPy, export: Export, films: list[str], tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "notes").write_bytes(content)
+    ended = medvill("predict", "films", "--out=notes", f"--model={export('findings')}")
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.error == "error: notes, line 1: not an answer of this command; name another --out"
+    assert (tmp_path / "notes").read_bytes() == content
+
+
+def test_twenty_broken_files_are_twenty_lines(medvill: RunPy, export: Export, films: list[str], tmp_path: Path) -> None:
+    names = [f"films/{name}" for name in write_broken(tmp_path / "films")]
+    assert len(names) == 20
+    ended = medvill("predict", "films", "--out=answers.jsonl", "--batch_size=3", f"--model={export('findings')}")
+    assert ended.status == 2
+    *told, counts = ended.err.splitlines()
+    assert counts == "25 films: 5 answered, 20 failed"
+    assert all(line.startswith("error: ") for line in told)
+    failed = {row["film"]: row["error"] for row in rows(tmp_path / "answers.jsonl") if "error" in row}
+    assert sorted(failed) == names
+    assert sorted(name for line in told for name in names if name in line) == names
+    assert {row["film"] for row in rows(tmp_path / "answers.jsonl") if "error" not in row} == {*films}
+    for name in names:
+        alone = medvill("predict", name, f"--model={export('findings')}")
+        assert (alone.status, alone.out) == (2, "")
+        assert alone.err.count("\n") == 1
+        assert name in alone.error
+        assert alone.error == f"error: {failed[name]}"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["film.png", "--model=EXPORT", "--task=ask"], "--task=ask needs --question=TEXT"),
+        (["film.png", "--model=EXPORT", "--task=match"], "--task=match needs --text=TEXT"),
+        (
+            ["film.png", "--model=EXPORT", "--task=findings", "--text=Clear."],
+            "--task=findings takes no --text, which is for --task=match",
+        ),
+        (
+            ["film.png", "--model=EXPORT", "--question=Why?"],
+            "--task=findings takes no --question, which is for --task=ask",
+        ),
+        (["film.png", "--model=EXPORT", "--task=report"], "it can do: findings"),
+        (["film.png", "--model=nowhere"], "there is no export folder nowhere"),
+        (["film.png", "--model=EXPORT", "--batch_size=0"], "batch_size=0 is below 1"),
+        (["film.png", "film.dcm", "--model=EXPORT", "--out=no/answers.jsonl"], "No such file or directory: no/answers"),
+        (["empty", "--model=EXPORT"], "there is no film in empty"),
+        (["film.png"], "the following arguments are required: --model"),
+        (["film.png", "--model=EXPORT", "--task=guess"], "invalid choice: 'guess'"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(
+    medvill: RunPy, export: Export, tmp_path: Path, words: list[str], said: str
+) -> None:
+    draw(tmp_path / "film.png", 7)
+    (tmp_path / "empty").mkdir()
+    ended = medvill("predict", *with_places(words, {"EXPORT": export("findings")}))
+    assert (ended.status, ended.out) == (2, "")
+    assert said in ended.error
+    assert ended.err.count("\n") == 1
+
+
+def test_nothing_is_left_out_where_a_folder_cannot_be_listed(
+    medvill: RunPy, export: Export, films: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def closed(path: Any) -> Any:
+        if str(path).endswith("films/a"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    ended = medvill("predict", "films", f"--model={export('findings')}")
+    assert (ended.status, ended.out, ended.error) == (2, "", "error: Permission denied: films/a")
+
+
+def test_a_program_is_interrupted_and_goes_on(export: Export, tmp_path: Path) -> None:
+    for number in range(400):
+        draw(tmp_path / "films" / f"{number}.png", number)
+    words = [sys.executable, "-m", "medvill_jax", "predict", "films", "--out=answers.jsonl", "--batch_size=2"]
+    words.append(f"--model={export('report')}")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    out = tmp_path / "answers.jsonl"
+    program = subprocess.Popen(words, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    while not out.exists() or out.read_bytes().count(b"\n") < 4:
+        assert program.poll() is None
+        time.sleep(0.02)
+    program.send_signal(signal.SIGINT)
+    told = program.communicate()[1]
+    assert program.returncode == 130
+    assert told == "\ninterrupted; the same command goes on after the answers that --out holds\n"
+    before = rows(out)
+    assert 4 <= len(before) < 400
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    said = f"400 films: 400 answered, 0 failed; {len(before)} were answered before"
+    assert done.stderr.startswith(said)
+    assert rows(out)[: len(before)] == before
+    assert sorted(row["film"] for row in rows(out)) == sorted(f"films/{number}.png" for number in range(400))
