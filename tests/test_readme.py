@@ -19,8 +19,15 @@ from ml_collections import ConfigDict
 
 import medvill_jax.flags  # noqa: F401  of medvill_jax.run
 from data_prep import flags as data_prep_flags
+from medvill_jax.cli import predict
+from medvill_jax.version import VERSION
+from tests.console.examples import DOORS
 
 ROOT = Path(__file__).parents[1]
+PROGRAMS = {name: ["-m", module] for module, name in DOORS.items()} | {
+    "train": ["run.py"],
+    "predict": ["-m", predict.__name__],
+}
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
@@ -40,14 +47,18 @@ def prose(page: str) -> str:
 
 
 def commands(page: str) -> Iterator[list[str]]:
-    """Every `python ...` of a page, in blocks and in prose, split as a shell splits it, without comments."""
+    """Every `python ...` of a page, in blocks and in prose, split as a shell splits it, without comments.
+
+    A subcommand of `medvill` is put as the module behind it.
+    """
     written = text(page).replace("\\\n", " ")
     blocks = [line for _, _, block in FENCE.findall(written) for line in block.splitlines()]
-    for line in [*blocks, *re.findall(r"`(python [^`]+)`", FENCE.sub("", written))]:
+    for line in [*blocks, *re.findall(r"`((?:python|medvill \w+) [^`]+)`", FENCE.sub("", written))]:
         remote = re.search(r'--command="(.*)"', line)
         for part in (remote[1] if remote else line).split("&& "):
-            if found := re.search(r"\bpython .*", part):
-                yield shlex.split(found[0], comments=True)[1:]
+            if found := re.search(r"\b(?:python|medvill) .*", part):
+                program, *words = shlex.split(found[0], comments=True)
+                yield words if program == "python" else [*PROGRAMS[words[0]], *words[1:]]
 
 
 def made(page: str) -> set[str]:
@@ -133,6 +144,8 @@ def test_commands_can_be_typed(page: str) -> None:
         elif arguments[:2] == ["-m", "data_prep"]:
             if any(argument.startswith("--out=") for argument in arguments):
                 data_prep_flags.parser().parse_args(arguments[2:])
+        elif arguments[1:2] == [predict.__name__]:
+            predict.parser().parse_args(arguments[2:])
         else:
             check_program(arguments)
 
@@ -191,3 +204,14 @@ def test_the_hook_holds_commit_subjects(subject: str, status: int, tmp_path: Pat
     ended = subprocess.run([*shlex.split(hook["entry"]), message], capture_output=True, text=True, check=False)
     assert ended.returncode == status
     assert (status == 0) == (ended.stderr == "")
+
+
+def test_the_citation_is_readmes() -> None:
+    cited = yaml.safe_load(text("CITATION.cff"))
+    assert cited["version"] == VERSION
+    [paper] = cited["references"]
+    entry = dict(re.findall(r"^  (\w+) += \{(.+)\},?$", text("README.md"), re.MULTILINE))
+    assert entry["author"] == " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"])
+    assert entry["pages"] == f"{paper['start']}--{paper['end']}"
+    for name in ("title", "journal", "volume", "number", "year", "doi"):
+        assert entry[name] == str(paper["issue" if name == "number" else name])
