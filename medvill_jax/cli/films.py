@@ -55,7 +55,7 @@ def named(words: Sequence[str]) -> Named:
     left_out = 0
     single = len(words) == 1 and words[0] != STDIN and not os.path.isdir(words[0])
     for path in _paths(words):
-        if not path.is_dir():
+        if not os.path.isdir(path):  # where `Path.is_dir` may raise, of a folder that is closed or a name too long
             films[str(path)] = None
             continue
         for file in _files(path):

@@ -265,6 +265,31 @@ def test_a_wrong_command_line_is_one_line(
     assert ended.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("tasks", "said"),
+    [
+        (("report", "match"), "this export can do report, match: choose with --task"),
+        ((), "this export was trained for pretraining, and answers nothing about films"),
+    ],
+)
+def test_an_export_of_several_tasks_or_none(
+    medvill: RunPy, export: Export, monkeypatch: pytest.MonkeyPatch, tasks: tuple[str, ...], said: str
+) -> None:
+    monkeypatch.setitem(queries.TRAINED_FOR, "pretraining", tasks)
+    ended = medvill("predict", "film.png", f"--model={export('match')}")
+    assert (ended.status, ended.error) == (2, f"error: {said}")
+
+
+def test_names_that_the_system_refuses_are_films_that_failed(medvill: RunPy, export: Export, tmp_path: Path) -> None:
+    draw(tmp_path / "film.png", 7)
+    ended = medvill("predict", "film.png", "x" * 300, "film.png/film.png", f"--model={export('findings')}")
+    assert ended.status == 2
+    first, second, counts = ended.err.splitlines()
+    assert first.endswith("x: File name too long")
+    assert second == "error: no file at film.png/film.png"
+    assert counts == "3 films: 1 answered, 2 failed"
+
+
 def test_nothing_is_left_out_where_a_folder_cannot_be_listed(
     medvill: RunPy, export: Export, films: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
