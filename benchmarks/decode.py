@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from medvill_jax import programs
 from medvill_jax.commands import Parser
 from medvill_jax.decoding.rules import Rules
 from medvill_jax.hub.network import functional
@@ -152,14 +153,14 @@ def main() -> int:
     images = np.random.default_rng(0).integers(0, 256, (flags.batch, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
     live, seeds = np.ones(flags.batch, bool), np.zeros(flags.batch, np.int32)
 
-    @functools.partial(jax.jit, static_argnames="writing")
+    @functools.partial(programs.jit, static_argnames="writing")
     def ours(params: Any, stats: Any, writing: Writing, images: Any) -> Any:
         return write(model.bind(params, stats), images, live, seeds, writing)
 
     def writing(length: int) -> Writing:
         return Writing(Rules(END, length, min_len=length, banned=BANNED), MASK, flags.beams)
 
-    @jax.jit
+    @programs.jit
     def encode(params: Any, stats: Any, image: jax.Array) -> jax.Array:
         module = model.bind(params, stats)
         return module.embed_image(module.image_features(image), None, None)

@@ -26,6 +26,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "medvill_jax.private": (set(), set()),
     "medvill_jax.findings": (set(), set()),
     "medvill_jax.trees": (set(), {"jax"}),
+    "medvill_jax.programs": (set(), {"jax"}),
     "medvill_jax.films": ({"medvill_jax.films"}, {"numpy", "cv2", "PIL", "pydicom"}),
     "medvill_jax.data": (
         {"medvill_jax.batch", "medvill_jax.paths", "medvill_jax.findings", "medvill_jax.data"},
@@ -38,6 +39,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
             "medvill_jax.batch",
             "medvill_jax.paths",
             "medvill_jax.private",
+            "medvill_jax.programs",
             "medvill_jax.trees",
             "medvill_jax.training",
         },
@@ -77,6 +79,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         {
             "medvill_jax.paths",
             "medvill_jax.private",
+            "medvill_jax.programs",
             "medvill_jax.trees",
             "medvill_jax.models",
             "medvill_jax.decoding",

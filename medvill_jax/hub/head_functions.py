@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from medvill_jax import programs
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import HEADS, Export
 from medvill_jax.models import attention_masks
@@ -60,11 +61,11 @@ class HeadFunctions:
         self._model = Functional(lambda rngs: Finetuned(config, heads, dtype=jnp.dtype(dtype), rngs=rngs))
         with_heads = {HEADS: jax.tree.map(jnp.asarray, export.heads)} if export.heads else {}
         self._arrays = (params | with_heads, stats)
-        self._sides, self._match = jax.jit(self._side), jax.jit(self._matched, static_argnames="attention")
+        self._sides, self._match = programs.jit(self._side), programs.jit(self._matched, static_argnames="attention")
         self._scale = jax.jit(lambda params, stats: self._model.bind(params, stats).heads.contrast.temperature())
-        self._pooled = jax.jit(self._pooled_image)
-        self._project = jax.jit(self._projected, static_argnames="texts")
-        self._logits = jax.jit(self._head_logits, static_argnames=("head", "product"))
+        self._pooled = programs.jit(self._pooled_image)
+        self._project = programs.jit(self._projected, static_argnames="texts")
+        self._logits = programs.jit(self._head_logits, static_argnames=("head", "product"))
 
     def sides(self, images: Any) -> jax.Array:
         """The image side of `match`, `[B, ...]`."""

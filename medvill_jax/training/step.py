@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from medvill_jax import programs
 from medvill_jax.batch import AbstractBatch, Batch
 from medvill_jax.training import sharding
 from medvill_jax.trees import Tree, merge, select, tree_names
@@ -134,10 +135,11 @@ def make_step(
 
 
 def compile_step(step: Callable, state_shardings: Any, spec: AbstractBatch, mesh: jax.sharding.Mesh) -> Any:
-    """`step` under `jax.jit`: batches are split over all devices, the old state is donated, metrics are replicated."""
+    """`step`, compiled: batches are split over all devices, the old state is donated, metrics are replicated."""
     rows = jax.tree.map(lambda _: sharding.batch_sharding(mesh), spec)
-    return jax.jit(
+    return programs.jit(
         step,
+        platform=mesh.devices.flat[0].platform,
         in_shardings=(state_shardings, rows),
         out_shardings=(state_shardings, sharding.replicated(mesh)),
         donate_argnums=0,

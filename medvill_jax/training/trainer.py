@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from etils import epath
 
+from medvill_jax import programs
 from medvill_jax.batch import AbstractBatch, Batch
 from medvill_jax.errors import ConfigError
 from medvill_jax.training import integrity, loop, sharding, step
@@ -175,7 +176,7 @@ class Trainer:
         return -(-rows // self.mesh.size) * self.mesh.size
 
     def jit(self, compute: Callable[..., Any]) -> Callable[..., Any]:
-        """`compute(params, stats, ...)` under `jax.jit`: with gathered parameters, its results replicated.
+        """`compute(params, stats, ...)` under `programs.jit`: with gathered parameters, its results replicated.
 
         Every call of the returned function first calls `check` (see `Trainer`).
         """
@@ -183,7 +184,8 @@ class Trainer:
         def over_whole(params: Tree, stats: Tree, *arguments: Any) -> Any:
             return compute(sharding.whole(params, self.shardings["params"]), stats, *arguments)
 
-        compiled = jax.jit(over_whole, out_shardings=self.replicated)
+        platform = self.mesh.devices.flat[0].platform
+        compiled = programs.jit(over_whole, platform=platform, out_shardings=self.replicated)
 
         def call(*arguments: Any) -> Any:
             self._check()

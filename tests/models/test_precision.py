@@ -7,11 +7,12 @@ What is compared is the root mean square of an error over all outputs. As an ave
 it is stable: other weights, or another order of a sum, move the ratio by up to a tenth or so. The largest error is one
 rounding of thousands, and its ratio was seen between 0.6 and 1.9.
 
-Every product sums at most 256 terms here, but in `test_at_the_published_widths`. On CPUs XLA adds up to 512 products in
-a row, torch's libraries up to 128 or 192, and the error of a sum grows with the root of that: of a product alone it is
-1.4 times torch's at 256 terms and 1.5 to 1.8 from 512 on, however the product is written. The roundings of the rest of
-a layer make up for that, but the visual projection is one product of 2048 terms and nothing else, and the MLM head ends
-in one of 768 terms (1.3 times with one JAX, 1.49 with another).
+The error of a product grows with the root of how many terms are added in a row. As `medvill_jax.programs` has XLA
+compile for CPUs, those are about as many as in torch's libraries, 128 to 256. By XLA's default they are up to 512 or
+2048, depending on the processor, and at the published widths the network misses the bound by far.
+
+The ITM head has two columns. At such sizes torch has another kernel, which adds fewer terms in a row, so the head is
+judged at its published width only.
 """
 
 import copy
@@ -25,6 +26,7 @@ import pytest
 import torch
 from torch import nn
 
+from medvill_jax import programs
 from medvill_jax.hub.network import functional
 from medvill_jax.models import medvill
 from medvill_jax.models.attention_masks import attention_mask
@@ -34,7 +36,6 @@ from tests.models.reference import KINDS, Sizes, TorchMedvill, arrays_of, mask_t
 
 # Ours at most, relative to torch's own error, and relative to the standard deviation of the logits.
 TORCH, LOGITS = 1.5, 1e-4
-LONG_SUM = 1.7  # of the visual projection, measured 1.59; see above
 SIZES = Sizes(vocab=500, hidden=128, layers=6, intermediate=256, positions=64, stem=16, widths=(32, 64, 96, 112))
 BATCH, SLOTS, SIDE = 4, 24, 128
 CELLS = (SIDE // 32) ** 2
@@ -56,16 +57,16 @@ class Judged:
 
     def ours(self, part: Part, x: Any) -> Any:
         """`part(network, x)`, compiled; may change batch statistics, which are dropped."""
-        return jax.jit(lambda params, stats, x: part(self.model.bind(params, stats), x))(*self.arrays, x)
+        return programs.jit(lambda params, stats, x: part(self.model.bind(params, stats), x))(*self.arrays, x)
 
     def theirs(self, part: Part, x: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """`part(reference, x)` in float32 and in float64."""
         with torch.no_grad():
             return part(self.single, torch.from_numpy(x)), part(self.double, torch.from_numpy(x).double())
 
-    def check(self, ours: Part, theirs: Part, x: np.ndarray, times: float = TORCH) -> None:
+    def check(self, ours: Part, theirs: Part, x: np.ndarray) -> None:
         """A part of the network on a float32 input."""
-        assert_as_accurate(self.ours(ours, x), *self.theirs(theirs, x), times=times)
+        assert_as_accurate(self.ours(ours, x), *self.theirs(theirs, x))
 
 
 def error_of(found: Any, truth: torch.Tensor) -> float:
@@ -73,12 +74,12 @@ def error_of(found: Any, truth: torch.Tensor) -> float:
     return float(np.sqrt(np.mean(np.square(np.asarray(found, np.float64) - truth.numpy()))))
 
 
-def assert_as_accurate(ours: jax.Array, single: torch.Tensor, truth: torch.Tensor, *, times: float = TORCH) -> None:
+def assert_as_accurate(ours: jax.Array, single: torch.Tensor, truth: torch.Tensor) -> None:
     """Our error is at most so many times torch's."""
     assert (ours.dtype, single.dtype, truth.dtype) == (jnp.float32, torch.float32, torch.float64)
     assert ours.shape == single.shape == truth.shape
     error, own = error_of(ours, truth), error_of(single.numpy(), truth)
-    assert error <= times * own, f"{error:.2e} is {error / own:.2f} times torch's {own:.2e}"
+    assert error <= TORCH * own, f"{error:.2e} is {error / own:.2f} times torch's {own:.2e}"
 
 
 @pytest.fixture(scope="module")
@@ -181,10 +182,9 @@ def test_the_parts_of_an_encoder_layer(judged: Judged, states: np.ndarray) -> No
         judged.check(lambda module, x: module.encoder.layer[0].output_layer_norm(x), layer_norm, states + shift)
 
 
-def test_pooler_and_heads(judged: Judged, states: np.ndarray) -> None:
+def test_pooler_and_mlm_head(judged: Judged, states: np.ndarray) -> None:
     rows = states.reshape(-1, 1, states.shape[-1])  # every state as a [CLS], so that there are thousands of outputs
     judged.check(lambda module, x: module.pooler(x), lambda model, x: model.enc.pooler(x), rows)
-    judged.check(lambda module, x: module.itm_logits(x), lambda model, x: model.itm.linear(x), rows)
     judged.check(lambda module, x: module.mlm_logits(x), lambda model, x: model.mlm.predictions(x), states)
 
 
@@ -251,12 +251,10 @@ def test_at_the_published_widths(published: Judged) -> None:
     rng = np.random.default_rng(6)
     states = rng.normal(size=(BATCH, CELLS + 2 + SLOTS, 768)).astype(np.float32)
     check_encoder_layer(published, states, "bar")
-    published.check(
-        lambda module, x: module.pooler(x), lambda model, x: model.enc.pooler(x), states.reshape(-1, 1, 768)
-    )
-    published.check(
-        lambda module, x: module.mlm_logits(x), lambda model, x: model.mlm.predictions(x), states, times=LONG_SUM
-    )
+    rows = states.reshape(-1, 1, 768)
+    published.check(lambda module, x: module.pooler(x), lambda model, x: model.enc.pooler(x), rows)
+    published.check(lambda module, x: module.itm_logits(x), lambda model, x: model.itm.linear(x), rows)
+    published.check(lambda module, x: module.mlm_logits(x), lambda model, x: model.mlm.predictions(x), states)
     cells = np.abs(rng.normal(size=(2, 1024, 8, 8))).astype(np.float32)
     published.check(
         channels_last(lambda encoder, x: encoder.stages[3][0](x, running=True)),
@@ -268,7 +266,6 @@ def test_at_the_published_widths(published: Judged) -> None:
         lambda module, x: module.image_projection(x),
         lambda model, x: model.enc.img_embeddings.img_embeddings(x),
         features,
-        times=LONG_SUM,
     )
 
 
