@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep import reports
+from data_prep import cleaning, reports
 
 OPENI = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "openi_reports" / "reports.jsonl"
 FULL = """                                 WET READ: ___ ___ 5:15 PM
@@ -99,6 +99,8 @@ def test_repeated_sections_are_joined_and_addenda_kept_apart():
 )
 def test_clean_text(text, clean):
     assert reports.clean_text(text) == clean
+    # Programs of users import it from here.
+    assert cleaning.clean_text is reports.clean_text
 
 
 CASES = [
