@@ -47,8 +47,9 @@ def medvill(packages: Path, here: Path, *words: str) -> subprocess.CompletedProc
 
 @pytest.mark.slow
 def test_a_run_starts_outside_a_checkout(packages: Path, tmp_path: Path) -> None:
+    """It starts its process anew, for huge pages, and others that read records; all must find the same words."""
     few = ["--config.data.phantom.studies=40", "--config.steps=1", "--config.eval.every_steps=0"]
-    done = program(packages, tmp_path, "medvill_jax.run", *PHANTOM, *few)
+    done = medvill(packages, tmp_path, "train", *PHANTOM, *few, "--config.data.workers.processes=2")
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["pretrain-phantom"]
     assert (tmp_path / "runs" / "pretrain-phantom" / "export").is_dir()
@@ -76,15 +77,6 @@ def test_the_command_works_outside_a_checkout(packages: Path, tmp_path: Path) ->
     assert len(done.stdout.splitlines()) == len([*(tmp_path / "TREE" / "files").rglob("*.jpg")])
     wrong = medvill(packages, tmp_path, "train", "--config=configs/pretrian.py:small")
     assert (wrong.returncode, wrong.stderr) == (2, "error: no configuration file configs/pretrian.py\n")
-
-
-@pytest.mark.slow
-def test_training_by_the_command_starts_its_process_anew(packages: Path, tmp_path: Path) -> None:
-    """For huge pages, and processes that read records start from its module; both must find the words again."""
-    few = ["--config.data.phantom.studies=40", "--config.steps=1", "--config.eval.every_steps=0"]
-    done = medvill(packages, tmp_path, "train", *PHANTOM, *few, "--config.data.workers.processes=2")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs" / "pretrain-phantom" / "export").is_dir()
 
 
 @pytest.mark.parametrize("name", ["medvill_jax.run", "medvill_jax.tasks.sweep", "data_prep"])
