@@ -20,7 +20,7 @@ class Exit(enum.IntEnum):
 
     DONE = 0
     ERROR = 1  # an error to correct, described on stderr; or a run failed
-    USAGE = 2  # wrong flags, or a wrong source, in commands that distinguish them from later errors
+    USAGE = 2  # wrong flags, or wrong sources or films, in commands that distinguish them from later errors
     PROCESSES = 3  # the processes of a run did not connect, or one of them ended
     INTERRUPTED = 130
 

@@ -44,8 +44,12 @@ interrupted.
 # From paths of films to their answers, in order.
 Ask = Callable[[list[str]], Iterator[Any]]
 TASKS = ("report", "findings", "ask", "match")
-# Flag -> the task that needs it, and the name of its option.
-_OF_TASK = {"question": ("ask", "question"), "text": ("match", "texts")}
+# Flag -> the task that it is of, the name of its option there, and whether the task needs it.
+_OF_TASK = {
+    "question": ("ask", "question", True),
+    "text": ("match", "texts", True),
+    "report": ("findings", "report", False),
+}
 # Libraries that read films warn in their own words; what a user can do something about is an error.
 _READERS = r"(PIL|pydicom|pylibjpeg|openjpeg|libjpeg)\b"
 
@@ -58,6 +62,11 @@ def parser() -> Parser:
     out.add_argument("--task", choices=TASKS, help="may be left out where the model can do one task only")
     out.add_argument("--question", metavar="TEXT", help="of --task=ask")
     out.add_argument("--text", action="append", metavar="TEXT", help="of --task=match, once for every text to compare")
+    out.add_argument(
+        "--report",
+        metavar="TEXT",
+        help="the report of the one film, for --task=findings of a model that was trained on films with their reports",
+    )
     out.add_argument("--json", action="store_true", help="answer for one film as JSON")
     out.add_argument("--out", type=Path, metavar="FILE", help=".jsonl of answers, continued if it exists")
     out.add_argument("--batch_size", type=int, metavar="N", help="films that are computed at a time (default: 16)")
@@ -73,6 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.task:
         _options(args, args.task)  # what is wrong with it shows before anything is loaded
     named = films.named(args.films)
+    if args.report is not None and not named.single:
+        raise ConfigError("--report belongs to one film: ask about one film at a time")
 
     from medvill_jax.app.model import load
 
@@ -91,11 +102,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options(args: argparse.Namespace, task: str) -> dict[str, Any]:
     """The options of a task. Raises `ConfigError` if one is missing, or if it is another task's."""
     options = {}
-    for flag, (owner, name) in _OF_TASK.items():
+    for flag, (owner, name, needed) in _OF_TASK.items():
         value = getattr(args, flag)
-        if (value is not None) != (task == owner):
-            problem = f"needs --{flag}=TEXT" if value is None else f"takes no --{flag}, which is for --task={owner}"
-            raise ConfigError(f"--task={task} {problem}")
+        if value is None and task == owner and needed:
+            raise ConfigError(f"--task={task} needs --{flag}=TEXT")
+        if value is not None and task != owner:
+            raise ConfigError(f"--task={task} takes no --{flag}, which is for --task={owner}")
         if value is not None:
             options[name] = value
     return options

@@ -19,6 +19,7 @@ import pytest
 import medvill_jax
 from medvill_jax.app import queries
 from medvill_jax.cli.predict import TASKS
+from medvill_jax.hub.export import read_export, write_export
 from tests.cli import ROOT, RunPy
 from tests.console.broken import dicom_file, write_broken
 from tests.console.examples import examples, with_places
@@ -245,6 +246,8 @@ def test_twenty_broken_files_are_twenty_lines(medvill: RunPy, export: Export, fi
             ["film.png", "--model=EXPORT", "--question=Why?"],
             "--task=findings takes no --question, which is for --task=ask",
         ),
+        (["film.png", "--model=EXPORT", "--report=Clear."], "trained on films alone"),
+        (["film.png", "film.dcm", "--model=EXPORT", "--report=Clear."], "--report belongs to one film"),
         (["film.png", "--model=EXPORT", "--task=report"], "it can do: findings"),
         (["film.png", "--model=nowhere"], "there is no export folder nowhere"),
         (["film.png", "--model=EXPORT", "--batch_size=0"], "batch_size=0 is below 1"),
@@ -263,6 +266,28 @@ def test_a_wrong_command_line_is_one_line(
     assert (ended.status, ended.out) == (2, "")
     assert said in ended.error
     assert ended.err.count("\n") == 1
+
+
+def test_findings_of_a_film_with_its_report(medvill: RunPy, export: Export, tmp_path: Path) -> None:
+    film = str(draw(tmp_path / "film.png", 7))
+    source = read_export(Path(export("findings")))
+    write_export(
+        tmp_path / "reads",
+        config=source.config,
+        params=source.params,
+        stats=source.stats,
+        tokenizer_path=source.vocab,
+        label_names=source.label_names,
+        heads=source.heads,
+        stage=source.stage,
+        extra={"inputs": "image+report"},
+    )
+    ask = ["predict", film, "--model=reads", "--json"]
+    assert "give report=TEXT" in medvill(*ask).error
+    found = json.loads(medvill(*ask, "--report=Small left effusion.").out)
+    expected = medvill_jax.load(tmp_path / "reads").findings(film, report="Small left effusion.")
+    assert found == expected.to_dict()
+    assert found["options"]["report"] == "Small left effusion."
 
 
 @pytest.mark.parametrize(
