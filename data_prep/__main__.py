@@ -34,6 +34,7 @@ def _phantom(args: argparse.Namespace) -> int:
         seed=args.seed,
         image_size=args.image_size,
         dicom=args.dicom,
+        masks=args.masks,
         difficulty=args.difficulty,
         progress=args.progress,
     )

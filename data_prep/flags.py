@@ -31,6 +31,10 @@ everything runs on them as on the real data. They show no patient.
 --vqa adds questions about the AP films, in the layout of VQA-RAD, for vqa_rad --source=OUT/vqa: three to five per film,
 on which findings are present, where they are and how large. Answers follow from the findings of the film, not from its
 report; yes and no are about equally frequent; no patient of a test question has a training question.
+
+--masks adds where each finding was drawn: OUT/masks/p10/p10000032/s50414267/<dicom_id>.png for the film of the same
+path in OUT/files, 16 bits a pixel and without loss. Bit i is set where the film would be at least ten of 255 gray values
+different without finding i of the 14 of CheXpert, in the order of the label tables; `data_prep.phantom.masks` reads it.
 """
 
 _MIMIC = """\
@@ -112,6 +116,7 @@ def _phantom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image_size", type=int, default=512, help="pixels along a side (default: 512)")
     parser.add_argument("--dicom", action="store_true", help="write DICOM files too")
     parser.add_argument("--vqa", action="store_true", help="also write questions and answers to OUT/vqa")
+    parser.add_argument("--masks", action="store_true", help="also write where findings were drawn to OUT/masks")
     _choice(
         parser,
         "--difficulty",

@@ -21,20 +21,24 @@ def render(
     image_size: int,
     sex: str = "M",
     difficulty: str = hard.STANDARD,
+    hidden: str = "",
 ) -> npt.NDArray[np.float32]:
     """One film, float32 `[rows, columns]` in 0 (air) to 1 (bone, metal); the short side has `image_size` pixels.
 
     Body, pose and noise depend on `seed`, `view`, `sex` and `difficulty` only: two films that differ in `signs` show
-    one patient with and without a finding.
+    one patient with and without a finding. The finding `hidden` is left out, and the others stay where they are.
     """
     rng = np.random.default_rng(seed)
     body = anatomy.body(rng, view, sex)
     ratio = float(rng.uniform(0.85, 1.2))
     shape = (image_size, round(image_size / ratio)) if ratio < 1 else (round(image_size * ratio), image_size)
     canvas = Canvas(shape, body.pose)
-    draw = lateral.draw if view == "LATERAL" else frontal.draw
-    field = draw(canvas, body, signs)
+    if view == "LATERAL":
+        field = lateral.draw(canvas, body, signs, hidden)
+    else:
+        field = frontal.draw(canvas, body, tuple(sign for sign in signs if sign.finding != hidden))
     if difficulty == hard.HARD:
+        draw = lateral.draw if view == "LATERAL" else frontal.draw
         field = hard.veiled(canvas, body, field, draw(canvas, body, ()))
         body = hard.exposed(body)
     return _expose(canvas, body, field)

@@ -13,12 +13,13 @@ SIZE = {"small": 0.0, "moderate": 0.5, "large": 1.0}
 WHITE = 0.72
 
 
-def draw(canvas: Canvas, body: Body, signs: tuple[Sign, ...]) -> Field:
-    """The brightness of a lateral view, about 0 (air) to 1 (metal), before exposure and noise."""
+def draw(canvas: Canvas, body: Body, signs: tuple[Sign, ...], hidden: str = "") -> Field:
+    """The brightness of a lateral view, about 0 (air) to 1 (metal), before exposure and noise; without one finding."""
+    drawn = tuple(sign for sign in signs if sign.finding != hidden)
     rng = np.random.default_rng([body.tree_seed, 7])
     deep = np.float32(body.width)
     heart, wide = body.heart, 0.0
-    for sign in signs:
+    for sign in drawn:
         if sign.finding == "Cardiomegaly":
             heart = HEART_SCALE[sign.severity] if not sign.uncertain else 1.15
         elif sign.finding == "Enlarged Cardiomediastinum":
@@ -39,17 +40,19 @@ def draw(canvas: Canvas, body: Body, signs: tuple[Sign, ...]) -> Field:
     lung = lung + np.float32(0.16) * canvas.blob(0.06, -0.08, 0.11, 0.13)
     air = canvas.fill(lung_shape, blur=0.010)
     for sign in signs:
-        lung, air = _finding(canvas, lung, air, lung_shape, sign, rng)
+        # A hidden finding draws its random numbers too, so that those after it stay where they are.
+        seen = _finding(canvas, lung, air, lung_shape, sign, rng)
+        lung, air = (lung, air) if sign.finding == hidden else seen
     field = field * (1 - air) + lung * air
     heart_shape = ellipse(-0.30 + 0.04 * heart, 0.20, 0.25 * heart, 0.24 * heart**0.8, 40)
     field = over(field, canvas.fill(heart_shape, blur=0.016) * np.float32(0.75), 0.66)
     arch = curve([(-0.14 - wide, 0.0), (-0.12 - wide, -0.36), (0.04, -0.48), (0.20 + wide, -0.36), (0.24, 0.5)])
     field = over(field, canvas.lines([(arch, 0.10 + wide, 1.0)], blur=0.02) * np.float32(0.32 + wide), 0.66)
-    breaks = any(sign.finding == "Fracture" for sign in signs)
+    breaks = any(sign.finding == "Fracture" for sign in drawn)
     field = field + _bones(canvas, body, breaks) * (np.float32(1.25) - field)
     trachea = canvas.lines([(curve([(-0.06, -1.2), (0.0, -0.6), (0.04, -0.22)]), 0.075, 1.0)], blur=0.014)
     field = field - np.float32(0.12) * trachea
-    return devices.lateral(canvas, field, body, [sign for sign in signs if sign.finding == "Support Devices"])
+    return devices.lateral(canvas, field, body, [sign for sign in drawn if sign.finding == "Support Devices"])
 
 
 def _lungs(body: Body, deep: np.float32) -> Points:

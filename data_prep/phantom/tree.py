@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data_prep.phantom import film, hard
+from data_prep.phantom import film, hard, masks
 from data_prep.phantom.findings import Study, sample
 from data_prep.phantom.report import report_text
 from data_prep.workspace import workspace
@@ -75,6 +75,7 @@ class Job:
     image_size: int
     dicom: bool
     difficulty: str
+    masks: bool = False
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ def write_tree(
     seed: int,
     image_size: int = 512,
     dicom: bool = False,
+    masks: bool = False,
     difficulty: str = hard.STANDARD,
     progress: bool = True,
     workers: int | None = None,
@@ -130,6 +132,7 @@ def write_tree(
       seed: equal seeds give equal bytes, with any number of workers.
       image_size: pixels of the short side of the images.
       dicom: also write DICOM files, `s.../<dicom_id>.dcm`; needs pydicom.
+      masks: also write where findings were drawn, `masks/p10/p10000032/s50414267/<dicom_id>.png` (`phantom.masks`).
       difficulty: one of `hard.DIFFICULTIES`.
       progress: show a bar if stderr is a terminal.
       workers: number of processes; None for one per core, fewer for few studies.
@@ -143,6 +146,7 @@ def write_tree(
         "seed": seed,
         "image_size": image_size,
         "dicom": dicom,
+        **({"masks": True} if masks else {}),
         **marked(difficulty),
     }
     check(studies, seed)
@@ -161,7 +165,7 @@ def write_tree(
         root = work / "tree"
         root.mkdir()
         jobs = [
-            Job(str(root), seed, i, subject, image_size, dicom, difficulty)
+            Job(str(root), seed, i, subject, image_size, dicom, difficulty, masks)
             for i, subject in enumerate(_subjects(studies, seed))
         ]
         bar = tqdm(total=studies, unit="study", desc="phantom", disable=None if progress else True)
@@ -306,15 +310,12 @@ def make_study(job: Job) -> WrittenStudy:
     path.mkdir(parents=True)
     images = []
     for index, view in enumerate(views):
-        drawn = film.render(
-            film_seed(seed, number, index),
-            view,
-            study.signs,
-            image_size=job.image_size,
-            sex=study.sex,
-            difficulty=job.difficulty,
-        )
+        seen = {"image_size": job.image_size, "sex": study.sex, "difficulty": job.difficulty}
+        drawn = film.render(film_seed(seed, number, index), view, study.signs, **seen)
         dicom_id = _dicom_id(seed, number, index)
+        if job.masks:
+            found = masks.drawn(drawn, film_seed(seed, number, index), view, study.signs, **seen)
+            masks.write(masks.place(job.root, f"{folder}/{dicom_id}.jpg"), found, drawn.shape)
         Image.fromarray(film.eight_bit(drawn)).save(path / f"{dicom_id}.jpg", "JPEG", quality=_JPEG_QUALITY)
         if job.dicom:
             from data_prep.phantom.dicom import write_dicom
