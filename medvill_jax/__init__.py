@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from medvill_jax.app.results import Embedding as Embedding
     from medvill_jax.app.results import Failed as Failed
     from medvill_jax.app.results import Findings as Findings
+    from medvill_jax.app.results import HeatMap as HeatMap
     from medvill_jax.app.results import Match as Match
     from medvill_jax.app.results import Report as Report
 
 # Name -> the module that has it. Importing the package stays light: data preparation needs no JAX.
 _LAZY = {
     **dict.fromkeys(("Model", "load"), "medvill_jax.app.model"),
-    **dict.fromkeys(("Answer", "Embedding", "Failed", "Findings", "Match", "Report"), "medvill_jax.app.results"),
+    **dict.fromkeys(
+        ("Answer", "Embedding", "Failed", "Findings", "HeatMap", "Match", "Report"), "medvill_jax.app.results"
+    ),
 }
-__all__ = ["Answer", "Embedding", "Failed", "Findings", "Match", "Model", "Report", "load"]
+__all__ = ["Answer", "Embedding", "Failed", "Findings", "HeatMap", "Match", "Model", "Report", "load"]
 
 
 def __getattr__(name: str) -> Any:

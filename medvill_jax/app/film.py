@@ -23,6 +23,8 @@ AnyFilm = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 _FORMS = "a film is a path, bytes of a file, a PIL image or an array, uint8 or uint16 [H, W] or uint8 [H, W, 3]"
 # `square_image` draws only crops from it.
 _NO_CROP = np.random.default_rng(0)
+# Of a pixel that a scaled mask covers in part.
+_HALF = 128
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,15 @@ def read(film: AnyFilm, options: ImageOptions, size: int) -> Film:
         problem = "the JPEG cannot be decoded; save it in another format"
         raise ImageError("unreadable_image", f"{name}: {problem}" if name else problem) from None
     return Film(name, square_image(pixels, size, None, _NO_CROP), looked_at(pixels))
+
+
+def placed(mask: np.ndarray, options: ImageOptions, size: int) -> np.ndarray:
+    """A mask of a film, bool `[H, W]` at the pixels of its file, where the network sees it: bool `[size, size]`.
+
+    The geometry is that of `read`: a mask lies on the film as before.
+    """
+    pixels = stored.fitted(np.where(mask, np.uint8(255), np.uint8(0)), options)
+    return square_image(pixels, size, None, _NO_CROP) >= _HALF
 
 
 def name_of(film: Any) -> str | None:

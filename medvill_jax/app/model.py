@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from medvill_jax.app import film, queries, running
+from medvill_jax.app import explaining, film, queries, running
 from medvill_jax.app.film import AnyFilm
 from medvill_jax.app.queries import Asked, Query
-from medvill_jax.app.results import Answer, Embedding, Findings, Match, Report, Result
+from medvill_jax.app.results import Answer, Embedding, Findings, HeatMap, Match, Report, Result
 from medvill_jax.data.tokenizer import Tokenizer
 from medvill_jax.errors import ConfigError
 from medvill_jax.films.stored import ImageOptions
@@ -126,6 +126,34 @@ class Model:
         """One film, or each of a list of films, as a vector."""
         return self._answer(film, "embed")
 
+    @overload
+    def explain(
+        self,
+        film: AnyFilm,
+        *,
+        finding: str | None = None,
+        word: int | str | None = None,
+        question: str | None = None,
+        report: str | Report | None = None,
+        method: str | None = None,
+    ) -> HeatMap: ...
+    @overload
+    def explain(self, film: Batch, **options: Any) -> list[HeatMap]: ...
+    def explain(self, film: Any, **options: Any) -> Any:
+        """Maps what in a film speaks for a finding, a word of a report, or the answer to a question.
+
+        Args:
+            film: one film, or a list of films.
+            finding: its name; if nothing else is named, the likeliest.
+            word: of the report, as text (the first place where it stands), or its number from 0; negative from the end.
+            question: whose answer is explained.
+            report: with `word`, that of the film: a text, or the result of `report`; None has the model write one.
+                With `finding`, as for `findings`.
+            method: one of "rollout", "chefer", "gradcam" (see `models.relevance`) and "occlusion"; None is
+                `explaining.DEFAULT`.
+        """
+        return self._answer(film, explaining.TASK, **{name: value for name, value in options.items() if value is not None})
+
     def stream(
         self, films: Iterable[AnyFilm], task: str, *, batch_size: int = BATCH_SIZE, **options: Any
     ) -> Iterator[Result]:
@@ -136,7 +164,7 @@ class Model:
 
         Args:
             films: any iterable.
-            task: one of `tasks`, or "embed".
+            task: one of `tasks`, "embed" or "explain".
             batch_size: films that are computed at a time.
             options: of the task: the arguments of its method.
 
@@ -152,7 +180,10 @@ class Model:
         return self._query(task, options).options
 
     def _query(self, task: str, options: dict[str, Any]) -> Query:
-        query = queries.query(self._asked, task, options)
+        if task == explaining.TASK:
+            query = explaining.query(self._asked, options)
+        else:
+            query = queries.query(self._asked, task, options)
         return dataclasses.replace(query, options={"task": task, **query.options, **self._computed})
 
     def _answer(self, film: Any, task: str, **options: Any) -> Any:

@@ -105,23 +105,54 @@ def query(asked: Asked, task: str, options: Mapping[str, Any]) -> Query:
     """
     if task not in _QUERIES:
         raise ConfigError(f"there is no task {task!r}; there are {', '.join(_QUERIES)}")
+    check_task(asked, task)
+    make, known = _QUERIES[task]
+    check_options(task, options, known)
+    return make(asked, **options)
+
+
+def check_task(asked: Asked, task: str) -> None:
+    """Raises `ConfigError` for a task that the export was not trained for."""
     can = tasks_of(asked.export, asked.config)
     if task not in (*can, "embed"):
         able = f"it can do: {', '.join(can)}" if can else "it can only embed films"
         raise ConfigError(f"this export was trained for {asked.export.stage}, not for the task {task!r}; {able}")
-    make, known = _QUERIES[task]
+
+
+def check_options(task: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raises `ConfigError` for options that a task does not have."""
     if unknown := [name for name in options if name not in known]:
         raise ConfigError(f"{task} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
-    return make(asked, **options)
 
 
-def _findings(asked: Asked, report: str | None = None) -> Query:
+def report_of_film(asked: Asked, report: str | None) -> Texts | None:
+    """The report that an export for findings reads with a film; None for one that reads films alone.
+
+    Raises:
+        ConfigError: it is missing or superfluous.
+    """
     reads = asked.export.extra.get("inputs", "image+report") == "image+report"
     if reads and report is None:
         raise ConfigError("this export was trained on films with their reports: give report=TEXT with the film")
     if not reads and report is not None:
         raise ConfigError("this export was trained on films alone: leave report out")
-    text = None if report is None else asked.texts([report], "report", clean_text)
+    return None if report is None else asked.texts([report], "report", clean_text)
+
+
+def question_of(asked: Asked, question: str) -> Texts:
+    """A question as the network takes it."""
+    return asked.texts([question], "question", lambda words: clean_question(without_note(words)))
+
+
+def decoding(asked: Asked) -> dict[str, Any]:
+    """How the export writes reports unless told otherwise: as in its training run."""
+    recorded = asked.export.extra.get("decode", {})
+    fitting = {"max_len": min(DECODING["max_len"], asked.config.bert.max_positions)}
+    return {**DECODING, **fitting, **{name: value for name, value in recorded.items() if name in DECODING}}
+
+
+def _findings(asked: Asked, report: str | None = None) -> Query:
+    text = report_of_film(asked, report)
 
     def run(images: np.ndarray) -> list[dict[str, Any]]:
         given = () if text is None else (_repeated(text.ids, images), _repeated(text.lens, images))
@@ -141,11 +172,8 @@ def _findings(asked: Asked, report: str | None = None) -> Query:
     return Query(Findings, options, run, () if text is None else text.warnings)
 
 
-def _report(asked: Asked, **decoding: Any) -> Query:
-    recorded = asked.export.extra.get("decode", {})
-    fitting = {"max_len": min(DECODING["max_len"], asked.config.bert.max_positions)}
-    options = {**DECODING, **fitting, **{name: value for name, value in recorded.items() if name in DECODING}}
-    options |= decoding
+def _report(asked: Asked, **settings: Any) -> Query:
+    options = decoding(asked) | settings
     # 0 stands for no sampling in configurations, where every field has one type.
     options["top_p"] = options["top_p"] or None
 
@@ -172,7 +200,7 @@ def _report(asked: Asked, **decoding: Any) -> Query:
 def _ask(asked: Asked, question: str | None = None) -> Query:
     if question is None:
         raise ConfigError("there is no question: give question=TEXT")
-    text = asked.texts([question], "question", lambda words: clean_question(without_note(words)))
+    text = question_of(asked, question)
 
     def run(images: np.ndarray) -> list[dict[str, Any]]:
         answers = asked.arrays.answer(

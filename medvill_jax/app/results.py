@@ -5,11 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
+from medvill_jax import private
+from medvill_jax.errors import ConfigError
+
 _MADE_WITH = ("warnings", "version", "weights", "options")
+# How much of a film's picture its map covers where it is highest, and the least side of such a picture in pixels.
+_OPACITY, _PICTURE = 0.6, 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +119,45 @@ class Embedding(Result):
 
     vector: np.ndarray
     kind: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeatMap(Result):
+    """What in a film speaks for a finding, an answer or a word.
+
+    Attributes:
+        target: the finding, the answer or the word.
+        probability: that the model gives it.
+        method: that made the map, see `hub.arrays.explanations`.
+        map: float32 `[S, S]` on the network's input, from 0, the least of this film, to 1, the most. It compares places
+            of one film, not films.
+        pixels: uint8 `[S, S]`, the film as the network sees it.
+    """
+
+    target: str
+    probability: float
+    method: str
+    map: np.ndarray
+    pixels: np.ndarray = dataclasses.field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As for every result, without the film's pixels."""
+        return {name: value for name, value in super().to_dict().items() if name != "pixels"}
+
+    def overlay(self) -> np.ndarray:
+        """The film with its map in colour, uint8 RGB `[P, P, 3]` of at least 512 pixels a side."""
+        side = max(_PICTURE, len(self.pixels))
+        film, heat = (cv2.resize(values, (side, side), interpolation=cv2.INTER_LINEAR) for values in (self.pixels, self.map))
+        colours = cv2.cvtColor(cv2.applyColorMap(np.uint8(255 * heat), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+        alpha = _OPACITY * heat[..., None]
+        return np.round((1 - alpha) * film[..., None] + alpha * colours).astype(np.uint8)
+
+    def save(self, path: str | Path) -> None:
+        """Writes `overlay` as a PNG, readable by its user alone; it holds no text. Raises `ConfigError`, `OSError`."""
+        path = Path(path)
+        if path.suffix.lower() != ".png":
+            raise ConfigError(f"{path}: a map is written as PNG; name a file that ends with .png")
+        private.write(path, cv2.imencode(".png", self.overlay()[..., ::-1])[1].tobytes())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,10 +86,15 @@ def encode(data: bytes, options: ImageOptions) -> Encoded:
 
 def encode_pixels(pixels: np.ndarray, options: ImageOptions) -> Encoded:
     """Pixels uint8 `[H, W]` -> a grayscale JPEG of the size that they have in records."""
-    pixels = square(pixels, options.image_size) if options.square else shrink(pixels, options.image_size)
+    pixels = fitted(pixels, options)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return Encoded(buffer.getvalue(), pixels.shape[1], pixels.shape[0])
+
+
+def fitted(pixels: np.ndarray, options: ImageOptions) -> np.ndarray:
+    """Pixels uint8 `[H, W]` in the size that they have in records."""
+    return square(pixels, options.image_size) if options.square else shrink(pixels, options.image_size)
 
 
 def _has_size(size: tuple[int, ...], options: ImageOptions) -> bool:

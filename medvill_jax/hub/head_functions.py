@@ -67,6 +67,15 @@ class HeadFunctions:
         self._project = programs.jit(self._projected, static_argnames="texts")
         self._logits = programs.jit(self._head_logits, static_argnames=("head", "product"))
 
+    @property
+    def arrays(self) -> tuple[Tree, Tree]:
+        """Parameters, those of the heads among them, and batch statistics, on the device."""
+        return self._arrays
+
+    def bind(self, params: Tree, stats: Tree) -> Finetuned:
+        """The network with its heads over `arrays`, for a program to trace."""
+        return self._model.bind(params, stats)
+
     def sides(self, images: Any) -> jax.Array:
         """The image side of `match`, `[B, ...]`."""
         return self._sides(*self._arrays, images)

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+
 import jax
 import jax.numpy as jnp
 
 from medvill_jax.models.dropout import dropout
+
+Watch = Callable[[jax.Array], jax.Array]
+_watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
+
+
+@contextlib.contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """A block in which `watch` sees the probabilities `[B, heads, Q, S]` of every call, and may replace them.
+
+    It acts while a program is traced: a program that is traced outside of such a block has no trace of it.
+    """
+    before = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(before)
 
 
 def attend(
@@ -26,4 +46,6 @@ def attend(
     logits = jnp.einsum("bhqd,bhkd->bhqk", queries, keys, preferred_element_type=jnp.float32)
     logits = logits / jnp.sqrt(queries.shape[-1]) + mask
     probs = dropout(jax.nn.softmax(logits, axis=-1).astype(queries.dtype), rate, key)  # [B, heads, Q, S]
+    if (watch := _watch.get()) is not None:
+        probs = watch(probs)
     return jnp.einsum("bhqk,bhkd->bhqd", probs, values)

@@ -39,6 +39,19 @@ def next_word_states(
         train, frozen: as for `Medvill.encode`.
     """
     features = module.image_features(images, train=train, frozen=frozen)
+    return next_word_states_of(module, features, text_ids, mask_id=mask_id, cells=cells, key=key)
+
+
+def next_word_states_of(
+    module: Medvill,
+    features: jax.Array,
+    text_ids: jax.Array,
+    *,
+    mask_id: int,
+    cells: jax.Array | None = None,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """`next_word_states` of features `[B, G, C]` from `Medvill.image_features`."""
     image = module.embed_image(features, cells, fold(key, 0))  # [B, N+2, H]
     tokens = module.embed_text(text_ids, fold(key, 1), attention="s2s")  # [B, T+1, H]
     queries = module.embed_text(jnp.full_like(text_ids, mask_id), fold(key, 3), attention="s2s")  # [B, T+1, H]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from medvill_jax.hub.arrays.explanations import Explanations
 from medvill_jax.hub.arrays.heads import PretrainingHeads
 from medvill_jax.hub.arrays.reports import ReportGeneration
-from medvill_jax.hub.arrays.understanding import UnderstandingHeads
 
 
-class Arrays(PretrainingHeads, ReportGeneration, UnderstandingHeads):
+class Arrays(PretrainingHeads, ReportGeneration, Explanations):
     """All functions of an export, over one copy of its arrays on the device."""
