@@ -152,7 +152,9 @@ class Model:
             method: one of "rollout", "chefer", "gradcam" (see `models.relevance`) and "occlusion"; None is
                 `explaining.DEFAULT`.
         """
-        return self._answer(film, explaining.TASK, **{name: value for name, value in options.items() if value is not None})
+        return self._answer(
+            film, explaining.TASK, **{name: value for name, value in options.items() if value is not None}
+        )
 
     def stream(
         self, films: Iterable[AnyFilm], task: str, *, batch_size: int = BATCH_SIZE, **options: Any

@@ -147,7 +147,9 @@ class HeatMap(Result):
     def overlay(self) -> np.ndarray:
         """The film with its map in colour, uint8 RGB `[P, P, 3]` of at least 512 pixels a side."""
         side = max(_PICTURE, len(self.pixels))
-        film, heat = (cv2.resize(values, (side, side), interpolation=cv2.INTER_LINEAR) for values in (self.pixels, self.map))
+        film, heat = (
+            cv2.resize(values, (side, side), interpolation=cv2.INTER_LINEAR) for values in (self.pixels, self.map)
+        )
         colours = cv2.cvtColor(cv2.applyColorMap(np.uint8(255 * heat), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
         alpha = _OPACITY * heat[..., None]
         return np.round((1 - alpha) * film[..., None] + alpha * colours).astype(np.uint8)

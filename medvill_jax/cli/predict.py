@@ -27,11 +27,15 @@ one JSON object; several films, a folder, or a list of paths on stdin (-) in one
   medvill predict film.png --model=EXPORT --task=report --json
   medvill predict film.png --model=EXPORT --task=ask --question="Is there an effusion?"
   medvill predict film.png --model=EXPORT --task=match --text="Small left effusion." --text="No acute findings."
+  medvill predict film.png --model=EXPORT --task=findings --finding=Edema --explain=edema.png --explain_method=gradcam
   medvill predict films --model=EXPORT --task=report --out=reports.jsonl
   find films -name "*.dcm" | medvill predict - --model=EXPORT --task=findings --out=findings.jsonl
 
 EXPORT is the folder that training ends with, such as RUN/export, gs://BUCKET/RUN/export, or the name of a Hugging Face
 repository in the cache of this machine. What it can be asked depends on what it was trained for.
+
+--explain=FILE.png draws what in one film speaks for its likeliest finding, or for --finding=NAME; for --word=WORD of its
+report (the word, or its number from 0); or for the answer. docs/predict.md tells how far to trust such a map.
 
 In a folder, files of images count, and DICOM of any name. A film that cannot be read is named on stderr and has a line
 with "error" in the output. With --out the same command goes on where it stopped: films that were answered by the same
@@ -50,6 +54,8 @@ _OF_TASK = {
     "text": ("match", "texts", True),
     "report": ("findings", "report", False),
 }
+# Flag of an explanation -> the task that it is for.
+_EXPLAINED = {"finding": "findings", "word": "report"}
 # Libraries that read films warn in their own words; what a user can do something about is an error.
 _READERS = r"(PIL|pydicom|pylibjpeg|openjpeg|libjpeg)\b"
 
@@ -66,6 +72,12 @@ def parser() -> Parser:
         "--report",
         metavar="TEXT",
         help="the report of the one film, for --task=findings of a model that was trained on films with their reports",
+    )
+    out.add_argument("--explain", type=Path, metavar="FILE", help=".png of what in the film speaks for the answer")
+    out.add_argument("--finding", metavar="NAME", help="to explain (default: the likeliest)")
+    out.add_argument("--word", metavar="WORD", help="of the report to explain, or its number from 0")
+    out.add_argument(
+        "--explain_method", "--explain-method", metavar="NAME", help="rollout, chefer, gradcam or occlusion"
     )
     out.add_argument("--json", action="store_true", help="answer for one film as JSON")
     out.add_argument("--out", type=Path, metavar="FILE", help=".jsonl of answers, continued if it exists")
@@ -84,16 +96,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     named = films.named(args.films)
     if args.report is not None and not named.single:
         raise ConfigError("--report belongs to one film: ask about one film at a time")
+    if args.explain is not None and not (named.single and args.out is None):
+        raise ConfigError("--explain is for one film, whose answer is printed: name one film and leave out --out")
 
     from medvill_jax.app.model import load
 
     model = load(args.model)
     task = args.task or _only_task(model)
     ask = functools.partial(model.stream, task=task, **_options(args, task))
+    explained = _explained(args, task)
     if args.batch_size is not None:
         ask = functools.partial(ask, batch_size=args.batch_size)
     if named.single and args.out is None:
-        return _one(ask, named.films[0], args.json)
+        return _one(ask, named.films[0], args.json, functools.partial(_explain, model, args.explain, explained))
     made_with = {"weights": model.weights, "options": model.options(task, **_options(args, task))}
     with private.files(args.shared):
         return _many(ask, named, args.out, made_with)
@@ -113,6 +128,40 @@ def _options(args: argparse.Namespace, task: str) -> dict[str, Any]:
     return options
 
 
+def _explained(args: argparse.Namespace, task: str) -> dict[str, Any]:
+    """The options of an explanation, those of `Model.explain`. Raises `ConfigError` if they do not fit."""
+    given = {name for name in ("finding", "word", "explain_method") if getattr(args, name) is not None}
+    if args.explain is None:
+        if given:
+            raise ConfigError(f"--{min(given)} is for an explanation: give --explain=FILE.png")
+        return {}
+    if args.explain.suffix.lower() != ".png":
+        raise ConfigError(f"--explain={args.explain}: a map is written as PNG; name a file that ends with .png")
+    if task == "match":
+        raise ConfigError("--explain is for findings, report and ask, not for --task=match")
+    for flag, owner in _EXPLAINED.items():
+        if flag in given and task != owner:
+            raise ConfigError(f"--task={task} takes no --{flag}, which is for --task={owner}")
+    if task == "report" and args.word is None:
+        raise ConfigError("--task=report with --explain needs --word=WORD, a word of the report or its number from 0")
+    word = args.word if args.word is None or not args.word.lstrip("-").isdigit() else int(args.word)
+    options = {"finding": args.finding, "word": word, "method": args.explain_method, "question": args.question}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _explain(model: Model, out: Path | None, options: dict[str, Any], answer: Any) -> str | None:
+    """Draws why a film has its answer; returns what the picture shows, in words."""
+    if out is None:
+        return None
+    given = {"report": answer} if answer.task == "report" else {}
+    heat = model.explain(answer.film, **options, **given)
+    heat.save(out)
+    for warning in heat.warnings:
+        if warning not in answer.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+    return f"{out}: what speaks for {heat.target}, by {heat.method}"
+
+
 def _only_task(model: Model) -> str:
     match model.tasks:
         case (task,):
@@ -123,14 +172,16 @@ def _only_task(model: Model) -> str:
             raise ConfigError(f"this export can do {', '.join(tasks)}: choose with --task")
 
 
-def _one(ask: Ask, film: str, as_json: bool) -> int:
-    """Prints the answer for one film."""
+def _one(ask: Ask, film: str, as_json: bool, explain: Callable[[Any], str | None]) -> int:
+    """Prints the answer for one film, and draws its explanation."""
     [answer] = ask([film])
     if answer.error is not None:
         raise UserError(_told(answer))
     sys.stdout.write(answers.line(answer.to_dict()) if as_json else shown.text(answer) + "\n")
     for warning in () if as_json else answer.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+    if told := explain(answer):
+        print(told, file=sys.stderr)
     return Exit.DONE
 
 

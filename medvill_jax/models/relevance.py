@@ -1,11 +1,11 @@
 """What of an image speaks for an output: relevance of the image's cells, by three methods (docs/spec.md#relevance).
 
-    rollout   attention alone, through all layers (Abnar and Zuidema, ACL 2020); knows where a state comes from, and
-              nothing of the output
-    chefer    attention times the output's gradient, its positive part, through all layers (Chefer et al., ICCV 2021,
-              equations 5 and 6)
-    gradcam   features of the image encoder, weighted with the mean gradient of their channel (Selvaraju et al., ICCV
-              2017)
+rollout   attention alone, through all layers (Abnar and Zuidema, ACL 2020); knows where a state comes from, and
+          nothing of the output
+chefer    attention times the output's gradient, its positive part, through all layers (Chefer et al., ICCV 2021,
+          equations 5 and 6)
+gradcam   features of the image encoder, weighted with the mean gradient of their channel (Selvaraju et al., ICCV
+          2017)
 """
 
 from __future__ import annotations

@@ -1,0 +1,224 @@
+"""How well maps of explanation find what was drawn: phantom films with masks, against chance, a box and random weights.
+
+    python benchmarks/explain.py --model=runs/classify-phantom/export
+    python benchmarks/explain.py --model=runs/classify-phantom/export --studies=60 --occluded=10
+
+Films are AP films of a phantom tree of another seed than the demo's, so no patient of theirs was trained on. A pair is a
+film and a finding that was drawn in it and that the model finds in it (its probability reaches its threshold). For every
+pair and method:
+
+    pointing   whether the highest point of the map lies on the finding (Zhang et al., IJCV 2018), without tolerance
+    IoU        intersection over union of the finding and the highest tenth of the film's pixels in the map
+    occlusion  Spearman correlation with the map of occlusion over its 16 x 16 places: is the map true to the network?
+    random     Spearman correlation with the same method's map by a network of random weights: a map that is the same
+               explains nothing of what was learnt (Adebayo et al., NeurIPS 2018)
+
+`random weights` rows score the maps of that network for the same pairs; `chance` is a random point, and a random tenth of
+the film; a box is a square in the middle, of a tenth of the film or of half its side, and a random point in it. Ties in
+a map are broken at random. Occlusion takes some three hundred runs of the network per pair, so it, and what is compared
+with it, has the first `--occluded` pairs only. Intervals resample patients, 95 %; `better` is the difference to random
+weights, and to the better of the boxes, of the same pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.stats import spearmanr
+
+from data_prep.phantom import masks, write_tree
+from medvill_jax import Model, load
+from medvill_jax.app import compiled
+from medvill_jax.app.explaining import scaled
+from medvill_jax.app.film import placed, read
+from medvill_jax.commands import Parser
+from medvill_jax.hub.arrays.explanations import METHODS, OCCLUSION, OCCLUSION_STEPS
+from medvill_jax.hub.export import HEADS
+from medvill_jax.hub.head_functions import heads_of
+from medvill_jax.metrics.bootstrap import interval, mean
+from medvill_jax.models.finetuned import Finetuned
+from medvill_jax.models.functional import Functional
+
+SEED = 1_000_003
+TOP = 0.1
+BATCH = 16
+RANDOM = "random weights"
+BOXES = {"box of a tenth": TOP**0.5, "box of half a side": 0.5}
+_TIES = np.random.default_rng(0)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A finding in a film: pixels uint8 and mask bool, both `[S, S]` on the network's input."""
+
+    film: Path
+    subject: str
+    finding: str
+    pixels: np.ndarray
+    mask: np.ndarray
+
+
+def pairs(model: Model, tree: Path) -> tuple[list[Pair], int]:
+    """The pairs of a tree in an order of chance, and how many drawn findings the model does not find."""
+    with gzip.open(tree / "mimic-cxr-2.0.0-metadata.csv.gz", "rt") as lines:
+        rows = [row for row in csv.DictReader(lines) if row["ViewPosition"] == "AP"]
+    subjects = {row["dicom_id"]: row["subject_id"] for row in rows}
+    films = [film for film in sorted((tree / "files").rglob("*.jpg")) if film.stem in subjects]
+    found, missed = [], 0
+    for film, findings in zip(films, model.stream(films, "findings"), strict=True):
+        drawn = masks.read(masks.place(tree, str(film.relative_to(tree))))
+        pixels = read(film, model.films, model.config.image_size).pixels
+        for name, mask in drawn.items():
+            on_input = placed(mask, model.films, model.config.image_size)
+            if not on_input.any():
+                continue
+            if findings.positive[name]:
+                found.append(Pair(film, subjects[film.stem], name, pixels, on_input))
+            else:
+                missed += 1
+    order = np.random.default_rng(0).permutation(len(found))
+    return [found[place] for place in order], missed
+
+
+def randomised(model: Model) -> Model:
+    """The same network with weights drawn anew, as before any training."""
+    config, heads = model.config, heads_of(model.export)
+    drawn, stats = Functional(lambda rngs: Finetuned(config, heads, dtype=jnp.dtype("float32"), rngs=rngs)).init(
+        jax.random.key(0)
+    )
+    own = drawn.pop(HEADS)
+    return Model(dataclasses.replace(model.export, params=drawn, stats=stats, heads=own), config, "float32")
+
+
+def maps_of(model: Model, chosen: list[Pair], method: str) -> list[np.ndarray]:
+    """The map float32 `[S, S]` of every pair."""
+    images = np.stack([pair.pixels for pair in chosen])
+    outputs = np.array([model.export.label_names.index(pair.finding) for pair in chosen])
+    maps = []
+    with compiled.on_disk():
+        for start in range(0, len(chosen), BATCH):
+            # The last batch is filled up, except for occlusion, which goes film by film.
+            rows = np.arange(start, start + BATCH) if method != OCCLUSION else np.arange(start, len(chosen))[:BATCH]
+            cells, _ = model.arrays.explain(
+                images[rows % len(images)], method, outputs=outputs[rows % len(images)], batch_size=BATCH
+            )
+            maps += [*cells]
+    return [scaled(cells, model.config.image_size) for cells in maps[: len(chosen)]]
+
+
+def scores(heat: np.ndarray, mask: np.ndarray) -> tuple[float, float]:
+    """Pointing and IoU of a map."""
+    order = np.lexsort((_TIES.random(heat.size), -heat.ravel()))
+    top = np.zeros(heat.size, bool)
+    top[order[: round(TOP * heat.size)]] = True
+    return float(mask.ravel()[order[0]]), _iou(top.reshape(heat.shape), mask)
+
+
+def of_box(share: float, mask: np.ndarray) -> tuple[float, float]:
+    """Pointing and IoU of a square in the middle, whose side is a share of the film's."""
+    side, size = round(share * len(mask)), len(mask)
+    box = np.zeros_like(mask)
+    first = (size - side) // 2
+    box[first : first + side, first : first + side] = True
+    return float(mask[box].mean()), _iou(box, mask)
+
+
+def of_chance(mask: np.ndarray) -> tuple[float, float]:
+    """Expected pointing and IoU of a random point and a random tenth of the film."""
+    area = float(mask.mean())
+    return area, TOP * area / (TOP + area - TOP * area)
+
+
+def correlations(one: list[np.ndarray], other: list[np.ndarray]) -> list[float]:
+    """Spearman correlations of maps over the places of occlusion; 0 for a map that is the same everywhere."""
+    side = (OCCLUSION_STEPS, OCCLUSION_STEPS)
+    found = []
+    for a, b in zip(one, other, strict=False):
+        small = [cv2.resize(heat, side, interpolation=cv2.INTER_AREA).ravel() for heat in (a, b)]
+        flat = any(np.ptp(values) == 0 for values in small)
+        found.append(0.0 if flat else float(spearmanr(*small).statistic))
+    return found
+
+
+def told(values: Any, chosen: list[Pair], form: str = "{:.2f}") -> str:
+    """The mean of values of the first pairs, with its interval over patients."""
+    column = np.asarray(values, np.float64)
+    rows = np.stack([column, np.ones(len(column))], axis=1)
+    low, high = interval(rows, mean, clusters=[pair.subject for pair in chosen[: len(column)]])
+    low, high = float(np.ravel(low)[0]), float(np.ravel(high)[0])
+    return f"{form} ({form} to {form})".format(column.mean(), low, high)
+
+
+def main() -> None:
+    parser = Parser(description=__doc__)
+    parser.add_argument("--model", required=True, help="export of a classifier that was trained on phantom films alone")
+    parser.add_argument("--folder", type=Path, default=Path("runs/bench_explain"), help="of the films")
+    parser.add_argument("--studies", type=int, default=400)
+    parser.add_argument("--pairs", type=int, default=400, help="at most")
+    parser.add_argument("--occluded", type=int, default=60)
+    args = parser.parse_args()
+    tree = args.folder / f"tree{args.studies}"
+    write_tree(tree, studies=args.studies, seed=SEED, image_size=128, masks=True)
+    model = load(args.model)
+    chosen, missed = pairs(model, tree)
+    chosen = chosen[: args.pairs]
+    names = sorted({pair.finding for pair in chosen})
+    print(f"{len(chosen)} pairs of {len({pair.film for pair in chosen})} films of {len({p.subject for p in chosen})}")
+    print(f"patients, {len(names)} findings; {missed} drawn findings are not found by the model and left out")
+    boxes = {name: np.array([of_box(share, pair.mask) for pair in chosen]) for name, share in BOXES.items()}
+    chance = np.array([of_chance(pair.mask) for pair in chosen])
+    print("\n| map | pairs | pointing | IoU | occlusion | random |\n|---|---|---|---|---|---|")
+    for name, values in {"chance": chance, **boxes}.items():
+        print(
+            f"| {name} | {len(chosen)} | {told(values[:, 0], chosen)} | {told(values[:, 1], chosen)} | | |", flush=True
+        )
+    networks = {"": model, f", {RANDOM}": randomised(model)}
+    trained: dict[str, np.ndarray] = {}
+    better = []
+    reference: list[np.ndarray] = []
+    for method in (OCCLUSION, *(method for method in METHODS if method != OCCLUSION)):
+        some = chosen[: args.occluded] if method == OCCLUSION else chosen
+        maps = {kind: maps_of(network, some, method) for kind, network in networks.items()}
+        reference = maps[""] if method == OCCLUSION else reference
+        alike = correlations(*maps.values())
+        for kind, own in maps.items():
+            values = np.array([scores(heat, pair.mask) for heat, pair in zip(own, some, strict=True)])
+            trained[method + kind] = values
+            faithful = told(correlations(own, reference), some) if not kind and method != OCCLUSION else ""
+            print(
+                f"| {method}{kind} | {len(some)} | {told(values[:, 0], some)} | {told(values[:, 1], some)} "
+                f"| {faithful} | {'' if kind else told(alike, some)} |",
+                flush=True,
+            )
+        own, others = trained[method], {RANDOM: trained[f"{method}, {RANDOM}"]}
+        others |= {name: values[: len(some)] for name, values in boxes.items()}
+        for other, values in others.items():
+            gains = [told(own[:, column] - values[:, column], some, "{:+.2f}") for column in range(2)]
+            better.append(f"| {method} | {other} | {gains[0]} | {gains[1]} |")
+    print("\n| method | better than | pointing | IoU |\n|---|---|---|---|")
+    print("\n".join(better))
+    print(
+        "\n| finding | pairs | " + " | ".join(f"{method} pointing" for method in METHODS if method != OCCLUSION) + " |"
+    )
+    for name in names:
+        rows = np.array([pair.finding == name for pair in chosen])
+        cells = [f"{trained[method][rows, 0].mean():.2f}" for method in METHODS if method != OCCLUSION]
+        print(f"| {name} | {rows.sum()} | {' | '.join(cells)} |")
+
+
+def _iou(one: np.ndarray, other: np.ndarray) -> float:
+    return float((one & other).sum() / (one | other).sum())
+
+
+if __name__ == "__main__":
+    main()
