@@ -3,9 +3,9 @@
     python benchmarks/explain.py --model=runs/classify-phantom/export
     python benchmarks/explain.py --model=runs/classify-phantom/export --studies=60 --occluded=10
 
-Films are AP films of a phantom tree of another seed than the demo's, so no patient of theirs was trained on. A pair is a
-film and a finding that was drawn in it and that the model finds in it (its probability reaches its threshold). For every
-pair and method:
+Films are AP films of a phantom tree of another seed than the demo's, so no patient of theirs was trained on. A pair is
+a film and a finding that was drawn in it and that the model finds in it (its probability reaches its threshold). For
+every pair and method:
 
     pointing   whether the highest point of the map lies on the finding (Zhang et al., IJCV 2018), without tolerance
     IoU        intersection over union of the finding and the highest tenth of the film's pixels in the map
@@ -13,16 +13,15 @@ pair and method:
     random     Spearman correlation with the same method's map by a network of random weights: a map that is the same
                explains nothing of what was learnt (Adebayo et al., NeurIPS 2018)
 
-`random weights` rows score the maps of that network for the same pairs; `chance` is a random point, and a random tenth of
-the film; a box is a square in the middle, of a tenth of the film or of half its side, and a random point in it. Ties in
-a map are broken at random. Occlusion takes some three hundred runs of the network per pair, so it, and what is compared
-with it, has the first `--occluded` pairs only. Intervals resample patients, 95 %; `better` is the difference to random
-weights, and to the better of the boxes, of the same pairs.
+`random weights` rows score the maps of that network for the same pairs; `chance` is a random point, and a random tenth
+of the film; a box is a square in the middle, of a tenth of the film or of half its side, and a random point in it. Ties
+in a map are broken at random. Occlusion takes some three hundred runs of the network per pair, so it, and what is
+compared with it, has the first `--occluded` pairs only. Intervals resample patients, 95 %; the second table has the
+differences of the same pairs to random weights and to the boxes.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import dataclasses
 import gzip
@@ -159,6 +158,47 @@ def told(values: Any, chosen: list[Pair], form: str = "{:.2f}") -> str:
     return f"{form} ({form} to {form})".format(column.mean(), low, high)
 
 
+def row(name: str, values: np.ndarray, chosen: list[Pair], form: str = "{:.2f}") -> None:
+    """Prints pointing and IoU of the first pairs, `[n, 2]`, with intervals."""
+    columns = " | ".join(told(values[:, column], chosen, form) for column in range(2))
+    print(f"| {name} | {len(values)} | {columns} |", flush=True)
+
+
+def compare(model: Model, chosen: list[Pair], occluded: int) -> None:
+    """Prints all tables."""
+    boxes = {name: np.array([of_box(share, pair.mask) for pair in chosen]) for name, share in BOXES.items()}
+    print("\n| map | pairs | pointing | IoU |\n|---|---|---|---|")
+    row("chance", np.array([of_chance(pair.mask) for pair in chosen]), chosen)
+    for name, values in boxes.items():
+        row(name, values, chosen)
+    networks = {"": model, f", {RANDOM}": randomised(model)}
+    maps: dict[str, list[np.ndarray]] = {}
+    found: dict[str, np.ndarray] = {}
+    for method in METHODS:
+        some = chosen[:occluded] if method == OCCLUSION else chosen
+        for kind, network in networks.items():
+            maps[method + kind] = maps_of(network, some, method)
+            found[method + kind] = np.array(
+                [scores(heat, pair.mask) for heat, pair in zip(maps[method + kind], some, strict=True)]
+            )
+            row(method + kind, found[method + kind], chosen)
+    print("\n| gain of | over | pairs | pointing | IoU |\n|---|---|---|---|---|")
+    for method in METHODS:
+        for other, values in {RANDOM: found[f"{method}, {RANDOM}"], **boxes}.items():
+            own = found[method]
+            row(f"{method} | {other}", own - values[: len(own)], chosen, "{:+.2f}")
+    print("\n| method | correlation with occlusion | with random weights |\n|---|---|---|")
+    for method in METHODS:
+        true, alike = (told(correlations(maps[method], maps[of]), chosen) for of in (OCCLUSION, f"{method}, {RANDOM}"))
+        print(f"| {method} | {true} | {alike} |")
+    fast = [method for method in METHODS if method != OCCLUSION]
+    print("\n| pointing at | pairs | " + " | ".join(fast) + " |\n" + "|---" * (len(fast) + 2) + "|")
+    for name in sorted({pair.finding for pair in chosen}):
+        rows = np.array([pair.finding == name for pair in chosen])
+        cells = [f"{found[method][rows, 0].mean():.2f}" for method in fast]
+        print(f"| {name} | {rows.sum()} | {' | '.join(cells)} |")
+
+
 def main() -> None:
     parser = Parser(description=__doc__)
     parser.add_argument("--model", required=True, help="export of a classifier that was trained on phantom films alone")
@@ -172,48 +212,9 @@ def main() -> None:
     model = load(args.model)
     chosen, missed = pairs(model, tree)
     chosen = chosen[: args.pairs]
-    names = sorted({pair.finding for pair in chosen})
-    print(f"{len(chosen)} pairs of {len({pair.film for pair in chosen})} films of {len({p.subject for p in chosen})}")
-    print(f"patients, {len(names)} findings; {missed} drawn findings are not found by the model and left out")
-    boxes = {name: np.array([of_box(share, pair.mask) for pair in chosen]) for name, share in BOXES.items()}
-    chance = np.array([of_chance(pair.mask) for pair in chosen])
-    print("\n| map | pairs | pointing | IoU | occlusion | random |\n|---|---|---|---|---|---|")
-    for name, values in {"chance": chance, **boxes}.items():
-        print(
-            f"| {name} | {len(chosen)} | {told(values[:, 0], chosen)} | {told(values[:, 1], chosen)} | | |", flush=True
-        )
-    networks = {"": model, f", {RANDOM}": randomised(model)}
-    trained: dict[str, np.ndarray] = {}
-    better = []
-    reference: list[np.ndarray] = []
-    for method in (OCCLUSION, *(method for method in METHODS if method != OCCLUSION)):
-        some = chosen[: args.occluded] if method == OCCLUSION else chosen
-        maps = {kind: maps_of(network, some, method) for kind, network in networks.items()}
-        reference = maps[""] if method == OCCLUSION else reference
-        alike = correlations(*maps.values())
-        for kind, own in maps.items():
-            values = np.array([scores(heat, pair.mask) for heat, pair in zip(own, some, strict=True)])
-            trained[method + kind] = values
-            faithful = told(correlations(own, reference), some) if not kind and method != OCCLUSION else ""
-            print(
-                f"| {method}{kind} | {len(some)} | {told(values[:, 0], some)} | {told(values[:, 1], some)} "
-                f"| {faithful} | {'' if kind else told(alike, some)} |",
-                flush=True,
-            )
-        own, others = trained[method], {RANDOM: trained[f"{method}, {RANDOM}"]}
-        others |= {name: values[: len(some)] for name, values in boxes.items()}
-        for other, values in others.items():
-            gains = [told(own[:, column] - values[:, column], some, "{:+.2f}") for column in range(2)]
-            better.append(f"| {method} | {other} | {gains[0]} | {gains[1]} |")
-    print("\n| method | better than | pointing | IoU |\n|---|---|---|---|")
-    print("\n".join(better))
-    print(
-        "\n| finding | pairs | " + " | ".join(f"{method} pointing" for method in METHODS if method != OCCLUSION) + " |"
-    )
-    for name in names:
-        rows = np.array([pair.finding == name for pair in chosen])
-        cells = [f"{trained[method][rows, 0].mean():.2f}" for method in METHODS if method != OCCLUSION]
-        print(f"| {name} | {rows.sum()} | {' | '.join(cells)} |")
+    films, patients = {pair.film for pair in chosen}, {pair.subject for pair in chosen}
+    print(f"{len(chosen)} pairs: {len(films)} films of {len(patients)} patients; {missed} drawn findings are not found")
+    compare(model, chosen, args.occluded)
 
 
 def _iou(one: np.ndarray, other: np.ndarray) -> float:

@@ -33,8 +33,9 @@ on which findings are present, where they are and how large. Answers follow from
 report; yes and no are about equally frequent; no patient of a test question has a training question.
 
 --masks adds where each finding was drawn: OUT/masks/p10/p10000032/s50414267/<dicom_id>.png for the film of the same
-path in OUT/files, 16 bits a pixel and without loss. Bit i is set where the film would be at least ten of 255 gray values
-different without finding i of the 14 of CheXpert, in the order of the label tables; `data_prep.phantom.masks` reads it.
+path in OUT/files, 16 bits a pixel and without loss. Bit i is set where the film would be at least ten of 255 gray
+values different without finding i of the 14 of CheXpert, in the order of the label tables; `data_prep.phantom.masks`
+reads it.
 """
 
 _MIMIC = """\

@@ -18,8 +18,8 @@ from medvill_jax.hub.arrays.explanations import METHODS
 from medvill_jax.hub.errors import HubError
 
 TASK = "explain"
-# The method that `benchmarks/explain.py` finds to be better than the rest, a network with random weights and a fixed box
-# in the middle of the film; None while there is none.
+# The method that `benchmarks/explain.py` finds to be the best, and better than a network of random weights and than a
+# box in the middle of the film; None while there is none.
 DEFAULT: str | None = None
 _OPTIONS = ("finding", "word", "question", "report", "method")
 # What can be explained -> the task that the export must be able to do.
@@ -59,7 +59,7 @@ def query(asked: Asked, options: Mapping[str, Any]) -> Query:
 
 
 def scaled(cells: np.ndarray, size: int) -> np.ndarray:
-    """A map `[rows, columns]` on any scale -> float32 `[size, size]` from 0 to 1; zeros if it is the same everywhere."""
+    """A map `[rows, columns]` on any scale -> float32 `[size, size]` from 0 to 1; zeros if it has one value."""
     cells = cells.astype(np.float32) - cells.min()
     if (top := cells.max()) > 0:
         cells /= top

@@ -34,8 +34,8 @@ one JSON object; several films, a folder, or a list of paths on stdin (-) in one
 EXPORT is the folder that training ends with, such as RUN/export, gs://BUCKET/RUN/export, or the name of a Hugging Face
 repository in the cache of this machine. What it can be asked depends on what it was trained for.
 
---explain=FILE.png draws what in one film speaks for its likeliest finding, or for --finding=NAME; for --word=WORD of its
-report (the word, or its number from 0); or for the answer. docs/predict.md tells how far to trust such a map.
+--explain=FILE.png draws what in one film speaks for its likeliest finding, or for --finding=NAME; for --word=WORD of
+its report (the word, or its number from 0); or for the answer. docs/predict.md tells how far to trust such a map.
 
 In a folder, files of images count, and DICOM of any name. A film that cannot be read is named on stderr and has a line
 with "error" in the output. With --out the same command goes on where it stopped: films that were answered by the same

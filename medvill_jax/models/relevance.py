@@ -24,7 +24,7 @@ METHODS = (*ATTENTION, "gradcam")
 
 
 def of_cells(method: str, score: Score, features: jax.Array, rows: jax.Array) -> jax.Array:
-    """The relevance of each cell for an output, `[B, G]`; only its order and its ratios within an example mean something.
+    """The relevance of each cell for an output, `[B, G]`, on any scale.
 
     Args:
         method: one of `METHODS`.
@@ -35,10 +35,7 @@ def of_cells(method: str, score: Score, features: jax.Array, rows: jax.Array) ->
     if method == "gradcam":
         return gradcam(features, jax.grad(lambda features: score(features).sum())(features))
     layers, gradients = attentions(lambda: score(features))
-    if method == "rollout":
-        flow = rollout(layers)
-    else:
-        flow = relevance(layers, gradients)
+    flow = rollout(layers) if method == "rollout" else relevance(layers, gradients)
     cells = features.shape[1]
     # The image block begins with [CLS].
     return jnp.einsum("bq,bqs->bs", rows, flow[:, :, 1 : cells + 1])

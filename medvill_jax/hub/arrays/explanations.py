@@ -104,8 +104,8 @@ class Explanations(UnderstandingHeads):
             batch_size: covered images that are computed at a time.
 
         Returns:
-            Maps float32 `[B, rows, columns]` of the image encoder's cells, or of `OCCLUSION_STEPS` a side, on any scale;
-            and the outputs float32 `[B]`: logits, or log-probabilities of words.
+            Maps float32 `[B, rows, columns]` of the image encoder's cells, or of `OCCLUSION_STEPS` a side, on any
+            scale; and the outputs float32 `[B]`: logits, or log-probabilities of words.
 
         Raises:
             ValueError: arguments that do not fit the model; the message names them.
