@@ -105,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     task = args.task or _only_task(model)
     ask = functools.partial(model.stream, task=task, **_options(args, task))
     explained = _explained(args, task)
+    if args.explain is not None:
+        model.options("explain", **explained)  # what is wrong with it shows before there is an answer
     if args.batch_size is not None:
         ask = functools.partial(ask, batch_size=args.batch_size)
     if named.single and args.out is None:

@@ -1,4 +1,4 @@
-"""What of an image speaks for an output: relevance of the image's cells, by three methods (docs/spec.md#relevance).
+"""What of an image speaks for an output: relevance of the image's cells, by three methods.
 
 rollout   attention alone, through all layers (Abnar and Zuidema, ACL 2020); knows where a state comes from, and
           nothing of the output

@@ -120,6 +120,45 @@ def test_one_film_as_json_and_many_are_what_python_says(
     assert json.loads(line) == next(model.stream(films[:1], task, **values)).to_dict()
 
 
+def test_an_answer_is_explained(medvill: RunPy, export: Export, tmp_path: Path) -> None:
+    film = str(draw(tmp_path / "film.png", 7))
+    ask = [film, "--explain=why.png", "--explain_method=gradcam"]
+    ended = medvill("predict", *ask, f"--model={export('findings')}", "--json")
+    model = medvill_jax.load(export("findings"))
+    heat = model.explain(film, method="gradcam")
+    assert (ended.status, json.loads(ended.out)) == (0, model.findings(film).to_dict())
+    assert ended.err.splitlines()[-1] == f"why.png: what speaks for {heat.target}, by gradcam"
+    np.testing.assert_array_equal(cv2.imread(str(tmp_path / "why.png"))[..., ::-1], heat.overlay())
+    assert (tmp_path / "why.png").stat().st_mode & 0o777 == 0o600
+    ended = medvill("predict", *ask, f"--model={export('report')}", "--word=0")
+    assert ended.status == 0
+    assert ended.out.startswith(ended.err.split("what speaks for ")[1].split(",")[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--explain=why.jpg"], "--explain=why.jpg: a map is written as PNG; name a file that ends with .png"),
+        (["--finding=Edema"], "--finding is for an explanation: give --explain=FILE.png"),
+        (["--explain=why.png", "--word=1"], "--task=findings takes no --word, which is for --task=report"),
+        (
+            ["--explain=why.png", "--out=a.jsonl"],
+            "--explain is for one film, whose answer is printed: name one film and",
+        ),
+        (["--explain=why.png", "--finding=Tumour"], "this export knows no finding 'Tumour'; it knows Atelectasis"),
+        (["--explain=why.png", "--explain_method=lime"], "there is no method 'lime' of explanation; there are rollout"),
+    ],
+)
+def test_an_explanation_that_does_not_fit(
+    medvill: RunPy, export: Export, tmp_path: Path, words: list[str], told: str
+) -> None:
+    draw(tmp_path / "film.png", 7)
+    ended = medvill("predict", "film.png", f"--model={export('findings')}", *words)
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.error.startswith(f"error: {told}")
+    assert not (tmp_path / "why.png").exists()
+
+
 def test_files_that_lie_beside_films(medvill: RunPy, export: Export, films: list[str], tmp_path: Path) -> None:
     beside = tmp_path / "films"
     (beside / "IM000001").write_bytes(dicom_file(np.full((40, 36), np.arange(36), np.uint8)))

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from data_prep import mimic_cxr, reports
-from data_prep.phantom import tree, write_tree
+from data_prep.phantom import masks, tree, write_tree
 from data_prep.phantom.film import render
 from data_prep.phantom.findings import Sign
 from data_prep.phantom.report import findings_text, report_text, sentence
@@ -356,3 +356,32 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(OSError, match="disk full"):
         write_tree(tmp_path / "tree", studies=3, seed=0, image_size=32, progress=False)
     assert not list(tmp_path.iterdir())
+
+
+def test_masks_leave_the_tree_as_it_is(tmp_path: Path) -> None:
+    options = {"studies": 5, "seed": 3, "image_size": 48, "progress": False}
+    write_tree(tmp_path / "plain", **options)
+    write_tree(tmp_path / "masked", **options, masks=True)
+    made = {name: {p.relative_to(tmp_path / name): p for p in (tmp_path / name).rglob("*") if p.is_file()}
+            for name in ("plain", "masked")}  # fmt: skip
+    for path, file in made["plain"].items():
+        if path.name != "phantom.json":
+            assert file.read_bytes() == made["masked"][path].read_bytes()
+    assert "masks" not in json.loads((tmp_path / "plain" / "phantom.json").read_text())
+    films = {path for path in made["plain"] if path.suffix == ".jpg"}
+    assert {*made["masked"]} - {*made["plain"]} == {masks.place("", str(path)) for path in films}
+    drawn = 0
+    for number, subject in enumerate(tree._subjects(5, 3)):
+        signs = {sign.finding for sign in tree.study_of(3, number, subject).signs}
+        for path in films:
+            if path.parent == Path(tree._folder(3, number, subject)):
+                found = masks.read(tmp_path / "masked" / masks.place("", str(path)))
+                with Image.open(tmp_path / "plain" / path) as film:
+                    assert {mask.shape[::-1] for mask in found.values()} <= {film.size}
+                assert {*found} <= signs
+                drawn += len(found)
+    assert drawn > 3
+    with pytest.raises(DataError, match="masks: True in the folder, unset now"):
+        write_tree(tmp_path / "masked", **options)
+    with pytest.raises(DataError, match="is no mask"):
+        masks.read(tmp_path / "plain" / next(iter(films)))
