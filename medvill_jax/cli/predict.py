@@ -147,7 +147,13 @@ def _explained(args: argparse.Namespace, task: str) -> dict[str, Any]:
     if task == "report" and args.word is None:
         raise ConfigError("--task=report with --explain needs --word=WORD, a word of the report or its number from 0")
     word = args.word if args.word is None or not args.word.lstrip("-").isdigit() else int(args.word)
-    options = {"finding": args.finding, "word": word, "method": args.explain_method, "question": args.question}
+    options = {
+        "finding": args.finding,
+        "word": word,
+        "method": args.explain_method,
+        "question": args.question,
+        "report": args.report,
+    }
     return {name: value for name, value in options.items() if value is not None}
 
 

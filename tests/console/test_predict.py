@@ -327,6 +327,8 @@ def test_findings_of_a_film_with_its_report(medvill: RunPy, export: Export, tmp_
     expected = medvill_jax.load(tmp_path / "reads").findings(film, report="Small left effusion.")
     assert found == expected.to_dict()
     assert found["options"]["report"] == "Small left effusion."
+    explained = medvill(*ask, "--report=Small left effusion.", "--explain=why.png", "--explain_method=gradcam")
+    assert (explained.status, (tmp_path / "why.png").is_file()) == (0, True)
 
 
 @pytest.mark.parametrize(
