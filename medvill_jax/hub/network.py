@@ -19,7 +19,7 @@ def functional(config: MedvillConfig, dtype: str = "float32") -> Functional[Medv
 
 def expected(config: MedvillConfig) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
     """Shapes by name of all parameters and of all batch statistics; all are float32."""
-    model = functional(config)
+    model = functional(config, "float32")  # as callers spell it, or the cache would hold the same network twice
     params, stats = (
         {name: tuple(leaf.shape) for name, leaf in flatten(tree).items()}
         for tree in (
