@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from medvill_jax.models import remat as rematerialisation
@@ -84,9 +85,11 @@ def kernel_init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) 
     They are drawn along one axis: XLA for CPUs unrolls loops over the few rows and columns of a kernel, and then takes
     several times as long to compile.
     """
-    row = jax.random.normal(key, (math.prod(shape),), dtype)
+    lowest = np.nextafter(np.array(-1, dtype), np.array(0, dtype))
+    drawn = jax.lax.erf_inv(jax.random.uniform(key, (math.prod(shape),), dtype, lowest, 1.0))
     fan_out = math.prod(shape[:-2]) * shape[-1]
-    return row.reshape(shape) * jnp.sqrt(jnp.array(2.0 / fan_out, dtype))
+    # One factor, as XLA makes of the two in `variance_scaling`; versions differ in whether they would join them here.
+    return (drawn * (np.sqrt(np.array(2, dtype)) * np.sqrt(np.array(2 / fan_out, dtype)))).reshape(shape)
 
 
 class ConvNorm(nnx.Module):

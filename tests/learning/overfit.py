@@ -42,8 +42,6 @@ TEXT_LEN = 14
 FEWEST_FILMS, MOST_OF_ONE_ANSWER = 3, 0.67
 # Answers in the vocabulary; those to the other questions are unknown to the model, as rare ones are in real data.
 ANSWERS = 4
-
-
 # Patches as those of vit_patch16, with a sixteenth of its features.
 ENCODER, NARROW = "patch16_narrow", PatchConfig(16, width=128)
 
