@@ -8,13 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from medvill_jax.app import explaining, film, queries, running
+from medvill_jax.app import explaining, film, queries, recorded, running
 from medvill_jax.app.film import AnyFilm
 from medvill_jax.app.queries import Asked, Query
 from medvill_jax.app.results import Answer, Embedding, Findings, HeatMap, Match, Report, Result
 from medvill_jax.data.tokenizer import Tokenizer
 from medvill_jax.errors import ConfigError
-from medvill_jax.films.stored import ImageOptions
 from medvill_jax.hub.arrays import Arrays
 from medvill_jax.hub.cache import cached_repository
 from medvill_jax.hub.errors import HubError
@@ -28,6 +27,7 @@ from medvill_jax.version import VERSION
 
 # Films that are computed at a time.
 BATCH_SIZE = 16
+DTYPES = ("float32", "bfloat16", "float16")
 
 Batch = list[Any] | tuple[Any, ...]
 
@@ -53,12 +53,13 @@ class Model:
     """
 
     def __init__(self, export: Export, config: MedvillConfig, dtype: str):
+        recorded.check(export)
         self.export = export
         self.config = config
         self.arrays = Arrays(export, config, dtype)
         self.tasks = queries.tasks_of(export, config)
         self.weights = export.weights
-        self.films = _film_options(export)
+        self.films = recorded.film_options(export)
         self._asked = Asked(export, config, self.arrays)
         # What else decides the answers.
         self._computed: dict[str, Any] = {"dtype": dtype}
@@ -213,8 +214,10 @@ def load(path: str | Path, *, compat: str | Compat | None = None, dtype: str = "
 
     Raises:
         HubError: there is no export, it is damaged, or it cannot be fetched.
-        ConfigError: unknown compat.
+        ConfigError: unknown compat or dtype.
     """
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype={dtype!r}: there are {', '.join(DTYPES)}")
     export = read_export(_folder(path))
     config = export.config
     if isinstance(compat, str):
@@ -235,11 +238,3 @@ def _folder(path: str | Path) -> Path:
             "`hf download ORGANISATION/NAME` puts one there"
         )
     return cached
-
-
-def _film_options(export: Export) -> ImageOptions:
-    """How films are prepared for an export; by the defaults of preparation if it does not say."""
-    recorded = export.extra.get("films", {})
-    if unknown := recorded.keys() - {field.name for field in dataclasses.fields(ImageOptions)}:
-        raise HubError(f"this export prepares films by {', '.join(sorted(unknown))}, unknown here: upgrade medvill_jax")
-    return ImageOptions(**recorded)

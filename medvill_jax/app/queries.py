@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from medvill_jax.app import texts as user_texts
+from medvill_jax.app.recorded import DECODING, check_decoding
 from medvill_jax.app.results import Answer, Embedding, Findings, Match, Report, Result
 from medvill_jax.app.texts import Texts
 from medvill_jax.data.cleaning import clean_text
@@ -31,17 +32,6 @@ TRAINED_FOR = {
     "pretraining": ("match",),
 }
 TASKS = ("findings", "report", "ask", "match")
-# Of the decoder; those of the run that wrote the export come first.
-DECODING: dict[str, Any] = {
-    "beam_size": 1,
-    "max_len": 128,
-    "min_len": 0,
-    "length_penalty": 0.0,
-    "no_repeat_ngram": 0,
-    "top_p": None,
-    "temperature": 1.0,
-    "seed": 0,
-}
 # Word pieces of a text in the published model, for exports that do not record theirs.
 TEXT_LEN = 253
 
@@ -89,7 +79,7 @@ def tasks_of(export: Export, config: MedvillConfig) -> tuple[str, ...]:
         "findings": "classifier" in heads,
         "report": "mlm" in parts,
         "ask": "answer" in heads,
-        # Under `mixed` the bidirectional half has learnt to match.
+        # Under `mixed` the bidirectional half has learnt to match; late fusion has no mask of image and text.
         "match": "match" in heads or ({"itm", "pooler"} <= {*parts} and (mask.meets or mask.per_example)),
     }
     trained = TRAINED_FOR.get(export.stage, ())
@@ -173,6 +163,7 @@ def _findings(asked: Asked, report: str | None = None) -> Query:
 
 
 def _report(asked: Asked, **settings: Any) -> Query:
+    check_decoding(settings)
     options = decoding(asked) | settings
     # 0 stands for no sampling in configurations, where every field has one type.
     options["top_p"] = options["top_p"] or None
@@ -214,6 +205,8 @@ def _ask(asked: Asked, question: str | None = None) -> Query:
 def _match(asked: Asked, texts: Sequence[str] | str | None = None) -> Query:
     if texts is None:
         raise ConfigError("there is nothing to match with: give texts=[TEXT, ...]")
+    if not isinstance(texts, Sequence):
+        raise ConfigError(f"texts is a {type(texts).__name__}: give texts=[TEXT, ...]")
     texts = [texts] if isinstance(texts, str) else list(texts)
     read = asked.texts(texts, "text", clean_text)
     # Filled up with the last text, so that few programs are compiled.

@@ -21,7 +21,7 @@ class AnswersError(UserError):
 
 def line(answer: Mapping[str, Any]) -> str:
     """An answer as a line of the file."""
-    return json.dumps(answer) + "\n"
+    return json.dumps(answer, allow_nan=False) + "\n"
 
 
 def resume(path: Path, films: Collection[str], made_with: Mapping[str, Any]) -> set[str]:

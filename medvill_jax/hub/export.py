@@ -195,6 +195,7 @@ def read_export(path: Path) -> Export:
         parts = tuple(str(part) for part in document["parts"])
         absent = frozenset(document["absent"])
         heads = {name: tuple(shape) for name, shape in document["heads"].items()}
+        extra = dict(document.get("extra") or {})
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise HubError(f"{path / CONFIG_FILE} is damaged: {error}") from None
     weights = path / WEIGHTS_FILE
@@ -222,7 +223,7 @@ def read_export(path: Path) -> Export:
         parts=parts,
         label_names=_labels(path / LABELS_FILE),
         vocab=vocab if vocab.is_file() else None,
-        extra=document.get("extra") or {},
+        extra=extra,
         weights=found,
     )
 

@@ -133,6 +133,7 @@ def in_batches(call: Any, batch_size: int, *arrays: Any) -> np.ndarray:
 
     Raises:
         ValueError: no rows.
+        HubError: a result that is not finite.
     """
     count = len(arrays[0])
     if not count:
@@ -142,4 +143,7 @@ def in_batches(call: Any, batch_size: int, *arrays: Any) -> np.ndarray:
     for start in range(0, count, size):
         rows = np.arange(start, start + size) % count
         results.append(np.asarray(call(*(array[rows] for array in arrays))))
-    return np.concatenate(results)[:count]
+    found = np.concatenate(results)[:count]
+    if not np.isfinite(found).all():
+        raise HubError("a result is not finite: the weights or the images are damaged")
+    return found

@@ -120,7 +120,8 @@ class UnderstandingHeads(Bound):
         if not functions.heads.matches:
             self._require(("itm", "pooler"))
         configured = self._config.attention
-        kind = attention or ("bidirectional" if configured == "mixed" else configured)
+        late = functions.heads.fusion == "late"  # no layer reads image and text together
+        kind = attention or ("bidirectional" if late or configured == "mixed" else configured)
         if kind not in attention_masks.MEETING:
             raise ValueError(
                 f"attention {kind!r} cannot be used for matching, since an image does not see the text; use one of "
