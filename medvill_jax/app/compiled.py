@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.metadata
+import logging
 import os
 import platform
 import threading
@@ -27,7 +28,12 @@ _SETTINGS = {
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
+# How JAX names the file of a program, and the ending of what is noted beside it.
+_PROGRAMS, _NOTE = "*-cache", ".size"
+log = logging.getLogger(__name__)
 _lock = threading.Lock()
+# Folders that this process has looked through.
+_checked = set[Path]()
 # The number of blocks that are open, and the settings to return to after the last one.
 _open = 0
 _before: dict[str, object] = {}
@@ -72,10 +78,11 @@ def _enter() -> bool:
             path = folder()
             if path is None or jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:  # pyright: ignore
                 return False
-            try:
-                private.folder(path)
-            except OSError:  # a home that cannot be written: nothing is kept
+            if not _is_ours(path):
                 return False
+            if path not in _checked:
+                _checked.add(path)
+                _drop_unfinished(path)
             settings = {**_SETTINGS, "jax_compilation_cache_dir": str(path)}
             _before = {name: getattr(jax.config, name) for name in settings}
             _configure(settings)
@@ -88,7 +95,42 @@ def _leave() -> None:
     with _lock:
         _open -= 1
         if not _open:
+            path = Path(str(jax.config.jax_compilation_cache_dir))  # pyright: ignore
             _configure(_before)
+            with contextlib.suppress(OSError):
+                _note_finished(path)
+
+
+def _is_ours(path: Path) -> bool:
+    """Makes the folder; whether its user alone writes there, whatever `--shared` lets others read."""
+    try:
+        for folder in (path.parent, path):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = folder.stat()
+            if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+                log.warning("compiled programs are not kept: others may write to %s", folder)
+                return False
+    except OSError:  # a home that cannot be written
+        return False
+    return True
+
+
+def _note_finished(path: Path) -> None:
+    """Notes the size of every program beside it: JAX writes in place, so an interruption leaves half of one."""
+    for program in path.glob(_PROGRAMS):
+        note = program.with_name(program.name + _NOTE)
+        if not note.exists():
+            private.write(note, str(program.stat().st_size))
+
+
+def _drop_unfinished(path: Path) -> None:
+    """Deletes programs of which only a part was written; JAX would stumble over them ever after."""
+    for program in path.glob(_PROGRAMS):
+        note = program.with_name(program.name + _NOTE)
+        with contextlib.suppress(OSError):
+            if not note.exists() or note.read_text() != str(program.stat().st_size):
+                note.unlink(missing_ok=True)
+                program.unlink()
 
 
 def _configure(settings: dict[str, object]) -> None:

@@ -112,3 +112,47 @@ def test_without_a_folder_nothing_is_kept(place: str, monkeypatch: pytest.Monkey
     with compiled.on_disk():
         assert jax.config.jax_compilation_cache_dir is None  # pyright: ignore
         assert int(jax.jit(lambda x: x + 1)(1)) == 2
+
+
+@pytest.mark.usefixtures("without_cache")
+def test_half_a_program_is_compiled_again_and_whole_ones_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(compiled.ENVIRONMENT, str(tmp_path / "own"))
+
+    def run() -> dict[str, tuple[int, int]]:
+        """In a process that has compiled nothing; the size and number of every kept program."""
+        compiled._checked.clear()
+        jax.clear_caches()
+        with compiled.on_disk():
+            assert [int(jax.jit(lambda x: x + 1)(1)), int(jax.jit(lambda x: x * 5)(1))] == [2, 5]
+        files = (tmp_path / "own" / compiled.made_for()).glob("*-cache")
+        return {file.name: (file.stat().st_size, file.stat().st_ino) for file in files}
+
+    first = run()
+    assert len(first) > 1
+    assert run() == first
+    folder = tmp_path / "own" / compiled.made_for()
+    halved, unnoted, *_ = (folder / name for name in first)
+    halved.write_bytes(halved.read_bytes()[:-9])
+    unnoted.with_name(f"{unnoted.name}.size").unlink()
+    again = run()  # JAX would warn of half a program, and warnings are errors
+    assert again.keys() == first.keys()
+    assert run() == again
+    assert all(again[name] == first[name] for name in first.keys() - {halved.name, unnoted.name})
+
+
+@pytest.mark.usefixtures("without_cache")
+@pytest.mark.parametrize("open_to_others", ["base", "folder"])
+def test_nothing_is_run_from_where_others_may_write(
+    open_to_others: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    base = tmp_path / "own"
+    monkeypatch.setenv(compiled.ENVIRONMENT, str(base))
+    with compiled.on_disk():
+        assert jax.config.jax_compilation_cache_dir  # pyright: ignore
+    place = base if open_to_others == "base" else base / compiled.made_for()
+    place.chmod(0o770)
+    with compiled.on_disk():
+        assert jax.config.jax_compilation_cache_dir is None  # pyright: ignore
+    assert f"compiled programs are not kept: others may write to {place}" in caplog.text
