@@ -16,7 +16,7 @@ EXPECTED = frozenset({"no_wanted_section", "no_frontal_image", "unknown_view", "
 HINTS = {
     "missing_image": "there is no image file: is the copy complete?",
     "unreadable_image": "the image file is damaged or not an image (copy it again), or of a form that the detail names",
-    "oversized_image": "more pixels or bytes than a radiograph has: a decompression bomb, or not a radiograph",
+    "oversized_image": "more pixels, bytes or length than a radiograph has: a decompression bomb, or not a radiograph",
     "inaccessible_file": "the system could not read the file; the detail says why: permissions, the disk, the network",
     "missing_report": "there is no report file: is the copy complete?",
     "unreadable_report": "the report file is damaged or not a report: copy it again",

@@ -85,11 +85,19 @@ def encode(data: bytes, options: ImageOptions) -> Encoded:
 
 
 def encode_pixels(pixels: np.ndarray, options: ImageOptions) -> Encoded:
-    """Pixels uint8 `[H, W]` -> a grayscale JPEG of the size that they have in records."""
+    """Pixels uint8 `[H, W]` -> a grayscale JPEG of the size that they have in records.
+
+    Raises:
+        ImageError: "oversized_image", a side is longer than a JPEG can have.
+    """
     pixels = fitted(pixels, options)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return Encoded(buffer.getvalue(), pixels.shape[1], pixels.shape[0])
+    height, width = pixels.shape
+    try:
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    except OSError as error:
+        raise ImageError("oversized_image", f"no JPEG can hold {width} x {height} pixels") from error
+    return Encoded(buffer.getvalue(), width, height)
 
 
 def fitted(pixels: np.ndarray, options: ImageOptions) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Twenty files that are no film, one of each kind, as they turn up between films."""
+"""Files that are no film, one of each kind, as they turn up between films."""
 
 import io
 import struct
@@ -34,6 +34,8 @@ def write_broken(folder: Path) -> list[str]:
         "damaged.png": png[:60] + bytes(20) + png[80:],
         "huge.png": _png_header(100_000, 100_000),
         "flat.png": _png_header(0, 100),
+        "long.png": cv2.imencode(".png", np.zeros((1, 70_000), np.uint8))[1].tobytes(),
+        "high.jpg": cv2.imencode(".jpg", np.zeros((60_000, 2), np.uint8))[1].tobytes(),
         "huge.pgm": b"P5 100000 100000 255\n" + bytes(100),
         "cut.dcm": dicom[: len(dicom) - 700],
         "compressed.dcm": dicom_file(None, frame=b"no codestream"),

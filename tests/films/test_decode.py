@@ -10,7 +10,7 @@ from PIL import Image
 from data_prep import images
 from medvill_jax.data.records import DataError
 from medvill_jax.errors import MissingExtra
-from medvill_jax.films import decode, dicom, limits
+from medvill_jax.films import decode, dicom, limits, stored
 
 RAMP = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))
 
@@ -54,13 +54,25 @@ def test_only_an_upright_gray_jpeg_may_stand_for_its_pixels() -> None:
         (b"no film", "unreadable_image"),
         (encoded(Image.fromarray(RAMP), "JPEG")[:-1], "unreadable_image"),
         (encoded(Image.new("1", (10_000, 10_000)), "PNG"), "oversized_image"),
+        (encoded(Image.new("L", (3, 49)), "PNG"), "oversized_image"),
+        (encoded(Image.new("L", (65_000, 8)), "JPEG"), "oversized_image"),
     ],
-    ids=["empty", "text", "cut", "giant"],
+    ids=["empty", "text", "cut", "giant", "thin", "long JPEG"],
 )
 def test_a_bad_file_is_refused_with_its_reason(data: bytes, reason: str) -> None:
     with pytest.raises(limits.ImageError) as caught:
         decode.decode(data)
     assert caught.value.reason == reason
+
+
+def test_an_elongated_film_is_read_and_no_side_is_too_long_for_jpeg() -> None:
+    assert decode.decode(encoded(Image.new("L", (3, 48)), "PNG")).pixels.shape == (48, 3)
+    with pytest.raises(limits.ImageError, match="832 x 48 pixels is no radiograph: one side is more than 16 times"):
+        decode.decode(dicom_file(np.tile(RAMP, (1, 13))))
+    # The longest that there is, when it is stored as it is.
+    assert (limits.MAX_PIXELS * limits.MAX_RATIO) ** 0.5 < 65_500
+    with pytest.raises(limits.ImageError, match="no JPEG can hold 70000 x 1 pixels"):
+        stored.encode_pixels(np.zeros((1, 70_000), np.uint8), stored.ImageOptions())
 
 
 def test_dicom_without_pydicom_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
