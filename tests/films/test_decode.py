@@ -78,7 +78,7 @@ def test_an_elongated_film_is_read_and_no_side_is_too_long_for_jpeg() -> None:
 def test_dicom_without_pydicom_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     data = dicom_file(RAMP)
     monkeypatch.setitem(sys.modules, "medvill_jax.films.dicom_file", None)
-    with pytest.raises(MissingExtra, match=r"reading DICOM files needs pydicom: pip install 'medvill_jax\[prep\]'"):
+    with pytest.raises(MissingExtra, match=r"reading DICOM files needs pydicom: pip install 'medvill_jax\[dicom\]'"):
         dicom.to_gray(data)
     # Preparation counts that as wrong data, and keeps its tables.
     with pytest.raises(DataError, match="needs pydicom"):
