@@ -23,7 +23,7 @@ _CONTENTS = "DICOMDIR"
 
 
 class NoFilmError(UserError):
-    """A folder or a list without a film."""
+    """A folder or a list without a film, or a film without a name."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,14 @@ def named(words: Sequence[str]) -> Named:
         words: files; folders, which are searched, also those that links lead to; or `STDIN`, for a path per line there.
 
     Raises:
-        NoFilmError: none is there.
+        NoFilmError: none is there, or a word is empty.
         OSError: a folder cannot be listed.
     """
+    if "" in words:  # which as a path is the current folder
+        raise NoFilmError("a film has an empty name; is a variable of the command line not set?")
     films: dict[str, None] = {}
     left_out = 0
-    single = len(words) == 1 and words[0] != STDIN and not os.path.isdir(words[0])
+    single = len(words) == 1 and words[0] != STDIN and not os.path.isdir(Path(words[0]))
     for path in _paths(words):
         if not os.path.isdir(path):  # where `Path.is_dir` may raise, of a folder that is closed or a name too long
             films[str(path)] = None

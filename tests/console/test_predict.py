@@ -291,6 +291,8 @@ def test_every_broken_file_is_one_line(medvill: RunPy, export: Export, films: li
         (["film.png", "--model=EXPORT", "--batch_size=0"], "batch_size=0 is below 1"),
         (["film.png", "film.dcm", "--model=EXPORT", "--out=no/answers.jsonl"], "No such file or directory: no/answers"),
         (["empty", "--model=EXPORT"], "there is no film in empty"),
+        (["", "--model=EXPORT"], "a film has an empty name"),
+        (["film.png", "", "--model=EXPORT"], "a film has an empty name"),
         (["film.png"], "the following arguments are required: --model"),
         (["film.png", "--model=EXPORT", "--task=guess"], "invalid choice: 'guess'"),
     ],
