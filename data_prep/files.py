@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+# Programs of users import these from here.
+from medvill_jax.films.files import TooLargeError as TooLargeError
+from medvill_jax.films.files import read_bytes as read_bytes
+
 # Files and folders that macOS, Windows and file servers add, apart from those whose names begin with a dot.
 _OF_THE_SYSTEM = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir"})
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import data_prep.files
 from data_prep import images, open_i, report_files
 from data_prep.rows import HINTS, Rejection
 from medvill_jax.films import files
@@ -42,3 +43,6 @@ def test_a_pipe_is_not_opened_and_a_giant_not_read(tmp_path: Path) -> None:
     giant.touch()
     os.truncate(giant, 1 << 40)
     assert [reason for reason, _ in reason_and_detail(giant)] == ["oversized_image", *["oversized_report"] * 2]
+    # As programs of users call it.
+    with pytest.raises(data_prep.files.TooLargeError):
+        data_prep.files.read_bytes(giant, 1 << 30)
