@@ -14,13 +14,13 @@ from medvill_jax.app.results import HeatMap, Report
 from medvill_jax.data.cleaning import clean_text
 from medvill_jax.data.tokenizer import Tokenizer
 from medvill_jax.errors import ConfigError
-from medvill_jax.hub.arrays.explanations import METHODS
+from medvill_jax.hub.arrays.explanations import METHODS, OCCLUSION
 from medvill_jax.hub.errors import HubError
 
 TASK = "explain"
-# The method that `benchmarks/explain.py` finds to be the best, and better than a network of random weights and than a
-# box in the middle of the film; None while there is none.
-DEFAULT: str | None = None
+# The best method of `benchmarks/explain.py`, the only one that beats a network of random weights and a box in the middle
+# of the film beyond chance (docs/results.md). None would mean that there is none.
+DEFAULT: str | None = OCCLUSION
 _OPTIONS = ("finding", "word", "question", "report", "method")
 # What can be explained -> the task that the export must be able to do.
 _TASK_OF = {"finding": "findings", "word": "report", "question": "ask"}

@@ -27,7 +27,7 @@ one JSON object; several films, a folder, or a list of paths on stdin (-) in one
   medvill predict film.png --model=EXPORT --task=report --json
   medvill predict film.png --model=EXPORT --task=ask --question="Is there an effusion?"
   medvill predict film.png --model=EXPORT --task=match --text="Small left effusion." --text="No acute findings."
-  medvill predict film.png --model=EXPORT --task=findings --finding=Edema --explain=edema.png --explain_method=gradcam
+  medvill predict film.png --model=EXPORT --task=findings --finding=Edema --explain=edema.png
   medvill predict films --model=EXPORT --task=report --out=reports.jsonl
   find films -name "*.dcm" | medvill predict - --model=EXPORT --task=findings --out=findings.jsonl
 
