@@ -18,8 +18,8 @@ from medvill_jax.hub.arrays.explanations import METHODS, OCCLUSION
 from medvill_jax.hub.errors import HubError
 
 TASK = "explain"
-# The best method of `benchmarks/explain.py`, the only one that beats a network of random weights and a box in the middle
-# of the film beyond chance (docs/results.md). None would mean that there is none.
+# The best method of `benchmarks/explain.py`, the only one that beats a network of random weights and a box in the
+# middle of the film beyond chance (docs/results.md). None would mean that there is none.
 DEFAULT: str | None = OCCLUSION
 _OPTIONS = ("finding", "word", "question", "report", "method")
 # What can be explained -> the task that the export must be able to do.
