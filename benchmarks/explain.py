@@ -109,7 +109,7 @@ def maps_of(model: Model, chosen: list[Pair], method: str) -> list[np.ndarray]:
             # The last batch is filled up, except for occlusion, which goes film by film.
             rows = np.arange(start, start + BATCH) if method != OCCLUSION else np.arange(start, len(chosen))[:BATCH]
             cells, _ = model.arrays.explain(
-                images[rows % len(images)], method, outputs=outputs[rows % len(images)], batch_size=BATCH
+                images[rows % len(images)], method, "classes", outputs=outputs[rows % len(images)], batch_size=BATCH
             )
             maps += [*cells]
     return [scaled(cells, model.config.image_size) for cells in maps[: len(chosen)]]

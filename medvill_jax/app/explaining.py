@@ -94,7 +94,7 @@ def _finding(asked: Asked, method: str, finding: str | None = None, report: str 
         else:
             chosen = np.full(len(images), names.index(finding))
         texts = dict(zip(("text_ids", "text_lens"), given, strict=False))
-        maps, _ = asked.arrays.explain(images, method, outputs=chosen, **texts)
+        maps, _ = asked.arrays.explain(images, method, "classes", outputs=chosen, **texts)
         return [
             _fields(
                 images[row],
@@ -122,7 +122,7 @@ def _question(asked: Asked, method: str, question: str, report: str | None = Non
         given = np.repeat(text.ids, len(images), 0), np.repeat(text.lens, len(images), 0)
         answers = asked.arrays.answer(images, *given, batch_size=len(images))
         chosen = np.array([answer["answer_id"] for answer in answers])
-        maps, _ = asked.arrays.explain(images, method, outputs=chosen, text_ids=given[0], text_lens=given[1])
+        maps, _ = asked.arrays.explain(images, method, "answers", outputs=chosen, text_ids=given[0], text_lens=given[1])
         return [
             _fields(image, cells, method, answer["answer"] or f"answer {answer['answer_id']}", answer["probability"])
             for image, cells, answer in zip(images, maps, answers, strict=True)
@@ -164,7 +164,7 @@ def _word(asked: Asked, method: str, word: int | str, report: str | Report | Non
             targets.append(target)
             ids[row, : len(own)] = own
             chosen[row, places] = 1.0
-        maps, log_probs = asked.arrays.explain(images, method, text_ids=ids, words=chosen)
+        maps, log_probs = asked.arrays.explain(images, method, "words", text_ids=ids, words=chosen)
         return [
             _fields(image, cells, method, target, np.exp(log_prob))
             for image, cells, target, log_prob in zip(images, maps, targets, log_probs, strict=True)

@@ -212,9 +212,11 @@ def test_words_are_explained_as_they_are_written(writer: Model) -> None:
     ids = np.array([written["token_ids"]], np.int32)
     assert ids.shape == (1, 6)
     pixels = read(FILM, writer.films, SIZE).pixels[None]
-    _, log_probs = writer.arrays.explain(pixels, "rollout", text_ids=ids, words=np.ones((1, 6)))
+    _, log_probs = writer.arrays.explain(pixels, "rollout", "words", text_ids=ids, words=np.ones((1, 6)))
     assert log_probs[0] == pytest.approx(written["log_prob"], abs=1e-4)
-    parts = [writer.arrays.explain(pixels, "rollout", text_ids=ids, words=np.eye(6)[[k]])[1][0] for k in range(6)]
+    parts = [
+        writer.arrays.explain(pixels, "rollout", "words", text_ids=ids, words=np.eye(6)[[k]])[1][0] for k in range(6)
+    ]
     assert sum(parts) == pytest.approx(written["log_prob"], abs=1e-4)
     report = "No pleural effusion. No effusion."
     heat = writer.explain(FILM, word="effusion", report=report, method="chefer")

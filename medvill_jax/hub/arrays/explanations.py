@@ -25,6 +25,8 @@ from medvill_jax.models.medvill import MedvillConfig
 
 OCCLUSION = "occlusion"
 METHODS = (*relevance.METHODS, OCCLUSION)
+# Output -> the export's head that gives it; words come from the network's own.
+HEADS_OF = {"classes": "classifier", "answers": "answer", "words": None}
 # Parts of an image's side by which occlusion moves; what it covers is twice as wide.
 OCCLUSION_STEPS = 16
 _WINDOW = 2
@@ -35,7 +37,7 @@ class Output:
     """Which outputs are explained; a program is compiled for each.
 
     Attributes:
-        head: "classes", "answers" or "words".
+        head: one of `HEADS_OF`.
         product: as for `Finetuned.summary`.
         mask_id: id of [MASK], for words.
     """
@@ -81,6 +83,7 @@ class Explanations(UnderstandingHeads):
         self,
         images: Array,
         method: str,
+        head: str,
         *,
         outputs: Array | None = None,
         text_ids: Array | None = None,
@@ -97,8 +100,9 @@ class Explanations(UnderstandingHeads):
         Args:
             images: uint8 `[B, S, S]`.
             method: one of `METHODS`, see also `models.relevance`.
-            outputs: int `[B]`, a number of a class or an answer for every image; None with `words`.
-            text_ids, text_lens: reports or questions, as for `classify` and `answer`; with `words`, `text_ids` int32
+            head: whose output is explained: "classes", "answers" or "words".
+            outputs: int `[B]`, the number of a class or an answer for every image; None for words.
+            text_ids, text_lens: reports or questions, as for `classify` and `answer`; for words, `text_ids` int32
                 `[B, T]` are the tokens of reports, filled up with [PAD], and `text_lens` is left out.
             words: float `[B, T]`, 1 at the tokens that are explained together, else 0.
             batch_size: covered images that are computed at a time.
@@ -117,8 +121,8 @@ class Explanations(UnderstandingHeads):
         images, cells = self._checked_images(images)
         if images.dtype != np.uint8:
             raise ValueError(f"explained images are uint8 [B, S, S], not {images.dtype}")
-        if (outputs is None) == (words is None):
-            raise ValueError("give either outputs or words")
+        if head not in HEADS_OF or (words is None) == (head == "words") or (outputs is None) != (head == "words"):
+            raise ValueError(f"head is one of {', '.join(HEADS_OF)}, the last with words=, the others with outputs=")
         if words is not None:
             self._require(("mlm",))
             functions = self._functions_with(None)
@@ -126,10 +130,14 @@ class Explanations(UnderstandingHeads):
             output = Output("words", mask_id=special["[MASK]"])
             ids = integers("text_ids", text_ids, 2)
             within("text_ids", ids, 0, self._config.bert.vocab_size - 1)
+            if np.shape(words) != ids.shape or ids.shape[1] > self._config.bert.max_positions:
+                raise ValueError(
+                    f"text_ids {ids.shape} and words {np.shape(words)} must have one shape, and at most "
+                    f"{self._config.bert.max_positions} tokens"
+                )
             given = {"text_ids": ids, "words": np.asarray(words, np.float32)}
         else:
-            head = "answers" if "answer" in self._export.heads and text_ids is not None else "classes"
-            functions = self._functions_with("answer" if head == "answers" else "classifier")
+            functions = self._functions_with(HEADS_OF[head])
             product = self._export.extra.get("summary", "product") == "product" if head == "answers" else None
             output = Output(head, product)
             _, *text = self._rows(images, text_ids, text_lens)
