@@ -77,7 +77,7 @@ def word_pieces(ids: Sequence[int], tokenizer: Tokenizer) -> list[tuple[str, lis
             before, places = words[-1]
             words[-1] = (before + piece.removeprefix("##"), [*places, place])
         else:
-            words.append((piece, [place]))
+            words.append((piece.removeprefix("##"), [place]))  # a written text may begin within a word
     return [(word, places) for word, places in words if any(map(str.isalnum, word)) and word != UNK]
 
 
