@@ -19,6 +19,8 @@ EXTRAS = {
     ],
     # Reading and writing PyTorch checkpoints.
     "convert": ["torch>=2.6"],
+    # Writing a classifier as ONNX (torch exports through onnxscript), and running it.
+    "onnx": ["onnx>=1.19", "onnxruntime>=1.23", "onnxscript>=0.7", "torch>=2.13"],
     # Scoring generated reports; METEOR also wants Java on the PATH.
     "generate": ["pycocoevalcap>=1.2", "rouge-score>=0.1.2", "sacrebleu>=2.4"],
     # CheXbert F1, RadGraph F1 and others; their weights come from their authors. Brings PyTorch, whose torch.load runs
@@ -36,6 +38,7 @@ EXTRAS["test"] = [
     *EXTRAS["prep"],
     *EXTRAS["generate"],
     *EXTRAS["gcs"],
+    *EXTRAS["onnx"],
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6.100",
     # The released code computes its BLEU with it.
@@ -70,7 +73,7 @@ setup(
         "etils[epath]>=1.12",
         "flax>=0.12",
         "grain>=0.2.18",
-        "huggingface_hub>=0.30",
+        "huggingface_hub>=1.0",
         "importlib_resources>=6.0",  # TFDS imports it without asking for it
         "jax>=0.10",
         "matplotlib>=3.9",

@@ -13,6 +13,7 @@ INTENDED_USE = (
     "Research on chest radiographs and their reports: as the starting point of fine-tuning, and for the task it was "
     "trained on. It is no medical device, and nothing it says may guide the care of a patient."
 )
+USE = 'import medvill_jax\n\nmodel = medvill_jax.load("THIS_FOLDER")\n'
 LIMITS = (
     "It has seen the reports of few institutions, in English, and frontal films only as far as its data held them; on "
     "other populations, scanners and styles of reporting it is likely to do worse. Its labels come from reports, not "
@@ -34,6 +35,7 @@ def model_card(
     arrays: Mapping[str, Sequence[int]],
     label_names: Sequence[str],
     card: Mapping[str, Any],
+    use: str | None = None,
 ) -> str:
     """The card as Markdown.
 
@@ -44,6 +46,7 @@ def model_card(
         label_names: of the classes; empty if the model has none.
         card: any of "name", "data", "metrics" (name -> value), "training" (a JSON-like configuration), "intended_use",
             "limits" and "source".
+        use: Python that shows how to begin; None loads an export.
     """
     size = sum(math.prod(shape) for name, shape in arrays.items() if not name.endswith(("/mean", "/var")))
     lines = [
@@ -52,10 +55,7 @@ def model_card(
         f"A MedViLL network (Moon et al., IEEE JBHI 2022; {stage}), {size:,} parameters, written by medvill_jax.",
         "",
         "```python",
-        "import medvill_jax",
-        "",
-        'model = medvill_jax.load("THIS_FOLDER")',
-        EXAMPLES.get(stage, "logits = model.arrays.logits(images, text_ids, text_lens)"),
+        use or USE + EXAMPLES.get(stage, "logits = model.arrays.logits(images, text_ids, text_lens)"),
         "```",
         *_section("Data", str(card.get("data") or "Not recorded.")),
         *_section("Source", str(card["source"]) if card.get("source") else ""),

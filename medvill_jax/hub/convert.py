@@ -17,6 +17,10 @@ type is reported at once, and nothing is written unless --allow covers each of t
     python -m medvill_jax.hub.convert --source=mimic_par/pytorch_model.bin --out=exports/par --compat=upstream
   a BERT without pooler:
     python -m medvill_jax.hub.convert --source=bert/ --out=exports/bert --allow='pooler/.*'
+  an export for PyTorch users, as a folder that AutoModel.from_pretrained loads without JAX:
+    python -m medvill_jax.hub.convert --source=EXPORT --out=TORCH --to=transformers
+  a classifier of films alone, as ONNX:
+    python -m medvill_jax.hub.convert --source=FINDINGS --out=ONNX --to=onnx
 """
 
 from __future__ import annotations
@@ -33,8 +37,11 @@ from medvill_jax.hub.errors import Allowed, HubError
 from medvill_jax.hub.export import Export, write_export
 from medvill_jax.hub.importer import import_checkpoint
 from medvill_jax.hub.names import FAMILIES
+from medvill_jax.hub.onnx_writer import write_onnx
+from medvill_jax.hub.push import WARNING, push
 from medvill_jax.hub.sizes import Choices
 from medvill_jax.hub.torch_writer import write_upstream
+from medvill_jax.hub.transformers_writer import write_transformers
 from medvill_jax.models import attention_masks
 from medvill_jax.trees import flatten
 
@@ -57,10 +64,10 @@ def convert(
         source: weight file or folder, or an export.
         out: the folder to write.
         family, allow, cast, choices, tokenizer, compat: see `importer.import_checkpoint`; `allow` holds regexes.
-        to: "export" or "upstream".
+        to: one of `FORMS`.
 
     Raises:
-        HubError: see `importer.import_checkpoint`, `export.write_export` and `torch_writer.write_upstream`.
+        HubError: see `importer.import_checkpoint` and the writers of `FORMS`.
     """
     if out.exists() and source.exists() and out.resolve() == source.resolve():
         raise HubError(f"--out={out} is the source itself; name another folder")
@@ -73,10 +80,7 @@ def convert(
         tokenizer=tokenizer,
         compat=compat,
     )
-    if to == "upstream":
-        write_upstream(out, export)
-    else:
-        _write(out, export)
+    FORMS[to](out, export)
     arrays = {**flatten(export.params), **flatten(export.heads)}
     count = sum(array.size for array in arrays.values())
     return [*notes, f"{out}: {export.stage}, {count:,} parameters, {', '.join(export.parts)}"]
@@ -97,12 +101,16 @@ def _write(out: Path, export: Export) -> None:
     )
 
 
+# What can be written -> how.
+FORMS = {"export": _write, "upstream": write_upstream, "transformers": write_transformers, "onnx": write_onnx}
+
+
 def _parser() -> Parser:
     parser = Parser("python -m medvill_jax.hub.convert", __doc__)
     parser.add_argument("--source", type=Path, required=True, metavar="PATH", help="weight file or folder")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="written; replaces an older export")
     parser.add_argument("--format", choices=("auto", *FAMILIES), default="auto", help="of the source; default: auto")
-    parser.add_argument("--to", choices=("export", "upstream"), default="export", help="what to write; default: export")
+    parser.add_argument("--to", choices=tuple(FORMS), default="export", help="what to write; default: export")
     parser.add_argument(
         "--allow",
         action="extend",
@@ -126,6 +134,10 @@ def _parser() -> Parser:
         default="clean",
         help="upstream: record the released code's behaviour at the checkpoint's stage",
     )
+    parser.add_argument(
+        "--push", metavar="ORG/NAME", help="upload what was written to this repository of Hugging Face, a private one"
+    )
+    parser.add_argument("--public", action="store_true", help="let --push make or write a public repository")
     private.add_flag(parser)
     return parser
 
@@ -133,7 +145,10 @@ def _parser() -> Parser:
 @command(interrupted="the same command starts anew")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    flags = _parser().parse_args(argv)
+    parser = _parser()
+    flags = parser.parse_args(argv)
+    if flags.public and not flags.push:
+        parser.error("--public is for --push")
     choices = Choices(num_heads=flags.num_heads, image_size=flags.image_size, attention=flags.attention)
     with private.files(flags.shared):
         lines = convert(
@@ -148,6 +163,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             compat=flags.compat,
         )
     print("\n".join(lines))
+    if flags.push:
+        print(f"note: {WARNING}", file=sys.stderr)
+        print(push(flags.out, flags.push, public=flags.public))
     return Exit.DONE
 
 

@@ -13,6 +13,7 @@ network (a BERT, a ResNet); config.json names them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -20,7 +21,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,29 @@ def checksum(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def whole_folder(out: Path, names: Collection[str]) -> Iterator[Path]:
+    """A temporary folder for the block to fill, which then replaces `out`; if the block fails, `out` stays as it was.
+
+    Args:
+        out: the folder; an older one is replaced.
+        names: of the files that it may hold.
+
+    Raises:
+        HubError: `out` exists and holds other files, or is no folder.
+    """
+    out = Path(out)
+    if out.exists() and not (out.is_dir() and {file.name for file in out.iterdir()} <= {*names}):
+        raise HubError(f"{out} exists and holds other files; name another folder")
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.absolute().parent))
+    try:
+        yield temporary
+        replace_folder(temporary, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def replace_folder(temporary: Path, out: Path) -> None:

@@ -292,7 +292,7 @@ def to_theirs(ours: str, array: np.ndarray) -> np.ndarray:
     """Our array in torch's layout, contiguous; the inverse of `to_ours`."""
     if ours.endswith("/kernel"):
         array = array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T
-    return np.ascontiguousarray(array)
+    return np.asarray(array, order="C")  # np.ascontiguousarray would give scalars an axis
 
 
 def matches_any(patterns: Iterable[str], name: str) -> bool:

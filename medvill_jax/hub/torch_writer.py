@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import numpy as np
 
 from medvill_jax.hub.assignment import HEADS
 from medvill_jax.hub.errors import HubError, raise_all
-from medvill_jax.hub.export import Export, replace_folder
+from medvill_jax.hub.export import Export, whole_folder
 from medvill_jax.hub.names import UPSTREAM, Format, Renamer, to_theirs
 from medvill_jax.hub.network import expected
 from medvill_jax.trees import flatten, part_of
@@ -31,7 +29,6 @@ def write_upstream(out: Path, export: Export) -> None:
     Raises:
         HubError: torch is not installed, the export is not a whole MedViLL model, or `out` holds other files.
     """
-    out = Path(out)
     try:
         import torch
     except ImportError:
@@ -50,16 +47,9 @@ def write_upstream(out: Path, export: Export) -> None:
     content: dict[str, Any] = tensors
     if layout.name == "classification":
         content = {"state_dict": {f"module.{name}": tensor for name, tensor in tensors.items()}}
-    if out.exists() and not (out.is_dir() and {file.name for file in out.iterdir()} <= {WEIGHTS_FILE, CONFIG_FILE}):
-        raise HubError(f"{out} exists and holds other files; name another folder")
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.absolute().parent))
-    try:
-        torch.save(content, temporary / WEIGHTS_FILE)
-        (temporary / CONFIG_FILE).write_text(json.dumps(hf_config(export), indent=2, sort_keys=True) + "\n")
-        replace_folder(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with whole_folder(out, (WEIGHTS_FILE, CONFIG_FILE)) as folder:
+        torch.save(content, folder / WEIGHTS_FILE)
+        (folder / CONFIG_FILE).write_text(json.dumps(hf_config(export), indent=2, sort_keys=True) + "\n")
 
 
 def hf_config(export: Export) -> dict[str, Any]:

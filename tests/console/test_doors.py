@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tests import cli
 from tests.cli import RunPy
 from tests.console.examples import examples, with_places
 from tests.data_prep.trees import phantom_tree, png_films
-from tests.hub.checkpoints import SIZES, save, write_config
+from tests.hub.checkpoints import SIZES, save, vocabulary, write_config
 from tests.models.reference import TorchMedvill
 
 # The smallest that has every part, and what makes any example a matter of seconds.
@@ -105,19 +106,21 @@ def test_the_examples_of_training(medvill: RunPy, tmp_path: Path, tiny_data: Pat
     assert (tmp_path / "runs" / "pretrain" / "compile.json").is_file()
 
 
-def test_the_examples_of_conversion(medvill: RunPy, tmp_path: Path) -> None:
+def test_the_examples_of_conversion(medvill: RunPy, export: Callable[[str], str], tmp_path: Path) -> None:
     published, bert = tmp_path / "mimic_par", tmp_path / "bert"
     published.mkdir()
     save(published / "pytorch_model.bin", TorchMedvill(SIZES).state_dict())
     write_config(published, SIZES)
+    (published / "vocab.txt").write_text(vocabulary())
     config = BertConfig(
         vocab_size=104, hidden_size=24, num_hidden_layers=1, num_attention_heads=3, intermediate_size=32
     )
     BertModel(config, add_pooling_layer=False).save_pretrained(bert)
     for words in shown(medvill, "convert"):
-        typed(medvill, with_places(words, {"PATH": "mimic_par"}))
+        typed(medvill, with_places(words, {"PATH": "mimic_par", "FINDINGS": export("findings")}))
     written = {path.parent.name for path in tmp_path.rglob("*") if path.name in ("config.json", "pytorch_model.bin")}
-    assert written == {"mimic_par", "bert", "EXPORT", "FOLDER", "par"}
+    assert written == {"mimic_par", "bert", "EXPORT", "FOLDER", "par", "TORCH"}
+    assert (tmp_path / "ONNX" / "model.onnx").is_file()
 
 
 def test_the_examples_of_labelling(medvill: RunPy, tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from tests.models.reference import Sizes, TorchMedvill
 
 torch.set_num_threads(1)
 SIZES = Sizes(depths=(1, 2, 1, 1), layers=2)
+# Ids in `vocabulary`.
+PAD, UNK, CLS, SEP, MASK = 0, 100, 101, 102, 103
 
 
 def save(path: Path, content: object) -> Path:
@@ -35,6 +37,28 @@ def write_config(folder: Path, sizes: Sizes, **fields: object) -> None:
         "layer_norm_eps": sizes.eps,
     }
     (folder / "config.json").write_text(json.dumps({**config, **fields}))
+
+
+def vocabulary(without: int | None = None) -> str:
+    words = [f"w{number}" for number in range(SIZES.vocab)]
+    for number, name in zip((PAD, UNK, CLS, SEP, MASK), ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), strict=True):
+        words[number] = name
+    if without is not None:
+        words[without] = "other"
+    return "".join(f"{word}\n" for word in words)
+
+
+def writing_network() -> TorchMedvill:
+    """Writes texts of different lengths: it attends to little at a time, and [SEP] is neither rare nor sure."""
+    network = TorchMedvill(SIZES, seed=3)
+    with torch.no_grad():
+        network.enc.img_embeddings.img_embeddings.weight *= 5
+        for layer in network.enc.encoder.layer:
+            layer.attention.self.query.weight *= 4
+            layer.attention.output.dense.weight *= 3
+        network.mlm.predictions.transform.LayerNorm.weight *= 3
+        network.mlm.predictions.bias[SEP] += 3.7
+    return network
 
 
 def inputs(seed: int = 0, batch: int = 3, slots: int = 7) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -13,34 +13,26 @@ from medvill_jax.decoding.rules import Rules
 from medvill_jax.hub.convert import convert
 from medvill_jax.hub.errors import HubError
 from tests.decoding import slow
-from tests.hub.checkpoints import SIZES, save, write_config
+from tests.hub.checkpoints import (
+    CLS,
+    MASK,
+    PAD,
+    SEP,
+    SIZES,
+    UNK,
+    save,
+    vocabulary,
+    write_config,
+    writing_network,
+)
 from tests.models.reference import TorchMedvill
 
-PAD, UNK, CLS, SEP, MASK = 0, 100, 101, 102, 103
 RULES = Rules(end_id=SEP, max_len=12, banned=(PAD, UNK, CLS, MASK))
-
-
-def vocabulary(without: int | None = None) -> str:
-    words = [f"w{number}" for number in range(SIZES.vocab)]
-    for number, name in zip((PAD, UNK, CLS, SEP, MASK), ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), strict=True):
-        words[number] = name
-    if without is not None:
-        words[without] = "other"
-    return "".join(f"{word}\n" for word in words)
 
 
 @pytest.fixture(scope="module")
 def network() -> TorchMedvill:
-    """Writes texts of different lengths: it attends to little at a time, and [SEP] is neither rare nor sure."""
-    network = TorchMedvill(SIZES, seed=3)
-    with torch.no_grad():
-        network.enc.img_embeddings.img_embeddings.weight *= 5
-        for layer in network.enc.encoder.layer:
-            layer.attention.self.query.weight *= 4
-            layer.attention.output.dense.weight *= 3
-        network.mlm.predictions.transform.LayerNorm.weight *= 3
-        network.mlm.predictions.bias[SEP] += 3.7
-    return network
+    return writing_network()
 
 
 @pytest.fixture(scope="module")
