@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import itertools
 import json
+import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from medvill_jax import private
 from medvill_jax.errors import UserError
@@ -16,7 +19,7 @@ _START = b'{"film": '
 
 
 class AnswersError(UserError):
-    """A file in which something else stands than answers."""
+    """A file in which something else stands than answers, or which another command is writing."""
 
 
 def line(answer: Mapping[str, Any]) -> str:
@@ -24,24 +27,56 @@ def line(answer: Mapping[str, Any]) -> str:
     return json.dumps(answer, allow_nan=False) + "\n"
 
 
-def resume(path: Path, films: Collection[str], made_with: Mapping[str, Any]) -> set[str]:
-    """Prepares a file of answers to be continued: cuts an unfinished last line, and drops failures to be tried again.
+@contextlib.contextmanager
+def continued(path: Path, films: Collection[str], made_with: Mapping[str, Any]) -> Iterator[tuple[IO[bytes], set[str]]]:
+    """A block that alone adds to a file of answers; an unfinished last line is cut, and failures are to be tried again.
 
     Args:
         path: need not exist.
         films: that are asked about.
         made_with: the entries that an answer must have to be one to this question, by this model. Other answers stay.
 
-    Returns:
-        Those of the films that the file answers already.
+    Yields:
+        The file, to append to, and those of the films that it answers already.
 
     Raises:
-        AnswersError: the file holds something else, and is left as it is.
+        AnswersError: the file holds something else, or another command is writing it; it is left as it is.
     """
-    if not path.is_file():  # a pipe or a device has no past
-        return set()
-    asked = frozenset(films)
-    made_with = json.loads(json.dumps(made_with))
+    with contextlib.ExitStack() as opened:
+        file: IO[bytes] = opened.enter_context(open(path, "ab", opener=private.opener))
+        if not path.is_file():  # a pipe or a device has no past
+            yield file, set()
+            return
+        _lock(file, path)
+        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):  # replaced before the lock was there
+            raise _held(path)
+        done, keep = _past(path, frozenset(films), json.loads(json.dumps(made_with)))
+        if not all(keep):
+            with private.replaced(path.resolve()) as part:
+                # Locked before it has the name, and the old one until the end: whoever opened that is refused too.
+                file = opened.enter_context(part.open("ab"))
+                _lock(file, path)
+                with path.open("rb") as old:
+                    file.writelines(itertools.compress(old, keep))
+                file.flush()
+        yield file, done
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise _held(path) from None
+    except OSError:
+        pass  # the file system has no locks
+
+
+def _held(path: Path) -> AnswersError:
+    return AnswersError(f"{path}: another command is writing it; wait for it, or name another --out")
+
+
+def _past(path: Path, asked: Collection[str], made_with: Mapping[str, Any]) -> tuple[set[str], list[bool]]:
+    """The films of `asked` that a file answers, and for each of its lines whether it stays."""
     done, keep = set[str](), list[bool]()
     for row in _rows(path):
         same = row is not None and row["film"] in asked and all(row.get(name) == made_with[name] for name in made_with)
@@ -49,10 +84,7 @@ def resume(path: Path, films: Collection[str], made_with: Mapping[str, Any]) -> 
         if row and same and not failed:
             done.add(row["film"])
         keep.append(row is not None and not (same and failed))
-    if not all(keep):
-        with private.replaced(path.resolve()) as part, path.open("rb") as old, part.open("wb") as new:
-            new.writelines(itertools.compress(old, keep))
-    return done
+    return done, keep
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any] | None]:

@@ -197,10 +197,12 @@ def _many(ask: Ask, named: films.Named, out: Path | None, made_with: dict[str, A
     """Writes an answer for every film, to a file or to stdout, and tells how many there are."""
     from tqdm import tqdm
 
-    done = set[str]() if out is None else answers.resume(out, named.films, made_with)
+    output: contextlib.AbstractContextManager[tuple[IO[bytes] | None, set[str]]] = (
+        contextlib.nullcontext((None, set[str]())) if out is None else answers.continued(out, named.films, made_with)
+    )
     total, failed, doubtful = len(named.films), 0, 0
     with (
-        _opened(out) as file,
+        output as (file, done),
         tqdm(total=total, initial=len(done), unit=" films", disable=not sys.stderr.isatty()) as bar,
     ):
         for answer in ask([film for film in named.films if film not in done]):
@@ -221,16 +223,6 @@ def _many(ask: Ask, named: films.Named, out: Path | None, made_with: dict[str, A
     parts += [f"{named.left_out} other files were left out"] if named.left_out else []
     print("; ".join(parts), file=sys.stderr)
     return Exit.USAGE if failed else Exit.DONE
-
-
-@contextlib.contextmanager
-def _opened(out: Path | None) -> Iterator[IO[bytes] | None]:
-    """A file to append to; None is stdout."""
-    if out is None:
-        yield None
-        return
-    with open(out, "ab", opener=private.opener) as file:
-        yield file
 
 
 def _told(answer: Any) -> str:

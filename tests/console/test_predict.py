@@ -1,5 +1,7 @@
 """`medvill predict` as it is typed: what one film says, what many say, and what happens to a film that is none."""
 
+import errno
+import fcntl
 import io
 import json
 import os
@@ -18,6 +20,7 @@ import pytest
 
 import medvill_jax
 from medvill_jax.app import queries
+from medvill_jax.cli import answers
 from medvill_jax.cli.predict import TASKS
 from medvill_jax.hub.export import read_export, write_export
 from tests.cli import ROOT, RunPy
@@ -220,6 +223,62 @@ def test_an_output_is_continued(medvill: RunPy, export: Export, films: list[str]
     inode = out.stat().st_ino
     assert medvill(*ask).status == 0
     assert (out.read_bytes(), out.stat().st_ino) == (finished, inode)
+
+
+def test_an_output_belongs_to_one_command_at_a_time(
+    medvill: RunPy, export: Export, films: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "answers.jsonl"
+    ask = ["predict", "films", "--out=answers.jsonl", f"--model={export('findings')}"]
+    damaged = tmp_path / "films" / "c.tiff"
+    damaged.write_bytes(b"damaged")
+    assert medvill(*ask).status == 2
+    before = out.read_bytes()
+    with out.open("rb") as writing:
+        fcntl.flock(writing, fcntl.LOCK_EX)
+        ended = medvill(*ask)
+    assert (ended.status, ended.out) == (2, "")
+    assert ended.error == "error: answers.jsonl: another command is writing it; wait for it, or name another --out"
+    assert out.read_bytes() == before
+    draw(damaged, 1)
+    assert medvill(*ask).status == 0
+
+
+@pytest.mark.parametrize("failed", [False, True], ids=["sound", "to be replaced"])
+def test_the_lock_lies_on_the_file_that_is_written(tmp_path: Path, failed: bool) -> None:
+    out = tmp_path / "answers.jsonl"
+    line = answers.line({"film": "a.png", "error": "damaged" if failed else None})
+    out.write_text(line)
+    with out.open("ab") as earlier, answers.continued(out, ["a.png", "b.png"], {}) as (file, done):
+        assert done == (set() if failed else {"a.png"})
+        for opened in (earlier, out.open("ab")):
+            with opened, pytest.raises(BlockingIOError):
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.write(b"{}\n")
+    assert out.read_text() == ("" if failed else line) + "{}\n"
+    with out.open("ab") as free:
+        fcntl.flock(free, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_file_that_is_replaced_before_it_is_locked_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, newer = tmp_path / "answers.jsonl", tmp_path / "newer"
+    newer.write_text("by another command")
+    monkeypatch.setattr(fcntl, "flock", lambda file, how: newer.replace(out))
+    with pytest.raises(answers.AnswersError, match="another command"), answers.continued(out, ["a.png"], {}):
+        pass
+    assert out.read_text() == "by another command"
+
+
+def test_locks_that_the_file_system_lacks_stop_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(file: object, how: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", lacking)
+    with answers.continued(tmp_path / "answers.jsonl", ["a.png"], {}) as (file, done):
+        file.write(b"{}\n")
+    assert (done, (tmp_path / "answers.jsonl").read_text()) == (set(), "{}\n")
 
 
 def test_other_questions_and_models_are_other_answers(
