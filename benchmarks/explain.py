@@ -25,6 +25,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import gzip
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ def pairs(model: Model, tree: Path) -> tuple[list[Pair], int]:
     subjects = {row["dicom_id"]: row["subject_id"] for row in rows}
     films = [film for film in sorted((tree / "files").rglob("*.jpg")) if film.stem in subjects]
     found, missed = [], 0
-    for film, findings in zip(films, model.stream(films, "findings"), strict=True):
+    answers: Iterator[Any] = model.stream(films, "findings")
+    for film, findings in zip(films, answers, strict=True):
         drawn = masks.read(masks.place(tree, str(film.relative_to(tree))))
         pixels = read(film, model.films, model.config.image_size).pixels
         for name, mask in drawn.items():

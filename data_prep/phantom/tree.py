@@ -310,7 +310,7 @@ def make_study(job: Job) -> WrittenStudy:
     path.mkdir(parents=True)
     images = []
     for index, view in enumerate(views):
-        seen = {"image_size": job.image_size, "sex": study.sex, "difficulty": job.difficulty}
+        seen: dict[str, Any] = {"image_size": job.image_size, "sex": study.sex, "difficulty": job.difficulty}
         drawn = film.render(film_seed(seed, number, index), view, study.signs, **seen)
         dicom_id = _dicom_id(seed, number, index)
         if job.masks:

@@ -150,7 +150,9 @@ class HeatMap(Result):
         film, heat = (
             cv2.resize(values, (side, side), interpolation=cv2.INTER_LINEAR) for values in (self.pixels, self.map)
         )
-        colours = cv2.cvtColor(cv2.applyColorMap(np.uint8(255 * heat), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+        colours = cv2.cvtColor(
+            cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB
+        )
         alpha = _OPACITY * heat[..., None]
         return np.round((1 - alpha) * film[..., None] + alpha * colours).astype(np.uint8)
 

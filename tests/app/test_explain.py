@@ -293,7 +293,7 @@ def test_a_map_is_saved_without_words(model: Model, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("view", "seed"), [("AP", 3), ("LATERAL", 8)])
 def test_masks_lie_where_the_network_sees_the_finding(square: bool, view: str, seed: int, tmp_path: Path) -> None:
     signs = (Sign("Consolidation", "left", "upper", "moderate"), Sign("Pleural Effusion", "right", severity="large"))
-    seen = {"image_size": 120}
+    seen: dict[str, Any] = {"image_size": 120}
     shown = phantom_film.render(seed, view, signs, **seen)
     assert shown.shape[0] != shown.shape[1]
     found = masks.drawn(shown, seed, view, signs, **seen)

@@ -8,6 +8,7 @@ import re
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -359,7 +360,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_masks_leave_the_tree_as_it_is(tmp_path: Path) -> None:
-    options = {"studies": 5, "seed": 3, "image_size": 48, "progress": False}
+    options: dict[str, Any] = {"studies": 5, "seed": 3, "image_size": 48, "progress": False}
     write_tree(tmp_path / "plain", **options)
     write_tree(tmp_path / "masked", **options, masks=True)
     made = {name: {p.relative_to(tmp_path / name): p for p in (tmp_path / name).rglob("*") if p.is_file()}
