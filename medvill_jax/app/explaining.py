@@ -12,7 +12,7 @@ from medvill_jax.app import queries
 from medvill_jax.app.queries import Asked, Query
 from medvill_jax.app.results import HeatMap, Report
 from medvill_jax.data.cleaning import clean_text
-from medvill_jax.data.tokenizer import UNK, Tokenizer
+from medvill_jax.data.tokenizer import Tokenizer
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.arrays.explanations import METHODS, OCCLUSION
 from medvill_jax.hub.errors import HubError
@@ -69,16 +69,17 @@ def scaled(cells: np.ndarray, size: int) -> np.ndarray:
 def word_pieces(ids: Sequence[int], tokenizer: Tokenizer) -> list[tuple[str, list[int]]]:
     """The words of a text in word pieces, and which pieces each consists of.
 
-    Punctuation is no word, nor is what the vocabulary does not have.
+    Punctuation is no word; neither is [UNK], which a written report does not show.
     """
     words: list[tuple[str, list[int]]] = []
-    for place, piece in enumerate(tokenizer.tokens[number] for number in ids):
+    for place, number in enumerate(ids):
+        piece = "" if number in tokenizer.special_ids else tokenizer.tokens[number]
         if piece.startswith("##") and words:
             before, places = words[-1]
             words[-1] = (before + piece.removeprefix("##"), [*places, place])
         else:
             words.append((piece.removeprefix("##"), [place]))  # a written text may begin within a word
-    return [(word, places) for word, places in words if any(map(str.isalnum, word)) and word != UNK]
+    return [(word, places) for word, places in words if any(map(str.isalnum, word))]
 
 
 def _finding(asked: Asked, method: str, finding: str | None = None, report: str | None = None) -> Query:

@@ -231,7 +231,8 @@ def test_words_are_of_word_pieces_without_punctuation() -> None:
     tokenizer = Tokenizer({token: number for number, token in enumerate(
         ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "no", "pneumo", "##thorax", ".", "-", "2"]
     )})  # fmt: skip
-    ids = tokenizer.encode("No pneumothorax. 2 - no").tolist()
+    ids = tokenizer.encode("No pneumothorax. 2 - no, unheard").tolist()
+    assert ids.count(tokenizer.unk_id) == 2
     assert explaining.word_pieces(ids, tokenizer) == [("no", [0]), ("pneumothorax", [1, 2]), ("2", [4]), ("no", [6])]
 
 
