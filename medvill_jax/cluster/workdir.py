@@ -21,10 +21,13 @@ from medvill_jax.cluster import distributed
 from medvill_jax.cluster.bucket import Mirror
 from medvill_jax.errors import UserError
 from medvill_jax.paths import PathError, in_bucket
+from medvill_jax.version import format_problem
 
 log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
+# The format of the workdir, beside the fields of the configuration; a workdir without it is of the first.
+FORMAT_FIELD, FORMAT = "format_version", 1
 # Fields that were added after the first runs, with the values that describe those runs.
 ADDED_FIELDS = {
     "cells": False,
@@ -148,7 +151,8 @@ class Workdir:
         if (self / CONFIG_FILE).exists() and self._begun():
             advice = "Name another --workdir, or use the configuration it was started with."
             _refuse_another(epath.Path(self.path), wanted, free, advice)
-        private.write(self / CONFIG_FILE, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+        document = wanted | {FORMAT_FIELD: FORMAT}
+        private.write(self / CONFIG_FILE, json.dumps(document, indent=2, sort_keys=True) + "\n")
         token = secrets.token_hex(8)
         private.write(self / TOKEN_FILE, token)
         self.publish()
@@ -188,7 +192,7 @@ class Workdir:
                 f"{self.path} on {socket.gethostname()} is not the folder that process 0 uses; --workdir must lie on a "
                 "file system that all hosts share"
             )
-        written = json.loads((self.home / CONFIG_FILE).read_text())
+        written = _configuration(self.home)
         if differing := _differing(written, json.loads(json.dumps(config)), ()):
             raise WorkdirError(
                 f"this process on {socket.gethostname()} was not started with the configuration of process 0:\n"
@@ -222,14 +226,22 @@ class Workdir:
 
 def _refuse_another(workdir: epath.Path, config: Any, free: tuple[str, ...], advice: str) -> None:
     """Raises `WorkdirError` with the fields in which the configuration in a workdir differs from `config`."""
+    if differing := _differing(_configuration(workdir), config, free):
+        lines = "\n".join(differing)
+        raise WorkdirError(f"{workdir} holds a run with another configuration:\n{lines}\n{advice}")
+
+
+def _configuration(workdir: epath.Path) -> dict[str, Any]:
+    """The configuration in a workdir. Raises `WorkdirError` for a damaged one, and one of a later format."""
     path = workdir / CONFIG_FILE
     try:
         written = json.loads(path.read_text())
-    except ValueError:
+        recorded = written.pop(FORMAT_FIELD, None)
+    except (ValueError, AttributeError, TypeError):
         raise WorkdirError(f"{path} is damaged: restore it, or name another --workdir") from None
-    if differing := _differing(written, config, free):
-        lines = "\n".join(differing)
-        raise WorkdirError(f"{workdir} holds a run with another configuration:\n{lines}\n{advice}")
+    if problem := format_problem(recorded, FORMAT):
+        raise WorkdirError(f"{workdir} {problem}")
+    return written
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any], free: tuple[str, ...]) -> list[str]:

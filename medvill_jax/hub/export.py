@@ -39,7 +39,9 @@ from medvill_jax.hub.files import EXPORT_FORMAT, Tensor, is_export, read_file, r
 from medvill_jax.hub.network import expected
 from medvill_jax.models.medvill import MedvillConfig
 from medvill_jax.trees import Tree, flatten, nest, part_of
+from medvill_jax.version import format_problem
 
+# Of the format; an export without it is of the first.
 VERSION = 1
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -181,7 +183,7 @@ def read_export(path: Path) -> Export:
     """Reads an export and checks every name, shape and dtype.
 
     Raises:
-        HubError: the folder is no export, has another version, is damaged, or does not fit its own configuration.
+        HubError: the folder is no export, of a later format, is damaged, or does not fit its own configuration.
     """
     path = Path(path)
     if not path.is_dir():
@@ -189,8 +191,8 @@ def read_export(path: Path) -> Export:
     if not (path / CONFIG_FILE).is_file() or not is_export(path):
         raise HubError(f"{path} is no export of medvill_jax; `python -m medvill_jax.hub.convert` writes one")
     document = read_json(path / CONFIG_FILE)
-    if document.get("version") != VERSION:
-        raise HubError(f"{path} is an export of version {document.get('version')}; this program reads {VERSION}")
+    if problem := format_problem(document.get("version"), VERSION):
+        raise HubError(f"{path} {problem}")
     try:
         model = MedvillConfig.from_dict(document["model"])
         parts = tuple(str(part) for part in document["parts"])

@@ -30,6 +30,7 @@ from medvill_jax.training import integrity
 from medvill_jax.training.hosts import ALONE, Hosts
 from medvill_jax.training.saved_step import (
     INTEGRITY_FILE,
+    VERSION,
     CheckpointError,
     DamagedError,
     SavedStep,
@@ -220,8 +221,8 @@ class Checkpoints:
             parts: the state's entries to read and return, e.g. "params"; all by default.
 
         Raises:
-            CheckpointError: arrays are missing, extra or of another shape or dtype (all are listed), or this process
-                does not see a step that process 0 sees.
+            CheckpointError: arrays are missing, extra or of another shape or dtype (all are listed), the step is of a
+                later format, or this process does not see a step that process 0 sees.
             DamagedError: the step cannot be read, or is not as it was written.
         """
         if self._hosts.is_running() and not self._hosts.appears(functools.partial(self._sees, step)):
@@ -230,6 +231,7 @@ class Checkpoints:
         recorded = self._as_first_sees("integrity", saved.recorded)
         if recorded is None:
             raise DamagedError(step, f"its {INTEGRITY_FILE} is unreadable")
+        saved.check_format(recorded)
         failure, state, position = None, {}, {}
         try:
             saved.check_fit(self._manager.item_metadata(step)["state"], abstract)
@@ -253,7 +255,7 @@ class Checkpoints:
             for folder in self._directory.iterdir():
                 if folder.is_dir() and not ocp.utils.is_checkpoint_finalized(folder):
                     files = integrity.of_files(folder, in_bucket=self._in_bucket)
-                    checksums = {"arrays": self._checksums, "files": files}
+                    checksums = {"version": VERSION, "arrays": self._checksums, "files": files}
                     (folder / INTEGRITY_FILE).write_text(json.dumps(checksums, indent=1) + "\n")
 
     def _saved(self, step: int) -> SavedStep:

@@ -13,8 +13,11 @@ from etils import epath
 from medvill_jax.errors import UserError
 from medvill_jax.training import integrity
 from medvill_jax.trees import flatten, nest, tree_names
+from medvill_jax.version import format_problem
 
 INTEGRITY_FILE = "integrity.json"
+# Of the format, among the checksums; a step without it is of the first.
+VERSION = 1
 
 
 class CheckpointError(UserError):
@@ -47,8 +50,8 @@ class SavedStep:
         """The folder of this step once it is complete."""
         return self.directory / f"{self.number:08d}"
 
-    def recorded(self) -> dict[str, dict[str, int]] | None:
-        """The checksums that were saved with the step, empty if there are none; None if they are unreadable."""
+    def recorded(self) -> dict[str, Any] | None:
+        """The format and the checksums that were saved with the step, empty if there are none; None if unreadable."""
         try:
             return json.loads((self.folder / INTEGRITY_FILE).read_text())
         except FileNotFoundError:
@@ -61,7 +64,14 @@ class SavedStep:
         recorded = self.recorded()
         if recorded is None:
             return f"its {INTEGRITY_FILE} is unreadable"
+        if format_problem(recorded.get("version"), VERSION):
+            return None  # not for this version to judge
         return integrity.damaged_file(self.folder, recorded.get("files", {}), in_bucket=self.in_bucket)
+
+    def check_format(self, recorded: dict[str, Any]) -> None:
+        """Raises `CheckpointError` for a format that is not known here."""
+        if problem := format_problem(recorded.get("version"), VERSION):
+            raise CheckpointError(f"checkpoint of step {self.number} under {self.directory} {problem}")
 
     def add_metrics(self, metrics: dict[str, float]) -> None:
         """Writes the metrics of a complete step, in the form that Orbax writes."""
@@ -117,7 +127,7 @@ class SavedStep:
         position = dict(ocp.JsonCheckpointHandler().restore(self.folder / "position"))
         return jax.tree.map(flatten(arrays).__getitem__, tree_names(wanted)), position
 
-    def check_arrays(self, state: Any, recorded: dict[str, dict[str, int]]) -> None:
+    def check_arrays(self, state: Any, recorded: dict[str, Any]) -> None:
         """Compares restored arrays with their recorded checksums; all processes must call it together.
 
         Raises:

@@ -1,6 +1,7 @@
 """Workdirs: a run is taken up again, or evaluated, with the configuration that it was started with."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_a_wrong_value_can_be_corrected_in_the_same_workdir(tmp_path: Path) -> N
     (tmp_path / "data").mkdir()
     corrected = CONFIG | {"seed": 4}
     workdir.claim(corrected, run.FREE_FIELDS)
-    assert json.loads((tmp_path / "config.json").read_text()) == corrected
+    assert json.loads((tmp_path / "config.json").read_text()) == corrected | {"format_version": 1}
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(WorkdirError, match="seed: 4 there, 3 now"):
         workdir.claim(CONFIG, run.FREE_FIELDS)
@@ -64,7 +65,7 @@ def test_what_is_evaluated_on_and_how_is_free(started: Workdir) -> None:
 @pytest.mark.parametrize(("now", "same"), [({}, True), ({"fraction": 0.5}, False)])
 def test_a_field_that_an_older_run_lacks_is_as_that_version_did(started: Workdir, now: dict, same: bool) -> None:
     older = json.loads((started / "config.json").read_text())
-    del older["data"]["fraction"], older["model"]["compat"], older["decode"]["seed"]
+    del older["data"]["fraction"], older["model"]["compat"], older["decode"]["seed"], older["format_version"]
     (started / "config.json").write_text(json.dumps(older))
     config = CONFIG | {"data": CONFIG["data"] | now}
     for check in (started.check_same_run, started.claim):
@@ -82,6 +83,16 @@ def test_where_no_run_is_or_its_configuration_is_damaged(started: Workdir, tmp_p
     for check in (started.check_same_run, started.claim):
         with pytest.raises(WorkdirError, match=r"config\.json is damaged"):
             check(CONFIG, ())
+
+
+def test_a_workdir_of_a_later_format_is_refused(started: Workdir) -> None:
+    later = json.loads((started / "config.json").read_text()) | {"format_version": 2}
+    (started / "config.json").write_text(json.dumps(later))
+    told = f"{started.path} was written by a later medvill_jax, format 2; this one reads up to 1: upgrade it"
+    for check in (started.check_same_run, started.claim):
+        with pytest.raises(WorkdirError, match=re.escape(told)):
+            check(CONFIG, ())
+    assert json.loads((started / "config.json").read_text()) == later
 
 
 def test_a_claim_lasts_as_long_as_the_workdir_that_made_it(tmp_path: Path) -> None:

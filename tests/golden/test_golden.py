@@ -56,6 +56,12 @@ def test_training_takes_the_same_steps_and_ends_with_the_same_held_out_figures(
     same(cases.losses(case, program, tmp_path), golden("losses")[case])
 
 
+def test_the_committed_run_is_older_than_format_versions() -> None:
+    assert "format_version" not in json.loads((cases.GOLDEN / "checkpoint" / "config.json").read_text())
+    step = cases.GOLDEN / "checkpoint" / "checkpoints" / "00000002"
+    assert "version" not in json.loads((step / "integrity.json").read_text())
+
+
 def test_a_run_goes_on_from_a_checkpoint_of_earlier_code(program: RunPy, tmp_path: Path) -> None:
     same(cases.resumed(program, tmp_path), golden("resumed"))
 

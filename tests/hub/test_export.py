@@ -1,6 +1,7 @@
 """The export folder: complete or absent, checked on reading, self-describing."""
 
 import json
+import shutil
 import stat
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,7 @@ from medvill_jax.trees import flatten, nest
 from tests.hub.checkpoints import SIZES
 from tests.models.reference import TorchMedvill, arrays_of, medvill_config
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 CARD = {"data": "Phantoms.", "metrics": {"eval/loss": 1.25, "eval/examples": 7}, "training": {"steps": 4}}
 
 
@@ -128,6 +130,15 @@ def test_arrays_that_do_not_fit_are_not_written(content: dict[str, Any], tmp_pat
     assert not (tmp_path / "e").exists()
 
 
+def test_an_export_without_a_version_is_of_the_first(tmp_path: Path) -> None:
+    written = GOLDEN / "export" / "classify"
+    shutil.copytree(written, tmp_path / "older")
+    document = json.loads((written / "config.json").read_text())
+    assert document.pop("version") == 1
+    (tmp_path / "older" / "config.json").write_text(json.dumps(document))
+    assert read_export(tmp_path / "older").weights == read_export(written).weights
+
+
 def test_damage_is_found_on_reading(content: dict[str, Any], tmp_path: Path) -> None:
     out = tmp_path / "export"
 
@@ -152,7 +163,8 @@ def test_damage_is_found_on_reading(content: dict[str, Any], tmp_path: Path) -> 
         with pytest.raises(HubError, match=match):
             read_export(out)
     for fields, match in (
-        ({"version": 2}, "version 2"),
+        ({"version": 2}, r"was written by a later medvill_jax, format 2; this one reads up to 1"),
+        ({"version": "a"}, "records the format 'a'"),
         ({"model": {}}, "is damaged"),
         ({"model": {**asdict(content["config"]), "spare": 1}}, "is damaged"),
         ({"parts": None}, "is damaged"),

@@ -1,3 +1,4 @@
+import json
 import logging
 import os
 import random
@@ -182,6 +183,24 @@ def test_one_step_that_is_damaged_is_an_error(tmp_path: Path) -> None:
     record.write_text("{")
     with pytest.raises(DamagedError, match=r"its integrity\.json is unreadable"):
         checkpoints.restore(1, abstract(STATE))
+    checkpoints.close()
+
+
+def test_steps_of_a_later_format_are_refused_and_those_without_one_are_read(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, KEEP)
+    for step in (1, 2):
+        checkpoints.save(step, STATE, {"next_example": step})
+    record = tmp_path / "00000002" / "integrity.json"
+    written = json.loads(record.read_text())
+    assert written.pop("version") == 1
+    record.write_text(json.dumps(written))
+    assert checkpoints.restore_newest(abstract(STATE))[1] == {"next_example": 2}
+    # Another version may store other checksums, and the earlier step is not taken in its place.
+    record.write_text(json.dumps({"version": 2, "files": {"state": "other"}}))
+    told = r"step 2 under .* was written by a later medvill_jax, format 2; this one reads up to 1: upgrade it"
+    with pytest.raises(CheckpointError, match=told) as refused:
+        checkpoints.restore_newest(abstract(STATE))
+    assert not isinstance(refused.value, DamagedError)
     checkpoints.close()
 
 
