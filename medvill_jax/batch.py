@@ -77,7 +77,7 @@ class BatchSpec:
 
     Attributes:
         batch_size: B.
-        keys: by name; random content is drawn in this order.
+        keys: by name; random content is drawn in this order. Before a "/" stands the part that a key belongs to.
 
     Raises:
         ValueError: padding would count as examples.
@@ -87,7 +87,7 @@ class BatchSpec:
     keys: Mapping[str, Key]
 
     def __post_init__(self) -> None:
-        if "weights" not in self.keys:
+        if "weights" not in map(_without_part, self.keys):
             raise ValueError("a batch needs weights, which are 0 for padding")
         if counted := [name for name, key in self.keys.items() if name.endswith("weights") and key.padding != 0]:
             raise ValueError(f"{', '.join(counted)}: weights whose padding is not 0 count padding as examples")
@@ -113,6 +113,22 @@ class BatchSpec:
         }
 
 
+def joined(specs: Mapping[str, BatchSpec]) -> BatchSpec:
+    """The arrays of several specs of one batch size side by side: `KEY` of the spec `NAME` is named `NAME/KEY`."""
+    keys = {f"{part}/{name}": key for part, spec in specs.items() for name, key in spec.keys.items()}
+    [batch_size] = {spec.batch_size for spec in specs.values()}
+    return BatchSpec(batch_size, keys)
+
+
+def part_of_batch(batch: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """The arrays of one of `joined`'s specs, under their own names."""
+    return {name.removeprefix(f"{part}/"): array for name, array in batch.items() if name.startswith(f"{part}/")}
+
+
+def _without_part(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
 def fake_batch(spec: BatchSpec, seed: int, *, vocab_size: int, sep_id: int) -> HostBatch:
     """Random arrays that fit `spec` and are valid together: lengths, positions and ids stay in range.
 
@@ -122,7 +138,7 @@ def fake_batch(spec: BatchSpec, seed: int, *, vocab_size: int, sep_id: int) -> H
         vocab_size: number of word pieces.
         sep_id: of [SEP]; ids of words are sampled after it.
     """
-    slots = spec.keys["text_ids"].shape[0] if "text_ids" in spec else 2
+    slots = max((key.shape[0] for name, key in spec.keys.items() if _without_part(name) == "text_ids"), default=2)
     draw = Draw(seed, spec.batch_size, slots, vocab_size=vocab_size, sep_id=sep_id)
     return {name: np.asarray(key.random(draw)).astype(key.dtype) for name, key in spec.keys.items()}
 

@@ -16,6 +16,7 @@ Every field of the configuration is a flag: --config.FIELD=VALUE. The files in c
 from __future__ import annotations
 
 import faulthandler
+import functools
 import logging
 import os
 import sys
@@ -30,7 +31,7 @@ from medvill_jax.errors import ConfigError
 # A run may be resumed with other values of these fields: they do not change the metrics of the training.
 FREE_FIELDS = ("remat", "log.", "checkpoint.", "mesh.", "data.workers.", "eval.batch_size")
 # These may also differ in an evaluation: they choose its data, and how the model is queried.
-EVALUATION_FIELDS = (*FREE_FIELDS, "eval.", "decode.", "rank.", "data.path", "dtype")
+EVALUATION_FIELDS = (*FREE_FIELDS, "eval.", "decode.", "rank.", "data.path", "data.questions", "dtype")
 GOES_ON = "the same command goes on from the newest checkpoint"
 
 
@@ -117,8 +118,12 @@ def run_task(config: Any, name: str) -> None:
         token = distributed.on_first("claim", lambda: workdir.claim(fields, FREE_FIELDS))
         workdir.check_shared(token, fields)
     if "phantom" in config.data and not config.data.path:
-        make = phantom.prepare_vqa if config.task == "vqa" else phantom.prepare
-        config.data.path = distributed.on_first("phantom data", lambda: make(workdir / DATA_DIR, **config.data.phantom))
+        makers = {"path": phantom.prepare_vqa if config.task == "vqa" else phantom.prepare}
+        if "questions" in config.data:
+            makers["questions"] = phantom.prepare_vqa
+        for field, make in makers.items():
+            made = functools.partial(make, workdir / DATA_DIR, **config.data.phantom)
+            config.data[field] = distributed.on_first(f"phantom data, {field}", made)
     config.lock()
     task = task_type(config, workdir)
     try:

@@ -20,7 +20,7 @@ import pytest
 from filelock import FileLock
 from ml_collections import ConfigDict
 
-from configs import classify, generate, pretrain, retrieve, vqa
+from configs import classify, generate, multitask, pretrain, retrieve, vqa
 from data_prep import pairs, vqa_rad
 from tests import cli
 from tests.cli import RunPy
@@ -257,4 +257,20 @@ def tiny_vqa_config(tiny_questions: Path) -> ConfigDict:
     """Visual question answering, tiny."""
     config = shrink(vqa.get_config("small"), tiny_questions)
     config.data.holdout = 0.3
+    return config
+
+
+@pytest.fixture
+def tiny_multitask_config(tiny_data: Path, tiny_questions: Path) -> ConfigDict:
+    """All four tasks, tiny."""
+    return multitask_config(tiny_data, tiny_questions)
+
+
+def multitask_config(data: Path, questions: Path) -> ConfigDict:
+    """All four tasks, tiny, on prepared data."""
+    config = shrink(multitask.get_config("small"), data)
+    config.data.questions, config.data.holdout = str(questions), 0.3
+    config.contrast.width, config.rank.batch_size, config.eval.rank_examples = 8, 16, 6
+    config.decode.update(max_len=12, batch_size=4)
+    config.eval.generate_examples = 3
     return config

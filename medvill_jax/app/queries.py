@@ -30,6 +30,7 @@ TRAINED_FOR = {
     "vqa": ("ask",),
     "retrieval": ("match",),
     "pretraining": ("match",),
+    "multitask": ("findings", "report", "ask", "match"),
 }
 TASKS = ("findings", "report", "ask", "match")
 # Word pieces of a text in the published model, for exports that do not record theirs.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
 import json
 import logging
@@ -96,6 +97,12 @@ class Workdir:
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
+
+    def part(self, name: str) -> Workdir:
+        """The folder `name` of this workdir, which is published with all of it."""
+        part = copy.copy(self)
+        part.path, part.home = self.path / name, self.home / name
+        return part
 
     @property
     def is_mirror(self) -> bool:

@@ -38,6 +38,8 @@ ANSWERS_FILE = "answers.json"
 FORMAT_VERSION = 1
 # Number of files that a run keeps open in addition to record files: libraries, sockets, checkpoints, logs.
 OTHER_FILES = 256
+# Readers of a data set that may be open at a time.
+READERS = 8
 # Kind of record -> its text features in addition to the common ones.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "report": (),
@@ -210,8 +212,8 @@ def _allow_open_files(data_dir: Place, files: int) -> None:
             "are allowed: raise the hard limit (`ulimit -Hn`, LimitNOFILE= of a service), or prepare the data again "
             "with larger record files"
         )
-    # Two readers of one split may be open at a time, one for training and one for evaluation.
-    wanted = min(2 * files + OTHER_FILES, hard)
+    # Many readers of one split may be open at a time: for training and evaluation, of every task.
+    wanted = min(READERS * files + OTHER_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 

@@ -20,12 +20,13 @@ LIMITS = (
     "from independent readings. It can produce confident statements that the image does not bear out."
 )
 # Stage -> what a model of it is asked.
-EXAMPLES = {
+EXAMPLES: dict[str, str] = {
     "classification": 'print(model.findings("film.png").probabilities)',
     "generation": 'print(model.report("film.png").text)',
     "retrieval": 'print(model.match("film.png", ["No effusion.", "Pleural effusion."]).probabilities)',
     "vqa": 'print(model.ask("film.png", "Is there an effusion?").answer)',
 }
+EXAMPLES["multitask"] = "\n".join(EXAMPLES.values())
 
 
 def model_card(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import Records
@@ -25,6 +25,7 @@ MEASURED_TEXTS = 1_000
 AnyRecords = TypeVar("AnyRecords", bound=Records)
 
 
+@runtime_checkable
 class TrainRecords(loader.Examples, Protocol):
     """Examples to train on: `example(record, place)` is a row of a batch, `text(record)` its whole text."""
 
@@ -50,6 +51,7 @@ class Data:
 
     Args:
         config: of the run.
+        tokenizer: of the texts; None for the one that the configuration names.
 
     Attributes:
         fake: whether random arrays replace the records.
@@ -60,14 +62,14 @@ class Data:
         DataError: no data are named, or they have no tokenizer.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, tokenizer: Tokenizer | None = None):
         self._config = config
         self.fake = config.data.path == FAKE
         self.splits = Splits(config)
         if self.fake:
             self.vocabulary = FAKE_VOCABULARY
             return
-        self._tokenizer = tokenizer = _tokenizer(config)
+        self._tokenizer = tokenizer = tokenizer or _tokenizer(config)
         self.vocabulary = Vocabulary(tokenizer.vocab_size, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
 
     @property
@@ -102,6 +104,12 @@ class Data:
             "seed": config.seed,
         }
         return kind(records.place(config.data.path), source, **{**shared, **options})
+
+    def described(self) -> str:
+        """The name of the data set and the sizes of its splits, for a model card."""
+        data = records.place(self._config.data.path)
+        sizes = {} if self.fake else records.splits(data)
+        return f"{data.name}: " + ", ".join(f"{size:,} images in {split}" for split, size in sizes.items())
 
     def require_records(self) -> None:
         """Raises `DataError` if the data are random arrays."""

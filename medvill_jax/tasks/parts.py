@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from medvill_jax.batch import BatchSpec
-from medvill_jax.tasks.data import Data, TrainRecords
+from medvill_jax.data.loader import Examples
+from medvill_jax.tasks.data import Data
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.network import Network
 from medvill_jax.training.step import Objective
@@ -47,7 +48,7 @@ class Parts:
         spec: of the global training batch.
         objective: the losses that training minimises.
         train_records: the examples to train on, whose rows are those of `spec`; None for random arrays. They are open,
-            so that damaged data are an error before anything is compiled.
+            so that damaged data are an error before anything is compiled. Those with texts are `data.TrainRecords`.
         evaluator: makes the evaluator, once the run has its devices.
         closing_lines: formats metrics next to their baselines, as text.
         shared_in_batch: what an example's loss takes from the other examples of its microbatch, other than BatchNorm's
@@ -62,7 +63,7 @@ class Parts:
     network: Network
     spec: BatchSpec
     objective: Objective
-    train_records: TrainRecords | None
+    train_records: Examples | None
     evaluator: Callable[[Evaluation], Evaluator]
     closing_lines: Callable[[dict[str, Any]], list[str]]
     shared_in_batch: tuple[str, ...] = ()

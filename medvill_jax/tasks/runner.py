@@ -22,6 +22,7 @@ from medvill_jax.compile.flops import TRAINING, forward_flops
 from medvill_jax.data import loader, records
 from medvill_jax.hub.export import HEADS, write_export
 from medvill_jax.tasks import setup
+from medvill_jax.tasks.data import TrainRecords
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.parts import Parts
 from medvill_jax.training import sharding
@@ -55,7 +56,7 @@ class Runner:
     def __init__(self, config: setup.Config, workdir: Workdir, parts: Parts):
         self.config, self.workdir, self.parts, self.stop = config, workdir, parts, StopSignal()
         network, train_records = parts.network, parts.train_records
-        if train_records is not None and "text_ids" in parts.spec:
+        if isinstance(train_records, TrainRecords) and "text_ids" in parts.spec:
             parts.data.measure_texts(train_records)
         target = config.mesh.topology
         devices = topology.devices(topology.parse(target)) if target else None
@@ -171,8 +172,6 @@ class Runner:
             extra |= parts.export_extra(self.evaluator, state)
         if jax.process_index():
             return
-        data = records.place(self.config.data.path)
-        sizes = {} if fake else records.splits(data)
         write_export(
             self.workdir / EXPORT_DIR,
             config=parts.network.config,
@@ -180,10 +179,10 @@ class Runner:
             stats=stats,
             heads=params.get(HEADS),
             vocabulary=None if fake else parts.data.tokenizer.tokens,
-            label_names=() if fake else records.label_names(data),
+            label_names=() if fake else records.label_names(self.config.data.path),
             stage=parts.stage,
             card={
-                "data": f"{data.name}: " + ", ".join(f"{size:,} images in {split}" for split, size in sizes.items()),
+                "data": parts.data.described(),
                 "metrics": metrics,
                 "training": setup.public(self.config),
             },
@@ -195,6 +194,7 @@ class Runner:
         if self.parts.files and distributed.is_first():
             private.folder(self.workdir.path)
             for name, content in self.parts.files.items():
+                private.folder((self.workdir / name).parent)
                 private.write(self.workdir / name, content)
 
     def _warn(self) -> None:

@@ -34,6 +34,7 @@ def public(config: Config) -> dict[str, Any]:
     """The configuration as a model card shows it: without paths, and without the initial weights."""
     shown = config.to_dict()
     del shown["init"], shown["data"]["path"], shown["data"]["tokenizer"]
+    shown["data"].pop("questions", None)
     return shown
 
 

@@ -19,7 +19,13 @@ class Splits:
 
     Args:
         config: of the run; its `data` and `seed` define the splits.
+
+    Attributes:
+        held_out_elsewhere: uint64 `[n]`, hashes of the subjects that another data set of the run holds out: their
+            records are not trained on either.
     """
+
+    held_out_elsewhere = np.zeros(0, np.uint64)
 
     def __init__(self, config: Config):
         self._config, self._seed = config.data, config.seed
@@ -53,6 +59,18 @@ class Splits:
                     f"its training subjects leaves nothing for {split}"
                 )
             split = "train"
+        if train and len(self.held_out_elsewhere):
+            subjects = self._subjects(split)
+            known = np.isin(subjects if rows is None else subjects[rows], self.held_out_elsewhere)
+            if known.all():
+                raise records.DataError(f"all training subjects of {config.path} are held out in the other data set")
+            if known.any():
+                log.info(
+                    "%d of %d training records are left out: the other data set holds out their subjects",
+                    known.sum(),
+                    len(known),
+                )
+                rows = np.flatnonzero(~known) if rows is None else rows[~known]
         if train and config.fraction < 1:
             if config.fraction <= 0:
                 raise ConfigError(f"data.fraction={config.fraction} is not in (0, 1]")
@@ -61,13 +79,23 @@ class Splits:
             rows = rows[np.sort(shuffled[: max(1, round(config.fraction * len(rows)))])]
         return split, rows
 
+    def held_out(self) -> np.ndarray:
+        """uint64 `[n]`, the hashes of the subjects of which no record is trained on, whatever the share."""
+        source, rows = self.rows("train")
+        trained = self._subjects(source)[slice(None) if rows is None else rows]
+        return np.setdiff1d(self._subjects("+".join(records.splits(self._config.path))), trained)
+
+    def _subjects(self, source: str) -> np.ndarray:
+        """uint64, the hash of the subject of each record of a split of the data."""
+        return records.read_index(self._config.path, source, ["subject_hash"])["subject_hash"]
+
     @functools.cached_property
     def dealt(self) -> np.ndarray:
         """str `[n]`, the split of each record of the data set in this fold of a cross-validation."""
         folds, fold, path = self._config.folds, self._config.fold, self._config.path
         if folds < 2 or not 0 <= fold < folds:
             raise ConfigError(f"data.folds={folds} and data.fold={fold}: two folds or more, counted from 0")
-        subjects = records.read_index(path, "+".join(records.splits(path)), ["subject_hash"])["subject_hash"]
+        subjects = self._subjects("+".join(records.splits(path)))
         # The last digits of a subject's hash decide in which fold it is tested, the first ones whether it is held out.
         held_out = subjects / 2.0**64 < self._config.holdout
         log.info("fold %d of %d, dealt by subject over all splits of the data", fold, folds)
@@ -76,7 +104,7 @@ class Splits:
     @functools.cached_property
     def set_aside(self) -> np.ndarray:
         """bool `[n]`, which training records belong to subjects that are set aside for validation."""
-        subjects = records.read_index(self._config.path, "train", ["subject_hash"])["subject_hash"]
+        subjects = self._subjects("train")
         # By a hash of each subject, so that adding data moves no subject between the splits.
         held_out = subjects / 2.0**64 < self._config.holdout
         log.info(

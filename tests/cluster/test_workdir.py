@@ -95,6 +95,11 @@ def test_a_workdir_of_a_later_format_is_refused(started: Workdir) -> None:
     assert json.loads((started / "config.json").read_text()) == later
 
 
+def test_a_part_is_a_folder_of_the_same_run(tmp_path: Path) -> None:
+    part = Workdir(tmp_path).part("report")
+    assert (part.path, str(part.home)) == (tmp_path / "report", str(tmp_path / "report"))
+
+
 def test_a_claim_lasts_as_long_as_the_workdir_that_made_it(tmp_path: Path) -> None:
     def is_free() -> bool:
         command = [sys.executable, "-c", LOCK, str(tmp_path / ".lock")]

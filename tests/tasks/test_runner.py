@@ -10,12 +10,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from medvill_jax.errors import UserError
-from medvill_jax.tasks import classify, generate, pretrain, retrieve, vqa
+from medvill_jax.tasks import classify, generate, multitask, pretrain, retrieve, vqa
 from medvill_jax.training import loop
 from medvill_jax.training.checkpoint import Checkpoints
 from medvill_jax.training.trainer import Trainer
 
-MODULES = (pretrain, classify, generate, retrieve, vqa)
+MODULES = (pretrain, classify, generate, retrieve, vqa, multitask)
 
 
 @pytest.fixture(params=MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
@@ -33,7 +33,7 @@ def config(module: ModuleType, request: pytest.FixtureRequest) -> ConfigDict:
     ("field", "value", "message"),
     [
         ("eval.split", "dev", "no split 'dev'"),
-        ("checkpoint.metric", "eval/los", r"'eval/los' to choose the best checkpoint by; there are eval/\w+, "),
+        ("checkpoint.metric", "eval/los", r"'eval/los' to choose the best checkpoint by; there are eval/[\w/]+, "),
     ],
 )
 def test_what_evaluations_lack_is_refused_before_anything_is_compiled(

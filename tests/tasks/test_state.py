@@ -6,9 +6,10 @@ from types import ModuleType
 import jax
 import pytest
 
-from configs import classify, generate, pretrain, retrieve, vqa
+from configs import classify, generate, multitask, pretrain, retrieve, vqa
 from medvill_jax.tasks import classify as classify_task
 from medvill_jax.tasks import generate as generate_task
+from medvill_jax.tasks import multitask as multitask_task
 from medvill_jax.tasks import pretrain as pretrain_task
 from medvill_jax.tasks import retrieve as retrieve_task
 from medvill_jax.tasks import vqa as vqa_task
@@ -22,6 +23,7 @@ TASKS = [
     (retrieve_task, retrieve),
     (vqa_task, vqa),
     (generate_task, generate),
+    (multitask_task, multitask),
 ]
 
 

@@ -16,6 +16,9 @@ from medvill_jax.hub.head_functions import HeadFunctions, in_batches
 from medvill_jax.models import attention_masks
 from medvill_jax.models.medvill import MedvillConfig
 
+# The trainings in which the score of a pair has the scaled cosine in it.
+ADDED_COSINES = ("retrieval", "multitask")
+
 
 class UnderstandingHeads(Bound):
     """Classification, visual question answering, and matching of images and texts."""
@@ -139,7 +142,7 @@ class UnderstandingHeads(Bound):
                     return functions.match(sides[image], ids[text], lens[text], kind)
 
                 scores[start : start + batch_size] = in_batches(rows, batch_size, *pairs).reshape(len(sides), -1)
-        if functions.heads.contrast and self._export.stage == "retrieval":
+        if functions.heads.contrast and self._export.stage in ADDED_COSINES:
             scores += functions.scale() * self.similarity(images, ids, lens, batch_size=batch_size)
         return scores
 

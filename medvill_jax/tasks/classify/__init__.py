@@ -38,7 +38,7 @@ from medvill_jax.tasks.classify.evaluation import Classification
 from medvill_jax.tasks.classify.objective import label_loss
 from medvill_jax.tasks.classify.report import closing_lines
 from medvill_jax.tasks.data import FAKE, Data
-from medvill_jax.tasks.network import build_network
+from medvill_jax.tasks.network import Network, build_network
 from medvill_jax.tasks.parts import Parts
 
 log = logging.getLogger(__name__)
@@ -48,6 +48,15 @@ INPUTS = ("image", "image+report")
 
 def build(config: setup.Config, workdir: Workdir) -> Parts:
     """Classification; see the module's docstring."""
+    check(config)
+    data, names = Data(config), class_names(config)
+    heads = HeadsConfig(classes=len(names), fusion=config.fusion, cells=config.cells)
+    network = build_network(config, data.vocabulary, heads=heads, unused=(r"(mlm|itm)/.*",))
+    return compose(config, workdir, data, network, names)
+
+
+def check(config: setup.Config) -> None:
+    """Raises `ConfigError` for fields that do not fit together."""
     setup.require_known(config, {"inputs": INPUTS})
     reads_report = config.inputs == "image+report"
     if config.fusion == "late" and not reads_report:
@@ -57,11 +66,16 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
     if reads_report:
         setup.require_meeting(config)
         log.warning("inputs=image+report: the labels were read from these reports, so expect near-perfect metrics")
-    has_records = config.data.path not in ("", FAKE)
-    names = records.label_names(config.data.path) if has_records else CHEXPERT_FINDINGS
-    data = Data(config)
-    heads = HeadsConfig(classes=len(names), fusion=config.fusion, cells=config.cells)
-    network = build_network(config, data.vocabulary, heads=heads, unused=(r"(mlm|itm)/.*",))
+
+
+def class_names(config: setup.Config) -> tuple[str, ...]:
+    """The findings, in the order of the outputs."""
+    return CHEXPERT_FINDINGS if config.data.path == FAKE else records.label_names(config.data.path)
+
+
+def compose(config: setup.Config, workdir: Workdir, data: Data, network: Network, names: tuple[str, ...]) -> Parts:
+    """The parts for a network that has a head of the classes `names`."""
+    reads_report = config.inputs == "image+report"
     records_of = functools.partial(
         data.records,
         LabelRecords,

@@ -41,20 +41,24 @@ from medvill_jax.tasks.data import Data
 from medvill_jax.tasks.generate.evaluation import Generation
 from medvill_jax.tasks.generate.objective import OBJECTIVES, causal_loss, masked_loss
 from medvill_jax.tasks.generate.report import closing_lines
-from medvill_jax.tasks.network import build_network
+from medvill_jax.tasks.network import Network, build_network
 from medvill_jax.tasks.parts import Parts
 
 
 def build(config: setup.Config, workdir: Workdir) -> Parts:
     """Report generation; see the module's docstring."""
-    setup.require_known(config, {"objective": OBJECTIVES})
     if config.model.attention != "s2s":
         raise ConfigError(f"model.attention={config.model.attention!r}: reports are written under s2s")
+    data = Data(config)
+    return compose(config, workdir, data, build_network(config, data.vocabulary))
+
+
+def compose(config: setup.Config, workdir: Workdir, data: Data, network: Network) -> Parts:
+    """The parts for any network, which writes under s2s whatever its mask."""
+    setup.require_known(config, {"objective": OBJECTIVES})
     # A missing library is an error now, not at the first evaluation.
     text.bleu_counts(["word"], ["word"])
     causal = config.objective == "causal"
-    data = Data(config)
-    network = build_network(config, data.vocabulary)
     records_of = functools.partial(_records, config, data)
     train_records = None if data.fake else records_of("train", train=True)
     held_out = functools.cache(lambda: records_of(config.eval.split))

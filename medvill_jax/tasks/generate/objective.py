@@ -32,7 +32,7 @@ def masked_loss(network: Network) -> Objective:
     """`word_loss`, averaged over the masked word pieces."""
 
     def logits(module: Any, batch: Batch, **options: Any) -> jax.Array:
-        hidden = module.encode(batch["image"], batch["text_ids"], batch["text_lens"], **options)
+        hidden = module.encode(batch["image"], batch["text_ids"], batch["text_lens"], attention="s2s", **options)
         return module.mlm_logits(hidden.text, batch["mlm_positions"])
 
     return _word_loss(network, logits, "mlm_ids", lambda batch: batch["mlm_weights"])

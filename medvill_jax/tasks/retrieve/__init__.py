@@ -41,7 +41,7 @@ from medvill_jax.errors import ConfigError
 from medvill_jax.models.finetuned import FUSIONS, HeadsConfig
 from medvill_jax.tasks import runner, setup
 from medvill_jax.tasks.data import Data
-from medvill_jax.tasks.network import build_network
+from medvill_jax.tasks.network import Network, build_network
 from medvill_jax.tasks.parts import Parts
 from medvill_jax.tasks.retrieve.evaluation import Ranking
 from medvill_jax.tasks.retrieve.objective import NEGATIVES, matching_loss
@@ -53,7 +53,7 @@ from medvill_jax.tasks.retrieve.scoring import METHODS
 
 def build(config: setup.Config, workdir: Workdir) -> Parts:
     """Retrieval; see the module's docstring."""
-    _check(config)
+    check(config)
     data = Data(config)
     network = build_network(
         config,
@@ -61,6 +61,11 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
         heads=HeadsConfig(contrast=config.contrast.width, matches=True, fusion=config.fusion),
         unused=(r"mlm/.*", r"itm/.*") if config.fusion == "late" else (r"mlm/.*",),
     )
+    return compose(config, workdir, data, network)
+
+
+def compose(config: setup.Config, workdir: Workdir, data: Data, network: Network) -> Parts:
+    """The parts for a network that matches, with a projection of `config.contrast.width`."""
     spec = retrieve_spec(config.batch_size, image_size=config.model.image_size, text_len=config.model.text_len)
     shared = config.negatives != "drawn" or config.contrast.width > 0
     return Parts(
@@ -78,7 +83,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
     )
 
 
-def _check(config: setup.Config) -> None:
+def check(config: setup.Config) -> None:
     """Raises `ConfigError` for fields that do not fit together."""
     setup.require_known(config, {"fusion": FUSIONS, "negatives": NEGATIVES, "rank.method": METHODS, "eval.pool": POOLS})
     setup.require_meeting(config)

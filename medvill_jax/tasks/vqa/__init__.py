@@ -29,7 +29,7 @@ from medvill_jax.errors import ConfigError
 from medvill_jax.models.finetuned import FUSIONS, SUMMARIES, HeadsConfig
 from medvill_jax.tasks import runner, setup
 from medvill_jax.tasks.data import Data
-from medvill_jax.tasks.network import build_network
+from medvill_jax.tasks.network import Network, build_network
 from medvill_jax.tasks.parts import Parts
 from medvill_jax.tasks.vqa.evaluation import Answering
 from medvill_jax.tasks.vqa.objective import TARGETS, answer_loss
@@ -41,18 +41,28 @@ PUBLISHED_ANSWERS = 458
 
 def build(config: setup.Config, workdir: Workdir) -> Parts:
     """Visual question answering; see the module's docstring."""
-    setup.require_known(config, {"summary": SUMMARIES, "targets": TARGETS, "fusion": FUSIONS})
-    setup.require_meeting(config)
-    if config.data.folds:
-        raise ConfigError("data.folds is not for vqa, whose answers are those of the training split; set data.folds=0")
+    check(config)
     data = Data(config)
-    answers = _answers(config, workdir, data)
+    answers = vocabulary(config, workdir, data)
     network = build_network(
         config,
         data.vocabulary,
         heads=HeadsConfig(answers=len(answers), fusion=config.fusion),
         unused=(r"(mlm|itm)/.*",) if config.fusion == "late" else (r"(mlm|itm|pooler)/.*",),
     )
+    return compose(config, workdir, data, network, answers)
+
+
+def check(config: setup.Config) -> None:
+    """Raises `ConfigError` for fields that do not fit together."""
+    setup.require_known(config, {"summary": SUMMARIES, "targets": TARGETS, "fusion": FUSIONS})
+    setup.require_meeting(config)
+    if config.data.folds:
+        raise ConfigError("data.folds is not for vqa, whose answers are those of the training split; set data.folds=0")
+
+
+def compose(config: setup.Config, workdir: Workdir, data: Data, network: Network, answers: tuple[str, ...]) -> Parts:
+    """The parts for a network that has a head of the `answers`."""
     records_of = functools.partial(data.records, QuestionRecords, answers=answers)
     answers_json = json.dumps(answers, indent=0, ensure_ascii=False) + "\n"
     return Parts(
@@ -80,8 +90,8 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
     )
 
 
-def _answers(config: setup.Config, workdir: Workdir, data: Data) -> tuple[str, ...]:
-    """The vocabulary: that of the workdir, or else that of the training questions."""
+def vocabulary(config: setup.Config, workdir: Workdir, data: Data) -> tuple[str, ...]:
+    """The answers: those of the workdir, or else those of the training questions."""
     path = workdir / records.ANSWERS_FILE
     if path.is_file():
         return records.read_answers(path)
