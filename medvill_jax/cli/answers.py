@@ -29,7 +29,7 @@ def line(answer: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def continued(path: Path, films: Collection[str], made_with: Mapping[str, Any]) -> Iterator[tuple[IO[bytes], set[str]]]:
-    """A block that alone adds to a file of answers; an unfinished last line is cut, and failures are to be tried again.
+    """A block that alone adds to a file of answers, less its unfinished last line and failures to be tried again.
 
     Args:
         path: need not exist.
