@@ -162,7 +162,7 @@ def _explain(model: Model, out: Path | None, options: dict[str, Any], answer: An
     if out is None:
         return None
     given = {"report": answer} if answer.task == "report" else {}
-    heat = model.explain(answer.film, **options, **given)
+    heat: Any = model.explain(answer.film, **options, **given)
     heat.save(out)
     for warning in heat.warnings:
         if warning not in answer.warnings:

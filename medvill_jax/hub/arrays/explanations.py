@@ -135,14 +135,14 @@ class Explanations(UnderstandingHeads):
                     f"text_ids {ids.shape} and words {np.shape(words)} must have one shape, and at most "
                     f"{self._config.bert.max_positions} tokens"
                 )
-            given = {"text_ids": ids, "words": np.asarray(words, np.float32)}
+            given: dict[str, Any] = {"text_ids": ids, "words": np.asarray(words, np.float32)}
         else:
             functions = self._functions_with(HEADS_OF[head])
             product = self._export.extra.get("summary", "product") == "product" if head == "answers" else None
             output = Output(head, product)
             _, *text = self._rows(images, text_ids, text_lens)
-            given = dict(zip(("text_ids", "text_lens"), text, strict=False))
-            given["outputs"] = integers("outputs", outputs, 1)
+            texts: dict[str, Any] = dict(zip(("text_ids", "text_lens"), text, strict=False))
+            given = texts | {"outputs": integers("outputs", outputs, 1)}
         if functions.heads.fusion == "late" and method in relevance.ATTENTION:
             raise ConfigError(
                 f"method {method!r} follows attention from the image, which this model (fusion=late) has not: "

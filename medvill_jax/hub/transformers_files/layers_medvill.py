@@ -153,9 +153,9 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
-        attended, memory = self.attention(x, mask, memory)
+        attended, seen = self.attention(x, mask, memory)
         x = self.attention_layer_norm(x + self.dropout(attended))
-        return self.output_layer_norm(x + self.dropout(self.output(F.gelu(self.intermediate(x))))), memory
+        return self.output_layer_norm(x + self.dropout(self.output(F.gelu(self.intermediate(x))))), seen
 
 
 class Encoder(nn.Module):

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from .configuration_medvill import MedvillConfig
 from .decoding_medvill import Cache, Rules, Step, search
@@ -77,6 +77,10 @@ class MedvillBackbone(PreTrainedModel):
     config_class = MedvillConfig
     base_model_prefix = "medvill"
     main_input_name = "pixel_values"
+    # None where the export has no such part.
+    pooler: Any
+    mlm: Any
+    itm: Any
 
     def __init__(self, config: MedvillConfig):
         super().__init__(config)
@@ -214,7 +218,7 @@ class MedvillModel(MedvillBackbone):
             else:
                 logits = self.itm(self._joint(image.expand(len(input_ids), -1, -1), input_ids, lens, kind).summary)
             scores.append(logits[:, 1] - logits[:, 0])
-        if not self.config.contrast or self.config.stage != "retrieval":
+        if not self.config.contrast or self.config.stage not in ("retrieval", "multitask"):
             return torch.stack(scores)
         scale = self.heads.contrast.scale.clamp(max=LARGEST_SCALE).exp()
         vectors = self.project_images(pixel_values), self.project_texts(input_ids, attention_mask)

@@ -91,7 +91,7 @@ class MedvillProcessor(ProcessorMixin):
         """
         content: dict[str, np.ndarray] = {}
         if images is not None:
-            films = images if isinstance(images, list | tuple) else [images]
+            films: list[Any] = [*images] if isinstance(images, list | tuple) else [images]
             content["pixel_values"] = np.stack([self.pixels(film) for film in films])
         if questions is not None:
             text = [clean_question(question) for question in _listed(questions)]

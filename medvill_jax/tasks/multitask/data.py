@@ -89,5 +89,5 @@ class Rows:
         return {
             f"{name}/{key}": array
             for name, (split, order) in self._examples.items()
-            for key, array in split.example(int(order[place]), place).items()
+            for key, array in split.example(int(order[place]), place).items()  # pyright: ignore
         }
