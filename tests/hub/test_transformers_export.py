@@ -93,8 +93,9 @@ def test_pixels_and_tokens_are_those_of_training(case: str, ours: Answers, their
 @pytest.mark.parametrize("case", CASES)
 def test_the_reports_are_the_same_words(case: str, ours: Answers, theirs: Answers) -> None:
     assert theirs[case][1] == ours[case][1]
-    for name in CASES[case].searches:
-        assert len(set(theirs[case][1][name])) > 1, "reports that are all alike show little"
+    if CASES[case].searches:
+        texts = {text for name in CASES[case].searches for text in theirs[case][1][name]}
+        assert len(texts) >= 3, "reports that are all alike show little"
 
 
 def test_forms_of_films_have_our_pixels(tmp_path: Path) -> None:

@@ -62,8 +62,9 @@ def answer(folder):
             arrays["image_vectors"], arrays["text_vectors"] = model.project_images(pixels), model.project_texts(**text)
         if config.fusion == "joint":
             arrays["embedding"] = model.embed_images(pixels)
+    normalised = given["normalised"].permute(0, 3, 1, 2)
     for name, options in asked["searches"].items():
-        reports = model.generate(pixels, **options)
+        reports = model.generate(normalised, **options)
         arrays[f"{name}_log_probs"] = reports.log_probs
         words[name] = processor.batch_decode(reports.sequences)
     # What is saved again loads again.

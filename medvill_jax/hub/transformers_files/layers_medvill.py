@@ -234,6 +234,12 @@ class ContrastHead(nn.Module):
 class Heads(nn.Module):
     """The heads of fine-tuning; their input is a summary, see `MedvillModel.summarize`."""
 
+    cells: nn.LayerNorm
+    classifier: nn.Linear
+    answer: AnswerHead
+    contrast: ContrastHead
+    match: nn.Linear
+
     def __init__(self, config: MedvillConfig, image_width: int):
         super().__init__()
         size = config.hidden_size + (image_width if config.fusion == "late" or config.cells else 0)

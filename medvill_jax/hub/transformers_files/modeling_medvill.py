@@ -77,10 +77,6 @@ class MedvillBackbone(PreTrainedModel):
     config_class = MedvillConfig
     base_model_prefix = "medvill"
     main_input_name = "pixel_values"
-    # None where the export has no such part.
-    pooler: Any
-    mlm: Any
-    itm: Any
 
     def __init__(self, config: MedvillConfig):
         super().__init__(config)
@@ -89,8 +85,9 @@ class MedvillBackbone(PreTrainedModel):
         self.image_projection = nn.Linear(self.image_encoder.width, config.hidden_size)
         self.embeddings = Embeddings(config)
         self.encoder = Encoder(config)
-        for name, kind in (("pooler", Pooler), ("mlm", MlmHead), ("itm", ItmHead)):
-            setattr(self, name, kind(config) if name in config.parts else None)
+        self.pooler: Any = Pooler(config) if "pooler" in config.parts else None
+        self.mlm: Any = MlmHead(config) if "mlm" in config.parts else None
+        self.itm: Any = ItmHead(config) if "itm" in config.parts else None
         self.heads = Heads(config, self.image_encoder.width)
         self.post_init()
 
