@@ -66,7 +66,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["medvill_jax*", "data_prep*", "configs*"]),
-    package_data={"configs": ["*.json"], "medvill_jax": ["py.typed"]},
+    package_data={"configs": ["*.json"], "medvill_jax": ["py.typed", "app/*.safetensors"]},
     entry_points={"console_scripts": ["medvill=medvill_jax.cli.main:main"]},
     install_requires=[
         "absl-py>=2.1",

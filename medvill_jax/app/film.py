@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from medvill_jax.app import gate
 from medvill_jax.data.records import DataError
 from medvill_jax.data.transforms import read_image, square_image
 from medvill_jax.errors import ConfigError
@@ -34,12 +36,17 @@ class Film:
     Attributes:
         name: of its file, as it was given; None for a film without file.
         pixels: uint8 `[S, S]`.
-        warnings: see `looked_at`.
+        picture: what the input gate looks at, from the pixels as records hold them.
     """
 
     name: str | None
     pixels: np.ndarray
-    warnings: tuple[str, ...]
+    picture: np.ndarray
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about the film, a sentence each."""
+        return warnings_of([self])[0]
 
 
 def read(film: AnyFilm, options: ImageOptions, size: int) -> Film:
@@ -62,7 +69,7 @@ def read(film: AnyFilm, options: ImageOptions, size: int) -> Film:
     except DataError:  # a JPEG of a rare form, which Pillow decodes and OpenCV does not
         problem = "the JPEG cannot be decoded; save it in another format"
         raise ImageError("unreadable_image", f"{name}: {problem}" if name else problem) from None
-    return Film(name, square_image(pixels, size, None, _NO_CROP), looked_at(pixels))
+    return Film(name, square_image(pixels, size, None, _NO_CROP), gate.picture(pixels))
 
 
 def placed(mask: np.ndarray, options: ImageOptions, size: int) -> np.ndarray:
@@ -79,11 +86,9 @@ def name_of(film: Any) -> str | None:
     return os.fspath(film) if isinstance(film, str | os.PathLike) else None
 
 
-def looked_at(pixels: np.ndarray) -> tuple[str, ...]:
-    """What is odd about a film, a sentence each, from its pixels uint8 `[H, W]` as records hold them."""
-    if pixels.min() == pixels.max():
-        return ("the film has one gray value everywhere, so it shows nothing",)
-    return ()
+def warnings_of(films: Sequence[Film]) -> list[tuple[str, ...]]:
+    """`Film.warnings` of many films at once, which is faster."""
+    return gate.check_pictures(np.stack([film.picture for film in films])) if films else []
 
 
 def _stored(film: AnyFilm, options: ImageOptions) -> stored.Encoded:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from medvill_jax.app import compiled
-from medvill_jax.app.film import AnyFilm, Film, name_of
+from medvill_jax.app.film import AnyFilm, Film, name_of, warnings_of
 from medvill_jax.app.queries import Query
 from medvill_jax.app.results import Failed, Result
 from medvill_jax.errors import UserError
@@ -51,11 +51,12 @@ def results(
         while chunk := [*itertools.islice(readings, batch_size)]:
             # A few films need no whole batch; the last batch of many is filled up, so that it is compiled once.
             size = size or filled_size(len(chunk), batch_size)
-            answers = iter(_answers(query, [one.pixels for _, one in chunk if isinstance(one, Film)], size))
+            sound = [one for _, one in chunk if isinstance(one, Film)]
+            answers = zip(_answers(query, [one.pixels for one in sound], size), warnings_of(sound), strict=True)
             for name, one in chunk:
                 if isinstance(one, Film):
-                    answer = next(answers)
-                    warnings = (*one.warnings, *query.warnings, *answer.pop("warnings", ()))
+                    answer, of_film = next(answers)
+                    warnings = (*of_film, *query.warnings, *answer.pop("warnings", ()))
                     yield query.kind(film=name, warnings=warnings, **made_with, **answer)
                 else:
                     yield Failed(film=name, error=" ".join(str(one).split()), **made_with)

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from data_prep import pairs
-from medvill_jax.app import film
+from data_prep.phantom.film import eight_bit, render
+from medvill_jax.app import film, gate
 from medvill_jax.data import records
 from medvill_jax.data.examples import Records
 from medvill_jax.data.tokenizer import load_tokenizer
@@ -207,8 +208,10 @@ def test_dicom_without_pydicom_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
     assert isinstance(raised.value, UserError)
 
 
-def test_a_blank_film_is_warned_of() -> None:
+def test_what_is_no_upright_frontal_film_is_warned_of() -> None:
     options = ImageOptions()
-    assert film.read(GRAY, options, SIZE).warnings == ()
-    [warning] = film.read(np.zeros((40, 40), np.uint8), options, SIZE).warnings
-    assert "shows nothing" in warning
+    upright = eight_bit(render(0, "PA", (), image_size=200))
+    assert film.read(upright, options, SIZE).warnings == ()
+    assert film.read(255 - upright, options, SIZE).warnings == (gate.WARNINGS["inverted"],)
+    assert film.read(GRAY, options, SIZE).warnings == (gate.WARNINGS["other"],)
+    assert film.read(np.zeros((40, 40), np.uint8), options, SIZE).warnings == (gate.WARNINGS["other"],)
