@@ -79,7 +79,7 @@ def features(pictures: np.ndarray) -> np.ndarray:
     votes = _pooled(np.maximum(shares - np.float32(0.7) * size, 0), _CELL)  # [N, cells, cells, orientations]
     energy = np.pad(votes.sum(-1), ((0, 0), (1, 1), (1, 1)), mode="edge")
     cells = votes.shape[1]
-    around = sum(energy[:, i : i + cells, j : j + cells] for i in range(3) for j in range(3)) / 9
+    around = np.mean([energy[:, i : i + cells, j : j + cells] for i in range(3) for j in range(3)], 0)
     votes = np.minimum(votes / (around[..., None] + np.float32(0.02)), 1)
     parts = (votes, 0.5 * _pooled(gray, 2), _symmetry(gray))
     return np.concatenate([part.reshape(len(gray), -1) for part in parts], 1)
@@ -124,5 +124,5 @@ def _shown(deviations: np.ndarray) -> slice:
 
 @functools.cache
 def _weights() -> dict[str, np.ndarray]:
-    stored = load((resources.files(__package__) / WEIGHTS).read_bytes())
+    stored = load((resources.files("medvill_jax.app") / WEIGHTS).read_bytes())
     return {name: value.astype(np.float32) for name, value in stored.items()}
