@@ -37,7 +37,7 @@ def check(export: Export) -> None:
     extra, heads = export.extra, heads_of(export)
     problems = []
     for name, is_right in {
-        "films": lambda films: isinstance(films, dict) and not _film_problems(films),
+        "films": lambda films: isinstance(films, dict) and _films_fit(films),
         "text_len": lambda length: _is(int, length) and length > 0,
         "decode": lambda decode: isinstance(decode, dict) and not decoding_problems(decode),
         "thresholds": lambda values: not heads.classes or _is(float, values) or _list_of(float, values, heads.classes),
@@ -80,12 +80,11 @@ def decoding_problems(options: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _film_problems(films: dict[str, Any]) -> list[str]:
-    problems = [name for name, default in _defaults().items() if not _is(type(default), films.get(name, default))]
-    if not problems:
-        problems += ["image_size"] if films.get("image_size", 1) < 1 else []
-        problems += ["dicom"] if films.get("dicom", "window") not in NORMALIZATIONS else []
-    return problems
+def _films_fit(films: dict[str, Any]) -> bool:
+    """Unknown entries are left out."""
+    known = {name: films.get(name, default) for name, default in _defaults().items()}
+    typed = all(_is(type(default), known[name]) for name, default in _defaults().items())
+    return typed and known["image_size"] >= 1 and known["dicom"] in NORMALIZATIONS
 
 
 def _defaults() -> dict[str, Any]:
