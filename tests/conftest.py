@@ -1,10 +1,8 @@
 """What many tests share: programs compiled once, tiny prepared data, a trained run, configurations of a few seconds."""
 
 import functools
-import hashlib
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -14,7 +12,6 @@ from typing import Any
 
 import cv2
 import jax
-import jaxlib
 import numpy as np
 import pytest
 from filelock import FileLock
@@ -22,6 +19,7 @@ from ml_collections import ConfigDict
 
 from configs import classify, generate, multitask, pretrain, retrieve, vqa
 from data_prep import pairs, vqa_rad
+from medvill_jax.app import compiled
 from tests import cli
 from tests.cli import RunPy
 
@@ -47,20 +45,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Compiled programs outlive pytest, and those of other versions or processors are never read; other programs that
     tests start are as strict about deprecations as pytest is.
     """
-    made_with = (sys.version, jax.__version__, jaxlib.__version__, platform.machine(), _processor_features())
-    name = f"compiled-jax-{jax.__version__}-{hashlib.sha256(repr(made_with).encode()).hexdigest()[:12]}"
-    _set_jax("jax_compilation_cache_dir", str(config.cache.mkdir(name)))  # pyright: ignore
+    folder = config.cache.mkdir(f"compiled-{compiled.made_for()}")  # pyright: ignore
+    _set_jax("jax_compilation_cache_dir", str(folder))
     _set_jax("jax_persistent_cache_min_compile_time_secs", 0.0)
     # There a message is a text, for pytest it is a pattern.
     ignored = [line.replace("\\", "") for line in config.getini("filterwarnings") if line.startswith("ignore:")]
     os.environ["PYTHONWARNINGS"] = ",".join(["error::DeprecationWarning", "error::FutureWarning", *ignored])
-
-
-def _processor_features() -> str:
-    """What instructions the processor has, where the system tells."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    return next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
 
 
 def _set_jax(name: str, value: Any) -> None:

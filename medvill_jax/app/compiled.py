@@ -8,6 +8,7 @@ that JAX is already configured with is left alone.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import logging
@@ -32,8 +33,8 @@ _SETTINGS = {
 _PROGRAMS, _NOTE = "*-cache", ".size"
 log = logging.getLogger(__name__)
 _lock = threading.Lock()
-# Folders that this process has looked through.
-_checked = set[Path]()
+# When the folders that this process uses were last changed, as far as it has looked, ns.
+_seen = dict[Path, int]()
 # The number of blocks that are open, and the settings to return to after the last one.
 _open = 0
 _before: dict[str, object] = {}
@@ -62,6 +63,7 @@ def folder() -> Path | None:
     return base / made_for()
 
 
+@functools.cache
 def made_for() -> str:
     """A name of this JAX and processor: a home may be shared by machines, whose programs crash each other."""
     cpuinfo = Path("/proc/cpuinfo")
@@ -80,9 +82,9 @@ def _enter() -> bool:
                 return False
             if not _is_ours(path):
                 return False
-            if path not in _checked:
-                _checked.add(path)
+            if path not in _seen:
                 _drop_unfinished(path)
+                _seen[path] = path.stat().st_mtime_ns
             settings = {**_SETTINGS, "jax_compilation_cache_dir": str(path)}
             _before = {name: getattr(jax.config, name) for name in settings}
             _configure(settings)
@@ -98,7 +100,9 @@ def _leave() -> None:
             path = Path(str(jax.config.jax_compilation_cache_dir))  # pyright: ignore
             _configure(_before)
             with contextlib.suppress(OSError):
-                _note_finished(path)
+                if path.stat().st_mtime_ns != _seen.get(path):
+                    _note_finished(path)
+                    _seen[path] = path.stat().st_mtime_ns
 
 
 def _is_ours(path: Path) -> bool:

@@ -122,7 +122,7 @@ def test_half_a_program_is_compiled_again_and_whole_ones_are_kept(
 
     def run() -> dict[str, tuple[int, int]]:
         """In a process that has compiled nothing; the size and number of every kept program."""
-        compiled._checked.clear()
+        compiled._seen.clear()
         jax.clear_caches()
         with compiled.on_disk():
             assert [int(jax.jit(lambda x: x + 1)(1)), int(jax.jit(lambda x: x * 5)(1))] == [2, 5]
