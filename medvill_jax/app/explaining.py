@@ -11,7 +11,6 @@ import numpy as np
 from medvill_jax.app import queries
 from medvill_jax.app.queries import Asked, Query
 from medvill_jax.app.results import HeatMap, Report
-from medvill_jax.data.cleaning import clean_text
 from medvill_jax.data.tokenizer import Tokenizer
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.arrays.explanations import METHODS, OCCLUSION
@@ -149,7 +148,7 @@ def _word(asked: Asked, method: str, word: int | str, report: str | Report | Non
         text, length = None, settings["max_len"]
     else:
         settings = {}
-        text = asked.texts([report], "report", clean_text)
+        text = asked.reports([report], "report")
         length = text.ids.shape[1]
         text_pieces = text.ids[0, : text.lens[0] - 1].tolist()
         _chosen(word_pieces(text_pieces, tokenizer), word)  # a word that it lacks is an error before a film is read

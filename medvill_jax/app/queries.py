@@ -62,6 +62,11 @@ class Asked:
     config: MedvillConfig
     arrays: Arrays
 
+    def reports(self, reports: Sequence[str], what: str) -> Texts:
+        """`texts` that are prepared as the reports of its training."""
+        marks = self.export.extra.get("marks", "drop")
+        return self.texts(reports, what, lambda report: clean_text(report, marks))
+
     def texts(self, texts: Sequence[str], what: str, clean: Callable[[str], str]) -> Texts:
         """Texts as the network takes them. Raises `HubError` for an export without vocabulary, else as `texts.read`."""
         tokenizer = self.export.tokenizer
@@ -127,7 +132,7 @@ def report_of_film(asked: Asked, report: str | None) -> Texts | None:
         raise ConfigError("this export was trained on films with their reports: give report=TEXT with the film")
     if not reads and report is not None:
         raise ConfigError("this export was trained on films alone: leave report out")
-    return None if report is None else asked.texts([report], "report", clean_text)
+    return None if report is None else asked.reports([report], "report")
 
 
 def question_of(asked: Asked, question: str) -> Texts:
@@ -209,7 +214,7 @@ def _match(asked: Asked, texts: Sequence[str] | str | None = None) -> Query:
     if not isinstance(texts, Sequence):
         raise ConfigError(f"texts is a {type(texts).__name__}: give texts=[TEXT, ...]")
     texts = [texts] if isinstance(texts, str) else list(texts)
-    read = asked.texts(texts, "text", clean_text)
+    read = asked.reports(texts, "text")
     # Filled up with the last text, so that few programs are compiled.
     rows = np.minimum(np.arange(1 << (len(texts) - 1).bit_length()), len(texts) - 1)
     ids, lens = read.ids[rows], read.lens[rows]

@@ -6,6 +6,7 @@ import dataclasses
 import numbers
 from typing import Any
 
+from medvill_jax.data.cleaning import MARK_RULES
 from medvill_jax.errors import ConfigError
 from medvill_jax.films.dicom import NORMALIZATIONS
 from medvill_jax.films.stored import ImageOptions
@@ -38,6 +39,7 @@ def check(export: Export) -> None:
     problems = []
     for name, is_right in {
         "films": lambda films: isinstance(films, dict) and _films_fit(films),
+        "marks": lambda marks: marks in MARK_RULES,
         "text_len": lambda length: _is(int, length) and length > 0,
         "decode": lambda decode: isinstance(decode, dict) and not decoding_problems(decode),
         "thresholds": lambda values: not heads.classes or _is(float, values) or _list_of(float, values, heads.classes),

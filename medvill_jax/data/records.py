@@ -246,12 +246,22 @@ def film_options(data_dir: Place) -> dict[str, Any]:
 
     The fields of `films.stored.ImageOptions`; {} if the data set does not say.
     """
+    options = _options(data_dir)
+    return {name: options[name] for name in ("image_size", "square", "dicom") if name in options}
+
+
+def mark_rule(data_dir: Place) -> str:
+    """What was done to de-identification marks in the reports of a data set: one of `cleaning.MARK_RULES`."""
+    return str(_options(data_dir).get("marks", "drop"))
+
+
+def _options(data_dir: Place) -> dict[str, Any]:
+    """What a data set was prepared with; {} if it does not say."""
     path = place(data_dir) / REPORT_FILE
     try:
-        options = json.loads(path.read_text("utf-8"))["options"] if path.is_file() else {}
+        return dict(json.loads(path.read_text("utf-8"))["options"]) if path.is_file() else {}
     except (ValueError, KeyError, TypeError) as error:
         raise _failed(path, error, f"{path} is damaged: prepare the data again with {_BUILT_BY}") from error
-    return {name: options[name] for name in ("image_size", "square", "dicom") if name in options}
 
 
 def kind(data_dir: Place) -> str:

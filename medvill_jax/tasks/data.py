@@ -83,6 +83,11 @@ class Data:
         """How the films were prepared (see `records.film_options`). Raises `DataError` if that is damaged."""
         return {} if self.fake else records.film_options(self._config.data.path)
 
+    @functools.cached_property
+    def marks(self) -> str:
+        """What was done to marks in the reports (see `records.mark_rule`). Raises `DataError` if that is damaged."""
+        return "drop" if self.fake else records.mark_rule(self._config.data.path)
+
     def records(self, kind: type[AnyRecords], split: str, *, train: bool = False, **options: Any) -> AnyRecords:
         """A split as examples of one class.
 

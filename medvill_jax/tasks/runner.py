@@ -170,6 +170,8 @@ class Runner:
         extra: dict[str, Any] = {"step": step, "text_len": self.config.model.text_len}
         if not fake:
             extra |= parts.export_extra(self.evaluator, state)
+            extra |= {"films": films} if (films := parts.data.films) else {}
+            extra |= {"marks": marks} if (marks := parts.data.marks) != "drop" else {}
         if jax.process_index():
             return
         write_export(
@@ -186,7 +188,7 @@ class Runner:
                 "metrics": metrics,
                 "training": setup.public(self.config),
             },
-            extra={**extra, **({"films": films} if (films := parts.data.films) else {})},
+            extra=extra,
         )
         log.info("exported the checkpoint of step %d to %s", step, self.workdir.home / EXPORT_DIR)
 

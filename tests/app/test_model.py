@@ -15,10 +15,12 @@ from PIL import Image
 import medvill_jax
 from medvill_jax.app import gate
 from medvill_jax.app.model import Model
+from medvill_jax.data import records
 from medvill_jax.errors import ConfigError
 from medvill_jax.films.limits import ImageError
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import checksum
+from medvill_jax.tasks import registry
 from tests.app.conftest import SPLITS, Trained
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "export"
@@ -275,6 +277,23 @@ def test_exports_record_what_films_and_texts_need(trained: Train, tmp_path: Path
     config.write_text(config.read_text().replace('"image_size": 24', '"image_size": 24, "rotated": true'))
     with pytest.raises(HubError, match="prepares films by rotated, unknown here: upgrade medvill_jax"):
         medvill_jax.load(tmp_path / "export")
+
+
+def test_marks_are_read_where_training_read_them(trained: Train, tmp_path: Path) -> None:
+    run = trained("pretrain")
+    config, text = run.task.config.copy_and_resolve_references(), "film XXXX shows edema"
+    data = shutil.copytree(config.data.path, tmp_path / "data")
+    report = data / records.REPORT_FILE
+    document = json.loads(report.read_text())
+    document["options"]["marks"] = "keep"
+    report.write_text(json.dumps(document))
+    config.data.path = str(data)
+    workdir = shutil.copytree(run.task.workdir.path, tmp_path / "run")
+    registry.task("pretrain")(config, workdir).export_best()
+    keeps = medvill_jax.load(workdir / "export")
+    assert ("marks" in run.model.export.extra, keeps.export.extra["marks"]) == (False, "keep")
+    dropped, kept = (model._asked.reports([text], "text").lens[0] for model in (run.model, keeps))
+    assert kept > dropped == run.model._asked.reports(["film shows edema"], "text").lens[0]
 
 
 @pytest.mark.parametrize(("name", "tasks"), [("classify", "findings"), ("generate", "report"), ("pretrain", "match")])

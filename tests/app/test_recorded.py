@@ -37,6 +37,7 @@ def rewrite(export: Path, **entries: Any) -> None:
     [
         *(("films", value) for value in (None, [], "a", {"image_size": "512"}, {"image_size": None})),
         *(("films", value) for value in ({"image_size": 0}, {"dicom": "q"}, {"square": "no"}, {"image_size": True})),
+        *(("marks", value) for value in (None, "all", 1)),
         *(("text_len", value) for value in (None, "a", -3, 0, 2.5)),
         *(("decode", value) for value in (None, [], {"max_len": "x"}, {"beam_size": None}, {"temperature": "hot"})),
         *(("thresholds", value) for value in (None, "a", [0.5], ["a"] * 14)),

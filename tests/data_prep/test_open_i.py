@@ -328,6 +328,7 @@ def test_marks_of_open_i_are_dropped_or_kept(tmp_path):
     out = f"--out={tmp_path / 'b'}"
     assert command.main(["open_i", f"--source={source}", out, "--marks=keep", "--labels=none", "--quiet"]) == 0
     assert contents(tmp_path / "b")[b"5"][1] == b"Heart XXXX & lungs of XXXX-year-old are normal."
+    assert [records.mark_rule(tmp_path / name) for name in "ab"] == ["drop", "keep"]
     assert b"6" not in contents(tmp_path / "b")
     assert open_i.prepare(source, tmp_path / "c", fallback=("impression",), **COMMON)["kept"] == 12
     with pytest.raises(DataError, match="drop, keep"):
