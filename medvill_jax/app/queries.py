@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from medvill_jax.app import texts as user_texts
-from medvill_jax.app.recorded import DECODING, check_decoding
+from medvill_jax.app.defaults import DECODING
+from medvill_jax.app.recorded import check_decoding
 from medvill_jax.app.results import Answer, Embedding, Findings, Match, Report, Result
 from medvill_jax.app.texts import Texts
 from medvill_jax.data.cleaning import clean_text

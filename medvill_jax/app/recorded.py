@@ -6,6 +6,7 @@ import dataclasses
 import numbers
 from typing import Any
 
+from medvill_jax.app.defaults import DECODING
 from medvill_jax.data.cleaning import MARK_RULES
 from medvill_jax.errors import ConfigError
 from medvill_jax.films.dicom import NORMALIZATIONS
@@ -14,17 +15,6 @@ from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import Export
 from medvill_jax.hub.head_functions import heads_of
 
-# Of the decoder; those of the run that wrote the export come first.
-DECODING: dict[str, Any] = {
-    "beam_size": 1,
-    "max_len": 128,
-    "min_len": 0,
-    "length_penalty": 0.0,
-    "no_repeat_ngram": 0,
-    "top_p": None,
-    "temperature": 1.0,
-    "seed": 0,
-}
 # Of the decoder, those that may be fractions; `top_p` may be None too.
 _FRACTIONS = ("length_penalty", "top_p", "temperature")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from medvill_jax import private
+from medvill_jax.app.defaults import DECODING
 from medvill_jax.cli import answers, films, shown
 from medvill_jax.commands import Exit, Parser, command
 from medvill_jax.errors import ConfigError, UserError
@@ -25,6 +27,7 @@ one JSON object; several films, a folder, or a list of paths on stdin (-) in one
 
   medvill predict film.dcm --model=EXPORT --task=findings
   medvill predict film.png --model=EXPORT --task=report --json
+  medvill predict film.png --model=EXPORT --task=report --decode=beam_size=4 --decode=max_len=60
   medvill predict film.png --model=EXPORT --task=ask --question="Is there an effusion?"
   medvill predict film.png --model=EXPORT --task=match --text="Small left effusion." --text="No acute findings."
   medvill predict film.png --model=EXPORT --task=findings --finding=Edema --explain=edema.png
@@ -72,6 +75,12 @@ def parser() -> Parser:
         "--report",
         metavar="TEXT",
         help="the report of the one film, for --task=findings of a model that was trained on films with their reports",
+    )
+    out.add_argument(
+        "--decode",
+        action="append",
+        metavar="NAME=VALUE",
+        help=f"how a report is written, instead of as in training: {', '.join(DECODING)}; may be repeated",
     )
     out.add_argument("--explain", type=Path, metavar="FILE", help=".png of what in the film speaks for the answer")
     out.add_argument("--finding", metavar="NAME", help="to explain (default: the likeliest)")
@@ -127,7 +136,20 @@ def _options(args: argparse.Namespace, task: str) -> dict[str, Any]:
             raise ConfigError(f"--task={task} takes no --{flag}, which is for --task={owner}")
         if value is not None:
             options[name] = value
-    return options
+    if args.decode and task != "report":
+        raise ConfigError(f"--task={task} takes no --decode, which is for --task=report")
+    return options | dict(_decoding(word) for word in args.decode or ())
+
+
+def _decoding(word: str) -> tuple[str, Any]:
+    """A setting of the decoder from its words. Raises `ConfigError` if there is no such setting or value."""
+    name, equals, value = word.partition("=")
+    if not equals or name not in DECODING:
+        raise ConfigError(f"--decode={word}: give NAME=VALUE, where NAME is one of {', '.join(DECODING)}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        raise ConfigError(f"--decode={word}: the value is no number") from None
 
 
 def _explained(args: argparse.Namespace, task: str) -> dict[str, Any]:

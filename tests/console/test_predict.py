@@ -111,6 +111,16 @@ def test_one_film_in_words(medvill: RunPy, export: Export, tmp_path: Path) -> No
     assert found["match"].out.splitlines()[1].split(maxsplit=1) == [f"{best[0]:.3f}", best[1]]
 
 
+def test_a_report_is_written_as_it_is_told(medvill: RunPy, export: Export, tmp_path: Path) -> None:
+    film, model = str(draw(tmp_path / "film.png", 7)), medvill_jax.load(export("report"))
+    ask = ["predict", film, f"--model={export('report')}", "--json"]
+    ended = medvill(*ask, "--decode=beam_size=2", "--decode=max_len=5", "--decode=length_penalty=0.6")
+    assert ended.status == 0, ended.err
+    assert json.loads(ended.out) == model.report(film, beam_size=2, max_len=5, length_penalty=0.6).to_dict()
+    ended = medvill(*ask, "--decode=max_len=0.5")
+    assert (ended.status, ended.error) == (2, "error: max_len=0.5 is no whole number")
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_one_film_as_json_and_many_are_what_python_says(
     medvill: RunPy, export: Export, films: list[str], task: str
@@ -347,6 +357,18 @@ def test_every_broken_file_is_one_line(medvill: RunPy, export: Export, films: li
         (
             ["film.png", "--model=EXPORT", "--question=Why?"],
             "--task=findings takes no --question, which is for --task=ask",
+        ),
+        (
+            ["film.png", "--model=EXPORT", "--decode=max_len=4"],
+            "--task=findings takes no --decode, which is for --task=report",
+        ),
+        (
+            ["film.png", "--model=EXPORT", "--task=report", "--decode=beams=4"],
+            "--decode=beams=4: give NAME=VALUE, where NAME is one of beam_size, max_len",
+        ),
+        (
+            ["film.png", "--model=EXPORT", "--task=report", "--decode=beam_size=many"],
+            "--decode=beam_size=many: the value is no number",
         ),
         (["film.png", "--model=EXPORT", "--report=Clear."], "trained on films alone"),
         (["film.png", "film.dcm", "--model=EXPORT", "--report=Clear."], "--report belongs to one film"),
