@@ -53,7 +53,10 @@ class Process:
         os.environ["PYTHONPATH"] = str(ROOT)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(list(IMPORTED))
-        environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        environment = {
+            **os.environ,
+            "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}",
+        }
         environment["JAX_PLATFORMS"] = "cpu"
         # Or run.py would start itself anew for it.
         environment.setdefault("GLIBC_TUNABLES", "")
