@@ -42,6 +42,7 @@ QUICKLY_COMPILED = (
 # Then XLA spends most of its time on the newer way to write kernels, and a third of it without. JAX 0.10 is the last to
 # have the older way; it has no configuration for all programs of a process that already runs.
 NEWER_KERNELS, COMPILE_OPTIONS = "xla_cpu_use_fusion_emitters", compiler.get_compile_options
+XLA_FLAGS = os.environ.get("XLA_FLAGS", "")
 MOST_WORKERS = 8
 
 
@@ -77,7 +78,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     _set_jax("jax_disable_most_optimizations", quickly)
     if _has_older_kernels():
         compiler.get_compile_options = _with_older_kernels if quickly else COMPILE_OPTIONS
-        os.environ["XLA_FLAGS"] = f"--{NEWER_KERNELS}=false" if quickly else ""
+        os.environ["XLA_FLAGS"] = f"{XLA_FLAGS} --{NEWER_KERNELS}=false" if quickly else XLA_FLAGS
 
 
 @functools.cache

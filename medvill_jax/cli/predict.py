@@ -56,6 +56,7 @@ _OF_TASK = {
     "question": ("ask", "question", True),
     "text": ("match", "texts", True),
     "report": ("findings", "report", False),
+    "decode": ("report", "decode", False),
 }
 # Flag of an explanation -> the task that it is for.
 _EXPLAINED = {"finding": "findings", "word": "report"}
@@ -136,9 +137,8 @@ def _options(args: argparse.Namespace, task: str) -> dict[str, Any]:
             raise ConfigError(f"--task={task} takes no --{flag}, which is for --task={owner}")
         if value is not None:
             options[name] = value
-    if args.decode and task != "report":
-        raise ConfigError(f"--task={task} takes no --decode, which is for --task=report")
-    return options | dict(_decoding(word) for word in args.decode or ())
+    decode = options.pop("decode", ())
+    return options | dict(map(_decoding, decode))
 
 
 def _decoding(word: str) -> tuple[str, Any]:

@@ -35,7 +35,7 @@ def test_the_page_is_up_to_date(lines):
 
 def test_grays_are_those_of_pydicom(lines):
     away = {name: float(grays) for name, image, grays in lines if not image.startswith("refused")}
-    assert len(away) >= 20
+    assert len(away) > (20 if REAL.is_dir() else 19)
     assert {name: grays for name, grays in away.items() if grays > ROUNDING} == {}
 
 
