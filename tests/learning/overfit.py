@@ -179,7 +179,7 @@ def shrink(config: ConfigDict, data: Path, *, steps: int, **changes: Any) -> Con
         intermediate_size=128,
         dropout=0.0,
         # A network this narrow needs larger weights for its first attention to differ from an average.
-        initializer_range=0.08,
+        initializer_range=0.16,
     )
     config.optimizer.update(learning_rate=3e-3, warmup_steps=5, weight_decay=0.0, beta2=0.98)
     config.log.every_steps = config.checkpoint.every_steps = config.eval.every_steps = 0

@@ -14,7 +14,7 @@ def opening(text: str) -> tuple[str, ...]:
 
 
 def test_reports_of_films(phantom: Phantom, tmp_path: Path, rolled: bool) -> None:
-    config = shrink(generate.get_config("small"), phantom.reports, steps=110, **{"optimizer.learning_rate": 5e-3})
+    config = shrink(generate.get_config("small"), phantom.reports, steps=80, **{"optimizer.learning_rate": 5e-3})
     config.eval.every_epochs = 0.0
     model, names = learn(task, config, tmp_path)
     assert len(names) >= 16

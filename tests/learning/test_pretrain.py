@@ -17,7 +17,7 @@ MLM = {"mlm.max_predictions": TEXT_LEN, "mlm.on_mismatched": False}
 def test_hidden_words_are_told_from_the_film(phantom: Phantom, tmp_path: Path, rolled: bool) -> None:
     # With every word hidden there is nothing left to go by but the film.
     hidden = {"mlm.probability": 1.0, "model.num_layers": 1, "optimizer.learning_rate": 5e-3}
-    config = shrink(pretrain.get_config("small"), phantom.reports, steps=170, **MLM, **hidden)
+    config = shrink(pretrain.get_config("small"), phantom.reports, steps=160, **MLM, **hidden)
     model, names = learn(task, config, tmp_path)
     assert len(names) >= 16
     ids, lens = words(tmp_path, [phantom.report(name) for name in names])
@@ -35,7 +35,7 @@ def test_its_own_report_is_told_from_others(phantom: Phantom, tmp_path: Path, ro
     # The quickest to learn it: film and report are read each by itself, and compared at the end.
     apart = {"model.attention": "non_cross", "model.num_layers": 1}
     fast = {"optimizer.learning_rate": 5e-3, "optimizer.clip_norm": 0.0}
-    config = shrink(pretrain.get_config("small"), phantom.reports, steps=400, **MLM, **apart, **fast)
+    config = shrink(pretrain.get_config("small"), phantom.reports, steps=320, **MLM, **apart, **fast)
     model, names = learn(task, config, tmp_path)
     assert len(names) >= 16
     matching = model.arrays.match(phantom.films(names), *words(tmp_path, [phantom.report(name) for name in names]))
@@ -47,7 +47,7 @@ def test_its_own_report_is_told_from_others(phantom: Phantom, tmp_path: Path, ro
 def test_contrast_finds_the_report_of_a_film(phantom: Phantom, tmp_path: Path, rolled: bool) -> None:
     both = {"itm.pairs": "both", "itm.negatives": "in_batch", "contrast.width": 32, "mlm.all_words": 0.5}
     fast = {"optimizer.clip_norm": 0.0, "model.num_layers": 1}
-    config = shrink(pretrain.get_config("small"), phantom.reports, steps=130, **MLM, **both, **fast)
+    config = shrink(pretrain.get_config("small"), phantom.reports, steps=90, **MLM, **both, **fast)
     model, names = learn(task, config, tmp_path)
     assert len(names) >= 16
     asked = phantom.films(names), *words(tmp_path, [phantom.report(name) for name in names])

@@ -12,7 +12,7 @@ from tests.learning.overfit import Phantom, found_first, judge, learn, shrink, w
 @pytest.mark.slow
 def test_matching(phantom: Phantom, tmp_path: Path, rolled: bool) -> None:
     alone = {"negatives": "drawn", "contrast.width": 0, "optimizer.clip_norm": 0.0}
-    config = shrink(retrieve.get_config("small"), phantom.reports, steps=280, **alone)
+    config = shrink(retrieve.get_config("small"), phantom.reports, steps=160, **alone)
     model, names = learn(task, config, tmp_path)
     assert len(names) >= 16
     scores = model.arrays.match(phantom.films(names), *words(tmp_path, [phantom.report(name) for name in names]))
@@ -21,7 +21,7 @@ def test_matching(phantom: Phantom, tmp_path: Path, rolled: bool) -> None:
 
 @pytest.mark.slow
 def test_projection(phantom: Phantom, tmp_path: Path, rolled: bool) -> None:
-    config = shrink(retrieve.get_config("small"), phantom.reports, steps=180, **{"model.num_layers": 1})
+    config = shrink(retrieve.get_config("small"), phantom.reports, steps=110, **{"model.num_layers": 1})
     model, names = learn(task, config, tmp_path)
     assert len(names) >= 16
     asked = phantom.films(names), *words(tmp_path, [phantom.report(name) for name in names])

@@ -10,7 +10,7 @@ from tests.learning.overfit import Phantom, blind, judge, learn, questions, shri
 
 
 def test_questions_about_films(phantom: Phantom, tmp_path: Path, rolled: bool) -> None:
-    config = shrink(vqa.get_config("small"), phantom.asked, steps=80)
+    config = shrink(vqa.get_config("small"), phantom.asked, steps=60)
     # What is held out, the questions of whole patients, makes a part of the records already.
     config.data.fraction, config.data.holdout, config.optimizer.learning_rate = 1.0, 0.05, 5e-3
     model, names = learn(task, config, tmp_path)
