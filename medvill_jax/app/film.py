@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from medvill_jax.app import gate
-from medvill_jax.data.records import DataError
 from medvill_jax.data.transforms import read_image, square_image
 from medvill_jax.errors import ConfigError
 from medvill_jax.films import stored
@@ -62,14 +61,9 @@ def read(film: AnyFilm, options: ImageOptions, size: int) -> Film:
         ConfigError: it is none of the forms that a film has.
         MissingExtra: it is DICOM, and pydicom is not installed.
     """
-    name = name_of(film)
     encoded = _stored(film, options)
-    try:
-        pixels = read_image(encoded.data)
-    except DataError:  # a JPEG of a rare form, which Pillow decodes and OpenCV does not
-        problem = "the JPEG cannot be decoded; save it in another format"
-        raise ImageError("unreadable_image", f"{name}: {problem}" if name else problem) from None
-    return Film(name, square_image(pixels, size, None, _NO_CROP), gate.picture(pixels))
+    pixels = read_image(encoded.data) if encoded.pixels is None else encoded.pixels
+    return Film(name_of(film), square_image(pixels, size, None, _NO_CROP), gate.picture(pixels))
 
 
 def placed(mask: np.ndarray, options: ImageOptions, size: int) -> np.ndarray:

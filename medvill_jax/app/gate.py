@@ -56,7 +56,8 @@ def check_pictures(pictures: np.ndarray) -> list[tuple[str, ...]]:
 def picture(pixels: np.ndarray) -> np.ndarray:
     """A film uint8 `[H, W]` -> uint8 `[SIDE, SIDE]`: blank margins cut off, the rest fitted into a square."""
     coarse = cv2.resize(pixels, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
-    coarse = coarse[_shown(coarse.std(1)), _shown(coarse.std(0))]
+    gray = coarse.astype(np.int32)
+    coarse = coarse[_shown(gray), _shown(gray.T)]
     return cv2.resize(coarse, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
@@ -73,10 +74,12 @@ def features(pictures: np.ndarray) -> np.ndarray:
     edged = np.pad(gray, ((0, 0), (1, 1), (1, 1)), mode="edge")
     along_y, along_x = edged[:, 2:, 1:-1] - edged[:, :-2, 1:-1], edged[:, 1:-1, 2:] - edged[:, 1:-1, :-2]
     turns = np.arange(_ORIENTATIONS, dtype=np.float32) * np.float32(2 * np.pi / _ORIENTATIONS)
-    # Each gradient goes to the orientations that it points along, the nearest most.
-    shares = along_x[..., None] * np.cos(turns) + along_y[..., None] * np.sin(turns)
-    size = np.sqrt(along_x**2 + along_y**2)[..., None]
-    votes = _pooled(np.maximum(shares - np.float32(0.7) * size, 0), _CELL)  # [N, cells, cells, orientations]
+    least = np.float32(0.7) * np.sqrt(along_x**2 + along_y**2)
+    # Each gradient goes to the orientations that it points along, the nearest most: [N, cells, cells, orientations].
+    shares = (
+        along_x * along + along_y * across - least for along, across in zip(np.cos(turns), np.sin(turns), strict=True)
+    )
+    votes = np.stack([_pooled(np.maximum(share, 0), _CELL) for share in shares], -1)
     energy = np.pad(votes.sum(-1), ((0, 0), (1, 1), (1, 1)), mode="edge")
     cells = votes.shape[1]
     around = np.mean([energy[:, i : i + cells, j : j + cells] for i in range(3) for j in range(3)], 0)
@@ -109,15 +112,19 @@ def _symmetry(gray: np.ndarray) -> np.ndarray:
 
 
 def _pooled(fields: np.ndarray, cell: int) -> np.ndarray:
-    """Means over squares of `cell` pixels of `[N, H, W, ...]`."""
-    number, height, width, *rest = fields.shape
-    return fields.reshape(number, height // cell, cell, width // cell, cell, *rest).mean((2, 4))
+    """Means over squares of `cell` pixels of `[N, H, W]`."""
+    number, height, width = fields.shape
+    # A product with ones and zeros is several times as fast as a mean over so few columns.
+    columns = np.kron(np.eye(width // cell, dtype=np.float32), np.full((cell, 1), 1 / cell**2, np.float32))
+    return (fields @ columns).reshape(number, height // cell, cell, -1).sum(2)
 
 
-def _shown(deviations: np.ndarray) -> slice:
-    """From the first to the last line that shows something; all if that is less than a third of them."""
-    lines = np.flatnonzero(deviations > _BLANK)
-    if len(lines) == 0 or lines[-1] - lines[0] < len(deviations) // 3:
+def _shown(gray: np.ndarray) -> slice:
+    """From the first to the last line, of int `[lines, pixels]`, that shows something; all if less than a third do."""
+    count, pixels = gray.shape
+    variance = pixels * (gray**2).sum(1) - gray.sum(1) ** 2  # times pixels**2
+    lines = np.flatnonzero(variance > (_BLANK * pixels) ** 2)
+    if len(lines) == 0 or lines[-1] - lines[0] < count // 3:
         return slice(None)
     return slice(int(lines[0]), int(lines[-1]) + 1)
 

@@ -38,11 +38,18 @@ class ImageOptions:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A grayscale JPEG."""
+    """A grayscale JPEG.
+
+    Attributes:
+        data: the file.
+        width, height: pixels.
+        pixels: what it decodes to, uint8 `[H, W]`; None where that takes decoding.
+    """
 
     data: bytes
     width: int
     height: int
+    pixels: np.ndarray | None = None
 
 
 def load(path: Path, options: ImageOptions) -> Encoded:
@@ -80,7 +87,7 @@ def encode(data: bytes, options: ImageOptions) -> Encoded:
     """
     film = decode(data, options.dicom)
     if film.gray_jpeg and _has_size(film.pixels.shape, options):
-        return Encoded(data, film.pixels.shape[1], film.pixels.shape[0])
+        return Encoded(data, film.pixels.shape[1], film.pixels.shape[0], film.pixels)
     return encode_pixels(film.pixels, options)
 
 
