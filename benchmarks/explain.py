@@ -1,11 +1,13 @@
 """How well maps of explanation find what was drawn: phantom films with masks, against chance, a box and random weights.
 
     python benchmarks/explain.py --model=runs/classify-phantom/export
-    python benchmarks/explain.py --model=runs/classify-phantom/export --studies=60 --occluded=10
+    python benchmarks/explain.py --model=runs/generate-phantom/export --of=word
+    python benchmarks/explain.py --model=runs/vqa-phantom/export --of=answer --studies=60 --occluded=10
 
 Films are AP films of a phantom tree of another seed than the demo's, so no patient of theirs was trained on. A pair is
-a film and a finding that was drawn in it and that the model finds in it (its probability reaches its threshold). For
-every pair and method:
+a film and a finding that was drawn in it and that the model finds in it: its probability reaches its threshold; or a
+report that it writes says so, and what is explained is the word that names the finding; or it answers "yes" when asked
+for it, and what is explained is the answer. For every pair and method:
 
     pointing   whether the highest point of the map lies on the finding (Zhang et al., IJCV 2018), without tolerance
     IoU        intersection over union of the finding and the highest tenth of the film's pixels in the map
@@ -25,7 +27,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import gzip
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,17 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from data_prep.phantom import masks, write_tree
+from data_prep.phantom.questions import TOPICS
 from medvill_jax import Model, load
-from medvill_jax.app import compiled
-from medvill_jax.app.explaining import scaled
+from medvill_jax.app import compiled, queries
+from medvill_jax.app.explaining import scaled, word_pieces
 from medvill_jax.app.film import placed, read
+from medvill_jax.app.queries import Asked
 from medvill_jax.commands import Parser
 from medvill_jax.hub.arrays.explanations import METHODS, OCCLUSION, OCCLUSION_STEPS
 from medvill_jax.hub.export import HEADS
 from medvill_jax.hub.head_functions import heads_of
+from medvill_jax.metrics import clinical
 from medvill_jax.metrics.bootstrap import interval, mean
 from medvill_jax.models.finetuned import Finetuned
 from medvill_jax.models.functional import Functional
@@ -57,38 +61,107 @@ BOXES = {"box of a tenth": TOP**0.5, "box of half a side": 0.5}
 _TIES = np.random.default_rng(0)
 
 
+# Finding -> words of which one names it in a report.
+NAMES = {
+    "Atelectasis": ("atelectasis",),
+    "Cardiomegaly": ("cardiomegaly", "heart", "cardiac"),
+    "Consolidation": ("consolidation",),
+    "Edema": ("edema",),
+    "Enlarged Cardiomediastinum": ("mediastinum", "mediastinal"),
+    "Fracture": ("fracture", "fractures"),
+    "Lung Lesion": ("nodule", "nodules", "mass"),
+    "Lung Opacity": ("opacity", "opacities"),
+    "Pleural Effusion": ("effusion", "effusions"),
+    "Pleural Other": ("thickening", "plaques"),
+    "Pneumonia": ("pneumonia",),
+    "Pneumothorax": ("pneumothorax",),
+    "Support Devices": ("tube", "line", "pacemaker", "leads"),
+}
+# What is explained -> the head that gives it.
+HEAD_OF = {"finding": "classes", "word": "words", "answer": "answers"}
+# What an output is explained by: arguments of `arrays.explain`, a row for this film.
+Given = dict[str, np.ndarray]
+
+
 @dataclass(frozen=True)
 class Pair:
-    """A finding in a film: pixels uint8 and mask bool, both `[S, S]` on the network's input."""
+    """A finding in a film: pixels uint8 and mask bool, both `[S, S]` on the network's input, and its output."""
 
     film: Path
     subject: str
     finding: str
     pixels: np.ndarray
     mask: np.ndarray
+    given: Given
 
 
-def pairs(model: Model, tree: Path) -> tuple[list[Pair], int]:
+def pairs(model: Model, tree: Path, what: str) -> tuple[list[Pair], int]:
     """The pairs of a tree in an order of chance, and how many drawn findings the model does not find."""
     with gzip.open(tree / "mimic-cxr-2.0.0-metadata.csv.gz", "rt") as lines:
         rows = [row for row in csv.DictReader(lines) if row["ViewPosition"] == "AP"]
     subjects = {row["dicom_id"]: row["subject_id"] for row in rows}
     films = [film for film in sorted((tree / "files").rglob("*.jpg")) if film.stem in subjects]
+    size = model.config.image_size
+    pixels = [read(film, model.films, size).pixels for film in films]
+    drawn = [masks.read(masks.place(tree, str(film.relative_to(tree)))) for film in films]
     found, missed = [], 0
-    answers: Iterator[Any] = model.stream(films, "findings")
-    for film, findings in zip(films, answers, strict=True):
-        drawn = masks.read(masks.place(tree, str(film.relative_to(tree))))
-        pixels = read(film, model.films, model.config.image_size).pixels
-        for name, mask in drawn.items():
-            on_input = placed(mask, model.films, model.config.image_size)
+    with compiled.on_disk():
+        outputs = {"finding": of_findings, "word": of_words, "answer": of_answers}[what](model, np.stack(pixels))
+    for place, (film, own) in enumerate(zip(films, drawn, strict=True)):
+        for name, mask in own.items():
+            on_input = placed(mask, model.films, size)
             if not on_input.any():
                 continue
-            if findings.positive[name]:
-                found.append(Pair(film, subjects[film.stem], name, pixels, on_input))
+            if (given := outputs[place].get(name)) is not None:
+                found.append(Pair(film, subjects[film.stem], name, pixels[place], on_input, given))
             else:
                 missed += 1
     order = np.random.default_rng(0).permutation(len(found))
     return [found[place] for place in order], missed
+
+
+def of_findings(model: Model, pixels: np.ndarray) -> list[dict[str, Given]]:
+    """For every film the findings whose probability reaches its threshold."""
+    found = model.arrays.classify(pixels)
+    names, positive = found["names"], found["positive"]
+    return [{names[n]: {"outputs": np.array(n)} for n in np.flatnonzero(row)} for row in positive]
+
+
+def of_words(model: Model, pixels: np.ndarray) -> list[dict[str, Given]]:
+    """For every film the findings that its report states, and the first word that names each."""
+    assert model.tokenizer is not None
+    settings = {name: value for name, value in model.options("report").items() if name not in ("task", "seed")}
+    found: list[dict[str, Given]] = []
+    for report in model.arrays.generate(pixels, **settings):
+        labels, pieces = clinical.label(report["text"]), report["token_ids"]
+        ids = np.full(settings["max_len"], model.tokenizer.pad_id, np.int32)
+        ids[: len(pieces)] = pieces
+        own: dict[str, Given] = {}
+        for word, places in word_pieces(pieces, model.tokenizer):
+            chosen = np.zeros(len(ids), np.float32)
+            chosen[places] = 1.0
+            for name in (name for name, words in NAMES.items() if word in words and labels[name] == 1):
+                own.setdefault(name, {"text_ids": ids, "words": chosen})
+        found.append(own)
+    return found
+
+
+def of_answers(model: Model, pixels: np.ndarray) -> list[dict[str, Given]]:
+    """For every film the findings of which the model says "yes" when it is asked for them.
+
+    Only findings of one kind: a mask does not tell which kind of device was drawn.
+    """
+    found: list[dict[str, Given]] = [{} for _ in pixels]
+    yes = model.export.extra["answers"].index("yes")
+    for topic in (topic for topic in TOPICS if not topic.kinds):
+        asked = topic.asked[0] if topic.asked else f"Is there {'a ' * topic.counted}{topic.names[0]}?"
+        text = queries.question_of(Asked(model.export, model.config, model.arrays), asked)
+        rows = [np.repeat(array, len(pixels), 0) for array in (text.ids, text.lens)]
+        for place, answer in enumerate(model.arrays.answer(pixels, *rows)):
+            if answer["answer_id"] == yes:
+                given = {"outputs": np.array(yes), "text_ids": text.ids[0], "text_lens": text.lens[0]}
+                found[place][topic.finding] = given
+    return found
 
 
 def randomised(model: Model) -> Model:
@@ -97,22 +170,22 @@ def randomised(model: Model) -> Model:
     drawn, stats = Functional(lambda rngs: Finetuned(config, heads, dtype=jnp.dtype("float32"), rngs=rngs)).init(
         jax.random.key(0)
     )
-    own = drawn.pop(HEADS)
+    own = drawn.pop(HEADS, {})
     return Model(dataclasses.replace(model.export, params=drawn, stats=stats, heads=own), config, "float32")
 
 
-def maps_of(model: Model, chosen: list[Pair], method: str) -> list[np.ndarray]:
+def maps_of(model: Model, chosen: list[Pair], method: str, what: str) -> list[np.ndarray]:
     """The map float32 `[S, S]` of every pair."""
     images = np.stack([pair.pixels for pair in chosen])
-    outputs = np.array([model.export.label_names.index(pair.finding) for pair in chosen])
+    given = {name: np.stack([pair.given[name] for pair in chosen]) for name in chosen[0].given}
     maps = []
     with compiled.on_disk():
         for start in range(0, len(chosen), BATCH):
             # The last batch is filled up, except for occlusion, which goes film by film.
             rows = np.arange(start, start + BATCH) if method != OCCLUSION else np.arange(start, len(chosen))[:BATCH]
-            cells, _ = model.arrays.explain(
-                images[rows % len(images)], method, "classes", outputs=outputs[rows % len(images)], batch_size=BATCH
-            )
+            rows %= len(images)
+            own = {name: array[rows] for name, array in given.items()}
+            cells, _ = model.arrays.explain(images[rows], method, HEAD_OF[what], **own, batch_size=BATCH)
             maps += [*cells]
     return [scaled(cells, model.config.image_size) for cells in maps[: len(chosen)]]
 
@@ -166,7 +239,7 @@ def row(name: str, values: np.ndarray, chosen: list[Pair], form: str = "{:.2f}")
     print(f"| {name} | {len(values)} | {columns} |", flush=True)
 
 
-def compare(model: Model, chosen: list[Pair], occluded: int) -> None:
+def compare(model: Model, chosen: list[Pair], occluded: int, what: str) -> None:
     """Prints all tables."""
     boxes = {name: np.array([of_box(share, pair.mask) for pair in chosen]) for name, share in BOXES.items()}
     print("\n| map | pairs | pointing | IoU |\n|---|---|---|---|")
@@ -179,7 +252,7 @@ def compare(model: Model, chosen: list[Pair], occluded: int) -> None:
     for method in METHODS:
         some = chosen[:occluded] if method == OCCLUSION else chosen
         for kind, network in networks.items():
-            maps[method + kind] = maps_of(network, some, method)
+            maps[method + kind] = maps_of(network, some, method, what)
             found[method + kind] = np.array(
                 [scores(heat, pair.mask) for heat, pair in zip(maps[method + kind], some, strict=True)]
             )
@@ -203,7 +276,8 @@ def compare(model: Model, chosen: list[Pair], occluded: int) -> None:
 
 def main() -> None:
     parser = Parser(description=__doc__)
-    parser.add_argument("--model", required=True, help="export of a classifier that was trained on phantom films alone")
+    parser.add_argument("--model", required=True, help="export that was trained on phantom films alone")
+    parser.add_argument("--of", choices=HEAD_OF, default="finding", help="what is explained")
     parser.add_argument("--folder", type=Path, default=Path("runs/bench_explain"), help="of the films")
     parser.add_argument("--studies", type=int, default=400)
     parser.add_argument("--pairs", type=int, default=400, help="at most")
@@ -212,11 +286,11 @@ def main() -> None:
     tree = args.folder / f"tree{args.studies}"
     write_tree(tree, studies=args.studies, seed=SEED, image_size=128, masks=True)
     model = load(args.model)
-    chosen, missed = pairs(model, tree)
+    chosen, missed = pairs(model, tree, args.of)
     chosen = chosen[: args.pairs]
     films, patients = {pair.film for pair in chosen}, {pair.subject for pair in chosen}
     print(f"{len(chosen)} pairs: {len(films)} films of {len(patients)} patients; {missed} drawn findings are not found")
-    compare(model, chosen, args.occluded)
+    compare(model, chosen, args.occluded, args.of)
 
 
 def _iou(one: np.ndarray, other: np.ndarray) -> float:
