@@ -65,6 +65,18 @@ def scaled(cells: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(cells, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
+def words(asked: Asked, report: str | Report) -> list[str]:
+    """The words of a report, in the order of their numbers.
+
+    Raises:
+        ConfigError: the report has no word.
+        HubError: the export has no vocabulary.
+    """
+    text = asked.reports([report.text if isinstance(report, Report) else report], "report")
+    assert asked.export.tokenizer is not None
+    return [word for word, _ in word_pieces(text.ids[0, : text.lens[0] - 1].tolist(), asked.export.tokenizer)]
+
+
 def word_pieces(ids: Sequence[int], tokenizer: Tokenizer) -> list[tuple[str, list[int]]]:
     """The words of a text in word pieces, and which pieces each consists of.
 

@@ -19,8 +19,6 @@ from medvill_jax.films.decode import pixels_of
 from medvill_jax.films.limits import ImageError
 from medvill_jax.films.stored import ImageOptions
 
-# A path, the content of a file, an image, or pixels.
-AnyFilm = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 _FORMS = "a film is a path, bytes of a file, a PIL image or an array, uint8 or uint16 [H, W] or uint8 [H, W, 3]"
 # `square_image` draws only crops from it.
 _NO_CROP = np.random.default_rng(0)
@@ -48,6 +46,10 @@ class Film:
         return warnings_of([self])[0]
 
 
+# A path, the content of a file, an image, pixels, or a film that was read before.
+AnyFilm = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Film
+
+
 def read(film: AnyFilm, options: ImageOptions, size: int) -> Film:
     """Reads a film.
 
@@ -58,9 +60,13 @@ def read(film: AnyFilm, options: ImageOptions, size: int) -> Film:
 
     Raises:
         ImageError: the film cannot be read; the message names its file.
-        ConfigError: it is none of the forms that a film has.
+        ConfigError: it is none of the forms that a film has, or was read for a network of another input.
         MissingExtra: it is DICOM, and pydicom is not installed.
     """
+    if isinstance(film, Film):
+        if film.pixels.shape != (size, size):
+            raise ConfigError(f"this film was read for an input of {len(film.pixels)} pixels, the model has {size}")
+        return film
     encoded = _stored(film, options)
     pixels = read_image(encoded.data) if encoded.pixels is None else encoded.pixels
     return Film(name_of(film), square_image(pixels, size, None, _NO_CROP), gate.picture(pixels))
@@ -77,6 +83,8 @@ def placed(mask: np.ndarray, options: ImageOptions, size: int) -> np.ndarray:
 
 def name_of(film: Any) -> str | None:
     """The name of a film's file; None for other forms."""
+    if isinstance(film, Film):
+        return film.name
     return os.fspath(film) if isinstance(film, str | os.PathLike) else None
 
 

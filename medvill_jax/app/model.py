@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from medvill_jax.app import explaining, film, queries, recorded, running
-from medvill_jax.app.film import AnyFilm
+from medvill_jax.app import explaining, queries, recorded, running
+from medvill_jax.app import film as film_files
+from medvill_jax.app.film import AnyFilm, Film
 from medvill_jax.app.queries import Asked, Query
 from medvill_jax.app.results import Answer, Embedding, Findings, HeatMap, Match, Report, Result
 from medvill_jax.data.tokenizer import Tokenizer
@@ -36,8 +36,8 @@ class Model:
     """A trained model. Evaluation only: no dropout, running BatchNorm statistics.
 
     A film is the path of an image or DICOM file, the bytes of one, a PIL image, or an array (uint8 or uint16 `[H, W]`,
-    uint8 `[H, W, 3]`). It is prepared as the films were that the model was trained on. A list or tuple of films gives a
-    list of results.
+    uint8 `[H, W, 3]`). It is prepared as the films were that the model was trained on; `read` does so once for many
+    questions. A list or tuple of films gives a list of results.
 
     All questions raise `ImageError` for a film that cannot be read, `ConfigError` for a task that the export was not
     trained for and for arguments that do not fit, `MissingExtra` for DICOM without pydicom, and `HubError` if the
@@ -75,6 +75,14 @@ class Model:
     def tokenizer(self) -> Tokenizer | None:
         """Text <-> ids of word pieces; None if the export has no vocabulary."""
         return self.export.tokenizer
+
+    def read(self, film: AnyFilm) -> Film:
+        """A film as the network takes it: given to several questions, it is read once."""
+        return film_files.read(film, self.films, self.config.image_size)
+
+    def words(self, report: str | Report) -> list[str]:
+        """The words of a report, numbered as `explain` does: lower case, without punctuation."""
+        return explaining.words(self._asked, report)
 
     @overload
     def report(self, film: AnyFilm, **decoding: Any) -> Report: ...
@@ -199,8 +207,7 @@ class Model:
 
     def _results(self, films: Iterable[AnyFilm], query: Query, batch_size: int, *, fails: bool) -> Iterator[Result]:
         made_with = {"version": VERSION, "weights": self.weights, "options": query.options}
-        read = functools.partial(film.read, options=self.films, size=self.config.image_size)
-        return running.results(films, query, read, batch_size=batch_size, made_with=made_with, fails=fails)
+        return running.results(films, query, self.read, batch_size=batch_size, made_with=made_with, fails=fails)
 
 
 def load(path: str | Path, *, compat: str | Compat | None = None, dtype: str = "float32") -> Model:

@@ -227,6 +227,13 @@ def test_words_are_explained_as_they_are_written(writer: Model) -> None:
     assert writer.explain(FILM, word=0, method="gradcam").target in writer.report(FILM).text.lower()
 
 
+def test_words_have_the_numbers_that_explain_takes(writer: Model) -> None:
+    text = "No edema. No effusion."
+    words = writer.words(text)
+    assert words == ["no", "edema", "no", "effusion"]
+    assert [writer.explain(FILM, word=number, report=text).target for number in (1, 3)] == ["edema", "effusion"]
+
+
 def test_words_are_of_word_pieces_without_punctuation() -> None:
     tokenizer = Tokenizer({token: number for number, token in enumerate(
         ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "no", "pneumo", "##thorax", ".", "-", "2"]

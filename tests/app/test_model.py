@@ -136,6 +136,19 @@ def test_every_form_of_a_film_gives_the_same_answer(trained: Train) -> None:
     assert all(result.probabilities == results[0].probabilities for result in results)
 
 
+def test_a_film_is_read_once_for_many_questions(trained: Train, tmp_path: Path) -> None:
+    model, path = trained("classify").model, tmp_path / "film.png"
+    shutil.copy(trained("classify").films / "test0.png", path)
+    expected, film = model.findings(path), model.read(path)
+    path.unlink()
+    assert model.findings(film) == expected
+    for found in model.findings([film, film]):
+        assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+    other = dataclasses.replace(film, pixels=film.pixels[:32, :32])
+    with pytest.raises(ConfigError, match="read for an input of 32 pixels, the model has 64"):
+        model.findings(other)
+
+
 def test_a_stream_answers_as_single_films_do_and_names_those_that_fail(trained: Train, tmp_path: Path) -> None:
     run = trained("classify")
     (tmp_path / "text.png").write_text("no film")
