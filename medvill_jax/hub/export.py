@@ -1,7 +1,8 @@
 """Exports: a folder with a trained model and everything that using it takes.
 
     config.json           the network's configuration; `MedvillConfig` under "model", and the checksum of the arrays
-    model.safetensors     float32 arrays, named by parameter path, e.g. `encoder/layer/0/attention/query/kernel`
+    model.safetensors     arrays, named by parameter path, e.g. `encoder/layer/0/attention/query/kernel`; float32, or
+                          bfloat16, which is read as float32
     tokenizer/vocab.txt   if known
     labels.json           names of the classes, if any
     README.md             model card
@@ -26,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
@@ -33,6 +35,7 @@ from safetensors.numpy import save_file
 from medvill_jax import private
 from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import Tokenizer
+from medvill_jax.errors import ConfigError
 from medvill_jax.hub.card import model_card
 from medvill_jax.hub.errors import HubError, raise_all
 from medvill_jax.hub.files import EXPORT_FORMAT, Tensor, is_export, read_file, read_json
@@ -49,6 +52,8 @@ LABELS_FILE = "labels.json"
 CARD_FILE = "README.md"
 VOCAB_FILE = Path("tokenizer") / "vocab.txt"
 HEADS = "heads"
+# How arrays may lie in the file.
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ def write_export(
     heads: Mapping[Any, Any] | None = None,
     stage: str = "pretraining",
     extra: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
 ) -> None:
     """Writes an export, whole or not at all; an older export at the same path is replaced.
 
@@ -123,12 +129,15 @@ def write_export(
         heads: nested dict of the heads that a task added.
         stage: the training that the weights come from.
         extra: JSON-like; recorded in config.json.
+        dtype: of the arrays in the file, one of `DTYPES`; bfloat16 has half the size, and rounds.
 
     Raises:
         HubError: the arrays do not fit the configuration or are not float32, `out` exists and is no export, the
             vocabulary is missing or unusable, or the weights cannot be written.
-        ConfigError: `config` is not the description of a model.
+        ConfigError: `config` is not the description of a model, or an unknown dtype.
     """
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype={dtype!r}: an export is stored as {' or '.join(DTYPES)}")
     out = Path(out)
     model = config if isinstance(config, MedvillConfig) else MedvillConfig.from_dict(config)
     arrays = {name: _host(array) for tree in (params, stats) for name, array in flatten(tree).items()}
@@ -156,7 +165,10 @@ def write_export(
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.absolute().parent))
     try:
         try:
-            save_file(arrays | head_arrays, temporary / WEIGHTS_FILE, metadata={"format": EXPORT_FORMAT})
+            stored = {
+                name: array.astype(jnp.dtype(dtype), copy=False) for name, array in (arrays | head_arrays).items()
+            }
+            save_file(stored, temporary / WEIGHTS_FILE, metadata={"format": EXPORT_FORMAT})
         except SafetensorError as error:
             raise HubError(f"the weights cannot be written under {out.absolute().parent}: {error}") from error
         document["weights"] = checksum(temporary / WEIGHTS_FILE)
@@ -326,9 +338,9 @@ def _check_heads(path: Path, heads: Mapping[str, tuple[int, ...]], tensors: Mapp
             if shapes.get(name, shape) != shape
         ),
         *(
-            f"wrong dtype: {name} is {tensor.dtype}, expected float32"
+            f"wrong dtype: {name} is {tensor.dtype}, expected {' or '.join(DTYPES)}"
             for name, tensor in tensors.items()
-            if tensor.dtype != "float32"
+            if tensor.dtype not in DTYPES
         ),
     ]
     raise_all(f"the arrays of {path} do not fit its {CONFIG_FILE}", problems)

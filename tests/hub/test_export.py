@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from medvill_jax.errors import ConfigError
 from medvill_jax.hub import export as export_module
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import read_export, write_export
@@ -72,6 +73,19 @@ def test_round_trip(content: dict[str, Any], tmp_path: Path) -> None:
 
 def jnp_tree(tree: dict[Any, Any]) -> dict[Any, Any]:
     return nest({name: jnp.asarray(leaf) for name, leaf in flatten(tree).items()})
+
+
+def test_half_the_size_is_rounded_and_read_as_float32(content: dict[str, Any], tmp_path: Path) -> None:
+    write_export(tmp_path / "whole", **content)
+    write_export(tmp_path / "half", **content, dtype="bfloat16")
+    whole, half = (read_export(tmp_path / name) for name in ("whole", "half"))
+    for name, array in flatten(half.params).items():
+        assert array.dtype == np.float32
+        np.testing.assert_array_equal(array, np.asarray(flatten(whole.params)[name].astype(jnp.bfloat16), np.float32))
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    with pytest.raises(ConfigError, match="stored as float32 or bfloat16"):
+        write_export(tmp_path / "none", **content, dtype="float16")
 
 
 def test_the_model_card(content: dict[str, Any], tmp_path: Path) -> None:
