@@ -28,21 +28,28 @@ EXTRAS = {
     "clinical": ["radeval>=2.2.1,<2.3", "torch>=2.6"],
     # Data and workdirs in Google Cloud Storage, gs://...
     "gcs": ["gcsfs>=2026.1"],
+    # The page of `medvill web`; with DICOM, below.
+    "web": ["prometheus-client>=0.21", "starlette>=1.0", "uvicorn>=0.40"],
     "cuda": ["jax[cuda12]>=0.10"],
     # Also to compile for TPUs where there is none (--mode=compile): libtpu is the compiler.
     "tpu": ["jax[tpu]>=0.10"],
 }
 # Official downloads beyond JPEG.
 EXTRAS["prep"] = [*EXTRAS["beam"], *EXTRAS["dicom"]]
+EXTRAS["web"] += EXTRAS["dicom"]
 EXTRAS["test"] = [
     *EXTRAS["prep"],
+    *EXTRAS["web"],
     *EXTRAS["generate"],
     *EXTRAS["gcs"],
     *EXTRAS["onnx"],
+    # The page in a browser, Debian's Chromium, and what keeps people out of it.
+    "axe-playwright-python>=0.1.4",
     "gcp-storage-emulator>=2024.8",
     "hypothesis>=6.100",
     # The released code computes its BLEU with it.
     "nltk>=3.9",
+    "playwright>=1.50",
     "pyright>=1.1.400",
     "pytest>=8",
     # Tests run on all cores.
@@ -66,7 +73,10 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["medvill_jax*", "data_prep*", "configs*"]),
-    package_data={"configs": ["*.json"], "medvill_jax": ["py.typed", "app/*.safetensors"]},
+    package_data={
+        "configs": ["*.json"],
+        "medvill_jax": ["py.typed", "app/*.safetensors", "web/static/*", "web/demo/**/*"],
+    },
     entry_points={"console_scripts": ["medvill=medvill_jax.cli.main:main"]},
     install_requires=[
         "absl-py>=2.1",

@@ -107,6 +107,10 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         },
         None,
     ),
+    "medvill_jax.web": (
+        {"medvill_jax.films", "medvill_jax.data.transforms", "medvill_jax.app", "medvill_jax.web"},
+        {"starlette", "uvicorn", "prometheus_client", "numpy", "cv2"},
+    ),
     "medvill_jax.flags": ({"medvill_jax.private"}, {"absl", "ml_collections"}),
     "medvill_jax.run": (
         {
@@ -124,6 +128,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
             "medvill_jax.private",
             "medvill_jax.films.signature",
             "medvill_jax.app",
+            "medvill_jax.web",
             "medvill_jax.cli",
             "medvill_jax.hub.convert",
             "medvill_jax.metrics.clinical",

@@ -18,6 +18,8 @@ INTERNAL = {
     "medvill_jax.cluster.distributed.BarrierError",
     "medvill_jax.metrics.radeval_scores.LoadError",
     "medvill_jax.films.files.TooLargeError",
+    "medvill_jax.web.arriving.Refused",
+    "medvill_jax.web.worker.Busy",
     "data_prep.pairs._NoObjectError",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from medvill_jax.cli import doors, predict
+from medvill_jax.cli import doors, index, predict, web
 from medvill_jax.commands import Parser
 from medvill_jax.version import VERSION
 
@@ -13,6 +13,8 @@ _HELP = """\
 Medical vision-language pre-training: data, training, and answers about films.
 
   predict   asks a trained model about films
+  web       the same as a page in the browser; `medvill web --demo` brings its own model
+  index     films and their reports, among which the page finds similar ones
   prep      prepares data sets from official files or your own pairs    python -m data_prep
   train     trains or evaluates one task                                 python -m medvill_jax.run
   convert   converts PyTorch checkpoints into exports and back           python -m medvill_jax.hub.convert
@@ -30,6 +32,8 @@ Medical vision-language pre-training: data, training, and answers about films.
 
 COMMANDS = {
     "predict": predict.main,
+    "web": web.main,
+    "index": index.main,
     "prep": doors.prep,
     "train": doors.train,
     "convert": doors.convert,

@@ -61,7 +61,7 @@ _OF_TASK = {
 # Flag of an explanation -> the task that it is for.
 _EXPLAINED = {"finding": "findings", "word": "report"}
 # Libraries that read films warn in their own words; what a user can do something about is an error.
-_READERS = r"(PIL|pydicom|pylibjpeg|openjpeg|libjpeg)\b"
+READERS = r"(PIL|pydicom|pylibjpeg|openjpeg|libjpeg)\b"
 
 
 def parser() -> Parser:
@@ -100,7 +100,7 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the subcommand; returns its exit status."""
     args = parser().parse_args(argv)
-    warnings.filterwarnings("ignore", module=_READERS)
+    warnings.filterwarnings("ignore", module=READERS)
     if args.task:
         _options(args, args.task)  # what is wrong with it shows before anything is loaded
     named = films.named(args.films)

@@ -1,0 +1,1 @@
+"""A page in the browser that asks models about films, and the same answers over HTTP."""

@@ -1,0 +1,74 @@
+"""Requests on their way in: how many at a time, how large, and how long they may take."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+
+from medvill_jax.web import limits
+from medvill_jax.web.worker import Busy
+
+# How often a request that waits looks whether its client is still there, seconds.
+_LOOK = 0.25
+
+
+class Refused(Exception):
+    """A request that cannot be taken, with its HTTP status."""
+
+    def __init__(self, status: int, words: str):
+        super().__init__(words)
+        self.status = status
+
+
+class Door:
+    """Lets in so many requests at a time, with so many bytes together; for the thread of the event loop."""
+
+    def __init__(self, requests: int, total: int):
+        self._requests, self._total = requests, total
+
+    @contextlib.contextmanager
+    def entered(self, size: int) -> Iterator[None]:
+        """A block in which a request of `size` bytes counts. Raises `Busy`."""
+        if self._requests < 1 or self._total < size:
+            raise Busy(seconds=2)
+        self._requests -= 1
+        self._total -= size
+        try:
+            yield
+        finally:
+            self._requests += 1
+            self._total += size
+
+
+def size_of(request: Request, most: int, what: str) -> int:
+    """The bytes that a request brings. Raises `Refused`."""
+    told = request.headers.get("content-length", "")
+    if not told.isdecimal():
+        raise Refused(411, "the request does not say how long it is: give Content-Length")
+    if int(told) > most:
+        raise Refused(413, f"{what} has {int(told):,} bytes; at most {most:,} are taken")
+    return int(told)
+
+
+async def body(request: Request) -> bytes:
+    """What a request brings, whose size `size_of` has passed. Raises `Refused`."""
+    try:
+        async with asyncio.timeout(limits.ARRIVAL):
+            return b"".join([chunk async for chunk in request.stream()])
+    except TimeoutError:
+        raise Refused(408, f"the request did not arrive within {limits.ARRIVAL} s") from None
+
+
+async def result(request: Request, job: Future[Any]) -> Any:
+    """The result of a job; a job that nobody waits for any more is not computed. Raises `ClientDisconnect`."""
+    waiting = asyncio.wrap_future(job)
+    while not (await asyncio.wait({waiting}, timeout=_LOOK))[0]:
+        if await request.is_disconnected():
+            waiting.cancel()
+            raise ClientDisconnect
+    return waiting.result()

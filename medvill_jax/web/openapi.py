@@ -1,0 +1,150 @@
+"""The OpenAPI document, and the options of every task that it describes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from medvill_jax.version import VERSION
+from medvill_jax.web import limits
+
+# Task -> its options in JSON, and their types; those that it needs; what can be asked without keeping the film.
+OPTIONS: dict[str, dict[str, type]] = {
+    "report": {},
+    "findings": {},
+    "ask": {"question": str},
+    "similar": {},
+    "explain": {"finding": str, "word": int, "report": str, "question": str},
+}
+NEEDED = {"ask": ("question",)}
+AT_ONCE = ("report", "findings")
+_JSON_TYPES = {str: "string", int: "integer"}
+_ABOUT = {
+    "report": "The report that a model writes, with the stretches of its text that are words to explain.",
+    "findings": "Probabilities, thresholds and what they mean, the likeliest first.",
+    "ask": "The answer to a question, one of the answers that the model was trained with.",
+    "similar": "The reports of the films of an index that are most like this one.",
+    "explain": "A map of what in the film speaks for a finding, a word of a report (with `report`), or an answer.",
+}
+_PROBLEMS = {
+    "400": "the question does not fit",
+    "404": "no such film, or not any more",
+    "408": "the request did not arrive in time",
+    "411": "the request has no Content-Length",
+    "413": f"larger than {limits.FILM_BYTES:,} bytes, or a question than {limits.TEXT_BYTES:,}",
+    "422": "the film cannot be read",
+    "501": "the film is DICOM, which this server cannot read",
+    "503": "too many requests at a time; Retry-After says how many seconds to wait",
+}
+
+
+def document(tasks: Sequence[str]) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a server whose models can do `tasks`."""
+    asked = [task for task in OPTIONS if task in tasks or task == "explain"]
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "medvill web",
+            "version": VERSION,
+            "description": "Asks MedViLL models about chest films. Research use only, not a medical device.",
+        },
+        "paths": {
+            "/api/about": {"get": _operation("about", "What can be asked here.")},
+            "/api/examples/{number}": {"get": _example()},
+            "/api/films": {"post": _upload()},
+            "/api/films/{film}": {"delete": _forget()},
+            "/api/films/{film}/picture": {"get": _picture()},
+            **{f"/api/films/{{film}}/{task}": {"post": _ask(task)} for task in asked},
+            **{f"/api/predict/{task}": {"post": _predict(task)} for task in AT_ONCE if task in tasks},
+            "/healthz": {"get": _operation("health", "Whether questions are answered.", problems=("503",))},
+            "/metrics": {"get": _operation("metrics", "Counters for Prometheus.", kind="text/plain")},
+            "/openapi.json": {"get": _operation("document", "This document.")},
+        },
+        "components": {
+            "schemas": {
+                "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
+                "Kept": {
+                    "type": "object",
+                    "properties": {
+                        "film": {"type": "string", "description": "the name to ask by"},
+                        "warnings": {"type": "array", "items": {"type": "string"}},
+                    },
+                },
+            }
+        },
+    }
+
+
+def _operation(
+    name: str,
+    summary: str,
+    *,
+    status: str = "200",
+    kind: str = "application/json",
+    schema: Any = None,
+    problems: Sequence[str] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    done: dict[str, Any] = {"description": "done"}
+    if kind:
+        done["content"] = {kind: {"schema": schema or {}}}
+    error = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    refused = {code: {"description": _PROBLEMS[code], "content": error} for code in problems}
+    return {"operationId": name, "summary": summary, **more, "responses": {status: done, **refused}}
+
+
+def _parameter(name: str, kind: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": kind}}
+
+
+def _film_body() -> dict[str, Any]:
+    """The file itself, without its name."""
+    return {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+
+
+def _upload() -> dict[str, Any]:
+    summary = (
+        "Keeps a film (PNG, JPEG, TIFF and others, DICOM) in memory, "
+        f"for {limits.KEPT_FOR // 60} minutes after the last question."
+    )
+    return _operation(
+        "upload", summary, status="201", schema={"$ref": "#/components/schemas/Kept"}, requestBody=_film_body(),
+        problems=("408", "411", "413", "422", "501", "503"),
+    )  # fmt: skip
+
+
+def _forget() -> dict[str, Any]:
+    return _operation("forget", "Drops a film.", status="204", kind="", parameters=[_parameter("film", "string")])
+
+
+def _example() -> dict[str, Any]:
+    return _operation(
+        "example", "A film that comes with the server.", kind="image/jpeg", problems=("404",),
+        parameters=[_parameter("number", "integer")],
+    )  # fmt: skip
+
+
+def _picture() -> dict[str, Any]:
+    return _operation(
+        "picture", "The film as the page shows it: gray, padded to a square.", kind="image/png", problems=("404",),
+        parameters=[_parameter("film", "string")],
+    )  # fmt: skip
+
+
+def _ask(task: str) -> dict[str, Any]:
+    properties = {name: {"type": _JSON_TYPES[kind]} for name, kind in OPTIONS[task].items()}
+    schema = {"type": "object", "properties": properties, "required": [*NEEDED.get(task, ())]}
+    return _operation(
+        task, _ABOUT[task], problems=("400", "404", "411", "413", "503"), parameters=[_parameter("film", "string")],
+        requestBody={"content": {"application/json": {"schema": schema}}},
+    )  # fmt: skip
+
+
+def _predict(task: str) -> dict[str, Any]:
+    return _operation(
+        f"predict_{task}", f"{_ABOUT[task]} Nothing of the film is kept.", requestBody=_film_body(),
+        problems=("408", "411", "413", "422", "501", "503"),
+    )  # fmt: skip

@@ -1,0 +1,193 @@
+"""What the page can ask: the models behind it, films as they take them, and answers as JSON."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import cv2
+import numpy as np
+
+from medvill_jax.app.film import Film
+from medvill_jax.app.model import Model
+from medvill_jax.app.results import Embedding
+from medvill_jax.app.similar import Index
+from medvill_jax.data.transforms import square_image
+from medvill_jax.errors import ConfigError
+from medvill_jax.films.decode import decode
+from medvill_jax.web import glossary, limits
+from medvill_jax.web.worker import Worker
+
+SHOWN = ("report", "findings", "ask")
+EXPLAIN, SIMILAR = "explain", "similar"
+# Which task's model explains an option.
+_EXPLAINED_BY = {"finding": "findings", "word": "report", "question": "ask"}
+_EMBED = "embed"
+_QUESTION = "Is there an effusion?"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A question to one model; jobs with the same one are computed together.
+
+    Attributes:
+        model: its number.
+        task: of `Model.stream`.
+        options: of the task, as JSON, which can be compared.
+    """
+
+    model: int
+    task: str
+    options: str = "{}"
+
+
+class Service:
+    """The models and the worker that asks them.
+
+    Args:
+        models: each task is answered by the first model that can do it.
+        index: of the films among which similar ones are found; None for none.
+        count: called in the worker's thread with the task, the number of films and the seconds of every batch.
+
+    Attributes:
+        by_task: the number of the model that answers a task.
+        worker: whose results are answers as JSON.
+
+    Raises:
+        ConfigError: the index is of none of the models.
+    """
+
+    def __init__(self, models: Sequence[Model], index: Index | None, count: Callable[[str, int, float], None]):
+        self.models = models
+        self._index = index
+        self._count = count
+        self.by_task: dict[str, int] = {}
+        for number, model in enumerate(models):
+            for task in tasks_of(model):
+                self.by_task.setdefault(task, number)
+        if index is not None:
+            own = [number for number, model in enumerate(models) if model.weights == index.weights]
+            if not own:
+                raise ConfigError("the index was made with another model: make it again with `medvill index DATA`")
+            self.by_task[SIMILAR] = own[0]
+        self.worker = Worker(self._compute, most_waiting=limits.REQUESTS, most_together=limits.TOGETHER)
+
+    def read(self, data: bytes) -> dict[int, Film]:
+        """A film as each model takes it, by the models' numbers. Raises `ImageError`, `MissingExtra`."""
+        return {number: self.models[number].read(data) for number in sorted({*self.by_task.values()})}
+
+    def picture(self, data: bytes) -> bytes:
+        """A PNG of a film, gray, padded to a square as for the network. Raises `ImageError`, `MissingExtra`."""
+        pixels = decode(data, next(iter(self.models)).films.dicom).pixels
+        side = min(limits.PICTURE, max(pixels.shape))
+        shown = square_image(pixels, side, None, np.random.default_rng(0))
+        return cv2.imencode(".png", shown)[1].tobytes()
+
+    def question(self, task: str, options: Mapping[str, Any]) -> Ask:
+        """A question with its options, checked.
+
+        Raises:
+            ConfigError: no model can answer it, or the options do not fit.
+        """
+        if task == EXPLAIN:
+            named = [name for name in _EXPLAINED_BY if name in options]
+            if len(named) != 1:
+                raise ConfigError(f"name one of {', '.join(_EXPLAINED_BY)} to explain")
+            owner = _EXPLAINED_BY[named[0]]
+        else:
+            owner = task
+        if owner not in self.by_task:
+            raise ConfigError(f"no model here can do {owner}; there is {', '.join(self.by_task)}")
+        number = self.by_task[owner]
+        self.models[number].options(_EMBED if task == SIMILAR else task, **options)
+        return Ask(number, task, json.dumps(options, sort_keys=True))
+
+    def warm(self) -> None:
+        """Compiles the programs of all tasks, so that no visitor waits for them."""
+        gray = np.full((64, 64), 128, np.uint8)
+        for task, number in self.by_task.items():
+            film = self.models[number].read(gray)
+            ask = self.question(task, {"question": _QUESTION} if task == "ask" else {})
+            for rows in (1, limits.TOGETHER):
+                self._compute(ask, [film] * rows)
+
+    def _compute(self, ask: Ask, films: Sequence[Film]) -> list[dict[str, Any]]:
+        """Answers as JSON, one for each film; the batch is filled up to one of two sizes."""
+        started = time.monotonic()
+        model, options = self.models[ask.model], json.loads(ask.options)
+        size = 1 if len(films) == 1 else limits.TOGETHER
+        rows = [*films, *[films[-1]] * (size - len(films))]
+        task = _EMBED if ask.task == SIMILAR else ask.task
+        answers = [*model.stream(rows, task, batch_size=size, **options)][: len(films)]
+        self._count(ask.task, len(films), time.monotonic() - started)
+        if ask.task == SIMILAR:
+            return [self._similar(answer.vector) for answer in cast(list[Embedding], answers)]
+        return [_FORMS.get(ask.task, _plain)(model, answer) for answer in answers]
+
+    def _similar(self, vector: np.ndarray) -> dict[str, Any]:
+        assert self._index is not None
+        return {"similar": [dataclasses.asdict(film) for film in self._index.nearest(vector, limits.SIMILAR)]}
+
+
+def tasks_of(model: Model) -> list[str]:
+    """What the page can ask a model; findings only of films alone."""
+    tasks = [task for task in SHOWN if task in model.tasks]
+    if "findings" in tasks and model.export.extra.get("inputs", "image+report") == "image+report":
+        tasks.remove("findings")
+    return tasks
+
+
+def _plain(model: Model, answer: Any) -> dict[str, Any]:
+    return {name: value for name, value in answer.to_dict().items() if name != "film"}
+
+
+def _report(model: Model, answer: Any) -> dict[str, Any]:
+    """With its pieces: every stretch of the text, and the number of the word that it is, or None."""
+    return _plain(model, answer) | {"pieces": pieces(answer.text, model.words(answer)) if answer.text else []}
+
+
+def _findings(model: Model, answer: Any) -> dict[str, Any]:
+    """The likeliest first, each with what it means."""
+    rows = [
+        {
+            "name": name,
+            "probability": probability,
+            "threshold": answer.thresholds[name],
+            "positive": answer.positive[name],
+            "means": glossary.FINDINGS.get(name, ""),
+        }
+        for name, probability in sorted(answer.probabilities.items(), key=lambda item: -item[1])
+    ]
+    chosen = "thresholds" in model.export.extra
+    rest = {name: value for name, value in _plain(model, answer).items() if name not in _SPREAD}
+    return rest | {"findings": rows, "means": [glossary.CHOSEN if chosen else glossary.HALF, glossary.PROBABILITY]}
+
+
+def _map(model: Model, answer: Any) -> dict[str, Any]:
+    """The map as bytes from 0 to 255, by rows, in base64."""
+    side = min(limits.MAP, len(answer.map))
+    small = cv2.resize(answer.map, (side, side), interpolation=cv2.INTER_AREA)
+    levels = base64.b64encode(np.round(255 * small).astype(np.uint8).tobytes()).decode()
+    return _plain(model, answer) | {"map": {"side": side, "levels": levels}}
+
+
+def pieces(text: str, words: Sequence[str]) -> list[tuple[str, int | None]]:
+    """A report as stretches of text, those that are words with their numbers."""
+    found: list[tuple[str, int | None]] = []
+    end, low = 0, text.lower()
+    for number, word in enumerate(words):
+        start = low.find(word, end)
+        if start < 0:  # written otherwise than it is read
+            continue
+        found += [(text[end:start], None), (text[start : start + len(word)], number)]
+        end = start + len(word)
+    return [piece for piece in [*found, (text[end:], None)] if piece[0]]
+
+
+_SPREAD = ("probabilities", "positive", "thresholds")
+_FORMS = {"report": _report, "findings": _findings, EXPLAIN: _map}

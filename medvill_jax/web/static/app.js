@@ -1,0 +1,239 @@
+// A film is opened, the models are asked about it, and what is pointed at lights up in it.
+import { light, show } from "/film.js";
+
+const HINT = "Point at a finding or a word, or move to it with Tab and the arrow keys.";
+const PAUSE = 200; // milliseconds that a pointer must rest before a map is asked for
+const byId = (id) => document.getElementById(id);
+const about = await (await fetch("/api/about")).json();
+let film = null; // its name on the server
+let maps = new Map(); // what was explained -> promise of the answer
+let lit = null; // the button that is pointed at
+let pinned = null; // the button whose map stays
+let timer = 0;
+
+/** Makes an element; children are elements or texts. */
+function make(name, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(name), properties);
+  element.append(...children);
+  return element;
+}
+
+async function call(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Error("The server does not answer: is it still running?");
+  }
+  if (!response.ok) throw new Error((await response.json()).error);
+  return response;
+}
+
+async function ask(task, options = {}) {
+  const body = JSON.stringify(options);
+  return (await call(`/api/films/${film}/${task}`, { method: "POST", body })).json();
+}
+
+function trouble(words) {
+  byId("trouble").textContent = words;
+  byId("trouble").hidden = words === "";
+}
+
+/** Opens a film, a Blob; `drawn` is what a drawn one shows, in words. */
+async function open(blob, drawn = "") {
+  trouble("");
+  if (blob.size > about.film_bytes) {
+    trouble(`This file has ${blob.size.toLocaleString()} bytes; at most ${about.film_bytes.toLocaleString()} are taken.`);
+    return;
+  }
+  let kept;
+  try {
+    kept = await (await call("/api/films", { method: "POST", body: blob })).json();
+    if (film !== null) call(`/api/films/${film}`, { method: "DELETE" }).catch(() => {});
+    film = kept.film;
+    await show(await (await call(`/api/films/${film}/picture`)).blob());
+  } catch (error) {
+    trouble(`This film cannot be opened: ${error.message}`);
+    return;
+  }
+  maps = new Map();
+  lit = pinned = null;
+  darken();
+  byId("viewer").hidden = byId("answers").hidden = false;
+  byId("warnings").replaceChildren(...kept.warnings.map((words) => make("li", {}, words)));
+  byId("warnings").hidden = kept.warnings.length === 0;
+  byId("drawn").hidden = drawn === "";
+  byId("drawn").querySelector("p").textContent = drawn;
+  byId("ask").querySelector(".body").replaceChildren();
+  for (const task of ["report", "findings", "similar"]) if (about.tasks.includes(task)) answer(task);
+}
+
+async function answer(task) {
+  const [asked, body] = [film, byId(task).querySelector(".body")];
+  body.replaceChildren(make("p", { className: "hint" }, "The model is at work."));
+  try {
+    const given = await ask(task);
+    if (asked === film) body.replaceChildren(...SHOWN[task](given));
+  } catch (error) {
+    if (asked === film) body.replaceChildren(make("p", {}, error.message));
+  }
+}
+
+const SHOWN = {
+  report(given) {
+    if (!given.pieces.length) return [make("p", {}, given.text || "The model writes nothing.")];
+    const words = make("p", { className: "words" });
+    words.setAttribute("role", "group");
+    words.setAttribute("aria-label", "The report, word by word");
+    for (const [text, word] of given.pieces) {
+      words.append(word === null ? text : pointed(text, { word, report: given.text }, `the word “${text}”`));
+    }
+    roving(words);
+    return [words, ...given.warnings.filter((words) => !known(words)).map((words) => make("p", { className: "means" }, words))];
+  },
+  findings(given) {
+    const rows = given.findings.map((row) => {
+      const verdict = row.positive ? "positive" : "below";
+      const name = make("th", { scope: "row" }, pointed(row.name, { finding: row.name }, row.name), make("small", {}, row.means));
+      const cells = [gauge(row), percent(row.probability), percent(row.threshold)];
+      return make("tr", { className: row.positive ? "positive" : "" }, name,
+        make("td", {}, cells[0]), ...cells.slice(1).map((text) => make("td", { className: "number" }, text)),
+        make("td", { className: row.positive ? "yes" : "" }, verdict));
+    });
+    const heads = ["Finding", "", "Probability", "Threshold", "Called"].map((text) => (text ? make("th", { scope: "col" }, text) : make("td")));
+    const table = make("table", {}, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
+    roving(table);
+    return [table, ...[...given.means, about.maps].map((text) => make("p", { className: "means" }, text))];
+  },
+  similar(given) {
+    return [make("dl", {}, ...given.similar.flatMap(({ text, cosine }) => [make("dt", {}, `cosine ${cosine.toFixed(3)}`), make("dd", {}, text)]))];
+  },
+};
+
+const percent = (value) => `${(100 * value).toFixed(1)} %`;
+const known = (words) => [...byId("warnings").children].some((item) => item.textContent === words);
+
+/** A probability as a bar with its threshold as a line; the numbers stand beside it. */
+function gauge({ probability, threshold }) {
+  const [bar, line] = [make("i"), make("b")];
+  bar.style.width = `${100 * probability}%`;
+  line.style.left = `${100 * threshold}%`;
+  const box = make("div", { className: "gauge" }, bar, line);
+  box.setAttribute("aria-hidden", "true");
+  return box;
+}
+
+/** A button that lights up the film while it is pointed at or has the focus, and keeps it lit once it is pressed. */
+function pointed(text, options, name) {
+  const button = make("button", { type: "button" }, text);
+  button.setAttribute("aria-pressed", "false");
+  const start = () => { clearTimeout(timer); timer = setTimeout(() => explain(button, options, name), PAUSE); };
+  button.addEventListener("pointerenter", start);
+  button.addEventListener("focus", start);
+  for (const event of ["pointerleave", "blur"]) button.addEventListener(event, () => leave(button));
+  button.addEventListener("click", () => {
+    const press = pinned !== button;
+    pinned?.setAttribute("aria-pressed", "false");
+    pinned = press ? button : null;
+    button.setAttribute("aria-pressed", String(press));
+    if (press) explain(button, options, name);
+  });
+  return button;
+}
+
+async function explain(button, options, name) {
+  if (pinned !== null && pinned !== button) return;
+  lit = button;
+  const [key, asked, began] = [JSON.stringify(options), film, Date.now()];
+  const tell = () => { byId("lit").textContent = `Looking for what speaks for ${name}: ${Math.round((Date.now() - began) / 1000)} s`; };
+  if (!maps.has(key)) {
+    const answer = ask("explain", options);
+    maps.set(key, answer);
+    answer.catch(() => maps.delete(key)); // to be tried again
+  }
+  const wait = setTimeout(() => { light(null); byId("lit").classList.add("busy"); tell(); }, 100);
+  const ticks = setInterval(() => { if (lit === button && Date.now() - began > 900) tell(); }, 1000);
+  try {
+    const given = await maps.get(key);
+    clearTimeout(wait);
+    if (lit !== button || asked !== film) return;
+    byId("lit").classList.remove("busy");
+    light(given.map);
+    byId("lit").textContent = [`Bright: what speaks for ${name}, by ${given.method}.`, ...given.warnings.filter((words) => !known(words))].join(" ");
+  } catch (error) {
+    if (lit === button) { darken(); byId("lit").textContent = error.message; }
+  } finally {
+    clearTimeout(wait);
+    clearInterval(ticks);
+  }
+}
+
+function leave(button) {
+  clearTimeout(timer);
+  if (lit === button && pinned !== button) darken();
+}
+
+function darken() {
+  lit = null;
+  light(null);
+  byId("lit").classList.remove("busy");
+  byId("lit").textContent = HINT;
+}
+
+/** One stop of the Tab key for all buttons in a box; arrow keys, Home and End move between them. */
+function roving(box) {
+  const buttons = [...box.querySelectorAll("button")];
+  const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+  buttons.forEach((button, place) => { button.tabIndex = place ? -1 : 0; });
+  box.addEventListener("keydown", (event) => {
+    const place = buttons.indexOf(event.target);
+    if (place < 0 || !(event.key in steps)) return;
+    event.preventDefault();
+    const next = buttons[Math.max(0, Math.min(buttons.length - 1, place + steps[event.key]))];
+    for (const button of buttons) button.tabIndex = button === next ? 0 : -1;
+    next.focus();
+  });
+}
+
+byId("file").addEventListener("change", (event) => {
+  if (event.target.files.length) open(event.target.files[0]);
+  event.target.value = ""; // so that the same file can be opened again
+});
+document.addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });
+document.addEventListener("dragleave", (event) => { if (event.relatedTarget === null) document.body.classList.remove("dropping"); });
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dropping");
+  if (event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
+});
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") { pinned?.setAttribute("aria-pressed", "false"); pinned = null; darken(); } });
+
+byId("ask").querySelector("form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const [asked, question, body] = [film, byId("question").value.trim(), byId("ask").querySelector(".body")];
+  if (question === "") return;
+  body.replaceChildren(make("p", { className: "hint" }, "The model is at work."));
+  try {
+    const given = await ask("ask", { question });
+    if (asked !== film) return;
+    const text = given.answer ?? `answer ${given.answer_id}`;
+    const shown = pointed(text, { question }, `the answer “${text}”`);
+    const warnings = given.warnings.filter((words) => !known(words)).map((words) => make("p", { className: "means" }, words));
+    body.replaceChildren(make("dl", {}, make("dt", {}, question), make("dd", {}, shown, make("small", {}, ` probability ${percent(given.probability)}`))), ...warnings);
+  } catch (error) {
+    if (asked === film) body.replaceChildren(make("p", {}, error.message));
+  }
+});
+
+about.tasks.forEach((task) => { byId(task).hidden = false; });
+byId("question").maxLength = about.question_length;
+byId("made").textContent = `medvill_jax ${about.version}; ${about.models.map((model) => `${model.name} model ${model.weights.slice(0, 12)}`).join(", ")}`;
+byId("examples").hidden = about.examples.length === 0;
+byId("examples").querySelector("ul").append(...about.examples.map((text, number) => {
+  const picture = make("img", { src: `/api/examples/${number}`, alt: `Drawn film ${number + 1}` });
+  const button = make("button", { type: "button" }, picture);
+  button.addEventListener("click", async () => open(await (await call(picture.src)).blob(), text));
+  return make("li", {}, button);
+}));
+document.body.dataset.ready = "true";

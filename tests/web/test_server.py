@@ -1,0 +1,219 @@
+"""The server as a process of its own: what it refuses, how it is loaded, and how it ends."""
+
+import http.client
+import re
+import signal
+import socket
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from medvill_jax.web import limits, routes
+from tests.console.broken import write_broken
+from tests.web.serving import DEMO, Running, running
+
+
+def test_files_that_are_no_film_have_one_clear_message(server: Running, tmp_path: Path) -> None:
+    names = write_broken(tmp_path)
+    for name in names:
+        if (path := tmp_path / name).is_symlink():
+            continue
+        for address in ("/api/films", "/api/predict/findings"):
+            answer = server.request("POST", address, path.read_bytes())
+            assert answer.status == 422, name
+            [(key, message)] = answer.json().items()
+            assert key == "error"
+            assert message
+            assert "\n" not in message
+            assert name not in message
+    assert server.request("GET", "/healthz").json() == {"status": "ok"}
+
+
+def test_what_is_too_large_is_refused_before_it_is_read(server: Running) -> None:
+    for path, most in (("/api/films", limits.FILM_BYTES), ("/api/predict/report", limits.FILM_BYTES)):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        connection.putrequest("POST", path)
+        connection.putheader("Content-Length", str(most + 1))
+        connection.endheaders()
+        response = connection.getresponse()
+        assert (response.status, b"at most 67,108,864 are taken" in response.read()) == (413, True)
+        connection.close()
+
+
+def test_a_request_must_say_how_long_it_is(server: Running) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection.request(
+        "POST", "/api/films", iter([b"abc"]), encode_chunked=True, headers={"Transfer-Encoding": "chunked"}
+    )
+    assert connection.getresponse().status == 411
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "words"),
+    [
+        ("nobody/report", {}, 404, "not kept any more"),
+        ("FILM/diagnose", {}, 404, "there are report, findings, ask, similar, explain"),
+        ("FILM/ask", {}, 400, "ask needs question"),
+        ("FILM/ask", {"question": 3}, 400, "wrong type"),
+        ("FILM/ask", {"question": "  ?! "}, 400, "question"),
+        ("FILM/ask", {"question": "x" * 501}, 400, "at most 500"),
+        ("FILM/ask", b"{", 400, "not JSON"),
+        ("FILM/ask", b"[]", 400, "no JSON object"),
+        ("FILM/ask", {"question": "Is it?", "beam": 3}, 400, "has no beam"),
+        ("FILM/explain", {}, 400, "name one of"),
+        ("FILM/explain", {"finding": "Gout"}, 400, "knows no finding 'Gout'"),
+        ("FILM/explain", {"word": True, "report": "No edema."}, 400, "wrong type"),
+        ("FILM/explain", {"word": 99, "report": "No edema."}, 400, "has 2 words"),
+        ("FILM/report", b"x" * (limits.TEXT_BYTES + 1), 413, "the question has"),
+    ],
+)
+def test_questions_that_do_not_fit_say_what_does(
+    server: Running, films: list[bytes], path: str, body: object, status: int, words: str
+) -> None:
+    answer = server.request("POST", f"/api/films/{path.replace('FILM', server.open(films[0]))}", body)
+    assert (answer.status, words in answer.json()["error"]) == (status, True), answer.body
+
+
+def test_a_film_is_forgotten_when_asked(server: Running, films: list[bytes]) -> None:
+    name = server.open(films[0])
+    assert server.request("GET", f"/api/films/{name}/picture").body.startswith(b"\x89PNG")
+    assert server.request("DELETE", f"/api/films/{name}").status == 204
+    assert server.request("POST", f"/api/films/{name}/report").status == 404
+
+
+def test_other_sites_are_kept_out(server: Running) -> None:
+    for host in ("evil.example", "evil.example:7860", "localhost.evil.example", "127.0.0.1.evil.example", ""):
+        assert server.request("GET", "/", Host=host).status == 421, host
+    for host in ("localhost", f"127.0.0.1:{server.port}", "[::1]:80", "LOCALHOST:7860"):
+        assert server.request("GET", "/", Host=host).status == 200, host
+    assert server.request("POST", "/api/films", b"x", Sec_Fetch_Site="cross-site").status == 403
+    assert server.request("POST", "/api/films", b"x", Sec_Fetch_Site="same-origin").status == 422
+
+
+def test_answers_forbid_what_the_page_does_not_need(server: Running) -> None:
+    for path in ("/", "/app.js", "/healthz", "/nothing"):
+        headers = server.request("GET", path).headers
+        policy = headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "server" not in headers
+        assert headers["cache-control"] == "no-store"
+
+
+def test_the_document_has_every_address(server: Running) -> None:
+    document = server.request("GET", "/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    served = {
+        (method.lower(), route.path.replace(":int", ""))
+        for route in routes.Server(None, None).routes()  # pyright: ignore
+        for method in (route.methods or set()) - {"HEAD"}
+        if route.path not in routes.PAGE
+    }
+    tasks = ["report", "findings", "ask", "explain"]
+    told = {(method, path) for path, methods in document["paths"].items() for method in methods}
+    spread = {(m, p.replace("{task}", task)) for m, p in served for task in tasks}
+    at_once = {("post", f"/api/predict/{task}") for task in ("ask", "explain")}
+    assert told == spread - at_once
+    names = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
+    assert max(Counter(names).values()) == 1
+
+
+def test_counters_are_those_of_prometheus(server: Running, films: list[bytes]) -> None:
+    def value(name: str) -> float:
+        text = server.request("GET", "/metrics").body.decode()
+        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        return float(found[1]) if found else 0.0
+
+    name = 'medvill_requests_total{endpoint="predict",status="200"}'
+    before = value(name)
+    server.request("POST", "/api/predict/findings", films[0])
+    assert value(name) == before + 1
+    assert value("process_resident_memory_bytes") > 1 << 20
+    assert value('medvill_batch_films_count{task="findings"}') >= 1
+
+
+def test_too_many_requests_are_refused_and_told_when_to_come_back(server: Running, films: list[bytes]) -> None:
+    held = []
+    for _ in range(limits.REQUESTS):  # each has begun, and takes its time
+        connection = socket.create_connection(("127.0.0.1", server.port))
+        connection.sendall(b"POST /api/films HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nx")
+        held.append(connection)
+    deadline = time.monotonic() + 60
+    while (answer := server.request("POST", "/api/predict/findings", films[0])).status == 200:
+        assert time.monotonic() < deadline
+    assert answer.status == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "try again" in answer.json()["error"]
+    assert server.request("GET", "/healthz").status == 200
+    for connection in held:
+        connection.close()
+    while server.request("POST", "/api/predict/findings", films[0]).status == 503:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def test_fifty_requests_at_once_lose_nothing(server: Running, films: list[bytes]) -> None:
+    """Each has the answer for its own film, whichever batch it was in."""
+    tasks = ("findings", "report")
+    alone = {(n, task): ask(server, films[n], task) for n in range(len(films)) for task in tasks}
+    jobs = [(n % len(films), tasks[n % 3 == 0]) for n in range(50)]
+    with ThreadPoolExecutor(50) as pool:
+        together = [*pool.map(lambda job: ask(server, films[job[0]], job[1]), jobs)]
+    assert len({str(alone[n, "findings"]) for n in range(len(films))}) == len(films)
+    for job, answer in zip(jobs, together, strict=True):
+        assert answer == alone[job]
+
+
+def ask(server: Running, film: bytes, task: str) -> object:
+    answer = server.request("POST", f"/api/predict/{task}", film)
+    assert answer.status == 200, answer.body
+    found = answer.json()
+    return (
+        found["text"] if task == "report" else {row["name"]: round(row["probability"], 3) for row in found["findings"]}
+    )
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow(films: list[bytes]) -> None:
+    def step(number: int) -> None:
+        film = films[number % len(films)]
+        if number % 5:
+            ask(server, film, "findings")
+        else:  # more films than are kept
+            name = server.open(film)
+            server.request("POST", f"/api/films/{name}/report")
+
+    with running(*DEMO) as server:
+        for number in range(50):
+            step(number)
+        before = server.resident()
+        for number in range(50, 500):
+            step(number)
+        assert server.resident() <= 1.05 * before
+
+
+def test_sigterm_answers_what_was_asked_and_ends(films: list[bytes]) -> None:
+    with running(*DEMO) as server, ThreadPoolExecutor(12) as pool:
+        name = server.open(films[0])
+        names = [row["name"] for row in server.request("POST", f"/api/films/{name}/findings").json()["findings"]]
+        jobs = [
+            pool.submit(server.request, "POST", f"/api/films/{name}/explain", {"finding": finding})
+            for finding in names[:3]
+        ]
+        jobs += [pool.submit(server.request, "POST", "/api/predict/report", film) for film in films]
+        time.sleep(1)
+        assert not all(job.done() for job in jobs)
+        assert server.end(signal.SIGTERM) == 0
+        assert [job.result().status for job in jobs] == [200] * len(jobs)
+        with pytest.raises(ConnectionRefusedError):
+            server.request("GET", "/healthz")
+
+
+def test_ctrl_c_is_said(films: list[bytes]) -> None:
+    with pytest.raises(AssertionError, match="interrupted"), running(*DEMO) as server:
+        assert server.end(signal.SIGINT) == 130
