@@ -10,8 +10,8 @@ from pathlib import Path
 import tensorboardX
 
 from medvill_jax import private
-
-METRICS_FILE = "metrics.jsonl"
+from medvill_jax.training import history
+from medvill_jax.training.history import METRICS_FILE
 
 
 class MetricsWriter:
@@ -22,6 +22,9 @@ class MetricsWriter:
         resume_step: lines of later steps are dropped first: an interrupted run wrote them after its last checkpoint,
             and the resumed run writes them again.
         active: whether this process writes.
+
+    Raises:
+        HistoryError: the file of an interrupted run is damaged.
     """
 
     def __init__(self, workdir: Path, *, resume_step: int, active: bool):
@@ -29,8 +32,8 @@ class MetricsWriter:
         if not active:
             return
         path = workdir / METRICS_FILE
-        kept = [line for line in _complete_lines(path) if json.loads(line)["step"] <= resume_step]
-        private.write(path, "".join(line + "\n" for line in kept))
+        kept = [line for line in history.read(path) if line["step"] <= resume_step]
+        private.write(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a")
         self._tensorboard = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=resume_step + 1 if resume_step else None
@@ -51,10 +54,3 @@ class MetricsWriter:
         if self._file is not None:
             self._file.close()
             self._tensorboard.close()
-
-
-def _complete_lines(path: Path) -> list[str]:
-    """The lines of a file that were written completely."""
-    if not path.exists():
-        return []
-    return [line.rstrip("\n") for line in path.read_text().splitlines(keepends=True) if line.endswith("}\n")]
