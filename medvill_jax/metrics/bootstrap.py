@@ -207,15 +207,55 @@ def paired(
     rng = np.random.default_rng(seed)
     draws = _draws(len(a), resamples, rng)
     differences = np.concatenate([statistic(sums(drawn, b)) - statistic(sums(drawn, a)) for drawn in draws])
-    low, high = _percentiles(differences, level)
     if method == "bootstrap":
-        null = differences - observed
-    else:
-        null = np.concatenate([_swapped(a, b, statistic, swap) for swap in _swaps(len(a), resamples, rng)])
+        return _tested(observed, differences, differences - observed, level)
+    null = np.concatenate([_swapped(a, b, statistic, swap) for swap in _swaps(len(a), resamples, rng)])
+    return _tested(observed, differences, null, level)
+
+
+def paired_of_weights(
+    statistic: Statistic, count: int, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+) -> Paired:
+    """Like `paired` by randomisation, for a function of weights of the answers of both runs.
+
+    Args:
+      statistic: uint8 `[R, 2 * count]`, the weight of the answers of each cluster in run a, then in run b -> values
+        `[R, K]` of the answers so weighted, as if they were of one run.
+      count: the number of clusters.
+      resamples, level, seed: as in `interval`.
+    """
+    _checked(np.zeros((count, 1)), resamples, level)
+    rng = np.random.default_rng(seed)
+
+    def difference(of_first: np.ndarray, of_second: np.ndarray) -> np.ndarray:
+        """Values of the second run minus those of the first, each given by its weights of a and of b."""
+        return statistic(of_second) - statistic(of_first)
+
+    def side_by_side(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.concatenate([a, b], 1)
+
+    def drawn_difference(drawn: np.ndarray) -> np.ndarray:
+        none = np.zeros_like(drawn)
+        return difference(side_by_side(drawn, none), side_by_side(none, drawn))
+
+    [observed] = drawn_difference(np.ones((1, count), np.uint8))
+    differences = np.concatenate([drawn_difference(drawn) for drawn in _draws(count, resamples, rng)])
+    null = np.concatenate(
+        [
+            difference(side_by_side(1 - swap, swap), side_by_side(swap, 1 - swap))
+            for swap in _swaps(count, resamples, rng)
+        ]
+    )
+    return _tested(observed, differences, null, level)
+
+
+def _tested(observed: np.ndarray, differences: np.ndarray, null: np.ndarray, level: float) -> Paired:
+    """The result for a difference `[K]`, bootstrapped differences `[R, K]` and differences by chance `[R, K]`."""
+    low, high = _percentiles(differences, level)
     # A NaN counts as extreme, and so against a difference. Rounding must not make equal values unequal.
     threshold = np.abs(observed) * (1 - 1e-9)
     extreme = (~(np.abs(null) < threshold)).sum(0)
-    p = (extreme + 1) / (resamples + 1)
+    p = (extreme + 1) / (len(null) + 1)
     undefined = np.isnan(observed)
     return Paired(*(np.where(undefined, np.nan, values) for values in (observed, low, high, p)))
 

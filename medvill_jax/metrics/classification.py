@@ -248,6 +248,50 @@ def score(
     return metrics | {f"positives/{name}": float(count) for name, count in zip(slugs, labels, strict=True)}
 
 
+def paired(
+    a: np.ndarray,
+    b: np.ndarray,
+    targets: np.ndarray,
+    known: np.ndarray,
+    *,
+    clusters: bootstrap.Clusters = None,
+    resamples: int = bootstrap.RESAMPLES,
+    seed: int = 0,
+) -> dict[str, tuple[float, float, bootstrap.Paired]]:
+    """Tests whether two runs differ on the same examples, in the metrics of `score` that need no threshold.
+
+    Args:
+      a, b: probabilities `[N, C]` of the two runs.
+      targets, known, clusters, resamples, seed: as in `score`.
+
+    Returns:
+      For `auroc_macro`, `auroc_micro`, `auprc_macro`, `auprc_micro` and `ece` the values of a and of b, and the
+      difference b - a with its interval and p value (`bootstrap.paired_of_weights`); float64 scalars.
+
+    Raises:
+      ValueError: shapes that differ, or values out of range.
+    """
+    cluster_of = bootstrap.numbered(clusters, len(targets))
+    count = int(cluster_of.max(initial=-1)) + 1
+    both = [np.concatenate(arrays) for arrays in ((a, b), (targets, targets), (known, known))]
+    table = _table(*both)
+    _probabilities(table[0][table[2]])
+    scorer = _Scorer(*table, np.full(a.shape[1], 0.5), np.concatenate([cluster_of, cluster_of + count]))
+    names = {"auroc_macro": 0, "auroc_micro": 1, "auprc_macro": 2, "auprc_micro": 3, "ece": 6}  # of its columns
+    columns = [*names.values()]
+
+    def statistic(weights: np.ndarray) -> np.ndarray:
+        return scorer(weights)[:, columns]
+
+    one, none = np.ones((1, count), np.uint8), np.zeros((1, count), np.uint8)
+    of_a, of_b = (statistic(np.concatenate(sides, 1))[0].tolist() for sides in ((one, none), (none, one)))
+    found = bootstrap.paired_of_weights(statistic, count, resamples=resamples, seed=seed)
+    return {
+        name: (of_a[k], of_b[k], bootstrap.Paired(found.difference[k], found.low[k], found.high[k], found.p[k]))
+        for k, name in enumerate(names)
+    }
+
+
 class _Scorer:
     """The metrics of `score`, in its order, of drawn clusters: uint8 `[R, G]` -> float64 `[R, K]`.
 

@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvill_jax.metrics import bootstrap
-from medvill_jax.metrics.bootstrap import holm, interval, interval_of, interval_of_weights, mean, paired
+from medvill_jax.metrics.bootstrap import (
+    holm,
+    interval,
+    interval_of,
+    interval_of_weights,
+    mean,
+    paired,
+    paired_of_weights,
+)
 
 
 def rows_of(values) -> np.ndarray:
@@ -199,3 +207,20 @@ def test_a_thousand_resamples_are_drawn_in_few_blocks() -> None:
 def test_wrong_arguments_are_refused(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_of_weights_equals_the_test_of_sums() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rows_of(rng.normal(0, 1, 30)), rows_of(rng.normal(0.5, 1, 30))
+    both = np.concatenate([a, b])
+    of_sums, of_weights = (
+        paired(a, b, mean, seed=5),
+        paired_of_weights(lambda weights: mean(bootstrap.sums(weights, both)), 30, seed=5),
+    )
+    for name, values in vars(of_sums).items():
+        assert getattr(of_weights, name) == pytest.approx(values, abs=1e-12), name
+
+
+def test_of_weights_no_difference_is_undefined_where_a_value_is() -> None:
+    found = paired_of_weights(lambda weights: np.full((len(weights), 1), np.nan), 4, resamples=10)
+    assert all(np.isnan(values).all() for values in vars(found).values())

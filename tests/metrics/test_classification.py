@@ -361,3 +361,39 @@ ONES = np.ones((2, 3), bool)
 def test_wrong_arguments_are_refused(call, message: str) -> None:
     with pytest.raises((ValueError, UserError), match=message):
         call()
+
+
+def test_paired_values_are_those_of_the_scores() -> None:
+    a, targets, known = table(60, 0, decimals=2)
+    b = np.random.default_rng(1).random(a.shape)
+    found = classification.paired(a, b, targets, known, resamples=50)
+    for run, probabilities in enumerate((a, b)):
+        scored = score(probabilities, targets, known, NAMES, np.full(3, 0.5), resamples=0)
+        assert {name: values[run] for name, values in found.items()} == pytest.approx(
+            {name: scored[name] for name in found}
+        )
+    for of_a, of_b, test in found.values():
+        assert test.difference == pytest.approx(of_b - of_a)
+        assert test.low <= test.difference <= test.high
+
+
+def test_paired_tells_a_better_run_from_one_that_is_the_same() -> None:
+    truth = np.random.default_rng(0).random((120, 2)) < 0.4
+    known, noise = np.ones_like(truth), np.random.default_rng(1).random((120, 2))
+    better = np.clip(0.5 * truth + 0.5 * noise, 0, 1)
+    assert classification.paired(noise, better, truth, known, resamples=200)["auroc_macro"][2].p < 0.01
+    of_a, of_b, same = classification.paired(noise, noise, truth, known, resamples=200)["auroc_macro"]
+    assert (of_a, same.difference, same.p) == (of_b, 0, 1)
+
+
+def test_paired_draws_all_films_of_a_patient_together() -> None:
+    truth = np.repeat(np.random.default_rng(0).random((20, 1)) < 0.5, 6, axis=0)
+    known, patients = np.ones_like(truth), np.repeat(np.arange(20), 6)
+    a, b = (np.repeat(np.random.default_rng(seed).random((20, 1)), 6, axis=0) for seed in (1, 2))
+    alone, together = (
+        classification.paired(a, b, truth, known, clusters=clusters, resamples=300)["auroc_macro"][2]
+        for clusters in (None, patients)
+    )
+    assert together.high - together.low > 1.5 * (alone.high - alone.low)
+    once = classification.paired(a[::6], b[::6], truth[::6], known[::6], resamples=300)["auroc_macro"][2]
+    assert (together.low, together.high, together.p) == pytest.approx((once.low, once.high, once.p))
