@@ -18,7 +18,7 @@ from typing import Any
 from etils import epath
 
 from medvill_jax import private
-from medvill_jax.cluster import distributed
+from medvill_jax.cluster import distributed, environment
 from medvill_jax.cluster.bucket import Mirror
 from medvill_jax.errors import UserError
 from medvill_jax.paths import PathError, in_bucket
@@ -199,7 +199,7 @@ class Workdir:
                 f"{self.path} on {socket.gethostname()} is not the folder that process 0 uses; --workdir must lie on a "
                 "file system that all hosts share"
             )
-        written = _configuration(self.home)
+        written = configuration(self.home)
         if differing := _differing(written, json.loads(json.dumps(config)), ()):
             raise WorkdirError(
                 f"this process on {socket.gethostname()} was not started with the configuration of process 0:\n"
@@ -226,19 +226,19 @@ class Workdir:
 
     def _begun(self) -> bool:
         """Whether the workdir holds more than its claim and the data of a demo."""
-        idle = {CONFIG_FILE, LOCK_FILE, TOKEN_FILE, DATA_DIR}
+        idle = {CONFIG_FILE, LOCK_FILE, TOKEN_FILE, DATA_DIR, environment.FILE}
         places = {epath.Path(self.path), self.home}
         return any(path.name not in idle for place in places if place.exists() for path in place.iterdir())
 
 
 def _refuse_another(workdir: epath.Path, config: Any, free: tuple[str, ...], advice: str) -> None:
     """Raises `WorkdirError` with the fields in which the configuration in a workdir differs from `config`."""
-    if differing := _differing(_configuration(workdir), config, free):
+    if differing := _differing(configuration(workdir), config, free):
         lines = "\n".join(differing)
         raise WorkdirError(f"{workdir} holds a run with another configuration:\n{lines}\n{advice}")
 
 
-def _configuration(workdir: epath.Path) -> dict[str, Any]:
+def configuration(workdir: Path | epath.Path) -> dict[str, Any]:
     """The configuration in a workdir. Raises `WorkdirError` for a damaged one, and one of a later format."""
     path = workdir / CONFIG_FILE
     try:
@@ -256,7 +256,7 @@ def _differing(old: Mapping[str, Any], new: Mapping[str, Any], free: tuple[str, 
 
     A field that the old configuration lacks counts as having the value that the old version behaved by.
     """
-    old_fields, new_fields = _flatten(old), _flatten(new)
+    old_fields, new_fields = flat(old), flat(new)
     defaults = {**ADDED_FIELDS, "decode.seed": old_fields.get("seed")}
     old_fields = {name: defaults[name] for name in new_fields if name in defaults} | old_fields
     return [
@@ -266,11 +266,12 @@ def _differing(old: Mapping[str, Any], new: Mapping[str, Any], free: tuple[str, 
     ]
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The fields of a nested configuration, by their dotted names."""
+    fields: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, Mapping):
-            flat |= _flatten(value, f"{prefix}{name}.")
+            fields |= flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
-    return flat
+            fields[prefix + name] = value
+    return fields

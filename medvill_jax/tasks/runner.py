@@ -13,7 +13,7 @@ import jax
 
 from medvill_jax import private
 from medvill_jax.batch import Batch, fake_batch
-from medvill_jax.cluster import distributed
+from medvill_jax.cluster import distributed, environment
 from medvill_jax.cluster.stopping import StopSignal
 from medvill_jax.cluster.workdir import CHECKPOINT_DIR, Workdir
 from medvill_jax.compile import topology
@@ -193,8 +193,9 @@ class Runner:
         log.info("exported the checkpoint of step %d to %s", step, self.workdir.home / EXPORT_DIR)
 
     def _write_files(self) -> None:
-        if self.parts.files and distributed.is_first():
+        if distributed.is_first():
             private.folder(self.workdir.path)
+            environment.record(self.workdir / environment.FILE)
             for name, content in self.parts.files.items():
                 private.folder((self.workdir / name).parent)
                 private.write(self.workdir / name, content)
