@@ -30,6 +30,10 @@ EXTRAS = {
     "gcs": ["gcsfs>=2026.1"],
     # The page of `medvill web`; with DICOM, below.
     "web": ["prometheus-client>=0.21", "starlette>=1.0", "uvicorn>=0.40"],
+    # Where metrics go beside the workdir (--config.log.sinks).
+    "mlflow": ["mlflow>=3.5"],
+    "trackio": ["trackio>=0.20"],
+    "wandb": ["wandb>=0.22"],
     "cuda": ["jax[cuda12]>=0.10"],
     # Also to compile for TPUs where there is none (--mode=compile): libtpu is the compiler.
     "tpu": ["jax[tpu]>=0.10"],

@@ -86,6 +86,7 @@ def base() -> ConfigDict:
     config.mesh.topology = ""  # target hardware of --mode=compile; "": the devices of this run
 
     config.log = ConfigDict({"every_steps": 50})
+    config.log.sinks = ""  # that get the metrics too, with commas between: mlflow, trackio, wandb
     config.eval = ConfigDict()
     config.eval.every_steps = 2000  # and after the last step; 0: no evaluation
     config.eval.every_epochs = 0.0  # the interval in epochs, at most one run; 0: `every_steps` counts

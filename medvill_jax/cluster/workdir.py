@@ -48,6 +48,7 @@ ADDED_FIELDS = {
     "init.resnet": "",
     "itm.negatives": "drawn",
     "itm.pairs": "one",
+    "log.sinks": "",
     "mesh.topology": "",
     "mlm.all_words": 0.0,
     "model.compat": "",

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from medvill_jax.cluster.workdir import flat
 from medvill_jax.data.loader import Workers
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.init import load_init
@@ -18,6 +19,7 @@ from medvill_jax.models.attention_masks import MEETING
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.medvill import MedvillConfig
+from medvill_jax.training import sinks
 from medvill_jax.training.checkpoint import Keep
 from medvill_jax.training.loop import LoopConfig
 from medvill_jax.training.optimizer import OptimizerConfig
@@ -121,6 +123,7 @@ def run_config(config: Config, *, train_records: int) -> RunConfig:
             eval_every=_eval_every(config, train_records),
             checkpoint_every=config.checkpoint.every_steps,
             load_processes=config.data.workers.processes,
+            sinks=sinks.chosen(config.log.get("sinks", ""), flat(public(config))),
         ),
         keep=Keep(
             last=config.checkpoint.keep_last,

@@ -17,8 +17,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from medvill_jax.batch import Batch
 from medvill_jax.errors import UserError
 from medvill_jax.training.checkpoint import Checkpoints
+from medvill_jax.training.sinks import Chosen
 from medvill_jax.training.timing import Timing
-from medvill_jax.training.writer import MetricsWriter
+from medvill_jax.training.writer import NO_SINKS, MetricsWriter
 from medvill_jax.trees import Tree
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ class LoopConfig:
     log_every, eval_every, checkpoint_every: steps between; 0 for never. A run's last step is always logged and saved,
         and evaluated if the run has at least `eval_every` steps.
     load_processes: loader workers of each host, for the advice of `timing`.
+    sinks: that get the metrics too.
     """
 
     steps: int
@@ -44,6 +46,7 @@ class LoopConfig:
     eval_every: int
     checkpoint_every: int
     load_processes: int = 0
+    sinks: Chosen = NO_SINKS
 
     def evaluates(self, step: int) -> bool:
         """Whether a run evaluates after a step."""
@@ -91,7 +94,7 @@ def train(
     step = first_step = int(jax.device_get(state["step"]))
     held_out = (checkpoints.metrics(step) or None) if step else None
     first_process = jax.process_index() == 0
-    writer = MetricsWriter(workdir, resume_step=step, active=first_process)
+    writer = MetricsWriter(workdir, resume_step=step, active=first_process, to=config.sinks)
     progress = tqdm(total=config.steps, initial=step, unit="step", disable=not (first_process and sys.stderr.isatty()))
     timing = Timing(config.batch_size, hosts=jax.process_count(), processes=config.load_processes, barrier=barrier)
 

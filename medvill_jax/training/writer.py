@@ -1,4 +1,4 @@
-"""Writes the metrics of a run to its workdir: `metrics.jsonl` (one JSON object a line) and TensorBoard scalars."""
+"""Writes the metrics of a run: to `metrics.jsonl` (one JSON object a line), as TensorBoard scalars, and to sinks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ import tensorboardX
 from medvill_jax import private
 from medvill_jax.training import history
 from medvill_jax.training.history import METRICS_FILE
+from medvill_jax.training.sinks import Chosen
+from medvill_jax.training.sinks.feed import Feed
+
+NO_SINKS = Chosen()
 
 
 class MetricsWriter:
@@ -22,12 +26,13 @@ class MetricsWriter:
         resume_step: lines of later steps are dropped first: an interrupted run wrote them after its last checkpoint,
             and the resumed run writes them again.
         active: whether this process writes.
+        to: sinks that get the same values.
 
     Raises:
         HistoryError: the file of an interrupted run is damaged.
     """
 
-    def __init__(self, workdir: Path, *, resume_step: int, active: bool):
+    def __init__(self, workdir: Path, *, resume_step: int, active: bool, to: Chosen = NO_SINKS):
         self._file = None
         if not active:
             return
@@ -39,6 +44,8 @@ class MetricsWriter:
             str(workdir / "tensorboard"), purge_step=resume_step + 1 if resume_step else None
         )
 
+        self._feeds = [Feed(name, workdir, to.config, kept) for name in to.names]
+
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Writes one line, with floats in full precision, and the scalars; values that are not finite become null."""
         if self._file is None:
@@ -48,9 +55,13 @@ class MetricsWriter:
         self._file.flush()
         for name, value in defined.items():
             self._tensorboard.add_scalar(name, value, step)
+        for feed in self._feeds:
+            feed.write(step, defined)
 
     def close(self) -> None:
-        """Flushes and closes both files."""
+        """Flushes and closes both files; waits for sinks, but not for long."""
         if self._file is not None:
             self._file.close()
             self._tensorboard.close()
+            for feed in self._feeds:
+                feed.close()
