@@ -111,6 +111,18 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         {"medvill_jax.films", "medvill_jax.data.transforms", "medvill_jax.app", "medvill_jax.web"},
         {"starlette", "uvicorn", "prometheus_client", "numpy", "cv2"},
     ),
+    "medvill_jax.summary": (
+        {
+            "medvill_jax.findings",
+            "medvill_jax.cluster.environment",
+            "medvill_jax.cluster.workdir",
+            "medvill_jax.data",
+            "medvill_jax.metrics",
+            "medvill_jax.training.history",
+            "medvill_jax.summary",
+        },
+        {"numpy", "matplotlib", "PIL"},
+    ),
     "medvill_jax.flags": ({"medvill_jax.private"}, {"absl", "ml_collections"}),
     "medvill_jax.run": (
         {
@@ -133,6 +145,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
             "medvill_jax.hub.convert",
             "medvill_jax.metrics.clinical",
             "medvill_jax.run",
+            "medvill_jax.summary",
             "data_prep.__main__",
         },
         {"tqdm"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from medvill_jax.cli import doors, index, predict, web
+from medvill_jax.cli import doors, index, predict, summary, web
 from medvill_jax.commands import Parser
 from medvill_jax.version import VERSION
 
@@ -15,6 +15,7 @@ Medical vision-language pre-training: data, training, and answers about films.
   predict   asks a trained model about films
   web       the same as a page in the browser; `medvill web --demo` brings its own model
   index     films and their reports, among which the page finds similar ones
+  summary   writes an HTML page about runs
   prep      prepares data sets from official files or your own pairs    python -m data_prep
   train     trains or evaluates one task                                 python -m medvill_jax.run
   convert   converts PyTorch checkpoints into exports and back           python -m medvill_jax.hub.convert
@@ -25,6 +26,7 @@ Medical vision-language pre-training: data, training, and answers about films.
   medvill prep phantom --out=TREE --studies=200
   medvill prep mimic_cxr --source=TREE --out=DATA
   medvill train --config=configs/classify.py:small --config.data.path=DATA --workdir=RUN
+  medvill summary RUN --out=summary.html
   medvill predict TREE/files --model=RUN/export --out=findings.jsonl
   medvill convert --source=RUN/export --out=TORCH --to=upstream
   medvill labels --input=reports.jsonl --output=labels.jsonl
@@ -34,6 +36,7 @@ COMMANDS = {
     "predict": predict.main,
     "web": web.main,
     "index": index.main,
+    "summary": summary.main,
     "prep": doors.prep,
     "train": doors.train,
     "convert": doors.convert,

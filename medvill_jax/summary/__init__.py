@@ -1,0 +1,1 @@
+"""What the workdirs of runs hold, as one HTML page that needs nothing but a browser."""

@@ -1,0 +1,98 @@
+"""Films beside what a run said of them. They show patients, so a page has them only if it is asked to."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from medvill_jax.summary.runs import Answers, Run, SummaryError, data_of
+
+# The longer side of a film on the page, pixels.
+SIDE = 384
+
+
+class Example(NamedTuple):
+    """A film as JPEG, and texts beside it by their titles."""
+
+    film: bytes
+    texts: dict[str, str]
+
+
+def examples(run: Run, answers: Answers, count: int) -> list[Example]:
+    """Some examples of a run, evenly spaced among its answers.
+
+    Raises:
+        SummaryError: the films are not on this machine.
+        DataError: the data set is damaged.
+    """
+    chosen = [answers.rows[place * len(answers.rows) // count] for place in range(min(count, len(answers.rows)))]
+    data = data_of(run.folder, run.config, questions=answers.kind == "answers")
+    found = _records(data, answers.made_with.get("split", run.split), {row["id"] for row in chosen})
+    return [
+        Example(_film(found[row["id"]]["image"]), _TEXTS[answers.kind](row, found[row["id"]], run.thresholds))
+        for row in chosen
+    ]
+
+
+def _records(data: Path, split: str, wanted: set[str]) -> Mapping[str, Mapping[str, Any]]:
+    """The records of these identifiers."""
+    from medvill_jax.data import records
+
+    if not data.is_dir():
+        raise SummaryError(f"{data}: the data set of the run is not here, so there are no films; leave --examples out")
+    found: dict[str, Mapping[str, Any]] = {}
+    # A run may have set some of the training records aside for validation.
+    for name in sorted(records.splits(data), key=lambda name: name != split):
+        for record in _until(records.open_split(data, name), wanted - found.keys()):
+            found[record["id"].decode()] = record
+    if missing := len(wanted - found.keys()):
+        raise SummaryError(f"{data}: {missing} of the examples are not in it; it is not the data set of the run")
+    return found
+
+
+def _until(source: Any, wanted: set[str]) -> Iterator[Mapping[str, Any]]:
+    left = set(wanted)
+    for place in range(len(source) if left else 0):
+        record = source[place]
+        if record["id"].decode() in left:
+            left.remove(record["id"].decode())
+            yield record
+            if not left:
+                return
+
+
+def _film(encoded: bytes) -> bytes:
+    with Image.open(io.BytesIO(encoded)) as image:
+        small = image.convert("L")
+        small.thumbnail((SIDE, SIDE))
+        out = io.BytesIO()
+        small.save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+def _report(row: Mapping[str, Any], record: Mapping[str, Any], thresholds: Sequence[float] | None) -> dict[str, str]:
+    del record, thresholds
+    return {"Report": row["reference"], "Written by the model": row["hypothesis"]}
+
+
+def _findings(row: Mapping[str, Any], record: Mapping[str, Any], thresholds: Sequence[float] | None) -> dict[str, str]:
+    chosen = row["probabilities"]
+    limits = [0.5] * len(chosen) if thresholds is None else thresholds
+    beside = zip(chosen.items(), limits, strict=True)
+    found = [f"{name} ({probability:.2f})" for (name, probability), limit in beside if probability >= limit]
+    labelled = [name for name, value in row["labels"].items() if value == 1]
+    report = record.get("text", b"").decode()
+    texts = {"Findings by its labels": ", ".join(labelled) or "none", "Found": ", ".join(found) or "none"}
+    return texts | ({"Report": report} if report else {})
+
+
+def _answer(row: Mapping[str, Any], record: Mapping[str, Any], thresholds: Sequence[float] | None) -> dict[str, str]:
+    del thresholds
+    return {"Question": record["question"].decode(), "Right answer": row["answer"], "Answered": row["predicted"]}
+
+
+_TEXTS = {"reports": _report, "findings": _findings, "answers": _answer}
