@@ -3,9 +3,9 @@
     python -m benchmarks.web_load                 the demo's model, 200 films for each row
     python -m benchmarks.web_load --model=EXPORT --requests=500
 
-The server is a process of its own, and so is what predicts one film at a time, in the same run and with the same files:
-`model.findings(bytes)` in a loop. Every client sends its next film when it has an answer. Prints the table of
-docs/web.md.
+The server is a process of its own; in the same run the same files are predicted one at a time, by
+`model.findings(bytes)` in a loop. Every client sends its next film when it has an answer. Prints
+a table.
 """
 
 from __future__ import annotations
