@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -18,10 +19,8 @@ class Run:
 
     def __init__(self, how: Start):
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read by the import
-        import mlflow
-        from mlflow.entities import Metric, Param
-
-        self._metric = Metric
+        mlflow, entities = (importlib.import_module(name) for name in ("mlflow", "mlflow.entities"))
+        self._metric = entities.Metric
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{how.folder.absolute()}/mlflow.db"
         self._client: Any = mlflow.MlflowClient(tracking_uri=uri)
         if how.run is not None:
@@ -32,7 +31,7 @@ class Run:
         experiment = self._client.get_experiment_by_name(name)
         number = experiment.experiment_id if experiment else self._client.create_experiment(name)
         self.run: str = self._client.create_run(number, run_name=how.name).info.run_id
-        params = [Param(field, str(value)[:_LENGTH]) for field, value in how.config.items()]
+        params = [entities.Param(field, str(value)[:_LENGTH]) for field, value in how.config.items()]
         for part in _parts(params):
             self._client.log_batch(self.run, params=part)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import os
 import secrets
@@ -17,8 +18,7 @@ class Run:
     def __init__(self, how: Start):
         os.environ.setdefault("TRACKIO_DIR", str(how.folder.absolute()))  # read by the import
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        import trackio
-
+        trackio = importlib.import_module("trackio")
         self.run = how.run or f"{how.name}-{secrets.token_hex(4)}"
         with contextlib.redirect_stdout(io.StringIO()):  # it prints advice
             self._run = trackio.init(

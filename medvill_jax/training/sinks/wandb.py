@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import secrets
 from collections.abc import Mapping
@@ -15,8 +16,7 @@ class Run:
 
     def __init__(self, how: Start):
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read by the import
-        import wandb
-
+        wandb = importlib.import_module("wandb")
         self.run = how.run or secrets.token_hex(4)
         mode: Any = os.environ.get("WANDB_MODE", "offline")
         # Neither output, nor code, nor what names the machine and its user.
