@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +71,9 @@ def _of_part(part: str, kind: str, answered: Mapping[str, Answers], configs: Map
     if not count:
         return Comparison(names, part, kind, **sizes, reason="they share no example")
     if _differ(kind, rows):
-        return Comparison(names, part, kind, **sizes, reason="for the same examples they have other right answers")
+        return Comparison(
+            names, part, kind, **sizes, reason="they ask otherwise of the same examples, or have other right answers"
+        )
     tests = {"reports": _reports, "findings": _findings, "answers": _questions}
     try:
         tested = tests[kind](rows, configs[names[0]])
@@ -89,7 +90,10 @@ def shared(files: Sequence[Rows]) -> tuple[list[list[Mapping[str, Any]]], int]:
 
 
 def _differ(kind: str, files: Sequence[Rows]) -> bool:
+    """Whether files of the same examples ask for other findings, or have other right answers."""
     key = {"reports": "reference", "findings": "labels", "answers": "answer"}[kind]
+    if kind == "findings" and any({*rows[0]["probabilities"]} != {*files[0][0]["probabilities"]} for rows in files):
+        return True
     return any([row[key] for row in rows] != [row[key] for row in files[0]] for rows in files[1:])
 
 
@@ -116,7 +120,7 @@ def _reports(files: Sequence[Rows], config: Mapping[str, Any]) -> list[Row]:
 
 def _findings(files: Sequence[Rows], config: Mapping[str, Any]) -> list[Row]:
     truth, known = labels(files[0], config)
-    first, *others = (probabilities(rows) for rows in files)
+    first, *others = (probabilities(rows, [*files[0][0]["probabilities"]]) for rows in files)
     clusters = subjects(files[0])
     tested = [classification.paired(first, other, truth, known, clusters=clusters) for other in others]
     return _rows([*tested[0]], [[(*found[name][:2], found[name][2]) for name in found] for found in tested])
@@ -159,10 +163,9 @@ def _rows(names: Sequence[str], tested: Sequence[Sequence[tuple[float, float, bo
     ]
 
 
-def probabilities(rows: Rows) -> np.ndarray:
-    """float64 `[N, C]`, by the names of the first row; NaN where a row has none."""
-    names = [*rows[0]["probabilities"]]
-    return np.array([[row["probabilities"].get(name, math.nan) for name in names] for row in rows], np.float64)
+def probabilities(rows: Rows, names: Sequence[str]) -> np.ndarray:
+    """float64 `[N, C]` of the findings `names`."""
+    return np.array([[row["probabilities"][name] for name in names] for row in rows], np.float64)
 
 
 def labels(rows: Rows, config: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -28,9 +28,10 @@ class Counts(NamedTuple):
 def of_findings(rows: Rows, config: Mapping[str, Any], thresholds: Sequence[float] | None) -> dict[str, Counts]:
     """The counts of each finding, of known labels, at thresholds in the order of the findings; 0.5 for None."""
     truth, known = labels(rows, config)
-    chosen = probabilities(rows)
+    names = [*rows[0]["probabilities"]]
+    chosen = probabilities(rows, names)
     limits = np.full(chosen.shape[1], 0.5) if thresholds is None else np.asarray(thresholds)
-    return _counts([*rows[0]["probabilities"]], chosen >= limits, truth, known)
+    return _counts(names, chosen >= limits, truth, known)
 
 
 def of_reports(rows: Rows) -> dict[str, Counts]:

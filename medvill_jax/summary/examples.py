@@ -30,10 +30,11 @@ def examples(run: Run, answers: Answers, count: int) -> list[Example]:
         DataError: the data set is damaged.
     """
     chosen = [answers.rows[place * len(answers.rows) // count] for place in range(min(count, len(answers.rows)))]
+    thresholds = run.thresholds_of(answers.rows) if answers.kind == "findings" else None
     data = data_of(run.folder, run.config, questions=answers.kind == "answers")
     found = _records(data, answers.made_with.get("split", run.split), {row["id"] for row in chosen})
     return [
-        Example(_film(found[row["id"]]["image"]), _TEXTS[answers.kind](row, found[row["id"]], run.thresholds))
+        Example(_film(found[row["id"]]["image"]), _TEXTS[answers.kind](row, found[row["id"]], thresholds))
         for row in chosen
     ]
 

@@ -87,6 +87,11 @@ class Run:
         """The split that `metrics` are of; "" without metrics."""
         return next((name.partition("/")[0] for name in self.metrics if not name.startswith("baseline/")), "")
 
+    def thresholds_of(self, rows: Sequence[dict[str, Any]]) -> Sequence[float] | None:
+        """The thresholds for the findings of rows; None if the export has none, or those of other findings."""
+        fits = self.thresholds is not None and len(self.thresholds) == len(rows[0]["probabilities"])
+        return self.thresholds if fits else None
+
     def last(self, group: str) -> dict[str, Any]:
         """The newest line of `history` whose metrics begin with `group/`; empty if there is none."""
         lines = (line for line in reversed(self.history) if any(name.startswith(f"{group}/") for name in line))
@@ -167,7 +172,7 @@ def _answers(folder: Path, part: str) -> Answers | None:
     if kind is None:
         return None
     for number, row in enumerate(rows, 1):
-        if not all(_fits(row.get(key), wanted) for key, wanted in ROWS[kind].items()):
+        if not all(_fits(row.get(key), wanted) for key, wanted in ROWS[kind].items()) or not _alike(row, rows[0]):
             raise SummaryError(f"{folder / ANSWERS_FILE}, line {number}: not a row of {kind}")
     note = (folder / ANSWERS_FILE).with_suffix(".json")
     return Answers(part, kind, rows, blind=_rows(folder / SHUFFLED_FILE), made_with=_json(note))
@@ -178,6 +183,12 @@ def _fits(value: object, wanted: type) -> bool:
     if isinstance(value, dict):
         return wanted is dict and all(isinstance(one, int | float) for one in value.values())
     return isinstance(value, wanted)
+
+
+def _alike(row: dict[str, Any], first: dict[str, Any]) -> bool:
+    """Whether a row has probabilities of the same findings as the first one, if it has any."""
+    said = row.get("probabilities", {})
+    return said.keys() == first.get("probabilities", {}).keys() and all(0 <= one <= 1 for one in said.values())
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -138,8 +138,9 @@ def _confusion(run: Run, one: Answers, title: str) -> Iterator[Child]:
             yield figures.matrix(f"Closed questions{title}", names, counts)
         return
     if one.kind == "findings":
-        counts = confusion.of_findings(one.rows, run.config, run.thresholds)
-        at = "0.5" if run.thresholds is None else "the thresholds of the export"
+        thresholds = run.thresholds_of(one.rows)
+        counts = confusion.of_findings(one.rows, run.config, thresholds)
+        at = "0.5" if thresholds is None else "the thresholds of the export"
         caption = f"Findings at {at}{title}"
     else:
         counts = confusion.of_reports(one.rows)

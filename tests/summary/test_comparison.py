@@ -66,7 +66,7 @@ def test_why_there_is_no_test(tmp_path: Path) -> None:
     made = [workdirs.reports(tmp_path / f"run{seed}", seed=seed) for seed in range(2)]
     rewrite(made[1], lambda rows: [{**row, "reference": "Other."} for row in rows])
     [found] = comparisons(workdirs.read(*made))
-    assert (found.rows, found.reason) == ((), "for the same examples they have other right answers")
+    assert (found.rows, found.reason) == ((), "they ask otherwise of the same examples, or have other right answers")
     rewrite(made[1], lambda rows: [{**row, "id": f"other {row['id']}"} for row in rows])
     [found] = comparisons(workdirs.read(*made))
     assert (found.reason, found.examples) == ("they share no example", 0)
@@ -100,3 +100,16 @@ def test_labels_count_as_the_configuration_says() -> None:
     assert (truth.tolist(), known.tolist()) == ([[True, False, False, False]], [[True, True, False, True]])
     truth, known = labels(rows, {"labels": {"uncertain": "positive", "absent": "ignore"}})
     assert (truth.tolist(), known.tolist()) == ([[True, False, True, False]], [[True, True, True, False]])
+
+
+def test_findings_in_another_order_are_the_same_and_others_are_not(tmp_path: Path) -> None:
+    made = [workdirs.findings(tmp_path / f"run{seed}", seed=seed) for seed in range(2)]
+    [expected] = comparisons(workdirs.read(*made))
+    rewrite(
+        made[1], lambda rows: [{**row, "probabilities": dict([*row["probabilities"].items()][::-1])} for row in rows]
+    )
+    [found] = comparisons(workdirs.read(*made))
+    assert found.rows == expected.rows
+    rewrite(made[1], lambda rows: [{**row, "probabilities": {"Fracture": 0.5, "Edema": 0.5}} for row in rows])
+    [found] = comparisons(workdirs.read(*made))
+    assert found.reason == "they ask otherwise of the same examples, or have other right answers"

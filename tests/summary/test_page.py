@@ -251,6 +251,12 @@ def test_the_numbers_of_the_confusion_are_those_of_the_answers(several: Page, tm
         assert 2 * counts[0] / (2 * counts[0] + counts[1] + counts[2]) == pytest.approx(f1)
 
 
+def test_thresholds_of_other_findings_are_not_used(tmp_path: Path) -> None:
+    run = workdirs.findings(tmp_path / "run", seed=0)
+    (run / "export" / "config.json").write_text('{"extra": {"thresholds": [0.1, 0.2, 0.3]}}')
+    assert ("Run run", "Findings at 0.5") in Page(page(workdirs.read(run))).tables
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")
 def test_a_browser_without_network_shows_it_without_complaint(demo: Page, tmp_path: Path) -> None:
     file = tmp_path / "summary.html"

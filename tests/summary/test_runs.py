@@ -76,6 +76,18 @@ def _write(name: str, content: str) -> Callable[[Path], object]:
             SummaryError,
             "line 61: not a row of findings",
         ),
+        (
+            _append("predictions.jsonl", '{"id": "x", "probabilities": {"Edema": 0.5}, "labels": {}}'),
+            SummaryError,
+            "line 61: not a row of findings",
+        ),
+        (
+            _append(
+                "predictions.jsonl", '{"id": "x", "probabilities": {"Edema": 2, "Pleural Effusion": 0}, "labels": {}}'
+            ),
+            SummaryError,
+            "line 61: not a row of findings",
+        ),
         (_write("metrics.json", "["), SummaryError, "metrics.json is damaged"),
         (_write("metrics.json", "[1]"), SummaryError, "metrics.json is damaged"),
         (_write("config.json", "{"), WorkdirError, "config.json is damaged"),
