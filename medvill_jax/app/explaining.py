@@ -72,7 +72,7 @@ def words(asked: Asked, report: str | Report) -> list[str]:
         ConfigError: the report has no word.
         HubError: the export has no vocabulary.
     """
-    text = asked.reports([report.text if isinstance(report, Report) else report], "report")
+    text = asked.reports([(report.text or "") if isinstance(report, Report) else report], "report")
     assert asked.export.tokenizer is not None
     return [word for word, _ in word_pieces(text.ids[0, : text.lens[0] - 1].tolist(), asked.export.tokenizer)]
 
