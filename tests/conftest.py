@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from jax._src import compiler
 from ml_collections import ConfigDict
 
@@ -24,6 +25,9 @@ from medvill_jax.app import compiled
 from tests import cli
 from tests.cli import RunPy
 
+# Cores are shared: a pause of the machine while values are drawn says nothing about a test.
+settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("shared")
 # A shell that starts a command in the background has it ignore Ctrl-C, and what that command starts too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 TESTS = Path(__file__).parent
