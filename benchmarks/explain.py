@@ -130,7 +130,8 @@ def of_findings(model: Model, pixels: np.ndarray) -> list[dict[str, Given]]:
 def of_words(model: Model, pixels: np.ndarray) -> list[dict[str, Given]]:
     """For every film the findings that its report states, and the first word that names each."""
     assert model.tokenizer is not None
-    settings = {name: value for name, value in model.options("report").items() if name not in ("task", "seed")}
+    settings = queries.decoding(Asked(model.export, model.config, model.arrays))
+    settings["top_p"] = settings["top_p"] or None
     found: list[dict[str, Given]] = []
     for report in model.arrays.generate(pixels, **settings):
         labels, pieces = clinical.label(report["text"]), report["token_ids"]
