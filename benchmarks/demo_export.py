@@ -9,11 +9,10 @@ with the scores in its card. The films are of another seed, so the network has s
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+from benchmarks.multitask import tested, trained
 from data_prep import phantom
 from medvill_jax.commands import Parser
 from medvill_jax.data.records import open_split, splits
@@ -33,41 +32,30 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/web-demo"), help="folder for data and runs")
     parser.add_argument("--out", type=Path, default=OUT, help="where the export and the films go")
     args = parser.parse_args()
-    write(trained(args.work.absolute()), args.out / "export")
+    write(finished(args.work.absolute()), args.out / "export")
     films(args.work / "films", args.out)
     return 0
 
 
-def trained(work: Path) -> Path:
+def finished(work: Path) -> Path:
     """The workdir of the run of all tasks, scored on the test split."""
     options = {"studies": STUDIES, "seed": 0, "image_size": SIZE}
     data = phantom.prepare(work / "data", **options)
     questions = phantom.prepare_vqa(work / "data", **options)
     sizes = {"model.image_size": SIZE, "data.path": data, "eval.every_epochs": 0.0}
-    started(work / "pretrain", "pretrain", {**sizes, "steps": PRETRAIN, "eval.every_steps": PRETRAIN})
+    pretrained = {**sizes, "steps": PRETRAIN, "eval.every_steps": PRETRAIN}
     tuned = {
         **sizes,
         "data.questions": questions,
-        "init.checkpoint": work / "pretrain" / "export",
+        "init.checkpoint": trained(work / "pretrain", "pretrain", pretrained),
         "steps": STEPS,
         "eval.every_steps": STEPS,
         "eval.generate_examples": 100,
         "optimizer.learning_rate": 1e-3,
         "freeze": "()",
     }
-    started(work / "multitask", "multitask", tuned)
-    if not (work / "multitask" / "metrics.json").is_file():
-        started(work / "multitask", "multitask", tuned, "--eval_only", "--config.eval.split=test")
+    tested(work / "multitask", "multitask", tuned)
     return work / "multitask"
-
-
-def started(workdir: Path, name: str, fields: dict[str, Any], *words: str) -> None:
-    """Runs one training or evaluation, unless it has an export already."""
-    if (workdir / "export").is_dir() and not words:
-        return
-    given = [f"--config.{field}={value}" for field, value in fields.items()]
-    command = ["run.py", f"--config=configs/{name}.py:phantom", *given, f"--workdir={workdir}", *words]
-    subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
 
 
 def write(run: Path, out: Path) -> None:

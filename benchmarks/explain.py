@@ -45,6 +45,7 @@ from medvill_jax.app.explaining import scaled, word_pieces
 from medvill_jax.app.film import placed, read
 from medvill_jax.app.queries import Asked
 from medvill_jax.commands import Parser
+from medvill_jax.findings import POSITIVE
 from medvill_jax.hub.arrays.explanations import METHODS, OCCLUSION, OCCLUSION_STEPS
 from medvill_jax.hub.export import HEADS
 from medvill_jax.hub.head_functions import heads_of
@@ -141,7 +142,7 @@ def of_words(model: Model, pixels: np.ndarray) -> list[dict[str, Given]]:
         for word, places in word_pieces(pieces, model.tokenizer):
             chosen = np.zeros(len(ids), np.float32)
             chosen[places] = 1.0
-            for name in (name for name, words in NAMES.items() if word in words and labels[name] == 1):
+            for name in (name for name, words in NAMES.items() if word in words and labels[name] == POSITIVE):
                 own.setdefault(name, {"text_ids": ids, "words": chosen})
         found.append(own)
     return found

@@ -54,7 +54,7 @@ def main() -> int:
         "questions": phantom.prepare_vqa(args.out / "data", **options, progress=False),
     }
     shared = {"model.image_size": args.image_size, "seed": args.seed}
-    start = _trained(args.out / "pretrain", "pretrain", {**shared, "data.path": data["path"], "steps": args.pretrain})
+    start = trained(args.out / "pretrain", "pretrain", {**shared, "data.path": data["path"], "steps": args.pretrain})
     shared |= {
         "steps": args.steps,
         "eval.every_steps": args.steps // 2,
@@ -68,8 +68,8 @@ def main() -> int:
     everything = args.out / "multitask"
     # The longest run comes last: a table of those before it says something already.
     for task, (name, _) in TASKS.items():
-        _tested(args.out / task, name, {**shared, "data.path": data["questions" if task == "ask" else "path"]})
-    _tested(everything, "multitask", {**shared, **{f"data.{name}": path for name, path in data.items()}})
+        tested(args.out / task, name, {**shared, "data.path": data["questions" if task == "ask" else "path"]})
+    tested(everything, "multitask", {**shared, **{f"data.{name}": path for name, path in data.items()}})
     print("\n".join(_table(args.out, everything)))
     return 0
 
@@ -84,16 +84,16 @@ def _run(workdir: Path, name: str, fields: dict[str, Any], *words: str) -> None:
     print(f"{workdir.name} {' '.join(words)}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 
 
-def _trained(workdir: Path, name: str, fields: dict[str, Any]) -> Path:
+def trained(workdir: Path, name: str, fields: dict[str, Any]) -> Path:
     """The export of a run."""
     if not (workdir / "export").is_dir():
         _run(workdir.absolute(), name, {field: _absolute(value) for field, value in fields.items()})
     return workdir / "export"
 
 
-def _tested(workdir: Path, name: str, fields: dict[str, Any]) -> None:
+def tested(workdir: Path, name: str, fields: dict[str, Any]) -> None:
     """Trains a run and scores it on the test split."""
-    _trained(workdir, name, fields)
+    trained(workdir, name, fields)
     if not (workdir / "metrics.json").is_file():
         given = {field: _absolute(value) for field, value in fields.items()}
         _run(workdir.absolute(), name, given, "--eval_only", "--config.eval.split=test")

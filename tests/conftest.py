@@ -26,7 +26,7 @@ from tests import cli
 from tests.cli import RunPy
 
 # Cores are shared: a pause of the machine while values are drawn says nothing about a test.
-settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.register_profile("shared", suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
 # A shell that starts a command in the background has it ignore Ctrl-C, and what that command starts too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -44,7 +44,7 @@ def check(pixels: np.ndarray) -> tuple[str, ...]:
 
 
 def check_pictures(pictures: np.ndarray) -> list[tuple[str, ...]]:
-    """`check` of many films as `picture` makes them, uint8 `[N, SIDE, SIDE]`: a third of the time for each."""
+    """`check` of many films as `picture` makes them, uint8 `[N, SIDE, SIDE]`: a fraction of the time for each."""
     weights = _weights()
     found = odds(logits(weights, features(pictures)))
     shown = pictures.std((1, 2)) > _BLANK

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,10 +51,15 @@ def _last(x: jax.Array, count: int | None, axis: int) -> jax.Array:
     return x if count is None else jax.lax.slice_in_dim(x, x.shape[axis] - count, None, axis=axis)
 
 
-def linear(in_size: int, out_size: int, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
-    """A Linear layer with BERT's initialisation: normal with standard deviation `initializer_range`."""
+def linear(
+    in_size: int, out_size: int, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs, **options: Any
+) -> nnx.Linear:
+    """A Linear layer with BERT's initialisation: normal with standard deviation `initializer_range`.
+
+    `options` are further ones of `nnx.Linear`.
+    """
     init = nnx.initializers.normal(config.initializer_range)
-    return nnx.Linear(in_size, out_size, dtype=dtype, kernel_init=init, rngs=rngs)
+    return nnx.Linear(in_size, out_size, dtype=dtype, kernel_init=init, rngs=rngs, **options)
 
 
 def layer_norm(size: int, eps: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:

@@ -31,8 +31,7 @@ class ItmHead(nnx.Module):
     """Linear to two classes; class 1 means that image and text belong together."""
 
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.linear = linear(config.hidden_size, 2, config, dtype=dtype, rngs=rngs)
-        self.linear.dot_general = _in_short_rows
+        self.linear = linear(config.hidden_size, 2, config, dtype=dtype, rngs=rngs, dot_general=_in_short_rows)
 
     def __call__(self, summary: jax.Array) -> jax.Array:
         """`[B, H]` -> float32 `[B, 2]` logits."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
 
+from medvill_jax.data import records
+from medvill_jax.findings import POSITIVE
 from medvill_jax.summary.runs import Answers, Run, SummaryError, data_of
 
 # The longer side of a film on the page, pixels.
@@ -41,29 +43,17 @@ def examples(run: Run, answers: Answers, count: int) -> list[Example]:
 
 def _records(data: Path, split: str, wanted: set[str]) -> Mapping[str, Mapping[str, Any]]:
     """The records of these identifiers."""
-    from medvill_jax.data import records
-
     if not data.is_dir():
         raise SummaryError(f"{data}: the data set of the run is not here, so there are no films; leave --examples out")
     found: dict[str, Mapping[str, Any]] = {}
     # A run may have set some of the training records aside for validation.
     for name in sorted(records.splits(data), key=lambda name: name != split):
-        for record in _until(records.open_split(data, name), wanted - found.keys()):
-            found[record["id"].decode()] = record
-    if missing := len(wanted - found.keys()):
-        raise SummaryError(f"{data}: {missing} of the examples are not in it; it is not the data set of the run")
+        if missing := wanted - found.keys():
+            source, ids = records.open_split(data, name), records.read_columns(data, name, ["id"])["id"].tolist()
+            found |= {one: source[place] for place, one in enumerate(ids) if one in missing}
+    if missing := wanted - found.keys():
+        raise SummaryError(f"{data}: {len(missing)} of the examples are not in it; it is not the data set of the run")
     return found
-
-
-def _until(source: Any, wanted: set[str]) -> Iterator[Mapping[str, Any]]:
-    left = set(wanted)
-    for place in range(len(source) if left else 0):
-        record = source[place]
-        if record["id"].decode() in left:
-            left.remove(record["id"].decode())
-            yield record
-            if not left:
-                return
 
 
 def _film(encoded: bytes) -> bytes:
@@ -85,7 +75,7 @@ def _findings(row: Mapping[str, Any], record: Mapping[str, Any], thresholds: Seq
     limits = [0.5] * len(chosen) if thresholds is None else thresholds
     beside = zip(chosen.items(), limits, strict=True)
     found = [f"{name} ({probability:.2f})" for (name, probability), limit in beside if probability >= limit]
-    labelled = [name for name, value in row["labels"].items() if value == 1]
+    labelled = [name for name, value in row["labels"].items() if value == POSITIVE]
     report = record.get("text", b"").decode()
     texts = {"Findings by its labels": ", ".join(labelled) or "none", "Found": ", ".join(found) or "none"}
     return texts | ({"Report": report} if report else {})

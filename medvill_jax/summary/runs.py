@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from medvill_jax.cluster import environment, workdir
+from medvill_jax.data import records
 from medvill_jax.errors import UserError
 from medvill_jax.training import history
 
 METRICS_FILE, ANSWERS_FILE, PLOT_FILE = "metrics.json", "predictions.jsonl", "reliability.png"
 SHUFFLED_FILE = "predictions_shuffled_images.jsonl"
-DATA_REPORT = "build_report.json"
 # The folders of a multi-task run's answers, and before them the workdir itself, which has those of other runs.
 PARTS = ("", "findings", "report", "ask", "match")
 # What an answer is known by: the key that only its kind has.
@@ -137,7 +137,7 @@ def _read(folder: Path, name: str) -> Run:
         history=lines,
         metrics=metrics,
         environments=environment.read(folder / environment.FILE),
-        data=_json(data_of(folder, config, questions=config.get("task") == "vqa") / DATA_REPORT),
+        data=_json(data_of(folder, config, questions=config.get("task") == "vqa") / records.REPORT_FILE),
         answers=[answers for part in PARTS if (answers := _answers(folder / part, part)) is not None],
         thresholds=_json(folder / "export" / "config.json").get("extra", {}).get("thresholds"),
     )
@@ -192,18 +192,10 @@ def _alike(row: dict[str, Any], first: dict[str, Any]) -> bool:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    """The objects in a file of JSON lines, without an unfinished last line; empty if there is no file."""
-    try:
-        *lines, _ = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
+    """The objects in a file of JSON lines."""
     rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if not isinstance(row, dict):
+    for number, row in enumerate(history.objects(path), 1):
+        if row is None:
             raise SummaryError(f"{path}, line {number}: no JSON object; restore the file, or evaluate again")
         rows.append(row)
     return rows

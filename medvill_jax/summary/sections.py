@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -101,7 +102,7 @@ def throughput(run: Run) -> Iterator[Child]:
     }
     points = {name: [value for _, value in _points(run, name)] for name in titles}
     rows = [
-        (titles[name], number(_median(values)), number(min(values)), number(max(values)))
+        (titles[name], number(statistics.median(values)), number(min(values)), number(max(values)))
         for name, values in points.items()
         if values
     ]
@@ -111,11 +112,6 @@ def throughput(run: Run) -> Iterator[Child]:
     yield table("Throughput over the logged steps", ("", "median", "least", "most"), rows, (1, 2, 3))
     if speeds := _points(run, "train/examples_per_second"):
         yield figures.curves("train/examples_per_second", {"examples/s": speeds})
-
-
-def _median(values: Sequence[float]) -> float:
-    ordered, middle = sorted(values), len(values) // 2
-    return ordered[middle] if len(values) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
 
 
 def answers(run: Run) -> Iterator[Child]:

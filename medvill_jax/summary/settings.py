@@ -45,11 +45,11 @@ def nearest(config: Mapping[str, Any]) -> tuple[str, list[Setting]] | None:
 
 def differences(configs: Sequence[Mapping[str, Any]]) -> list[Setting]:
     """The fields in which configurations differ, with the value of each; folders are shown without what they lie in."""
-    fields = [ADDED_FIELDS | flat(config) for config in configs]
-    names = sorted({name for one in fields for name in one} & {name for config in configs for name in flat(config)})
+    own = [flat(config) for config in configs]
+    fields = [ADDED_FIELDS | one for one in own]
     return [
         Setting(name, tuple(shown(one[name]) if name in one else _ABSENT for one in fields))
-        for name in names
+        for name in sorted({name for one in own for name in one})
         if any(one.get(name, _ABSENT) != fields[0].get(name, _ABSENT) for one in fields)
     ]
 

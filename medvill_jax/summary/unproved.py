@@ -8,7 +8,7 @@ from typing import NamedTuple
 from medvill_jax.cluster.workdir import flat
 from medvill_jax.summary import comparison, measures
 from medvill_jax.summary.measures import BLIND, Measure
-from medvill_jax.summary.runs import Run
+from medvill_jax.summary.runs import Answers, Run
 
 # The metrics of reports by which films are tested; of many metrics some differ by chance.
 TESTED = ("clinical_micro_f1_14", "bleu4")
@@ -79,7 +79,7 @@ def _film(run: Run, figures: Sequence[Measure]) -> Iterator[Point]:
         yield Point(text, better)
 
 
-def _tested_film(answers: comparison.Answers) -> Iterator[Point]:
+def _tested_film(answers: Answers) -> Iterator[Point]:
     [with_blind, with_film], _ = comparison.shared([answers.blind, answers.rows])
     if not with_film:
         return

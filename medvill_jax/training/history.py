@@ -24,20 +24,31 @@ def read(path: Path) -> list[dict[str, Any]]:
     Raises:
         HistoryError: a line is something else.
     """
+    rows = []
+    for number, row in enumerate(objects(path), 1):
+        if row is None or type(row.get("step")) is not int or not all(map(_is_value, row.values())):
+            raise HistoryError(f"{path}, line {number}: not a line of metrics; restore the file, or remove this line")
+        rows.append(row)
+    return rows
+
+
+def objects(path: Path) -> list[dict[str, Any] | None]:
+    """The JSON objects of a file's lines, without an unfinished last one; None for a line that holds something else.
+
+    A file that does not exist has no lines.
+    """
     if not path.exists():
         return []
     *lines, _ = path.read_bytes().split(b"\n")
-    return [_line(path, number, line) for number, line in enumerate(lines, 1)]
+    return [_object(line) for line in lines]
 
 
-def _line(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        row = json.loads(line)
+        found = json.loads(line)
     except ValueError:
-        row = None
-    if not isinstance(row, dict) or type(row.get("step")) is not int or not all(map(_is_value, row.values())):
-        raise HistoryError(f"{path}, line {number}: not a line of metrics; restore the file, or remove this line")
-    return row
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _is_value(value: object) -> bool:

@@ -16,10 +16,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from medvill_jax.batch import Batch
 from medvill_jax.errors import UserError
+from medvill_jax.training import sinks
 from medvill_jax.training.checkpoint import Checkpoints
-from medvill_jax.training.sinks import Chosen
 from medvill_jax.training.timing import Timing
-from medvill_jax.training.writer import NO_SINKS, MetricsWriter
+from medvill_jax.training.writer import MetricsWriter
 from medvill_jax.trees import Tree
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class LoopConfig:
     eval_every: int
     checkpoint_every: int
     load_processes: int = 0
-    sinks: Chosen = NO_SINKS
+    sinks: sinks.Chosen = sinks.NONE
 
     def evaluates(self, step: int) -> bool:
         """Whether a run evaluates after a step."""

@@ -10,12 +10,9 @@ from pathlib import Path
 import tensorboardX
 
 from medvill_jax import private
-from medvill_jax.training import history
+from medvill_jax.training import history, sinks
 from medvill_jax.training.history import METRICS_FILE
-from medvill_jax.training.sinks import Chosen
 from medvill_jax.training.sinks.feed import Feed
-
-NO_SINKS = Chosen()
 
 
 class MetricsWriter:
@@ -32,7 +29,7 @@ class MetricsWriter:
         HistoryError: the file of an interrupted run is damaged.
     """
 
-    def __init__(self, workdir: Path, *, resume_step: int, active: bool, to: Chosen = NO_SINKS):
+    def __init__(self, workdir: Path, *, resume_step: int, active: bool, to: sinks.Chosen = sinks.NONE):
         self._file = None
         if not active:
             return
@@ -43,7 +40,6 @@ class MetricsWriter:
         self._tensorboard = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=resume_step + 1 if resume_step else None
         )
-
         self._feeds = [Feed(name, workdir, to.config, kept) for name in to.names]
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:

@@ -210,7 +210,7 @@ def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
     return page
 
 
-async def _failed(request: Request, error: Exception) -> Response:
+def _failed(error: Exception) -> Response:
     """One clear message, whatever it is."""
     headers = {}
     match error:
@@ -241,6 +241,6 @@ def app(server: Server) -> Starlette:
     async def failed(request: Request, error: Exception) -> Response:
         if isinstance(error, Busy):
             server.meters.refused.inc()
-        return await _failed(request, error)
+        return _failed(error)
 
     return Starlette(routes=server.routes(), exception_handlers=dict.fromkeys(kinds, failed))

@@ -20,9 +20,6 @@ from medvill_jax.web.meters import Meters
 from medvill_jax.web.routes import Example, Server
 from medvill_jax.web.service import Service
 
-# Libraries that read films, and log what they find odd about one.
-_READERS = ("PIL", "pydicom")
-
 
 def bound(host: str, port: int) -> socket.socket:
     """A socket that holds an address; nobody can connect to it before the server runs.
@@ -69,8 +66,7 @@ def serve(
         examples: films that the page offers.
         ready: called with the address once it answers.
     """
-    for name in _READERS:
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)  # it logs what it finds odd about a film
     meters = Meters()
     service = Service(models, index, meters.batch)
     service.warm()

@@ -83,7 +83,7 @@ class Service:
 
     def picture(self, data: bytes) -> bytes:
         """A PNG of a film, gray, padded to a square as for the network. Raises `ImageError`, `MissingExtra`."""
-        pixels = decode(data, next(iter(self.models)).films.dicom).pixels
+        pixels = decode(data, self.models[0].films.dicom).pixels
         side = min(limits.PICTURE, max(pixels.shape))
         shown = square_image(pixels, side, None, np.random.default_rng(0))
         return cv2.imencode(".png", shown)[1].tobytes()

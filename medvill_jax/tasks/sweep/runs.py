@@ -16,6 +16,7 @@ from medvill_jax.metrics.metrics_file import write_metrics
 from medvill_jax.models.attention_masks import KINDS
 from medvill_jax.tasks.sweep.data import SweepData
 from medvill_jax.tasks.sweep.grid import LATE, METRICS, PRETRAINED, SCRATCH, Cell, SweepError
+from medvill_jax.training import history
 
 # Of this package, whatever the folder that a sweep is started in holds.
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -58,7 +59,7 @@ class Runs:
             return None
         checkpoint = json.loads((workdir / "config.json").read_text())["checkpoint"]
         sign = 1.0 if checkpoint["higher_is_better"] else -1.0
-        rows = (json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines())
+        rows = history.read(workdir / history.METRICS_FILE)
         values = [sign * value for row in rows if (value := row.get(checkpoint["metric"])) is not None]
         return max(values, default=None)
 

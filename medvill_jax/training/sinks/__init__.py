@@ -65,6 +65,9 @@ class Chosen:
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
+NONE = Chosen()
+
+
 def chosen(listed: str, config: Mapping[str, Any]) -> Chosen:
     """The sinks of a list with commas, `log.sinks`.
 
