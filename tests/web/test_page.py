@@ -83,11 +83,9 @@ def test_different_findings_light_up_different_places(page: Page, films: list[by
     opened(page, films[0])
     seen = set()
     for row in (1, 2, 3):
-        page.hover(f"#findings tbody tr:nth-child({row}) button")
-        page.wait_for_function(
-            "row => lit.textContent.includes(row)",
-            arg=page.locator(f"#findings tbody tr:nth-child({row}) button").inner_text(),
-        )
+        button = page.locator(f"#findings tbody tr:nth-child({row}) button")
+        button.hover()
+        expect(page.locator("#lit")).to_contain_text(button.inner_text())
         page.wait_for_selector("#heat.shown")
         page.wait_for_selector("#lit:not(.busy)")
         seen.add(picture(page))
@@ -115,9 +113,9 @@ def test_a_bad_file_is_one_clear_message_and_the_film_stays(page: Page, films: l
         dropped(page, data, "film.png")
         expect(page.get_by_role("alert")).to_contain_text(words)
     assert picture(page) == before
-    dropped(page, films[1])
+    with page.expect_response("**/findings"):  # asked for once the film is shown
+        dropped(page, films[1])
     expect(page.locator("#trouble")).to_be_hidden()
-    page.wait_for_function("document.querySelector('#findings table')")
     assert picture(page) != before
 
 

@@ -1,5 +1,6 @@
 """The server as a process of its own: what it refuses, how it is loaded, and how it ends."""
 
+import contextlib
 import http.client
 import re
 import signal
@@ -13,7 +14,7 @@ import pytest
 
 from medvill_jax.web import limits, routes
 from tests.console.broken import write_broken
-from tests.web.serving import DEMO, Running, running
+from tests.web.serving import DEMO, WAIT, Running, running
 
 
 def test_files_that_are_no_film_have_one_clear_message(server: Running, tmp_path: Path) -> None:
@@ -206,9 +207,17 @@ def test_sigterm_answers_what_was_asked_and_ends(films: list[bytes]) -> None:
             for finding in names[:3]
         ]
         jobs += [pool.submit(server.request, "POST", "/api/predict/report", film) for film in films]
-        time.sleep(1)
-        assert not all(job.done() for job in jobs)
-        assert server.end(signal.SIGTERM) == 0
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT)) as slow:
+            slow.putrequest("POST", "/api/predict/report")
+            slow.putheader("Content-Length", str(len(films[0])))
+            slow.endheaders(films[0][:1000])  # this one is under way, however fast the others are
+            time.sleep(1)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(1)
+            assert server.process.poll() is None
+            slow.send(films[0][1000:])
+            assert slow.getresponse().status == 200
+        assert server.process.wait(WAIT) == 0
         assert [job.result().status for job in jobs] == [200] * len(jobs)
         with pytest.raises(ConnectionRefusedError):
             server.request("GET", "/healthz")
