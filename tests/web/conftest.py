@@ -5,13 +5,16 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from medvill_jax.web import demo
 from tests.web.serving import DEMO, Running, running
 
 # Set where the tests must not be skipped.
 REQUIRED = "MEDVILL_REQUIRE_CHROMIUM"
+PATIENCE = 120_000  # milliseconds, on a busy machine that compiles
+
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +49,7 @@ def page(browser: Browser, server: Running) -> Iterator[Page]:
     """The page, ready. Nothing on its console, no error, and no request to anyone but the server."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     opened = context.new_page()
-    opened.set_default_timeout(120_000)
+    opened.set_default_timeout(PATIENCE)
     told: list[str] = []
     asked: list[str] = []
     opened.on("console", lambda message: told.append(message.text))

@@ -7,6 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from tests.console.broken import dicom_file
+from tests.web.conftest import PATIENCE
 from tests.web.serving import Running
 
 FIRST_FINDING, FIRST_WORD = "#findings tbody tr:first-child button", "#report .words button:first-of-type"
@@ -184,7 +185,7 @@ def test_everything_works_by_keyboard_alone(page: Page) -> None:
 def test_no_barrier_is_known_to_axe(browser: Browser, server: Running, scheme: str, width: int) -> None:
     context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})  # pyright: ignore
     page = context.new_page()
-    page.set_default_timeout(120_000)
+    page.set_default_timeout(PATIENCE)
     page.goto(server.url)
     page.wait_for_selector("body[data-ready]")
     broken: dict[str, list[str]] = {}
