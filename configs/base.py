@@ -18,7 +18,8 @@ def base() -> ConfigDict:
     """The shared fields at the sizes of the published MedViLL. The names of fields do not change between versions."""
     config: Any = ConfigDict()
     config.seed = 0  # of all randomness: initialisation, shuffling, masking, dropout
-    config.steps = 0  # optimizer steps of the run
+    config.epochs = 0.0  # passes over the training records
+    config.steps = 0  # optimizer steps of the run; 0: as many as `epochs` need with this batch size
     config.batch_size = 32  # over all devices and hosts
     # Microbatches per step, to fit a large batch into little memory. BatchNorm statistics and in-batch negatives are of
     # one microbatch each, so that with a ResNet, or in retrieval, the step differs slightly from that of a whole batch.
@@ -72,7 +73,11 @@ def base() -> ConfigDict:
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 1e-5
     config.optimizer.schedule = "constant"  # constant, linear, cosine; the latter two end at 0
-    config.optimizer.warmup_steps = 0
+    config.optimizer.warmup_epochs = 0.0
+    config.optimizer.warmup_steps = 0  # 0: `warmup_epochs` counts
+    # RULE:BATCH, e.g. sqrt:32, if `learning_rate` is for that batch size and grows with the square root of the batch or
+    # with the batch itself (linear:32); "": it is for any batch size.
+    config.optimizer.batch_scaling = ""
     config.optimizer.beta1 = 0.9
     config.optimizer.beta2 = 0.999
     config.optimizer.eps = 1e-6
@@ -104,20 +109,22 @@ def base() -> ConfigDict:
     return config
 
 
-def fine_tuning(config: Any, *, steps: int, batch_size: int, learning_rate: float) -> None:
-    """Fine-tuning as published: every visual token, a warm-up over a tenth of the steps, then a linear decay."""
-    config.steps = steps
+def fine_tuning(config: Any, *, epochs: float, batch_size: int, learning_rate: float) -> None:
+    """Fine-tuning as published: every visual token, a warm-up over a tenth of the run, then a linear decay."""
+    config.epochs = epochs
     config.batch_size = batch_size
     config.model.num_cells = 0
     config.optimizer.learning_rate = learning_rate
     config.optimizer.schedule = "linear"
-    config.optimizer.warmup_steps = round(steps / 10)
+    config.optimizer.warmup_epochs = epochs / 10
     config.optimizer.weight_decay = 0.01
+    config.eval.every_epochs = 1.0
 
 
 def small(config: Any) -> None:
     """Changes a configuration to a network for a laptop CPU or one small GPU, with intervals and optimizer to match."""
     config.batch_size = 32
+    config.epochs = 0.0
     config.model.image_encoder = "resnet_tiny"
     config.model.image_size = 128
     config.model.num_cells = 0
@@ -129,10 +136,12 @@ def small(config: Any) -> None:
     config.model.max_positions = 128
     config.optimizer.learning_rate = 1e-3
     config.optimizer.schedule = "cosine"
+    config.optimizer.warmup_epochs = 0.0
     config.optimizer.warmup_steps = 50
     config.optimizer.weight_decay = 0.01
     config.optimizer.clip_norm = 1.0
     config.log.every_steps = 10
+    config.eval.every_epochs = 0.0
     config.eval.every_steps = 200
     config.eval.short_runs = True
     config.checkpoint.every_steps = 100

@@ -17,8 +17,7 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant("configs/classify.py", variant)
     config: Any = base()
     config.task = "classify"
-    # 10 epochs of the 89,395 AP training studies.
-    fine_tuning(config, steps=44_697, batch_size=20, learning_rate=1e-4)
+    fine_tuning(config, epochs=10.0, batch_size=20, learning_rate=1e-4)
     config.model.attention = "bidirectional"
 
     # "image+report" is as published; but the labels were extracted from that report, so the model can read them off it.

@@ -17,8 +17,7 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant("configs/generate.py", variant)
     config: Any = base()
     config.task = "generate"
-    # 50 epochs of the 89,395 AP training studies.
-    fine_tuning(config, steps=279_350, batch_size=16, learning_rate=3e-5)
+    fine_tuning(config, epochs=50.0, batch_size=16, learning_rate=3e-5)
     config.model.attention = "s2s"
 
     config.objective = "causal"  # predicts every next token in one pass; "masked": only masked tokens, as published
@@ -36,13 +35,13 @@ def get_config(variant: str = "") -> ConfigDict:
     config.decode.seed = 0  # of the sampling
     config.decode.temperature = 1.0  # of the sampling
     config.decode.batch_size = 32
-    config.eval.every_epochs = 1.0
     config.eval.generate_examples = 128  # reports to write at every evaluation; 0: none
 
     config.checkpoint.metric = "eval/clinical_micro_f1_14"
     config.checkpoint.higher_is_better = True
     if variant:
         small(config)
+        config.eval.every_epochs = 1.0
         config.steps = 600
         config.decode.max_len = 62
     if variant == "phantom":

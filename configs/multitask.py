@@ -22,8 +22,8 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant("configs/multitask.py", variant)
     config: Any = base()
     config.task = "multitask"
-    # 10 epochs of the 89,395 AP training studies. `batch_size` counts the examples of each of the four tasks.
-    fine_tuning(config, steps=55_870, batch_size=16, learning_rate=3e-5)
+    # `batch_size` counts the examples of each of the four tasks, and an epoch is one of the films with reports.
+    fine_tuning(config, epochs=10.0, batch_size=16, learning_rate=3e-5)
     config.model.attention = "bidirectional"  # reports are written under s2s all the same
     config.data.questions = ""  # a data set made by `python -m data_prep vqa_rad`; data.path: films with reports
     config.weights = ConfigDict({"findings": 1.0, "report": 1.0, "ask": 1.0, "match": 1.0})  # of the losses

@@ -18,7 +18,8 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant("configs/pretrain.py", variant, "modern")
     config: Any = base()
     config.task = "pretrain"
-    config.steps = 139_680  # 50 epochs of the 89,395 AP training studies
+    config.epochs = 50.0  # 139,680 steps over the 89,395 AP training studies of the paper
+    config.eval.every_epochs = 1.0
     config.mlm = ConfigDict()
     config.mlm.probability = 0.15
     config.mlm.max_predictions = 64

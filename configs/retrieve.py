@@ -19,8 +19,9 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant("configs/retrieve.py", variant)
     config: Any = base()
     config.task = "retrieve"
-    config.steps = 89_395  # 10 epochs of the 89,395 AP training studies
+    config.epochs = 10.0
     config.batch_size = 10
+    config.eval.every_epochs = 1.0
     config.model.attention = "bidirectional"
     config.model.num_cells = 0
     config.fusion = "joint"  # "late": the CNN + BERT baseline

@@ -17,10 +17,9 @@ def get_config(variant: str = "") -> ConfigDict:
     check_variant("configs/vqa.py", variant)
     config: Any = base()
     config.task = "vqa"
-    # 50 epochs of the 1,797 training questions.
-    fine_tuning(config, steps=5_600, batch_size=16, learning_rate=3e-5)
+    fine_tuning(config, epochs=50.0, batch_size=16, learning_rate=3e-5)
     config.model.attention = "bidirectional"
-    config.eval.every_steps = 560
+    config.eval.every_epochs = 5.0
     config.checkpoint.every_steps = 560
 
     config.summary = "product"  # of the states of [CLS] and the first [SEP]; "cls": the state of [CLS]

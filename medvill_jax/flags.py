@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -61,12 +62,27 @@ def parse(argv: Sequence[str], description: str) -> None:
     config_file = _file_and_variant()[0]
     if not config_file.is_file():
         raise ConfigError(f"no configuration file {config_file}")
+    _settle_lengths(CONFIG.value, config_flags.get_override_values(flags.FLAGS["config"]))
 
 
 def default_workdir() -> str:
     """runs/CONFIG or runs/CONFIG-VARIANT."""
     path, variant = _file_and_variant()
     return f"runs/{'-'.join(filter(None, (path.stem, variant)))}"
+
+
+def _settle_lengths(config: Any, given: Mapping[str, Any]) -> None:
+    """Of a length in steps and the same in epochs, the one that the command line gives is kept; else that in steps."""
+    for section, fields in (("", config), ("optimizer.", config.get("optimizer", {}))):
+        for steps in [name for name in fields if name in ("steps", "warmup_steps")]:
+            epochs = steps.replace("steps", "epochs")
+            names = [f"{section}{name}" for name in (steps, epochs)]
+            if all(name in given and given[name] for name in names):
+                raise ConfigError(f"give --config.{names[0]} or --config.{names[1]}, not both")
+            if names[1] in given and names[0] not in given:
+                fields[steps] = 0
+            elif names[0] in given or fields[steps]:
+                fields[epochs] = 0.0
 
 
 def _file_and_variant() -> tuple[Path, str]:

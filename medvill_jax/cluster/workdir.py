@@ -39,6 +39,7 @@ ADDED_FIELDS = {
     "data.fraction": 1.0,
     "data.holdout": 0.1,
     "data.phantom.difficulty": "standard",
+    "epochs": 0.0,
     "eval.every_epochs": 0.0,
     "eval.short_runs": False,
     "init.allow": [],
@@ -53,7 +54,9 @@ ADDED_FIELDS = {
     "mlm.all_words": 0.0,
     "model.compat": "",
     "model.initializer_range": 0.02,
+    "optimizer.batch_scaling": "",
     "optimizer.rate_policy": [[".*", 1.0]],
+    "optimizer.warmup_epochs": 0.0,
     "remat": "",
 }
 CHECKPOINT_DIR = "checkpoints"

@@ -20,8 +20,9 @@ from medvill_jax.compile import topology
 from medvill_jax.compile.aot import Program
 from medvill_jax.compile.flops import TRAINING, forward_flops
 from medvill_jax.data import loader, records
+from medvill_jax.errors import ConfigError
 from medvill_jax.hub.export import HEADS, write_export
-from medvill_jax.tasks import setup
+from medvill_jax.tasks import length, setup
 from medvill_jax.tasks.data import TrainRecords
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.parts import Parts
@@ -60,7 +61,8 @@ class Runner:
             parts.data.measure_texts(train_records)
         target = config.mesh.topology
         devices = topology.devices(topology.parse(target)) if target else None
-        settings = setup.run_config(config, train_records=0 if train_records is None else len(train_records))
+        self._length = length.of(config, train_records=0 if train_records is None else len(train_records))
+        settings = setup.run_config(config, self._length)
         self.trainer = Trainer(
             workdir.path,
             checkpoints=workdir.home / CHECKPOINT_DIR,
@@ -86,10 +88,13 @@ class Runner:
             The last step's held-out metrics; None if stopped or too short to be evaluated.
 
         Raises:
+            ConfigError: the length of the run is in epochs, and the data are random arrays.
             DataError: there is no split `eval.split`.
             CheckpointError: an evaluation has no metric `checkpoint.metric`, or a checkpoint cannot be used.
             NotFiniteError: the loss or the gradient became infinite or NaN.
         """
+        if self.config.epochs and not self._length.steps:
+            raise ConfigError("random arrays have no epochs: give --config.steps")
         if self.trainer.evaluates:
             # Before anything is compiled; an evaluation alone chooses by metrics that were saved in training.
             self.parts.data.require_split(self.config.eval.split)
@@ -97,6 +102,7 @@ class Runner:
         _ = self.parts.data.films  # of the export: damage is an error now, not after the training
         self._write_files()
         self._warn()
+        log.info("%s", self._length.line())
         with self.stop:
             complete, metrics = self.trainer.fit(
                 self.train_batches,
@@ -148,7 +154,7 @@ class Runner:
             vocabulary = parts.data.vocabulary
             host = (
                 loader.local_rows(fake_batch(parts.spec, step, vocab_size=vocabulary.size, sep_id=vocabulary.sep_id))
-                for step in range(start_step, config.steps)
+                for step in range(start_step, self._length.steps)
             )
         else:
             host = loader.train_batches(
@@ -156,7 +162,7 @@ class Runner:
                 batch_size=config.batch_size,
                 seed=config.seed,
                 start_step=start_step,
-                stop_step=config.steps,
+                stop_step=self._length.steps,
                 workers=setup.workers(config.data),
             )
         return loader.to_device(host, self.trainer.batch_sharding)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from medvill_jax.models.attention_masks import MEETING
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.medvill import MedvillConfig
+from medvill_jax.tasks.length import IN_LENGTH, Length
 from medvill_jax.training import sinks
 from medvill_jax.training.checkpoint import Keep
 from medvill_jax.training.loop import LoopConfig
@@ -101,26 +101,23 @@ def require_meeting(config: Config) -> None:
         )
 
 
-def run_config(config: Config, *, train_records: int) -> RunConfig:
-    """Seed, accumulation, cadence, checkpoints and optimizer of any task's configuration.
-
-    Args:
-        config: of the run.
-        train_records: the number in one epoch; 0 for random arrays, which are never evaluated.
+def run_config(config: Config, length: Length) -> RunConfig:
+    """Seed, accumulation, cadence, checkpoints and optimizer of any task's configuration, for a run of this length.
 
     Raises:
-        ConfigError: a negative cadence, or less than one microbatch.
+        ConfigError: less than one microbatch.
     """
     if config.accumulate < 1:
         raise ConfigError(f"accumulate={config.accumulate} is below 1")
+    optimizer = {name: value for name, value in config.optimizer.items() if name not in IN_LENGTH}
     return RunConfig(
         seed=config.seed,
         accumulate=config.accumulate,
         loop=LoopConfig(
-            steps=config.steps,
+            steps=length.steps,
             batch_size=config.batch_size,
             log_every=config.log.every_steps,
-            eval_every=_eval_every(config, train_records),
+            eval_every=length.eval_every,
             checkpoint_every=config.checkpoint.every_steps,
             load_processes=config.data.workers.processes,
             sinks=sinks.chosen(config.log.get("sinks", ""), flat(public(config))),
@@ -131,20 +128,8 @@ def run_config(config: Config, *, train_records: int) -> RunConfig:
             metric=config.checkpoint.metric,
             higher_is_better=config.checkpoint.higher_is_better,
         ),
-        optimizer=OptimizerConfig(**config.optimizer.to_dict()),
+        optimizer=OptimizerConfig(**(optimizer | length.optimizer)),
     )
-
-
-def _eval_every(config: Config, train_records: int) -> int:
-    """Steps between two evaluations; 0 for no evaluation."""
-    steps, epochs = config.eval.every_steps, config.eval.every_epochs
-    if steps < 0 or not 0 <= epochs < math.inf:
-        raise ConfigError(f"eval.every_steps={steps} and eval.every_epochs={epochs} must not be negative")
-    if not train_records:
-        return 0
-    if epochs:
-        steps = max(1, round(epochs * train_records / config.batch_size))
-    return min(steps, config.steps) if epochs or config.eval.short_runs else steps
 
 
 def warm_start(config: Config, model: MedvillConfig, unused: Sequence[str] = ()) -> WarmStart | None:

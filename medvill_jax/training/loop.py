@@ -96,6 +96,7 @@ def train(
     first_process = jax.process_index() == 0
     writer = MetricsWriter(workdir, resume_step=step, active=first_process, to=config.sinks)
     progress = tqdm(total=config.steps, initial=step, unit="step", disable=not (first_process and sys.stderr.isatty()))
+    told = False
     timing = Timing(config.batch_size, hosts=jax.process_count(), processes=config.load_processes, barrier=barrier)
 
     def measure() -> dict[str, float] | None:
@@ -145,6 +146,9 @@ def train(
             _check_finite(step, values, checkpoints)
             if logs:
                 values |= {f"train/{name}": value for name, value in timing.read().items()}
+                if not told and (rate := values.get("train/examples_per_second")) and not last:
+                    told = True
+                    log.info("%s", expected(config.steps - step, config.batch_size, rate))
                 writer.write(step, values)
                 _show(progress, step, config.steps, values)
             if evaluates:
@@ -189,6 +193,13 @@ def _show(progress: tqdm, step: int, steps: int, values: dict[str, float]) -> No
     if (step_rate := values.get("train/step_per_host")) is not None:
         line += f" (a host: input {values['train/input_per_host']:.1f}, step {step_rate:.1f})"
     log.info("%s", line)
+
+
+def expected(steps: int, batch_size: int, rate: float) -> str:
+    """How long the rest of a run will take, as text."""
+    seconds = steps * batch_size / rate
+    long = f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{math.ceil(seconds / 60)} min"
+    return f"{steps:,} steps more at {rate:.4g} examples/s: {long}, without evaluations"
 
 
 def _held_out_line(metrics: dict[str, float]) -> str:

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 import medvill_jax
 from medvill_jax.data import records
+from medvill_jax.errors import ConfigError
 from medvill_jax.hub.export import read_export
 from medvill_jax.models.attention_masks import KINDS
 from medvill_jax.models.medvill import Medvill
@@ -285,6 +286,23 @@ def test_random_arrays_need_no_data(tiny_config: ConfigDict, tmp_path: Path) -> 
     tiny_config.data.path = "fake"
     Task(tiny_config, tmp_path).fit()
     assert len(figures(tmp_path)) == tiny_config.steps
+
+
+def test_random_arrays_have_no_epochs(tiny_config: ConfigDict, tmp_path: Path) -> None:
+    tiny_config.data.path, tiny_config.steps, tiny_config.epochs = "fake", 0, 2.0
+    with pytest.raises(ConfigError, match=r"random arrays have no epochs: give --config.steps"):
+        Task(tiny_config, tmp_path).fit()
+
+
+def test_a_run_is_as_long_as_its_epochs(tiny_data: Path, tmp_path: Path, run_py: RunPy) -> None:
+    words = arguments(tiny_data, tmp_path / "run", "--config.batch_size=2", "--config.epochs=1.5")
+    done = run_py(*words, "--config.optimizer.warmup_epochs=0.5")
+    assert done.status == 0, done.err
+    examples = records.splits(tiny_data)["train"]
+    steps = round(1.5 * examples / 2)
+    assert [*losses(tmp_path / "run")] == [*range(1, steps + 1)]
+    assert f"{examples} training examples, 1.5 epochs: {steps} steps of 2" in done.err
+    assert re.search(rf" {steps - 2} steps more at \S+ examples/s: \S+ min, without evaluations", done.err)
 
 
 def test_a_run_exports_its_best_checkpoint_and_another_starts_from_it(tiny_config: ConfigDict, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from medvill_jax.cluster.stopping import StopSignal
 from medvill_jax.training.checkpoint import Checkpoints, Keep
-from medvill_jax.training.loop import LoopConfig, NotFiniteError, train
+from medvill_jax.training.loop import LoopConfig, NotFiniteError, expected, train
 from medvill_jax.training.writer import MetricsWriter
 
 
@@ -68,6 +69,18 @@ def test_cadence_and_files(tmp_path: Path) -> None:
     assert [line["step"] for line in written if "eval/loss" in line] == [2, 4, 5]
     assert written[1]["train/loss"] == float(jnp.float32(0.1)), "full precision"
     assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_the_first_rate_tells_how_long_the_run_will_take(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        run(tmp_path, [1.0] * 6, eval_every=0)
+    [told] = [record.getMessage() for record in caplog.records if "steps more at" in record.getMessage()]
+    assert re.fullmatch(r"4 steps more at \S+ examples/s: 1 min, without evaluations", told)
+
+
+@pytest.mark.parametrize(("steps", "long"), [(3_000, "50 min"), (3_001, "51 min"), (90_000, "25.0 hours")])
+def test_the_rest_in_minutes_and_hours(steps: int, long: str) -> None:
+    assert expected(steps, 32, 32.0) == f"{steps:,} steps more at 32 examples/s: {long}, without evaluations"
 
 
 def test_a_run_shorter_than_the_evaluation_interval_is_not_evaluated(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from medvill_jax.errors import ConfigError, MissingExtra
-from medvill_jax.tasks import setup
+from medvill_jax.tasks import length, setup
 from medvill_jax.training import sinks
 from medvill_jax.training.sinks import Chosen, Start
 from medvill_jax.training.sinks.feed import Feed
@@ -188,7 +188,7 @@ def test_a_wrong_name_and_a_missing_package_are_said_at_once() -> None:
 def test_the_configuration_has_no_path(tiny_config: ConfigDict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sinks.importlib.util, "find_spec", lambda name: name)
     tiny_config.log.sinks = "mlflow, wandb"
-    chosen = setup.run_config(tiny_config, train_records=1).loop.sinks
+    chosen = setup.run_config(tiny_config, length.of(tiny_config, 1)).loop.sinks
     assert chosen.names == ("mlflow", "wandb")
     assert chosen.config["optimizer.learning_rate"] == tiny_config.optimizer.learning_rate
     assert chosen.config["data.crop_scale"] == json.dumps(tiny_config.data.crop_scale)
