@@ -70,7 +70,7 @@ class Program:
         batch: abstract arrays of the global batch.
         batch_size: global.
         mesh: number of devices along each axis.
-        flops: useful FLOPs of a whole step, summed over all chips.
+        flops: useful FLOPs of a whole step, gradient included, summed over all chips.
         settings: the configuration fields that the numbers depend on, for the report.
     """
 

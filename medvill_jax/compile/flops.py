@@ -1,9 +1,10 @@
-"""Useful FLOPs: the matrix products and convolutions of a model's forward pass, counted from their shapes.
+"""Useful FLOPs: the matrix products and convolutions of a loss and of its gradient, counted from their shapes.
 
-A multiplication and an addition are two FLOPs. A training step counts as three forward passes, since each product of
-the forward pass has two in the backward pass (Kaplan et al., 2020, section 2.1; Chowdhery et al., PaLM, 2022, appendix
-B). Recomputation and element-wise operations do not count, so that useful FLOP/s divided by the hardware's peak are the
-model FLOPs utilisation, MFU.
+A multiplication and an addition are two FLOPs. Each product of the forward pass has up to two in the backward pass, one
+for each factor whose gradient is needed: none for frozen layers below all that trains, one where the input or the
+weights need none. So a training step is worth at most three forward passes (Kaplan et al., 2020, section 2.1). Neither
+recomputation nor element-wise operations count, so that useful FLOP/s divided by the hardware's peak are the model
+FLOPs utilisation, MFU (Chowdhery et al., PaLM, 2022, appendix B).
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
-
-TRAINING = 3  # forward passes with as many FLOPs as a training step
+from jax.extend.core import Literal
 
 
 def forward_flops(function: Callable[..., Any], *arguments: Any) -> float:
@@ -26,6 +26,16 @@ def forward_flops(function: Callable[..., Any], *arguments: Any) -> float:
         arguments: trees of arrays or of `jax.ShapeDtypeStruct`.
     """
     return _jaxpr_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def training_flops(loss: Callable[..., jax.Array], *arguments: Any) -> float:
+    """FLOPs of the matrix products and convolutions of a loss and of its gradient by the first argument.
+
+    Args:
+        loss: traced, never run; without rematerialisation (`models.remat.off`), or what is recomputed counts.
+        arguments: trees of arrays or of `jax.ShapeDtypeStruct`.
+    """
+    return _jaxpr_flops(jax.make_jaxpr(jax.value_and_grad(loss))(*arguments).jaxpr)
 
 
 def valid_taps(
@@ -47,7 +57,7 @@ def valid_taps(
 
 def _jaxpr_flops(jaxpr: Any) -> float:
     total = 0.0
-    for equation in jaxpr.eqns:
+    for equation in _needed(jaxpr):
         kind, params = equation.primitive.name, equation.params
         if kind == "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
@@ -61,6 +71,16 @@ def _jaxpr_flops(jaxpr: Any) -> float:
             times = params["length"] if kind == "scan" else 1
             total += times * sum(_jaxpr_flops(inner) for inner in _inner(params.values()))
     return total
+
+
+def _needed(jaxpr: Any) -> list[Any]:
+    """The equations on which a result depends: differentiation leaves others behind, which the compiler removes."""
+    needed, used = [], {var for var in jaxpr.outvars if not isinstance(var, Literal)}
+    for equation in reversed(jaxpr.eqns):
+        if used.intersection(equation.outvars):
+            needed.append(equation)
+            used.update(var for var in equation.invars if not isinstance(var, Literal))
+    return needed
 
 
 def _inner(values: Any) -> list[Any]:

@@ -4,12 +4,16 @@ A policy, the same for every layer of a network, names what is kept:
 
     ""              keep everything
     full            keep each layer's input only
-    dots            also the results of all matrix products (convolutions are not among them)
-    dots_no_batch   also the results of products with weights, but not those of attention, whose size grows with L x L
+    dots            also the results of all matrix products and convolutions
+    dots_no_batch   also the results of products with weights; neither those of attention, whose size grows with L x L,
+                    nor those of convolutions
 """
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -35,6 +39,19 @@ def check_policy(name: str) -> str:
     return name
 
 
+_OFF = contextvars.ContextVar("off", default=False)
+
+
+@contextlib.contextmanager
+def off() -> Iterator[None]:
+    """A block in which traced networks keep all activations, whatever their policy: so useful FLOPs are counted."""
+    token = _OFF.set(True)
+    try:
+        yield
+    finally:
+        _OFF.reset(token)
+
+
 def apply(policy: str, module: Any, *args: Any, **static: Any) -> Any:
     """Calls `module(*args, **static)` under a policy, and updates its batch statistics.
 
@@ -44,7 +61,7 @@ def apply(policy: str, module: Any, *args: Any, **static: Any) -> Any:
         args: arrays, trees of arrays or None.
         static: arguments that hold no arrays.
     """
-    if not policy:
+    if not policy or _OFF.get():
         return module(*args, **static)
     graph, state = nnx.split(module)
 

@@ -12,22 +12,25 @@ from typing import Any, ClassVar
 import jax
 
 from medvill_jax import private
-from medvill_jax.batch import Batch, fake_batch
+from medvill_jax.batch import AbstractBatch, Batch, fake_batch
 from medvill_jax.cluster import distributed, environment
 from medvill_jax.cluster.stopping import StopSignal
 from medvill_jax.cluster.workdir import CHECKPOINT_DIR, Workdir
 from medvill_jax.compile import topology
 from medvill_jax.compile.aot import Program
-from medvill_jax.compile.flops import TRAINING, forward_flops
+from medvill_jax.compile.flops import training_flops
 from medvill_jax.data import loader, records
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.export import HEADS, write_export
+from medvill_jax.models import remat
 from medvill_jax.tasks import length, setup
 from medvill_jax.tasks.data import TrainRecords
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.parts import Parts
 from medvill_jax.training import sharding
+from medvill_jax.training.step import trainable
 from medvill_jax.training.trainer import Trainer
+from medvill_jax.trees import Tree, select
 
 log = logging.getLogger(__name__)
 
@@ -134,18 +137,29 @@ class Runner:
 
     def program(self) -> Program:
         """The train step, for compilation without running it."""
-        config, model, batch = self.config, self.parts.network.model, self.parts.spec.abstract()
-        key = jax.eval_shape(jax.random.key, 0)
-        forward = forward_flops(self.parts.objective.sums, model.abstract_params, model.abstract_stats, batch, key)
+        config, batch = self.config, self.parts.spec.abstract()
         return Program(
             lower=self.trainer.lower,
             state=self.trainer.abstract_state,
             batch=batch,
             batch_size=config.batch_size,
             mesh=dict(self.trainer.mesh.shape),
-            flops=TRAINING * forward,
+            flops=self._flops(batch),
             settings={name: config[name] for name in ("dtype", "accumulate", "remat")},
         )
+
+    def _flops(self, batch: AbstractBatch) -> float:
+        """Useful FLOPs of a step over a whole batch."""
+        objective, network = self.parts.objective, self.parts.network
+        params, stats = network.model.abstract_params, network.model.abstract_stats
+        moving, fixed = trainable(params, network.frozen), select(params, network.frozen)
+
+        def loss(moving: Tree, *rest: Any) -> jax.Array:
+            return objective.loss(moving, *rest)[0]
+
+        divisors, key = jax.eval_shape(objective.divisors, batch), jax.eval_shape(jax.random.key, 0)
+        with remat.off():
+            return training_flops(loss, moving, fixed, stats, batch, divisors, key)
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """Global batches on the mesh from a step on; each epoch has all examples in a new order."""

@@ -39,6 +39,31 @@ class Objective:
     weights: WeightsFn
     coefficients: Mapping[str, float]
 
+    def divisors(self, batch: Batch) -> dict[str, jax.Array]:
+        """The weights of a whole batch, so that a sum over nothing has a mean of zero."""
+        return jax.tree.map(lambda weight: jnp.maximum(weight, 1e-9), self.weights(batch))
+
+    def loss(
+        self, moving: Tree, fixed: Tree, stats: Tree, part: Batch, divisors: dict[str, jax.Array], key: jax.Array
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Tree]]:
+        """The part of the loss that comes from a microbatch.
+
+        Args:
+            moving: the parameters to differentiate by.
+            fixed: the others.
+            stats: batch statistics.
+            part: a microbatch, or the batch.
+            divisors: of the batch.
+            key: of this microbatch.
+
+        Returns:
+            The loss, and with it the means of all sums and the new statistics.
+        """
+        sums, stats = self.sums(merge(moving, fixed), stats, part, key)
+        means = {name: sums[name] / divisors[name] for name in sums}
+        loss = sum((by * means[name] for name, by in self.coefficients.items()), start=jnp.zeros(()))
+        return loss, (means | {"loss": loss}, stats)
+
 
 def init_state(
     init: Callable[[jax.Array], tuple[Tree, Tree]], optimizer: Any, frozen: frozenset[str], seed: int
@@ -92,16 +117,10 @@ def make_step(
         key = jax.random.fold_in(jax.random.key(seed), state["step"])
         params = sharding.whole(state["params"], shardings)
         moving, fixed = trainable(params, frozen), select(params, frozen)
-        weights = jax.tree.map(lambda weight: jnp.maximum(weight, 1e-9), objective.weights(batch))
-
-        def loss_fn(moving: Tree, stats: Tree, part: Batch, key: jax.Array) -> tuple[jax.Array, tuple[dict, Tree]]:
-            sums, stats = objective.sums(merge(moving, fixed), stats, part, key)
-            means = {name: sums[name] / weights[name] for name in sums}
-            loss = sum((by * means[name] for name, by in objective.coefficients.items()), start=jnp.zeros(()))
-            return loss, (means | {"loss": loss}, stats)
+        divisors = objective.divisors(batch)
 
         def gradient(moving: Tree, stats: Tree, part: Batch, key: jax.Array) -> tuple[Tree, tuple[dict, Tree]]:
-            grads, rest = jax.grad(loss_fn, has_aux=True)(moving, stats, part, key)
+            grads, rest = jax.grad(objective.loss, has_aux=True)(moving, fixed, stats, part, divisors, key)
             return jax.lax.with_sharding_constraint(grads, trainable(shardings, frozen)), rest
 
         if accumulate == 1:

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import pytest
 
 from medvill_jax.batch import pretrain_spec
-from medvill_jax.compile.flops import forward_flops, valid_taps
+from medvill_jax.compile.flops import forward_flops, training_flops, valid_taps
+from medvill_jax.models import remat
 from medvill_jax.models.bert import BertConfig, Encoder
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import Medvill, MedvillConfig
+from medvill_jax.training.step import trainable
+from medvill_jax.trees import merge, select, tree_names
 
 SPEC = pretrain_spec(2, image_size=128, text_len=31, max_predictions=8).abstract()
 
@@ -21,10 +24,10 @@ def counted_by_xla(function: Callable, *arguments: object) -> float:
     return cost["flops"]
 
 
-def whole_model(remat: str = "") -> tuple[Callable, Functional]:
+def whole_model(policy: str = "") -> tuple[Callable, Functional]:
     bert = BertConfig(vocab_size=2000, hidden_size=256, num_layers=2, num_heads=4, intermediate_size=1024)
     config = MedvillConfig(bert, "resnet18", 128)
-    model = Functional(lambda rngs: Medvill(config, dtype=jnp.dtype("float32"), rngs=rngs, remat=remat))
+    model = Functional(lambda rngs: Medvill(config, dtype=jnp.dtype("float32"), rngs=rngs, remat=policy))
 
     def forward(params: dict, stats: dict, batch: dict) -> tuple:
         module = model.bind(params, stats)
@@ -41,23 +44,51 @@ def test_the_network_has_the_flops_that_xla_counts() -> None:
     assert ours < counted_by_xla(forward, model.abstract_params, model.abstract_stats, SPEC) < 1.05 * ours
 
 
-def test_a_training_step_is_worth_three_forward_passes() -> None:
-    forward, model = whole_model()
+def training(frozen: tuple[str, ...] = (), policy: str = "") -> tuple[Callable, tuple[dict, dict, dict, dict]]:
+    """A loss, and its arguments: parameters that train and that do not (by the start of their names), and the rest."""
+    forward, model = whole_model(policy)
+    names = tree_names(model.abstract_params)
+    still = frozenset(name for name in jax.tree.leaves(names) if name.startswith(frozen)) if frozen else frozenset()
 
-    def loss(params: dict) -> jax.Array:
-        return sum((jnp.sum(out) for out in forward(params, stats, batch)), start=jnp.zeros(()))
+    def loss(moving: dict, fixed: dict, stats: dict, batch: dict) -> jax.Array:
+        return sum((jnp.sum(out) for out in forward(merge(moving, fixed), stats, batch)), start=jnp.zeros(()))
 
-    stats = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), model.abstract_stats)
-    batch = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), SPEC)
-    ours = 3 * forward_flops(loss, model.abstract_params)
-    assert counted_by_xla(jax.grad(loss), model.abstract_params) == pytest.approx(ours, rel=0.08)
+    params = model.abstract_params
+    return loss, (trainable(params, still), select(params, still), model.abstract_stats, SPEC)
 
 
-def test_what_is_recomputed_is_not_useful() -> None:
-    plain, model = whole_model()
-    recomputed, _ = whole_model("full")
-    arguments = (model.abstract_params, model.abstract_stats, SPEC)
-    assert forward_flops(recomputed, *arguments) == forward_flops(plain, *arguments)
+@pytest.mark.parametrize(
+    ("frozen", "least", "most"),
+    [
+        ((), 2.9, 3.0),  # all but the gradient of the pixels
+        (("image_encoder",), 1.2, 1.4),  # most of this network
+        (("embeddings", "encoder", "image_", "pooler"), 1.0, 1.01),  # all but the heads
+    ],
+)
+def test_a_training_step_has_the_flops_that_xla_counts(frozen: tuple[str, ...], least: float, most: float) -> None:
+    loss, arguments = training(frozen)
+    ours = training_flops(loss, *arguments)
+    assert ours < counted_by_xla(jax.value_and_grad(loss), *arguments) < 1.02 * ours
+    assert least < ours / forward_flops(loss, *arguments) <= most
+
+
+@pytest.mark.parametrize(("policy", "least"), [("full", 1.2), ("dots_no_batch", 1.1), ("dots", 1.0)])
+def test_what_is_recomputed_is_not_useful(policy: str, least: float) -> None:
+    plain, arguments = training()
+    recomputed, _ = training(policy=policy)
+    useful = training_flops(plain, *arguments)
+    assert training_flops(recomputed, *arguments) >= least * useful
+    with remat.off():
+        assert training_flops(recomputed, *arguments) == useful
+
+
+def test_what_no_result_needs_is_not_useful() -> None:
+    def wasteful(x: jax.Array) -> jax.Array:
+        y = x @ x
+        _ = y @ y
+        return y.sum()
+
+    assert forward_flops(wasteful, jnp.ones((4, 4))) == 2 * 4**3
 
 
 def test_the_encoder_has_the_flops_of_the_closed_form() -> None:
