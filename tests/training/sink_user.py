@@ -77,8 +77,10 @@ def _trackio(folder: Path) -> dict[str, Any]:
 
 
 def _wandb(folder: Path) -> dict[str, Any]:
+    import wandb
     from wandb.proto import wandb_internal_pb2
 
+    wandb.teardown()  # as when the program ends: until then another process may not have written all to the file
     points: dict[str, list[tuple[int, float]]] = {}
     config: dict[str, Any] = {}
     runs, starts = set(), sorted(folder.glob("wandb/offline-run-*/*.wandb"))
