@@ -39,8 +39,8 @@ from scipy.stats import spearmanr
 
 from data_prep.phantom import masks, write_tree
 from data_prep.phantom.questions import TOPICS
-from medvill_jax import Model, load
-from medvill_jax.app import compiled, queries
+from medvill_jax import Model, compiled, load
+from medvill_jax.app import queries
 from medvill_jax.app.explaining import scaled, word_pieces
 from medvill_jax.app.film import placed, read
 from medvill_jax.app.queries import Asked

@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import phantom
-from medvill_jax import load
-from medvill_jax.app import compiled
+from medvill_jax import compiled, load
 from medvill_jax.commands import Parser
 from medvill_jax.hub.export import write_export
 from medvill_jax.tasks import registry

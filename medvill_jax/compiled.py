@@ -29,6 +29,8 @@ _SETTINGS = {
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
+# Of all programs together, bytes; beyond it those that were used longest ago are deleted.
+MOST = 10 << 30
 # How JAX names the file of a program, and the ending of what is noted beside it.
 _PROGRAMS, _NOTE = "*-cache", ".size"
 log = logging.getLogger(__name__)
@@ -41,14 +43,21 @@ _before: dict[str, object] = {}
 
 
 @contextlib.contextmanager
-def on_disk() -> Iterator[None]:
-    """A block in which JAX reads and writes compiled programs on disk."""
+def on_disk() -> Iterator[Path | None]:
+    """A block in which JAX reads and writes compiled programs on disk; with their folder, None if it does not."""
     used = _enter()
     try:
-        yield
+        yield Path(str(jax.config.jax_compilation_cache_dir)) if used else None  # pyright: ignore
     finally:
         if used:
             _leave()
+
+
+def note_finished() -> None:
+    """To be called in a long block of `on_disk`: what was compiled so far is kept even if the process is killed."""
+    with _lock, contextlib.suppress(OSError):
+        if _open:
+            _note(Path(str(jax.config.jax_compilation_cache_dir)))  # pyright: ignore
 
 
 def folder() -> Path | None:
@@ -84,6 +93,7 @@ def _enter() -> bool:
                 return False
             if path not in _seen:
                 _drop_unfinished(path)
+                _drop_oldest(path, MOST)
                 _seen[path] = path.stat().st_mtime_ns
             settings = {**_SETTINGS, "jax_compilation_cache_dir": str(path)}
             _before = {name: getattr(jax.config, name) for name in settings}
@@ -100,9 +110,7 @@ def _leave() -> None:
             path = Path(str(jax.config.jax_compilation_cache_dir))  # pyright: ignore
             _configure(_before)
             with contextlib.suppress(OSError):
-                if path.stat().st_mtime_ns != _seen.get(path):
-                    _note_finished(path)
-                    _seen[path] = path.stat().st_mtime_ns
+                _note(path)
 
 
 def _is_ours(path: Path) -> bool:
@@ -119,12 +127,15 @@ def _is_ours(path: Path) -> bool:
     return True
 
 
-def _note_finished(path: Path) -> None:
+def _note(path: Path) -> None:
     """Notes the size of every program beside it: JAX writes in place, so an interruption leaves half of one."""
+    if path.stat().st_mtime_ns == _seen.get(path):
+        return
     for program in path.glob(_PROGRAMS):
         note = program.with_name(program.name + _NOTE)
         if not note.exists():
             private.write(note, str(program.stat().st_size))
+    _seen[path] = path.stat().st_mtime_ns
 
 
 def _drop_unfinished(path: Path) -> None:
@@ -135,6 +146,19 @@ def _drop_unfinished(path: Path) -> None:
             if not note.exists() or note.read_text() != str(program.stat().st_size):
                 note.unlink(missing_ok=True)
                 program.unlink()
+
+
+def _drop_oldest(path: Path, most: int) -> None:
+    """Deletes the programs that were used longest ago until the others have at most `most` bytes."""
+    with contextlib.suppress(OSError):
+        used = sorted(((s := program.stat()).st_atime_ns, s.st_size, program) for program in path.glob(_PROGRAMS))
+        excess = sum(size for _, size, _ in used) - most
+        for _, size, program in used:
+            if excess <= 0:
+                break
+            program.unlink()
+            program.with_name(program.name + _NOTE).unlink(missing_ok=True)
+            excess -= size
 
 
 def _configure(settings: dict[str, object]) -> None:

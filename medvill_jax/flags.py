@@ -29,6 +29,9 @@ COORDINATOR = flags.DEFINE_string(
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "processes of the run, with --coordinator", lower_bound=1)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "number of this process, from 0", lower_bound=0)
 SHARED = flags.DEFINE_boolean("shared", False, private.HELP)
+COMPILE_CACHE = flags.DEFINE_boolean(
+    "compile_cache", True, "keep compiled programs in the user's cache folder, so that the next start need not compile"
+)
 STARTUP_TIMEOUT = flags.DEFINE_float("startup_timeout", 300.0, "seconds to wait for the other processes", lower_bound=0)
 
 # The folder of configs/, in a checkout and in an install.

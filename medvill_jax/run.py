@@ -15,11 +15,13 @@ Every field of the configuration is a flag: --config.FIELD=VALUE. The files in c
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import functools
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import absl.logging
@@ -74,8 +76,22 @@ def start(config: Any) -> None:
             flags.COORDINATOR.value, flags.NUM_PROCESSES.value, flags.PROCESS_ID.value, flags.STARTUP_TIMEOUT.value
         )
     interrupted = "" if flags.EVAL_ONLY.value else GOES_ON
-    with distributed.together(), one_line(interrupted=interrupted, where=workdir):
+    with distributed.together(), one_line(interrupted=interrupted, where=workdir), keeping_programs():
         run_task(config, workdir)
+
+
+@contextlib.contextmanager
+def keeping_programs() -> Iterator[None]:
+    """A block whose compiled programs are kept for the next start, unless the flags say otherwise."""
+    from medvill_jax import compiled
+
+    if not flags.COMPILE_CACHE.value:
+        yield
+        return
+    with compiled.on_disk() as folder:
+        if folder is not None:
+            logging.info("compiled programs: %s (--nocompile_cache: none are kept)", folder)
+        yield
 
 
 def prepare(config: Any) -> None:

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from configs import classify, generate, multitask, pretrain, retrieve, vqa
 from data_prep import pairs, vqa_rad
-from medvill_jax.app import compiled
+from medvill_jax import compiled
 from tests import cli
 from tests.cli import RunPy
 

@@ -32,6 +32,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "medvill_jax.findings": (set(), set()),
     "medvill_jax.trees": (set(), {"jax"}),
     "medvill_jax.programs": (set(), {"jax"}),
+    "medvill_jax.compiled": ({"medvill_jax.private"}, {"jax"}),
     "medvill_jax.films": ({"medvill_jax.films"}, {"numpy", "cv2", "PIL", "pydicom"}),
     "medvill_jax.data": (
         {"medvill_jax.batch", "medvill_jax.paths", "medvill_jax.findings", "medvill_jax.data"},
@@ -65,6 +66,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "medvill_jax.tasks": (
         {
             "medvill_jax.batch",
+            "medvill_jax.compiled",
             "medvill_jax.private",
             "medvill_jax.trees",
             "medvill_jax.findings",
@@ -97,6 +99,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     COPIED: ({COPIED}, {"numpy", "torch", "transformers", "tokenizers", "cv2", "PIL"}),
     "medvill_jax.app": (
         {
+            "medvill_jax.compiled",
             "medvill_jax.paths",
             "medvill_jax.private",
             "medvill_jax.films",
@@ -127,6 +130,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "medvill_jax.run": (
         {
             "medvill_jax.flags",
+            "medvill_jax.compiled",
             "medvill_jax.private",
             "medvill_jax.cluster",
             "medvill_jax.compile",

@@ -10,9 +10,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from medvill_jax.app import compiled
+from medvill_jax import compiled
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 ASK = """
 import sys
 import jax, numpy, medvill_jax
@@ -140,6 +140,50 @@ def test_half_a_program_is_compiled_again_and_whole_ones_are_kept(
     assert again.keys() == first.keys()
     assert run() == again
     assert all(again[name] == first[name] for name in first.keys() - {halved.name, unnoted.name})
+
+
+@pytest.mark.usefixtures("without_cache")
+def test_a_process_that_is_killed_keeps_what_it_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(compiled.ENVIRONMENT, str(tmp_path / "own"))
+    jax.clear_caches()
+    with compiled.on_disk() as folder:
+        assert folder is not None
+        jax.jit(lambda x: x + 7)(1)
+        kept = {file.name for file in folder.glob("*-cache")}
+        compiled.note_finished()
+        jax.jit(lambda x: x * 11)(1)
+        compiled._drop_unfinished(folder)  # as the next process does
+        assert {file.name for file in folder.glob("*-cache")} == kept != set()
+
+
+def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
+    for number, name in enumerate("abcd"):
+        (tmp_path / f"{name}-cache").write_bytes(bytes(100))
+        (tmp_path / f"{name}-cache.size").write_text("100")
+        os.utime(tmp_path / f"{name}-cache", (1000 - number, 1))
+    compiled._drop_oldest(tmp_path, 250)
+    assert {file.name for file in tmp_path.iterdir()} == {"a-cache", "a-cache.size", "b-cache", "b-cache.size"}
+
+
+@pytest.mark.slow
+def test_the_second_start_of_a_training_compiles_nothing(tmp_path: Path) -> None:
+    own = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    own |= {"JAX_PLATFORMS": "cpu", "MEDVILL_JAX_CACHE": str(tmp_path / "cache")}
+
+    def run(workdir: str, *flags: str) -> tuple[str, set[tuple[str, int]]]:
+        """What it logged, and the programs that are kept, with their inodes."""
+        few = ["--config.data.path=fake", "--config.steps=2", "--config.model.num_layers=1", *flags]
+        command = [sys.executable, "run.py", "--config=configs/pretrain.py:small", f"--workdir={tmp_path / workdir}"]
+        done = subprocess.run([*command, *few], env=own, cwd=ROOT, capture_output=True, text=True, check=True)
+        return done.stderr, {(file.name, file.stat().st_ino) for file in tmp_path.glob("cache/*/*-cache")}
+
+    log, none = run("without", "--nocompile_cache")
+    assert "compiled programs:" not in log
+    assert none == set()
+    log, kept = run("first")
+    assert f"compiled programs: {tmp_path / 'cache' / compiled.made_for()}" in log
+    assert len(kept) > 1
+    assert run("second")[1] == kept
 
 
 @pytest.mark.usefixtures("without_cache")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medvill_jax.app import compiled
+from medvill_jax import compiled
 from medvill_jax.app.film import AnyFilm, Film, name_of, warnings_of
 from medvill_jax.app.queries import Query
 from medvill_jax.app.results import Failed, Result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from medvill_jax import private
+from medvill_jax import compiled, private
 from medvill_jax.batch import AbstractBatch, Batch, fake_batch
 from medvill_jax.cluster import distributed, environment
 from medvill_jax.cluster.stopping import StopSignal
@@ -111,11 +110,15 @@ class Runner:
                 self.train_batches,
                 self.stop.interruptible(self.evaluator.evaluate),
                 should_stop=self.stop.stops,
-                publish=functools.partial(self.workdir.publish, patient=True),
+                publish=self._publish,
             )
         if complete:
             self.export_best()
         return metrics
+
+    def _publish(self) -> None:
+        compiled.note_finished()
+        self.workdir.publish(patient=True)
 
     def evaluate_best(self) -> dict[str, Any]:
         """The held-out metrics of the workdir's best checkpoint on `config.eval.split`.
@@ -144,22 +147,9 @@ class Runner:
             batch=batch,
             batch_size=config.batch_size,
             mesh=dict(self.trainer.mesh.shape),
-            flops=self._flops(batch),
+            flops=_useful_flops(self.parts, batch),
             settings={name: config[name] for name in ("dtype", "accumulate", "remat")},
         )
-
-    def _flops(self, batch: AbstractBatch) -> float:
-        """Useful FLOPs of a step over a whole batch."""
-        objective, network = self.parts.objective, self.parts.network
-        params, stats = network.model.abstract_params, network.model.abstract_stats
-        moving, fixed = trainable(params, network.frozen), select(params, network.frozen)
-
-        def loss(moving: Tree, *rest: Any) -> jax.Array:
-            return objective.loss(moving, *rest)[0]
-
-        divisors, key = jax.eval_shape(objective.divisors, batch), jax.eval_shape(jax.random.key, 0)
-        with remat.off():
-            return training_flops(loss, moving, fixed, stats, batch, divisors, key)
 
     def train_batches(self, start_step: int) -> Iterator[Batch]:
         """Global batches on the mesh from a step on; each epoch has all examples in a new order."""
@@ -254,3 +244,17 @@ class Task:
         """A run of the task."""
         workdir = Workdir.of(workdir)
         return Runner(config, workdir, self.build(config, workdir))
+
+
+def _useful_flops(parts: Parts, batch: AbstractBatch) -> float:
+    """Useful FLOPs of a step over a whole batch."""
+    objective, network = parts.objective, parts.network
+    params, stats = network.model.abstract_params, network.model.abstract_stats
+    moving, fixed = trainable(params, network.frozen), select(params, network.frozen)
+
+    def loss(moving: Tree, *rest: Any) -> jax.Array:
+        return objective.loss(moving, *rest)[0]
+
+    divisors, key = jax.eval_shape(objective.divisors, batch), jax.eval_shape(jax.random.key, 0)
+    with remat.off():
+        return training_flops(loss, moving, fixed, stats, batch, divisors, key)
