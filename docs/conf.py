@@ -23,7 +23,14 @@ release = runpy.run_path(str(ROOT / "medvill_jax" / "version.py"))["VERSION"]
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "sphinx_book_theme"
 html_title = "medvill_jax"
-html_theme_options = {"home_page_in_toc": True, "show_navbar_depth": 1, "use_download_button": False}
+html_theme_options = {
+    "home_page_in_toc": True,
+    "show_navbar_depth": 1,
+    "use_download_button": False,
+    "navbar_persistent": [],  # or there are two fields to search
+}
+html_context = {"default_mode": "auto"}
+html_favicon = str(ROOT / "medvill_jax" / "web" / "static" / "icon.svg")
 html_static_path = ["static"]
 html_css_files = ["wide.css"]
 html_copy_source = False
@@ -46,7 +53,9 @@ default_role = "code"
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-napoleon_use_ivar = True
+# One entry may be of several arguments or attributes, "params, stats: nested dicts of arrays".
+napoleon_use_param = False
+napoleon_custom_sections = [("Attributes", "params_style")]
 
 # Pages outside of this folder, and the pages here that include them.
 INCLUDED = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
@@ -90,9 +99,17 @@ def as_rst(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: l
             lines[number:number] = ["::", ""]
 
 
+def without_addresses(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """A default like `<factory>` or `<function ...>` is no Python, and hides from Sphinx what the types are."""
+    return signature and re.sub(r"<[^<>]*>", "...", signature), returns
+
+
 def setup(app: Sphinx) -> None:
     """Registers what is above."""
     app.connect("source-read", from_here)
     app.connect("include-read", from_above)
     app.connect("autodoc-process-docstring", as_rst)
+    app.connect("autodoc-process-signature", without_addresses)
     app.add_transform(Anchors)
