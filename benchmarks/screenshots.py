@@ -1,4 +1,4 @@
-"""Draws the screenshots of the documentation, docs/images, from phantoms: the page, and a summary of two small runs.
+"""Takes the screenshots of the documentation, docs/images, from phantoms: the page, and a summary of two small runs.
 
     python -m benchmarks.screenshots                   ten minutes on two idle cores; finished runs are used again
     python -m benchmarks.screenshots --only=page       without any training
@@ -46,8 +46,11 @@ def main() -> int:
             with server() as url:
                 page(opened(chromium, url, 940), args.out / "page.png")
         if args.only != "page":
-            html = summary(args.work.absolute())
-            picture(opened(chromium, html.as_uri(), 1200), args.out / "summary.png")
+            tab = opened(chromium, summary(args.work.absolute()).as_uri(), 1160)
+            picture(tab, args.out / "summary.png")
+            heading = tab.locator("h3", has_text="Calibration and confusion").first
+            heading.evaluate("heading => scrollTo(0, heading.getBoundingClientRect().top + scrollY - 16)")
+            picture(tab, args.out / "calibration.png")
     return 0
 
 
