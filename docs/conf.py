@@ -48,8 +48,9 @@ nb_output_stderr = "remove"
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # the programs that they run
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-# A docstring's `x` is code, as in Markdown.
+# A docstring's `x` is code, as in Markdown, and its "x" may be a value.
 default_role = "code"
+smartquotes = False
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
