@@ -61,7 +61,7 @@ def problems(path: Path, text: str) -> list[str]:
     for folder, target in targets:
         name, _, anchor = target.partition("#")
         file = folder / name if name else path
-        own = text if file == path else file.read_text("utf-8") if file.is_file() else ""
+        own = text if file == path else file.read_text("utf-8") if anchor and file.is_file() else ""
         if not (file == path or file.exists()) or ("#" in target and anchor not in anchors(own)):
             found.append(f"{path.relative_to(ROOT)}: {target}")
     return found

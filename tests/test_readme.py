@@ -32,9 +32,11 @@ PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")),
+    *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/**/*.md")),
 ]
-FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+# Pages that make sense on the site alone: its start, and what it includes or generates.
+OF_THE_SITE = {"docs/index.md", "docs/quick_start.md", "docs/api.md", "docs/contributing.md", "docs/changelog.md"}
+FENCE = re.compile(r"^( *)```([^\n`]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 
 
 def text(page: str) -> str:
@@ -131,7 +133,7 @@ def test_files_are_as_short_as_contributing_says() -> None:
 
 def test_every_page_is_linked_from_readme() -> None:
     linked = re.findall(r"\]\(([^)\s#]+)", prose("README.md"))
-    assert not {page for page in PAGES if page != "README.md"} - {*linked}
+    assert not {page for page in PAGES if page != "README.md"} - OF_THE_SITE - {*linked}
 
 
 @pytest.mark.parametrize("page", PAGES)
