@@ -46,7 +46,7 @@ def _progress(run: Run) -> Iterator[Point]:
         yield Point(f"The training has not ended: step {step:,} of {steps:,}.")
     if not run.metrics:
         yield Point(
-            "It was not evaluated by itself (--eval_only): the figures are those of training, whose best checkpoint is "
+            "It was not evaluated by itself (--eval_only): the metrics are those of training, whose best checkpoint is "
             "chosen by them."
         )
     elif run.split != "test":
@@ -93,17 +93,17 @@ def _tested_film(answers: Answers) -> Iterator[Point]:
 
 
 def _figures(figures: Sequence[Measure]) -> Iterator[Point]:
-    """Which figures have nothing to be judged by, or do not pass it."""
+    """Which metrics have nothing to be judged by, or do not pass it."""
     defined = [figure for figure in figures if figure.value is not None]
     if undefined := tuple(figure.name for figure in figures if figure.value is None):
-        yield Point(f"{len(undefined)} figures are undefined on these examples.", undefined)
+        yield Point(f"{len(undefined)} metrics are undefined on these examples.", undefined)
     if without := tuple(figure.name for figure in defined if figure.interval is None):
-        yield Point(f"{len(without)} of {len(defined)} figures have no interval.", without)
+        yield Point(f"{len(without)} of {len(defined)} metrics have no interval.", without)
     if without := tuple(figure.name for figure in defined if not figure.baselines):
-        yield Point(f"{len(without)} of {len(defined)} figures have no baseline.", without)
+        yield Point(f"{len(without)} of {len(defined)} metrics have no baseline.", without)
     if unclear := tuple(figure.name for figure in defined if _within(figure)):
         yield Point(
-            f"The intervals of {len(unclear)} figures reach to one of their baselines, or lie beyond it.", unclear
+            f"The intervals of {len(unclear)} metrics reach to one of their baselines, or lie beyond it.", unclear
         )
 
 

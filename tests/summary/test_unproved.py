@@ -57,17 +57,17 @@ def test_losses_are_better_where_they_are_lower(tmp_path: Path) -> None:
 
 def test_intervals_and_baselines(tmp_path: Path) -> None:
     run = workdirs.questions(tmp_path / "run", right=0.8)
-    assert "1 of 1 figures have no interval" in texts(run)
+    assert "1 of 1 metrics have no interval" in texts(run)
     assert "have no baseline" not in texts(run)
     change(run, "metrics.json", test__accuracy_ci95=[0.5, 0.9], test__other=0.3, test__none=None)
     [read] = workdirs.read(run)
     named = {point.text: point.metrics for point in points(read)}
-    assert named["1 of 2 figures have no interval."] == ("test/other",)
-    assert named["1 of 2 figures have no baseline."] == ("test/other",)
-    assert named["1 figures are undefined on these examples."] == ("test/none",)
+    assert named["1 of 2 metrics have no interval."] == ("test/other",)
+    assert named["1 of 2 metrics have no baseline."] == ("test/other",)
+    assert named["1 metrics are undefined on these examples."] == ("test/none",)
     assert not any("reach to one of their baselines" in text for text in named)
     change(run, "metrics.json", test__accuracy_ci95=[0.2, 0.9])
-    assert "The intervals of 1 figures reach to one of their baselines" in texts(run)
+    assert "The intervals of 1 metrics reach to one of their baselines" in texts(run)
 
 
 def test_how_far_the_run_is(tmp_path: Path) -> None:
