@@ -37,7 +37,7 @@ def drawn(
       seed, view, signs, seen: the arguments of `film.render`.
     """
     masks = {
-        finding: np.abs(shown - without) >= VISIBLE for finding, without in erased(seed, view, signs, **seen).items()
+        finding: np.abs(shown - without) >= VISIBLE for finding, without in _without(seed, view, signs, **seen).items()
     }
     if any(sign.finding == "Lung Opacity" and sign.kind == "pneumonia" for sign in signs):
         # The opacity that a report of pneumonia describes is the pneumonia; it is drawn once.
@@ -46,9 +46,16 @@ def drawn(
 
 
 def erased(
+    shown: npt.NDArray[np.float32], seed: int | list[int], view: str, signs: tuple[Sign, ...], **seen: Any
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The film without each finding that can be seen in it, all else as it was; arguments as for `drawn`."""
+    films = _without(seed, view, signs, **seen)
+    return {finding: without for finding, without in films.items() if (np.abs(shown - without) >= VISIBLE).any()}
+
+
+def _without(
     seed: int | list[int], view: str, signs: tuple[Sign, ...], **seen: Any
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """The film without each of its findings in turn, all else as it was; arguments as for `film.render`."""
     findings = dict.fromkeys(sign.finding for sign in signs)
     return {finding: film.render(seed, view, signs, **seen, hidden=finding) for finding in findings}
 

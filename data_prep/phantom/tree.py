@@ -321,7 +321,7 @@ def make_study(job: Job) -> WrittenStudy:
             found = masks.drawn(drawn, film_seed(seed, number, index), view, study.signs, **seen)
             masks.write(masks.place(job.root, f"{folder}/{dicom_id}.jpg"), found, drawn.shape)
         if job.erased:
-            without = masks.erased(film_seed(seed, number, index), view, study.signs, **seen)
+            without = masks.erased(drawn, film_seed(seed, number, index), view, study.signs, **seen)
             for finding, pixels in without.items():
                 _save(pixels, Path(job.root, masks.ERASED_FOLDER, dicom_id, f"{finding}.jpg"))
         _save(drawn, path / f"{dicom_id}.jpg")

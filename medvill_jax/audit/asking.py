@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # Requests -> (id, why there is no answer or "", the answer), in any order.
 Told = Iterator[tuple[str, str, Answer | None]]
 Ask = Callable[[Sequence[Request]], Told]
+# Failures of a condition that are told at once; all are counted at the end.
+_TOLD = 3
 
 
 def of_model(model: Model, task: str, folder: Path) -> Ask:
@@ -65,31 +67,31 @@ def _answer(found: Any, task: str) -> Answer | None:
     return found.text if task == "report" else found.answer
 
 
-def of_callable(name: str, task: str, folder: Path, names: Sequence[str]) -> Ask:
-    """A function that is called once for every request: `function(film)`, or `function(film, question)`.
-
-    Args:
-        name: "package.module:function"; also from the current folder.
-        task: "findings", whose answer is a dict from findings to probabilities, "report" or "ask", which are texts.
-        folder: of the audit.
-        names: the findings that count.
-
-    Raises:
-        ConfigError: there is no such function.
-    """
+def function_of(name: str) -> Callable[..., Any]:
+    """The function "package.module:function"; also from the current folder. Raises `ConfigError` if there is none."""
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
         raise ConfigError(f"--callable={name}: expected package.module:function")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        function = getattr(importlib.import_module(module), attribute)
+        function = getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:
         raise ConfigError(f"--callable={name}: there is no module {error.name}") from error
-    except AttributeError:
-        raise ConfigError(f"--callable={name}: {module} has no {attribute}") from None
     if not callable(function):
-        raise ConfigError(f"--callable={name}: {attribute} cannot be called")
+        raise ConfigError(f"--callable={name}: {module} has no function {attribute}")
+    return function
+
+
+def of_callable(function: Callable[..., Any], task: str, folder: Path, names: Sequence[str]) -> Ask:
+    """A function that is called once for every request: `function(film)`, or `function(film, question)`.
+
+    Args:
+        function: takes a film, uint8 `[H, W]`.
+        task: "findings", whose answer is a dict from findings to probabilities, "report" or "ask", which are texts.
+        folder: of the audit.
+        names: the findings that count.
+    """
 
     def ask(requests: Sequence[Request]) -> Told:
         for request in requests:
@@ -99,7 +101,7 @@ def of_callable(name: str, task: str, folder: Path, names: Sequence[str]) -> Ask
             except Exception as error:  # somebody else's code: what it raises is why this film has no answer
                 yield request.id, " ".join(f"{type(error).__name__}: {error}".split()), None
                 continue
-            yield request.id, "", answers.checked(found, task, f"--callable={name}, {request.id}", names)
+            yield request.id, "", answers.checked(found, task, f"what the function said to {request.id}", names)
 
     return ask
 
@@ -117,7 +119,10 @@ def answer(ask: Ask, folder: Path, name: str, requests: Sequence[Request], task:
     with bar:
 
         def counted() -> Told:
+            failed = 0
             for told in ask(left):
+                if told[1] and (failed := failed + 1) <= _TOLD:
+                    bar.write(f"{name}: {told[0]} has no answer: {told[1]}", file=sys.stderr)
                 yield told
                 bar.update()
 

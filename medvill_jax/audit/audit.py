@@ -66,24 +66,29 @@ def require(task: str) -> None:
         text.bleu_counts([""], [""])
 
 
+def erased_films(settings: Settings, material: Material) -> ErasedFilms | None:
+    """The films without a finding; None if the settings name none. Raises as `ErasedFilms`."""
+    if settings.erased is None:
+        return None
+    keys = material.keys if settings.task != "ask" else [Path(key).stem for key in material.keys]
+    return ErasedFilms(settings.erased, keys, ImageOptions(**records.film_options(settings.data)))
+
+
 class Audit:
     """The requests of an audit in its folder.
 
     Args:
         settings: what is audited.
         material: what is asked.
+        erased: from `erased_films`.
         out: the folder, which `folder.opened` holds.
 
     Attributes:
         planned: the requests by condition.
     """
 
-    def __init__(self, settings: Settings, material: Material, out: Path):
+    def __init__(self, settings: Settings, material: Material, erased: ErasedFilms | None, out: Path):
         self.settings, self.material, self.out = settings, material, out
-        erased = None
-        if settings.erased is not None:
-            keys = material.keys if settings.task != "ask" else [Path(key).stem for key in material.keys]
-            erased = ErasedFilms(settings.erased, keys, ImageOptions(**records.film_options(settings.data)))
         names = settings.conditions
         shapes = folder.write_films(out, settings.data, settings.split, material, names, erased)
         self.planned = folder.plan(material, names, seed=settings.seed, shapes=shapes, erased=erased)
@@ -157,7 +162,7 @@ class Audit:
                 name: {
                     TRUE: alone[name].to_dict(),
                     **{
-                        condition: {part: getattr(one[name], part).to_dict() for part in _PARTS}
+                        condition: one[name].to_dict(with_share=condition == ANOTHER)
                         for condition, one in compared.items()
                         if one
                     },
@@ -196,7 +201,7 @@ class Audit:
     def _copies(self, figures: Figures, written: Mapping[int, Any]) -> dict[str, Any] | None:
         """How many reports stand in the training split: those that were written, and the real ones."""
         train = training_texts(self.settings.data, ["text", "subject_id"])
-        if train is None:
+        if train is None or "train" in self.settings.split.split("+"):  # where each real one stands
             return None
         training = copies.Training(train["text"].tolist(), train["subject_id"].tolist())
         real = {row: self.material.truth[row] for row in written}
@@ -209,9 +214,6 @@ class Audit:
                 count = sum(getattr(one, part) for one in found.values())
                 told[name][part] = {"reports": count, **mean.to_dict()}
         return told
-
-
-_PARTS = ("true", "other", "difference", "share")
 
 
 def _by_row(requests: Sequence[Request], answers: Mapping[str, Answer]) -> dict[int, Answer]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medvill_jax.audit.conditions import TRUE, WORDS
+from medvill_jax.audit.verdict import OPEN
 from medvill_jax.audit.words import measured, named, share
 
 TITLES = {
@@ -19,7 +20,7 @@ def section(result: Mapping[str, Any]) -> tuple[str, str]:
     """Title and text, Markdown, of the result of `audit.Audit.result`."""
     data, figure = result["data"], result["figures"][result["figure"]]
     lines = [
-        f"**It {result['verdict']}.**" if result["verdict"].endswith(("looks", "look")) else "**It cannot be told.**",
+        f"**It {result['verdict']}{', if it looks' * (result['verdict'] == OPEN)}.** "
         f"`medvill audit` {result['version']} asked about {data['films']:,} films of {data['patients']:,} patients of "
         f"the {data['split']} split; intervals are 95 % and resample patients.",
         "",

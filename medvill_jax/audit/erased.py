@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +47,11 @@ class ErasedFilms:
     def findings(self, film: int) -> tuple[str, ...]:
         """Those that can be erased in a film, given by its number."""
         return tuple(self._files[film])
+
+    @property
+    def fingerprint(self) -> str:
+        """Of which findings can be erased in which films."""
+        return hashlib.sha256(repr([*map(sorted, self._files)]).encode()).hexdigest()
 
     def number(self, finding: str) -> int:
         """Of a finding, for names of files."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from medvill_jax.audit.card import COPIES
 from medvill_jax.audit.conditions import ANOTHER, BLACK, CONTROL, ERASED, MIRRORED, TRUE, WORDS
+from medvill_jax.audit.scoring import floor
 from medvill_jax.audit.verdict import FEWEST
 from medvill_jax.audit.words import measured, named, share
 from medvill_jax.pages import figures, markup
@@ -67,8 +68,8 @@ def _verdict(result: Mapping[str, Any]) -> Iterator[Child]:
     if (another := figure.get(ANOTHER)) and another["share"]["value"] is not None:
         yield element(
             "p",
-            f"Of {named(result['figure'])} above chance, {share(another['share'])} is lost with another patient's "
-            "film, and so is due to the film.",
+            f"Of {named(result['figure'])}, as far as it is above {floor(result['figure']):g}, "
+            f"{share(another['share'])} is lost with another patient's film, and so is due to the film.",
         )
     points = {WORDS[TRUE]: _point(figure[TRUE])}
     points |= {WORDS[name]: _point(one["other"]) for name, one in figure.items() if name != TRUE}
@@ -172,8 +173,8 @@ def _reading(result: Mapping[str, Any]) -> Iterator[Child]:
             "Lost: the figure with the true film less the figure with the other, on the requests that both answer. "
             "Another patient's film is drawn without regard to what it shows, so a model that does not look loses "
             "nothing.",
-            "Share due to the film: what is lost with another patient's film, of what the true film gives above "
-            "chance (0.5 for AUROC, otherwise 0).",
+            "Share due to the film: what is lost with another patient's film, of what the true film gives above 0, "
+            "for AUROC above 0.5.",
             "It looks if the intervals of what is lost with another patient's and with a black film lie above zero. "
             f"It does not look if one of them does not and ends below {settings['margin']:g}. Otherwise, or with fewer "
             f"than {FEWEST} patients, it cannot be told.",

@@ -20,9 +20,8 @@ from medvill_jax.metrics import bootstrap, clinical, report_scores, text
 from medvill_jax.metrics.classification import Scorer, slug
 from medvill_jax.metrics.predictions import Prediction
 
-# Task -> the figure that decides, and what it is without any knowledge of films.
+# Task -> the figure that decides.
 MAIN = {"findings": "auroc_macro", "report": "clinical_micro_f1_14", "ask": "accuracy"}
-FLOORS = {"auroc": 0.5}
 _REPORT = ("clinical_micro_f1_14", "clinical_macro_f1_14", "bleu4", "rouge_l")
 # Probabilities that differ by less than this are the same answer.
 SAME = 0.01
@@ -60,6 +59,11 @@ class Compared:
     difference: Measured
     share: Measured
 
+    def to_dict(self, *, with_share: bool) -> dict[str, Any]:
+        """JSON-like."""
+        names = ["true", "other", "difference", *(["share"] if with_share else [])]
+        return {name: getattr(self, name).to_dict() for name in names}
+
 
 class Figures:
     """Computes the figures of a task from answers.
@@ -95,7 +99,7 @@ class Figures:
         if not rows:
             return {}
         ours, theirs = (self._statistic(rows, answers) for answers in (true, other))
-        floors = np.array([FLOORS.get(name.partition("_")[0].partition("/")[0], 0.0) for name in self.names])
+        floors = np.array([floor(name) for name in self.names])
 
         def statistic(drawn: np.ndarray) -> np.ndarray:
             a, b = ours(drawn), theirs(drawn)
@@ -105,8 +109,8 @@ class Figures:
 
         found = np.array(self._measured(statistic, rows), object).reshape(4, len(self.names))
         compared = {}
-        for name, floor, (a, b, difference, share) in zip(self.names, floors, found.T, strict=True):
-            if not a.low > floor:
+        for name, least, (a, b, difference, share) in zip(self.names, floors, found.T, strict=True):
+            if not a.low > least:
                 share = Measured(np.nan, np.nan, np.nan)
             compared[name] = Compared(a, b, difference, share)
         return compared
@@ -180,6 +184,11 @@ class Figures:
             return np.divide(hits, asked, out=np.full(hits.shape, np.nan), where=asked > 0)
 
         return statistic
+
+
+def floor(figure: str) -> float:
+    """What a figure is by chance, 0.5 for AUROC, or else the least that it can be."""
+    return 0.5 if figure.startswith("auroc") else 0.0
 
 
 def same(one: Answer, other: Answer) -> bool:

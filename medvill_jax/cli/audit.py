@@ -96,30 +96,32 @@ def _check(args: argparse.Namespace) -> None:
 
 def _audited(args: argparse.Namespace) -> int:
     from medvill_jax.audit import asking, folder, material
-    from medvill_jax.audit.audit import Audit, Settings, require
+    from medvill_jax.audit.audit import Audit, Settings, erased_films, require
     from medvill_jax.audit.page import page
 
     require(args.task)
     settings = Settings(args.data, args.task, args.split, args.films, args.erased, args.seed, margin=args.margin)
     model = _model(args)
+    function = None if args.callable is None else asking.function_of(args.callable)
     asked = _asked(args, model)
     given = material.read(args.data, args.split, args.task, limit=args.films, seed=args.seed)
+    erased = erased_films(settings, given)
     made_with = {
         "task": args.task,
         "split": args.split,
         "films": args.films,
         "seed": args.seed,
-        "conditions": [*settings.conditions],
+        "erased": None if erased is None else erased.fingerprint,
         "records": given.fingerprint,
         **asked,
     }
     with folder.opened(args.out, made_with):
-        audit = Audit(settings, given, args.out)
+        audit = Audit(settings, given, erased, args.out)
         ask: asking.Ask | None = None
         if model is not None:
             ask = asking.of_model(model, args.task, args.out)
-        elif args.callable is not None:
-            ask = asking.of_callable(args.callable, args.task, args.out, given.names)
+        elif function is not None:
+            ask = asking.of_callable(function, args.task, args.out, given.names)
         for name, requests in audit.planned.items():
             if ask is not None:
                 asking.answer(ask, args.out, name, requests, args.task)
