@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from medvill_jax import private
 from medvill_jax.audit import answers
 from medvill_jax.audit.answers import Answer
 from medvill_jax.audit.errors import AuditError
@@ -144,20 +145,18 @@ def run(command: str, folder: Path, name: str, check: Callable[[Path], object]) 
     path = folder / name / PREDICTIONS
     if path.is_file():
         return
-    part = path.with_suffix(".unfinished.jsonl")
-    part.unlink(missing_ok=True)
-    files = {"{requests}": str(folder / name / REQUESTS), "{predictions}": str(part)}
-    words = [_filled(word, files) for word in split(command)]
-    try:
-        status = subprocess.run(words, stdin=subprocess.DEVNULL).returncode
-    except OSError as error:
-        raise AuditError(f"--command: {words[0]} cannot be started: {error.strerror or error}") from error
-    if status:
-        raise AuditError(f"--command ended with status {status} for the condition {name!r}; its own words stand above")
-    if not part.is_file() or not part.stat().st_size:
-        raise AuditError(f"--command wrote nothing to {{predictions}} for the condition {name!r}, {part}")
-    check(part)
-    part.replace(path)
+    with private.replaced(path) as part:
+        files = {"{requests}": str(folder / name / REQUESTS), "{predictions}": str(part)}
+        words = [_filled(word, files) for word in split(command)]
+        try:
+            status = subprocess.run(words, stdin=subprocess.DEVNULL).returncode
+        except OSError as error:
+            raise AuditError(f"--command: {words[0]} cannot be started: {error.strerror or error}") from error
+        if status:
+            raise AuditError(f"--command ended with status {status} for the condition {name!r}; see what it says above")
+        if not part.is_file() or not part.stat().st_size:
+            raise AuditError(f"--command wrote nothing to {{predictions}} for the condition {name!r}")
+        check(part)
 
 
 def split(command: str) -> list[str]:

@@ -18,6 +18,7 @@ from medvill_jax.audit.folder import PREDICTIONS, Request
 from medvill_jax.audit.material import Material, training_texts
 from medvill_jax.audit.scoring import MAIN, Figures
 from medvill_jax.audit.verdict import MARGIN, verdict
+from medvill_jax.audit.words import named
 from medvill_jax.data import records
 from medvill_jax.films.stored import ImageOptions
 from medvill_jax.metrics import bootstrap, report_scores, text, vqa
@@ -131,7 +132,7 @@ class Audit:
         main = MAIN[material.task]
         patients = figures.patients([*by_row[TRUE]])
         reached = verdict(
-            main,
+            named(main),
             {name: one[main] for name, one in compared.items() if one},
             patients=patients,
             films=len({int(material.film_of[row]) for row in by_row[TRUE]}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -183,7 +184,7 @@ def _reading(result: Mapping[str, Any]) -> Iterator[Child]:
     told = {
         **{name: str(value) for name, value in settings.items()},
         "records": result["data"]["fingerprint"],
-        "asked": str(result["asked"]),
+        "asked": json.dumps(result["asked"]),
     }
     yield more(
         "what it was made with",

@@ -7,9 +7,9 @@ from typing import Any
 
 # In words, for readers.
 NAMES = {
-    "auroc_macro": "AUROC, mean over findings",
-    "clinical_micro_f1_14": "clinical F1, pooled over findings",
-    "clinical_macro_f1_14": "clinical F1, mean over findings",
+    "auroc_macro": "mean AUROC of the findings",
+    "clinical_micro_f1_14": "clinical F1",
+    "clinical_macro_f1_14": "mean clinical F1 of the findings",
     "bleu4": "BLEU-4",
     "rouge_l": "ROUGE-L",
     "accuracy": "accuracy",

@@ -101,6 +101,7 @@ def test_the_model_card(content: dict[str, Any], tmp_path: Path) -> None:
     assert (tmp_path / "f" / "tokenizer" / "vocab.txt").read_text() == "[PAD]\né\n"
     assert "Not recorded." in (tmp_path / "f" / "README.md").read_text()
 
+
 def test_a_section_of_the_card_is_replaced() -> None:
     card = "# Name\n\n## Data\n\nDrawn.\n"
     once = with_section(card, "Audit", "It looks.")
