@@ -18,6 +18,8 @@ NOTICE = (
     "Research use only, not a medical device. An audit says whether answers depend on the film, not whether they are "
     "good enough for anything."
 )
+# What the training split says most often.
+GUESSED = "most frequent in training"
 _TASKS = {"findings": "findings", "report": "reports", "ask": "answers to questions"}
 
 
@@ -67,38 +69,49 @@ def _verdict(result: Mapping[str, Any]) -> Iterator[Child]:
     yield element("p", element("strong", result["verdict"].capitalize()), f": {result['why']}.")
     figure = result["figures"][result["figure"]]
     if (another := figure.get(ANOTHER)) and another["share"]["value"] is not None:
+        least = floor(result["figure"])
+        above = f", as far as it is above {least:g}" if least else ""
         yield element(
             "p",
-            f"Of {named(result['figure'])}, as far as it is above {floor(result['figure']):g}, "
-            f"{share(another['share'])} is lost with another patient's film, and so is due to the film.",
+            f"Of the {named(result['figure'])}{above}, {share(another['share'])} is lost with another patient's film, "
+            "and so is due to the film.",
         )
     points = {WORDS[TRUE]: _point(figure[TRUE])}
     points |= {WORDS[name]: _point(one["other"]) for name, one in figure.items() if name != TRUE}
     if result["without_film"]:
-        points["most frequent in training"] = _point(result["without_film"][result["figure"]])
+        points[GUESSED] = _point(result["without_film"][result["figure"]])
     yield figures.intervals(named(result["figure"]), points)
 
 
 def _figures(result: Mapping[str, Any]) -> Iterator[Child]:
-    found = result["figures"]
-    overall = {name: one for name, one in found.items() if "/" not in name}
-    yield _table("Figures", overall, result["without_film"])
-    if parts := {name: one for name, one in found.items() if "/" in name}:
-        yield more(f"{len(parts)} more, of single findings", _table("Single findings", parts, None))
+    guessed = result["without_film"] or {}
+    for name, one in result["figures"].items():
+        if "/" not in name:
+            yield _conditions(named(name), one, guessed.get(name))
+    if parts := {name: one for name, one in result["figures"].items() if "/" in name}:
+        rows = [
+            (
+                named(name),
+                measured(one[TRUE]),
+                *(measured(one[ANOTHER][part], form) for part, form in (("other", "z.3f"), ("difference", "+z.3f"))),
+            )
+            for name, one in parts.items()
+            if ANOTHER in one
+        ]
+        head = ("figure", WORDS[TRUE], WORDS[ANOTHER], "lost")
+        yield more(f"{len(parts)} single findings", table("Single findings", head, rows, (1, 2, 3)))
 
 
-def _table(caption: str, found: Mapping[str, Any], guessed: Mapping[str, Any] | None) -> Element:
-    rows = []
-    for name, one in found.items():
-        rows.append((named(name), WORDS[TRUE], measured(one[TRUE]), "", ""))
-        for condition in (ANOTHER, BLACK, MIRRORED):
-            if condition in one:
-                told = one[condition]
-                lost = share(told["share"]) if condition == ANOTHER else ""
-                rows.append(("", WORDS[condition], measured(told["other"]), measured(told["difference"], "+.3f"), lost))
-        if guessed:
-            rows.append(("", "most frequent in training", measured(guessed[name]), "", ""))
-    return table(caption, ("figure", "with", "value", "lost", "share due to the film"), rows, (2, 3, 4))
+def _conditions(caption: str, one: Mapping[str, Any], guessed: Mapping[str, Any] | None) -> Element:
+    """A figure under every condition."""
+    rows = [(WORDS[TRUE], measured(one[TRUE]), "", "")]
+    for name in (ANOTHER, BLACK, MIRRORED):
+        if told := one.get(name):
+            due = share(told["share"]) if "share" in told else ""
+            rows.append((WORDS[name], measured(told["other"]), measured(told["difference"], "+z.3f"), due))
+    if guessed:
+        rows.append((GUESSED, measured(guessed), "", ""))
+    return table(caption[0].upper() + caption[1:], ("with", "value", "lost", "share due to the film"), rows, (1, 2, 3))
 
 
 def _behaviour(result: Mapping[str, Any]) -> Iterator[Child]:
@@ -120,12 +133,12 @@ def _erased(erased: Mapping[str, Any] | None) -> Iterator[Child]:
     if erased is None:
         yield element("p", "No finding that was erased can be compared.")
         return
-    head = ("finding", "pairs", ERASED, CONTROL, "difference", "falls more when erased")
+    head = ("finding", "pairs", ERASED, CONTROL, "difference", "more when erased")
     rows = [
         (
             name,
             f"{one['pairs']:,}",
-            *(measured(one[part], ".2f") for part in (ERASED, CONTROL, "difference")),
+            *(measured(one[part], "z.2f") for part in (ERASED, CONTROL, "difference")),
             share(one["erased_more"]),
         )
         for name, one in {"all": erased, **erased["findings"]}.items()
@@ -144,12 +157,15 @@ def _copies(copies: Mapping[str, Any]) -> Iterator[Child]:
         f"{copies['written']['reports']:,} written",
         f"{copies['real']['reports']:,} real ones",
     )
-    yield table(f"Reports, among {copies['training_reports']:,} of the training split", head, rows, (1, 2))
+    yield table(
+        f"Reports, among {copies['training_reports']:,} of the training split of this data set", head, rows, (1, 2)
+    )
     yield element(
         "p",
         f"Nearly: at least {copies['near']:.0%} of the words of both are one sequence, 2 LCS / (n + m). Case, accents "
         "and spaces do not count. Short reports and those made of common phrases repeat by nature; the real reports of "
-        "this split show how much. A report that stands with one training patient alone is no common phrase.",
+        "this split show how much. A report that stands with one training patient alone is no common phrase. The "
+        "training split is that of this data set: whether the model was trained on it, this page does not know.",
     )
 
 

@@ -47,7 +47,7 @@ def verdict(figure: str, compared: Mapping[str, Compared], *, patients: int, fil
     if patients < FEWEST:
         return Verdict(OPEN, f"{number}; at least {FEWEST} patients are needed")
     told = {
-        name: f"{one.value:+.3f} ({one.low:+.3f} to {one.high:+.3f}) against {WORDS[name]}"
+        name: f"{one.value:+z.3f} ({one.low:+z.3f} to {one.high:+z.3f}) against {WORDS[name]}"
         for name, one in decisive.items()
     }
     if undefined := [name for name, one in decisive.items() if np.isnan(one.low)]:

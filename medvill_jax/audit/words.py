@@ -23,7 +23,7 @@ def named(figure: str) -> str:
     return NAMES.get(figure) or figure.replace("auroc/", "AUROC of ").replace("_", " ")
 
 
-def measured(one: Mapping[str, Any] | None, form: str = ".3f") -> str:
+def measured(one: Mapping[str, Any] | None, form: str = "z.3f") -> str:
     """A value with its interval."""
     if one is None or one["value"] is None or one["ci95"] is None:
         return "undefined"
@@ -33,4 +33,4 @@ def measured(one: Mapping[str, Any] | None, form: str = ".3f") -> str:
 
 def share(one: Mapping[str, Any] | None) -> str:
     """A share with its interval, in per cent."""
-    return measured(one, ".0%")
+    return measured(one, "z.0%")

@@ -1,5 +1,6 @@
 """Planted models: what is known of each is what its audit finds."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ from medvill_jax.audit.audit import Audit, Settings, erased_films
 from medvill_jax.audit.conditions import ANOTHER, BLACK, CONTROL, ERASED, MIRRORED, TRUE
 from medvill_jax.audit.page import page
 from medvill_jax.audit.verdict import BLIND, LOOKS, OPEN
+from medvill_jax.audit.words import measured, named
 from medvill_jax.data.records import open_split
 from tests.audit import drawn
+from tests.summary.pages import Page
 
 Audited = Callable[..., dict[str, Any]]
 
@@ -33,10 +36,30 @@ def audited(films: Path, tmp_path: Path) -> Audited:
                 asking.answer(ask, tmp_path / name, condition, requests, task)
             result = audit.result({"callable": name})
         assert result == json.loads(json.dumps(result, allow_nan=False))
-        page(result)
+        check(Page(page(result)), result)
         return result
 
     return run
+
+
+def check(page: Page, result: dict[str, Any]) -> None:
+    """The page is whole, fetches nothing, runs nothing, and says what the result says."""
+    assert page.all("script") == [] == page.all("link")
+    assert page.pictures()
+    levels = [level for level, _ in page.headings]
+    assert levels.count(1) == 1
+    assert all(level - before <= 1 for before, level in itertools.pairwise(levels)), "a level is skipped"
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    assert {link["href"] for link in page.all("a")} == {f"#{one}" for one in ids}
+    assert f"{result['verdict'].capitalize()}: {result['why']}." in page.text
+    rows = page.tables["Counts", "Requests are those answered and those missing"][1:]
+    counts = [[str(one[name]) for name in ("requests", "answered", "missing")] for one in result["conditions"].values()]
+    assert [row[1:] for row in rows] == counts
+    for name in (name for name in result["figures"] if "/" not in name):
+        caption = named(name)[0].upper() + named(name)[1:]
+        [_, *told] = page.tables["Figures by condition", caption]
+        values = [one if name == TRUE else one["other"] for name, one in result["figures"][name].items()]
+        assert [row[1] for row in told[: len(values)]] == [measured(one) for one in values]
 
 
 @pytest.mark.parametrize(
