@@ -21,8 +21,8 @@ EXTRAS = {
     "convert": ["torch>=2.6"],
     # Writing a classifier as ONNX (torch exports through onnxscript), and running it.
     "onnx": ["onnx>=1.19", "onnxruntime>=1.23", "onnxscript>=0.7", "torch>=2.13"],
-    # Scoring generated reports; METEOR also wants Java on the PATH.
-    "generate": ["pycocoevalcap>=1.2", "rouge-score>=0.1.2", "sacrebleu>=2.4"],
+    # Scoring generated reports, and finding them in the training set; METEOR also wants Java on the PATH.
+    "generate": ["pycocoevalcap>=1.2", "rapidfuzz>=3.9", "rouge-score>=0.1.2", "sacrebleu>=2.4"],
     # CheXbert F1, RadGraph F1 and others; their weights come from their authors. Brings PyTorch, whose torch.load runs
     # no code of a checkpoint from 2.6 on. The upper bound is there because we use names inside of radeval.
     "clinical": ["radeval>=2.2.1,<2.3", "torch>=2.6"],

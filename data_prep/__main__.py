@@ -35,6 +35,7 @@ def _phantom(args: argparse.Namespace) -> int:
         image_size=args.image_size,
         dicom=args.dicom,
         masks=args.masks,
+        erased=args.erased,
         difficulty=args.difficulty,
         progress=args.progress,
     )

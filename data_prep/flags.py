@@ -36,6 +36,9 @@ report; yes and no are about equally frequent; no patient of a test question has
 path in OUT/files, 16 bits a pixel and without loss. Bit i is set where the film would be at least ten of 255 gray
 values different without finding i of the 14 of CheXpert, in the order of the label tables; `data_prep.phantom.masks`
 reads it.
+
+--erased adds every film without each of its findings, all else as it was: OUT/erased/<dicom_id>/<finding>.jpg, for
+medvill audit --erased=OUT/erased.
 """
 
 _MIMIC = """\
@@ -118,6 +121,9 @@ def _phantom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dicom", action="store_true", help="write DICOM files too")
     parser.add_argument("--vqa", action="store_true", help="also write questions and answers to OUT/vqa")
     parser.add_argument("--masks", action="store_true", help="also write where findings were drawn to OUT/masks")
+    parser.add_argument(
+        "--erased", action="store_true", help="also write films without one of their findings to OUT/erased"
+    )
     _choice(
         parser,
         "--difficulty",

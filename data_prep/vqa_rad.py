@@ -13,7 +13,7 @@ from data_prep.build import Rejection, Row, build, file_fingerprint
 from data_prep.files import listed
 from data_prep.ids import identifier_of
 from data_prep.splits import split_of
-from medvill_jax.data.questions import without_note
+from medvill_jax.data.questions import normalize_answer, without_note
 from medvill_jax.data.records import DataError
 from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
 
@@ -28,9 +28,6 @@ IMAGE_SHARES = (("train", 0.8), ("test", 1.0))
 ANSWER_TYPES = ("CLOSED", "OPEN")
 _LABELS = (ABSENT,) * len(CHEXPERT_FINDINGS)
 _IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,200}")
-_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_NUMBER_WORDS = {word: str(number) for number, word in enumerate(_NUMBERS)}
-_ARTICLES = ("a", "an", "the")
 
 
 def prepare(
@@ -85,20 +82,6 @@ def prepare(
         notes=notes,
         **build_options,
     )
-
-
-def normalize_answer(answer: Any) -> str:
-    """The form in which answers are compared: lower case, digits for number words, no articles, little punctuation.
-
-    "The Left lung." -> "left lung", "X ray" -> "x-ray", "Two" -> "2", 5 -> "5". An answer of articles and punctuation
-    alone stays, in lower case.
-    """
-    text = " ".join(str(answer).lower().split())
-    text = re.sub(r"(?<!\d),|,(?!\d)", " ", text)
-    text = re.sub(r"[;:!?\"()]|\.(?!\d)", " ", text)
-    text = re.sub(r"\bx[ -]?rays?\b", lambda match: "x-rays" if match[0].endswith("s") else "x-ray", text)
-    words = [_NUMBER_WORDS.get(word, word) for word in text.split() if word not in _ARTICLES]
-    return " ".join(words) or " ".join(str(answer).lower().split())
 
 
 def _find(source: Path, names: tuple[str, ...], what: str) -> Path:

@@ -39,9 +39,10 @@ TINY_SIZES = {
 TINY_FLAGS = tuple(f"--config.model.{name}={value}" for name, value in TINY_SIZES.items())
 # Tests that ask what programs compute, not how they round: XLA compiles for them in a third of the time.
 QUICKLY_COMPILED = (
-    "app/", "cluster/", "compile/", "console/", "decoding/", "end_to_end/", "golden/", "hub/", "learning/test_generate",
-    "learning/test_vqa", "models/test_cached_step", "models/test_extend", "models/test_finetuned", "models/test_parity",
-    "models/test_properties", "models/test_remat", "models/test_training_parity", "tasks/", "training/",
+    "app/", "audit/", "cluster/", "compile/", "console/", "decoding/", "end_to_end/", "golden/", "hub/",
+    "learning/test_generate", "learning/test_vqa", "models/test_cached_step", "models/test_extend",
+    "models/test_finetuned", "models/test_parity", "models/test_properties", "models/test_remat",
+    "models/test_training_parity", "tasks/", "training/",
 )  # fmt: skip
 # Then XLA spends most of its time on the newer way to write kernels, and a third of it without. JAX 0.10 is the last to
 # have the older way; it has no configuration for all programs of a process that already runs.

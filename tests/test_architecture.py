@@ -114,8 +114,10 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         {"medvill_jax.films", "medvill_jax.data.transforms", "medvill_jax.app", "medvill_jax.web"},
         {"starlette", "uvicorn", "prometheus_client", "numpy", "cv2"},
     ),
+    "medvill_jax.pages": ({"medvill_jax.pages"}, {"numpy", "matplotlib"}),
     "medvill_jax.summary": (
         {
+            "medvill_jax.pages",
             "medvill_jax.findings",
             "medvill_jax.cluster.environment",
             "medvill_jax.cluster.workdir",
@@ -125,6 +127,20 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
             "medvill_jax.summary",
         },
         {"numpy", "matplotlib", "PIL"},
+    ),
+    "medvill_jax.audit": (
+        {
+            "medvill_jax.paths",
+            "medvill_jax.private",
+            "medvill_jax.findings",
+            "medvill_jax.films",
+            "medvill_jax.data",
+            "medvill_jax.metrics",
+            "medvill_jax.app.model",
+            "medvill_jax.pages",
+            "medvill_jax.audit",
+        },
+        {"numpy", "cv2", "rapidfuzz", "tqdm"},
     ),
     "medvill_jax.flags": ({"medvill_jax.private"}, {"absl", "ml_collections"}),
     "medvill_jax.run": (
@@ -146,6 +162,8 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
             "medvill_jax.app",
             "medvill_jax.web",
             "medvill_jax.cli",
+            "medvill_jax.audit",
+            "medvill_jax.hub.card",
             "medvill_jax.hub.convert",
             "medvill_jax.metrics.clinical",
             "medvill_jax.run",

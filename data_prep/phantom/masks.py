@@ -19,6 +19,8 @@ from medvill_jax.data.records import DataError
 from medvill_jax.findings import CHEXPERT_FINDINGS
 
 FOLDER = "masks"
+# For films without one of their findings: `erased/<dicom_id>/<finding>.jpg`.
+ERASED_FOLDER = "erased"
 # Ten of 255 gray values.
 VISIBLE = 10 / 255
 
@@ -34,14 +36,28 @@ def drawn(
       shown: the film, as `film.render(seed, view, signs, **seen)` gives it.
       seed, view, signs, seen: the arguments of `film.render`.
     """
-    masks = {}
-    for finding in dict.fromkeys(sign.finding for sign in signs):
-        without = film.render(seed, view, signs, **seen, hidden=finding)
-        masks[finding] = np.abs(shown - without) >= VISIBLE
+    masks = {
+        finding: np.abs(shown - without) >= VISIBLE for finding, without in _without(seed, view, signs, **seen).items()
+    }
     if any(sign.finding == "Lung Opacity" and sign.kind == "pneumonia" for sign in signs):
         # The opacity that a report of pneumonia describes is the pneumonia; it is drawn once.
         masks["Lung Opacity"] |= masks["Pneumonia"]
     return masks
+
+
+def erased(
+    shown: npt.NDArray[np.float32], seed: int | list[int], view: str, signs: tuple[Sign, ...], **seen: Any
+) -> dict[str, npt.NDArray[np.float32]]:
+    """The film without each finding that can be seen in it, all else as it was; arguments as for `drawn`."""
+    films = _without(seed, view, signs, **seen)
+    return {finding: without for finding, without in films.items() if (np.abs(shown - without) >= VISIBLE).any()}
+
+
+def _without(
+    seed: int | list[int], view: str, signs: tuple[Sign, ...], **seen: Any
+) -> dict[str, npt.NDArray[np.float32]]:
+    findings = dict.fromkeys(sign.finding for sign in signs)
+    return {finding: film.render(seed, view, signs, **seen, hidden=finding) for finding in findings}
 
 
 def place(tree: str | Path, file: str) -> Path:

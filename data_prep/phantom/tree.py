@@ -76,6 +76,7 @@ class Job:
     dicom: bool
     difficulty: str
     masks: bool = False
+    erased: bool = False
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def write_tree(
     image_size: int = 512,
     dicom: bool = False,
     masks: bool = False,
+    erased: bool = False,
     difficulty: str = hard.STANDARD,
     progress: bool = True,
     workers: int | None = None,
@@ -133,6 +135,7 @@ def write_tree(
       image_size: pixels of the short side of the images.
       dicom: also write DICOM files, `s.../<dicom_id>.dcm`; needs pydicom.
       masks: also write where findings were drawn, `masks/p10/p10000032/s50414267/<dicom_id>.png` (`phantom.masks`).
+      erased: also write every film without each of its findings, `erased/<dicom_id>/<finding>.jpg`.
       difficulty: one of `hard.DIFFICULTIES`.
       progress: show a bar if stderr is a terminal.
       workers: number of processes; None for one per core, fewer for few studies.
@@ -147,6 +150,7 @@ def write_tree(
         "image_size": image_size,
         "dicom": dicom,
         **({"masks": True} if masks else {}),
+        **({"erased": True} if erased else {}),
         **marked(difficulty),
     }
     check(studies, seed)
@@ -165,7 +169,7 @@ def write_tree(
         root = work / "tree"
         root.mkdir()
         jobs = [
-            Job(str(root), seed, i, subject, image_size, dicom, difficulty, masks)
+            Job(str(root), seed, i, subject, image_size, dicom, difficulty, masks, erased)
             for i, subject in enumerate(_subjects(studies, seed))
         ]
         bar = tqdm(total=studies, unit="study", desc="phantom", disable=None if progress else True)
@@ -316,7 +320,11 @@ def make_study(job: Job) -> WrittenStudy:
         if job.masks:
             found = masks.drawn(drawn, film_seed(seed, number, index), view, study.signs, **seen)
             masks.write(masks.place(job.root, f"{folder}/{dicom_id}.jpg"), found, drawn.shape)
-        Image.fromarray(film.eight_bit(drawn)).save(path / f"{dicom_id}.jpg", "JPEG", quality=_JPEG_QUALITY)
+        if job.erased:
+            without = masks.erased(drawn, film_seed(seed, number, index), view, study.signs, **seen)
+            for finding, pixels in without.items():
+                _save(pixels, Path(job.root, masks.ERASED_FOLDER, dicom_id, f"{finding}.jpg"))
+        _save(drawn, path / f"{dicom_id}.jpg")
         if job.dicom:
             from data_prep.phantom.dicom import write_dicom
 
@@ -338,6 +346,11 @@ def make_study(job: Job) -> WrittenStudy:
     return WrittenStudy(
         subject_id, study_id, _split(seed, job.subject), folder, date, time, study.labels(), tuple(images)
     )
+
+
+def _save(drawn: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(film.eight_bit(drawn)).save(path, "JPEG", quality=_JPEG_QUALITY)
 
 
 def study_of(seed: int, number: int, subject: int = 0, difficulty: str = hard.STANDARD) -> Study:

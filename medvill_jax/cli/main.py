@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from medvill_jax.cli import doors, index, predict, summary, web
+from medvill_jax.cli import audit, doors, index, predict, summary, web
 from medvill_jax.commands import Parser
 from medvill_jax.version import VERSION
 
@@ -16,6 +16,7 @@ Medical vision-language pre-training: data, training, and answers about films.
   web       the same as a page in the browser; `medvill web --demo` brings its own model
   index     films and their reports, among which the page finds similar ones
   summary   writes an HTML page about runs
+  audit     asks any model about films that are exchanged, blackened or mirrored: does it look?
   prep      prepares data sets from official files or your own pairs    python -m data_prep
   train     trains or evaluates one task                                 python -m medvill_jax.run
   convert   converts PyTorch checkpoints into exports and back           python -m medvill_jax.hub.convert
@@ -27,6 +28,7 @@ Medical vision-language pre-training: data, training, and answers about films.
   medvill prep mimic_cxr --source=TREE --out=DATA
   medvill train --config=configs/classify.py:small --config.data.path=DATA --workdir=RUN
   medvill summary RUN --out=summary.html
+  medvill audit DATA --task=findings --model=RUN/export --out=AUDIT
   medvill predict TREE/files --model=RUN/export --out=findings.jsonl
   medvill convert --source=RUN/export --out=TORCH --to=upstream
   medvill labels --input=reports.jsonl --output=labels.jsonl
@@ -37,6 +39,7 @@ COMMANDS = {
     "web": web.main,
     "index": index.main,
     "summary": summary.main,
+    "audit": audit.main,
     "prep": doors.prep,
     "train": doors.train,
     "convert": doors.convert,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from medvill_jax import private
 from medvill_jax.models.medvill import MedvillConfig
 
 INTENDED_USE = (
@@ -67,6 +69,29 @@ def model_card(
         *_section("Limits", str(card.get("limits") or LIMITS)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def with_section(card: str, title: str, text: str) -> str:
+    """A card with a section, in place of one of the same title, or at its end.
+
+    Args:
+        card: Markdown.
+        title: of the section, in one line.
+        text: without headings of its own.
+    """
+    lines = card.rstrip("\n").split("\n")
+    heading = f"## {title}"
+    if heading not in lines:
+        return "\n".join([*lines, "", heading, "", text]) + "\n"
+    start = lines.index(heading)
+    end = next((n for n in range(start + 1, len(lines)) if lines[n].startswith("## ")), len(lines))
+    rest = ["", *lines[end:]] if end < len(lines) else []
+    return "\n".join([*lines[:start], heading, "", text, *rest]) + "\n"
+
+
+def add_section(path: Path, title: str, text: str) -> None:
+    """Writes a section into the card of a model, see `with_section`. Raises `OSError`."""
+    private.write(path, with_section(path.read_text("utf-8"), title, text))
 
 
 def _section(title: str, text: str) -> list[str]:

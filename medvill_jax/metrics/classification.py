@@ -224,7 +224,7 @@ def score(
     if not rows.any():
         raise UserError(f"none of {len(known)} examples has a known label; there is nothing to score")
     clusters = bootstrap.numbered(bootstrap.numbered(clusters, len(known))[rows], int(rows.sum()))
-    scorer = _Scorer(probabilities[rows], targets[rows], known[rows], thresholds, clusters)
+    scorer = Scorer(probabilities[rows], targets[rows], known[rows], thresholds, clusters)
 
     labels = (targets & known).sum(0)
     absent, false_alarms = averages.absent(scorer.outcomes, scorer.supported)
@@ -276,7 +276,7 @@ def paired(
     both = [np.concatenate(arrays) for arrays in ((a, b), (targets, targets), (known, known))]
     table = _table(*both)
     _probabilities(table[0][table[2]])
-    scorer = _Scorer(*table, np.full(a.shape[1], 0.5), np.concatenate([cluster_of, cluster_of + count]))
+    scorer = Scorer(*table, np.full(a.shape[1], 0.5), np.concatenate([cluster_of, cluster_of + count]))
     names = {"auroc_macro": 0, "auroc_micro": 1, "auprc_macro": 2, "auprc_micro": 3, "ece": 6}  # of its columns
     columns = [*names.values()]
 
@@ -292,7 +292,7 @@ def paired(
     }
 
 
-class _Scorer:
+class Scorer:
     """The metrics of `score`, in its order, of drawn clusters: uint8 `[R, G]` -> float64 `[R, K]`.
 
     Attributes:

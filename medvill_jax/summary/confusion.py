@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from medvill_jax.findings import CHEXPERT_FINDINGS, POSITIVE, UNCERTAIN
 from medvill_jax.metrics import clinical
+from medvill_jax.pages.figures import Counts
 from medvill_jax.summary.comparison import Rows, labels, probabilities
 
 # Closed questions have these answers; others are of the data set, and not shown.
 CLOSED = ("yes", "no")
 OTHER = "another answer"
-
-
-class Counts(NamedTuple):
-    """Examples of one finding."""
-
-    hits: int
-    false_alarms: int
-    misses: int
-    rejections: int
 
 
 def of_findings(rows: Rows, config: Mapping[str, Any], thresholds: Sequence[float] | None) -> dict[str, Counts]:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 from medvill_jax.metrics.compare import Row
-from medvill_jax.summary import markup, sections, settings
+from medvill_jax.pages import markup
+from medvill_jax.pages.markup import Child, Element, element, table
+from medvill_jax.summary import sections, settings
 from medvill_jax.summary.comparison import Comparison, comparisons
-from medvill_jax.summary.markup import Child, Element, element, table
 from medvill_jax.summary.runs import Run
 from medvill_jax.summary.sections import number
 from medvill_jax.version import VERSION

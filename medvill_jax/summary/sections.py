@@ -7,8 +7,9 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from medvill_jax.summary import confusion, examples, figures, measures, settings, unproved
-from medvill_jax.summary.markup import Child, Element, element, items, more, table
+from medvill_jax.pages import figures
+from medvill_jax.pages.markup import Child, Element, element, items, more, table
+from medvill_jax.summary import confusion, examples, measures, settings, unproved
 from medvill_jax.summary.measures import SPEEDS, Measure
 from medvill_jax.summary.runs import PLOT_FILE, Answers, Run
 

@@ -1,4 +1,4 @@
-"""Cleaned questions: every rule by itself, twice is once, and all of VQA-RAD."""
+"""Cleaned questions: every rule by itself, twice is once, and all of VQA-RAD; answers in the form to compare."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medvill_jax.data.questions import clean_question
+from medvill_jax.data.questions import clean_question, normalize_answer
 
 REPO = Path(__file__).parents[2]
 REAL = REPO.parent / "shared" / "data" / "vqa_rad" / "VQA_RAD Dataset Public.json"
@@ -56,3 +56,22 @@ def test_the_questions_of_vqa_rad() -> None:
         # Nothing but punctuation and spaces is lost: letters and digits are those of the question, in order.
         assert re.sub(r"\W", "", clean) == re.sub(r"\W", "", question.lower()), question
         assert not re.search(r"[,?.]|\s\s|x ray", clean), question
+
+
+@pytest.mark.parametrize(
+    ("answer", "normal"),
+    [
+        *((" Yes ", "yes"), ("The Left lung.", "left lung"), ("Two", "2"), (5, "5"), (3.5, "3.5"), ("X ray", "x-ray")),
+        *(
+            ("x-rays", "x-rays"),
+            ("1,000", "1,000"),
+            ("5.6cm, focal", "5.6cm focal"),
+            ("A", "a"),
+            ("T2-weighted", "t2-weighted"),
+        ),
+        *(("Oral and IV", "oral and iv"), ("right > left", "right > left"), ("~15 minutes!", "~15 minutes")),
+    ],
+)
+def test_normalize_answer(answer: object, normal: str) -> None:
+    assert normalize_answer(answer) == normal
+    assert normalize_answer(normal) == normal

@@ -359,6 +359,32 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not list(tmp_path.iterdir())
 
 
+def test_erased_films_lack_one_finding(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"studies": 8, "seed": 3, "image_size": 96, "progress": False}
+    write_tree(tmp_path / "tree", **options, masks=True, erased=True)
+    seen = 0
+    for path in (tmp_path / "tree" / "files").rglob("*.jpg"):
+        with Image.open(path) as file:
+            film = np.asarray(file).astype(int)
+        drawn = masks.read(masks.place(tmp_path / "tree", str(path.relative_to(tmp_path / "tree"))))
+        folder = tmp_path / "tree" / masks.ERASED_FOLDER / path.stem
+        found = {file.stem: file for file in folder.iterdir()} if folder.is_dir() else {}
+        # An opacity that is a pneumonia is drawn once, as the pneumonia.
+        assert {*drawn} - {*found} <= {"Lung Opacity"}
+        assert {*found} <= {*drawn}
+        for finding, file in found.items():
+            with Image.open(file) as image:
+                change = np.abs(np.asarray(image).astype(int) - film)
+            inside = drawn[finding]
+            assert change[inside].mean() > 8 > 3 > change[~inside].mean()
+            seen += 1
+    assert seen > 5
+    write_tree(tmp_path / "plain", **options)
+    assert not (tmp_path / "plain" / masks.ERASED_FOLDER).exists()
+    with pytest.raises(DataError, match="erased: True in the folder, unset now"):
+        write_tree(tmp_path / "tree", **options, masks=True)
+
+
 def test_masks_leave_the_tree_as_it_is(tmp_path: Path) -> None:
     options: dict[str, Any] = {"studies": 5, "seed": 3, "image_size": 48, "progress": False}
     write_tree(tmp_path / "plain", **options)

@@ -15,7 +15,7 @@ from data_prep.phantom import questions, tree, vqa
 from data_prep.phantom.findings import SIDES, Sign, Study, sample
 from data_prep.phantom.questions import CLOSED, DEVICES, NORMAL, NOTHING, OPEN, WHAT, Question, ask
 from medvill_jax.data import records
-from medvill_jax.data.questions import clean_question
+from medvill_jax.data.questions import clean_question, normalize_answer
 from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import load_tokenizer
 
@@ -102,7 +102,7 @@ def test_three_to_five_different_questions(asked: list[tuple[Study, list[Questio
             assert question.question_type in ("PRES", "POS", "ABN", "SIZE")
             assert question.answer_type in (CLOSED, OPEN)
             # Comparing answers in their normal form must not merge two, or change one.
-            assert vqa_rad.normalize_answer(question.answer) == question.answer
+            assert normalize_answer(question.answer) == question.answer
 
 
 def test_a_question_does_not_give_its_answer_away(asked: list[tuple[Study, list[Question]]]) -> None:

@@ -127,25 +127,6 @@ def test_every_kind_of_bad_question_has_its_reason(tmp_path):
     assert closed["answer_type"] == b"CLOSED"
 
 
-@pytest.mark.parametrize(
-    ("answer", "normal"),
-    [
-        *((" Yes ", "yes"), ("The Left lung.", "left lung"), ("Two", "2"), (5, "5"), (3.5, "3.5"), ("X ray", "x-ray")),
-        *(
-            ("x-rays", "x-rays"),
-            ("1,000", "1,000"),
-            ("5.6cm, focal", "5.6cm focal"),
-            ("A", "a"),
-            ("T2-weighted", "t2-weighted"),
-        ),
-        *(("Oral and IV", "oral and iv"), ("right > left", "right > left"), ("~15 minutes!", "~15 minutes")),
-    ],
-)
-def test_normalize_answer(answer, normal):
-    assert vqa_rad.normalize_answer(answer) == normal
-    assert vqa_rad.normalize_answer(normal) == normal
-
-
 def test_without_note():
     assert vqa_rad.without_note("Is it large? -yes/no ") == "Is it large?"
     assert vqa_rad.without_note("Where is it? - Open") == "Where is it?"

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub import export as export_module
+from medvill_jax.hub.card import with_section
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import read_export, write_export
 from medvill_jax.models.bert import BertConfig
@@ -99,6 +100,15 @@ def test_the_model_card(content: dict[str, Any], tmp_path: Path) -> None:
     write_export(tmp_path / "f", **content, vocabulary=["[PAD]", "é"])
     assert (tmp_path / "f" / "tokenizer" / "vocab.txt").read_text() == "[PAD]\né\n"
     assert "Not recorded." in (tmp_path / "f" / "README.md").read_text()
+
+
+def test_a_section_of_the_card_is_replaced() -> None:
+    card = "# Name\n\n## Data\n\nDrawn.\n"
+    once = with_section(card, "Audit", "It looks.")
+    assert once == "# Name\n\n## Data\n\nDrawn.\n\n## Audit\n\nIt looks.\n"
+    assert with_section(once, "Audit", "It looks.") == once
+    more = with_section(once, "Limits", "None known.")
+    assert with_section(more, "Audit", "It does not.") == more.replace("It looks.", "It does not.")
 
 
 def test_writing_is_complete_or_not_at_all(

@@ -131,7 +131,7 @@ def test_everybody_can_read_it(fixture: str, request: pytest.FixtureRequest) -> 
 
 
 def test_contrast_of_its_colours() -> None:
-    from medvill_jax.summary import figures, markup
+    from medvill_jax.pages import figures, markup
 
     def luminance(colour: str) -> float:
         parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]

@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -16,8 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from medvill_jax.summary.confusion import Counts
-from medvill_jax.summary.markup import Element, element
+from medvill_jax.pages.markup import Element, element
 
 # Stand for the colour of the text and of the ground, which the page's reader chooses; no other part has them.
 _INK, _GROUND = "#010203", "#fdfcfb"
@@ -38,6 +37,15 @@ _POINTS = 500
 
 # (step, value) by ascending step.
 Curve = Sequence[tuple[int, float]]
+
+
+class Counts(NamedTuple):
+    """Examples of one finding."""
+
+    hits: int
+    false_alarms: int
+    misses: int
+    rejections: int
 
 
 def curves(title: str, lines: Mapping[str, Curve], dashed: Mapping[str, Curve] = {}) -> Element:
@@ -94,6 +102,23 @@ def confusion(title: str, counts: Mapping[str, Counts]) -> Element:
             for name, count in counts.items()
         )
         return _shown(figure, title, f"{title}. {told}")
+
+
+def intervals(title: str, points: Mapping[str, tuple[float, float, float] | None]) -> Element:
+    """A figure of values with their intervals (value, low, high), a line for each; None is not defined."""
+    known = {name: point for name, point in points.items() if point is not None}
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(7.2, 0.9 + 0.3 * len(known)), layout="constrained")
+        axes = figure.subplots()
+        for place, (name, (value, low, high)) in enumerate(known.items()):
+            colour = COLOURS[0 if place == 0 else 1]
+            axes.plot([low, high], [name, name], color=colour, linewidth=2)
+            axes.plot([value], [name], color=colour, marker="o")
+        axes.invert_yaxis()
+        axes.set_ymargin(0.2)
+        axes.set_xlabel("value and 95 % interval")
+        told = "; ".join(f"{name}: {value:.4g} ({low:.4g} to {high:.4g})" for name, (value, low, high) in known.items())
+        return _shown(figure, title, f"{title}. {told or 'nothing is defined'}")
 
 
 def matrix(title: str, names: Sequence[str], counts: np.ndarray) -> Element:

@@ -1,0 +1,76 @@
+"""The conditions: what is done to the films that a model is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from medvill_jax.audit.errors import AuditError
+
+TRUE, ANOTHER, BLACK, MIRRORED = "true", "another", "black", "mirrored"
+# Of every finding that is drawn in a film: the film without it, and the same change made at another place.
+ERASED, CONTROL = "erased", "control"
+# In words, for readers.
+WORDS = {
+    TRUE: "its own film",
+    ANOTHER: "another patient's film",
+    BLACK: "a black film",
+    MIRRORED: "its own film, mirrored",
+    ERASED: "its own film with a finding erased",
+    CONTROL: "its own film with the same change at another place",
+}
+
+
+def others(patients: Sequence[str], seed: int) -> np.ndarray:
+    """For each film another patient's, int64 `[F]`; every film is used once.
+
+    The films are put in a random order, patient by patient, and all are moved on by more places than any patient has
+    films. What a film shows does not decide which one takes its place: with films that are chosen to differ, a model
+    that looks would do worse than chance, and the difference to it would be too large.
+
+    Args:
+        patients: of the films.
+        seed: of the order.
+
+    Raises:
+        AuditError: there is none for some film, because one patient has more than half of them.
+    """
+    names, patient, counts = np.unique(np.asarray(patients), return_inverse=True, return_counts=True)
+    count, most = len(patients), int(counts.max(initial=0))
+    if len(names) < 2 or 2 * most > count:
+        raise AuditError(
+            f"one patient has {most} of the {count} films, so not every film has another patient's: use more films"
+        )
+    rng = np.random.default_rng([seed, 1])
+    order = np.lexsort((rng.random(count), rng.permutation(len(names))[patient]))
+    step = int(rng.integers(most, count - most + 1))
+    other = np.empty(count, np.int64)
+    other[order] = np.roll(order, step)
+    return other
+
+
+def chosen(films: int, limit: int | None, seed: int) -> np.ndarray:
+    """The films to ask about, int64, ascending: all of them, or `limit` that are drawn at random."""
+    if limit is None or limit >= films:
+        return np.arange(films)
+    return np.sort(np.random.default_rng([seed, 0]).permutation(films)[:limit])
+
+
+def moved(film: np.ndarray, erased: np.ndarray) -> np.ndarray:
+    """The control of an erased film: what erasing changed, added at another place of the film.
+
+    The change moves by half of the film's height, width, or both, whichever leaves least of it where it was.
+
+    Args:
+        film, erased: uint8 `[H, W]`.
+
+    Returns:
+        uint8 `[H, W]`.
+    """
+    change = erased.astype(np.int16) - film
+    size = np.abs(change).astype(np.int64)
+    high, wide = film.shape[0] // 2, film.shape[1] // 2
+    moves = [(high, 0), (0, wide), (high, wide)]
+    best = min(moves, key=lambda move: int(np.minimum(size, np.roll(size, move, (0, 1))).sum()))
+    return np.clip(film + np.roll(change, best, (0, 1)), 0, 255).astype(np.uint8)
