@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -145,6 +145,7 @@ class Model:
         question: str | None = None,
         report: str | Report | None = None,
         method: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> HeatMap: ...
     @overload
     def explain(self, film: Batch, **options: Any) -> list[HeatMap]: ...
@@ -160,6 +161,8 @@ class Model:
                 With `finding`, as for `findings`.
             method: one of "rollout", "chefer", "gradcam" (see `models.relevance`) and "occlusion"; None is
                 `explaining.DEFAULT`.
+            progress: called by occlusion after every batch of predictions, with how many are done, and of how many for
+                the films that are computed together; what it raises ends the computation.
         """
         return self._answer(
             film, explaining.TASK, **{name: value for name, value in options.items() if value is not None}

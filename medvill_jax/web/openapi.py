@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from medvill_jax.version import VERSION
-from medvill_jax.web import limits
+from medvill_jax.web import limits, lines
 
 # Task -> its options in JSON, and their types; those that it needs; what can be asked without keeping the film.
 OPTIONS: dict[str, dict[str, type]] = {
@@ -24,7 +24,10 @@ _ABOUT = {
     "findings": "Probabilities, thresholds and what they mean, the likeliest first.",
     "ask": "The answer to a question, one of the answers that the model was trained with.",
     "similar": "The reports of the films of an index that are most like this one.",
-    "explain": "A map of what in the film speaks for a finding, a word of a report (with `report`), or an answer.",
+    "explain": (
+        "A map of what in the film speaks for a finding, a word of a report (with `report`), or an answer. "
+        f"`Accept: {lines.MEDIA_TYPE}` asks for JSON objects, one a line, that tell how much is done before the last."
+    ),
 }
 _PROBLEMS = {
     "400": "the question does not fit",
@@ -63,6 +66,26 @@ def document(tasks: Sequence[str]) -> dict[str, Any]:
         "components": {
             "schemas": {
                 "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
+                "Progress": {
+                    "type": "object",
+                    "description": "a line before the last one, each time that more is done",
+                    "required": ["done", "of"],
+                    "properties": {
+                        "done": {"type": "integer", "description": "batches of predictions that are done"},
+                        "of": {"type": "integer", "description": "all of them"},
+                    },
+                },
+                "Map": {
+                    "type": "object",
+                    "required": ["map"],
+                    "properties": {
+                        "map": {
+                            "type": "object",
+                            "description": "bytes from 0 to 255, by rows, in base64",
+                            "properties": {"side": {"type": "integer"}, "levels": {"type": "string"}},
+                        }
+                    },
+                },
                 "Kept": {
                     "type": "object",
                     "properties": {
@@ -137,10 +160,17 @@ def _picture() -> dict[str, Any]:
 def _ask(task: str) -> dict[str, Any]:
     properties = {name: {"type": _JSON_TYPES[kind]} for name, kind in OPTIONS[task].items()}
     schema = {"type": "object", "properties": properties, "required": [*NEEDED.get(task, ())]}
-    return _operation(
+    out = _operation(
         task, _ABOUT[task], problems=("400", "404", "411", "413", "503"), parameters=[_parameter("film", "string")],
         requestBody={"content": {"application/json": {"schema": schema}}},
     )  # fmt: skip
+    if task == "explain":
+        line = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Progress", "Map", "Error")]}
+        out["responses"]["200"]["content"] = {
+            "application/json": {"schema": {"$ref": "#/components/schemas/Map"}},
+            lines.MEDIA_TYPE: {"schema": line},
+        }
+    return out
 
 
 def _predict(task: str) -> dict[str, Any]:

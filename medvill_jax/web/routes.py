@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from starlette.routing import Route
 from medvill_jax.errors import ConfigError, MissingExtra, UserError
 from medvill_jax.films.limits import ImageError
 from medvill_jax.version import VERSION
-from medvill_jax.web import arriving, glossary, limits, openapi
+from medvill_jax.web import arriving, glossary, limits, lines, openapi
 from medvill_jax.web.arriving import Door, Refused
 from medvill_jax.web.meters import Meters
 from medvill_jax.web.service import EXPLAIN, Service
@@ -120,17 +121,26 @@ class Server:
         return Response(self._kept(request).picture, media_type="image/png")
 
     async def ask(self, request: Request) -> Response:
-        """An answer about a film that is kept; the same question is computed once."""
-        upload, task = self._kept(request), request.path_params["task"]
+        """An answer about a film that is kept, as one object or as `lines`; the same question is computed once."""
+        upload = self._kept(request)
         arriving.size_of(request, limits.TEXT_BYTES, "the question")
+        told = self._told(request, upload)
+        return lines.Lines(told) if lines.wanted(request) else JSONResponse(await lines.last(told))
+
+    async def _told(self, request: Request, upload: Upload) -> lines.Objects:
+        """How much of an answer is done, and then the answer."""
+        task = request.path_params["task"]
         with self.door.entered(0):
             question = self.service.question(task, _options(task, await arriving.body(request)))
             if (answer := upload.answers.get(question)) is None:
                 job = self.service.worker.submit(question, upload.films[question.model], slow=task == EXPLAIN)
-                answer = upload.answers[question] = await arriving.result(request, job)
+                async with contextlib.aclosing(arriving.steps(request, job)) as steps:
+                    async for done, of in steps:
+                        yield {"done": done, "of": of}
+                answer = upload.answers[question] = job.result.result()
                 while len(upload.answers) > limits.ANSWERS_KEPT:
                     upload.answers.popitem(last=False)
-        return JSONResponse(answer)
+            yield answer
 
     async def predict(self, request: Request) -> Response:
         """An answer about a film that is sent along, of which nothing is kept."""

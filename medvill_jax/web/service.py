@@ -21,7 +21,7 @@ from medvill_jax.data.transforms import square_image
 from medvill_jax.errors import ConfigError
 from medvill_jax.films.decode import decode
 from medvill_jax.web import glossary, limits
-from medvill_jax.web.worker import Worker
+from medvill_jax.web.worker import Tell, Worker
 
 SHOWN = ("report", "findings", "ask")
 EXPLAIN, SIMILAR = "explain", "similar"
@@ -114,12 +114,14 @@ class Service:
             film = self.models[number].read(gray)
             ask = self.question(task, {"question": _QUESTION} if task == "ask" else {})
             for rows in (1, limits.TOGETHER):
-                self._compute(ask, [film] * rows)
+                self._compute(ask, [film] * rows, lambda done, of: None)
 
-    def _compute(self, ask: Ask, films: Sequence[Film]) -> list[dict[str, Any]]:
+    def _compute(self, ask: Ask, films: Sequence[Film], tell: Tell) -> list[dict[str, Any]]:
         """Answers as JSON, one for each film; the batch is filled up to one of two sizes."""
         started = time.monotonic()
         model, options = self.models[ask.model], json.loads(ask.options)
+        if ask.task == EXPLAIN:
+            options["progress"] = tell
         size = 1 if len(films) == 1 else limits.TOGETHER
         rows = [*films, *[films[-1]] * (size - len(films))]
         task = _EMBED if ask.task == SIMILAR else ask.task

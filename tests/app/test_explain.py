@@ -243,6 +243,27 @@ def test_words_are_of_word_pieces_without_punctuation() -> None:
     assert explaining.word_pieces(ids, tokenizer) == [("no", [0]), ("pneumothorax", [1, 2]), ("2", [4]), ("no", [6])]
 
 
+def test_occlusion_tells_how_much_of_it_is_done(model: Model) -> None:
+    told: list[tuple[int, int]] = []
+    heat, _ = model.explain([FILM, FILM], finding="Edema", progress=lambda *step: told.append(step))
+    batches = -(-(len(explanations.occlusion_windows(SIZE)) + 1) // 32)
+    assert told == [(done, 2 * batches) for done in range(1, 2 * batches + 1)]
+    assert "progress" not in heat.options
+    np.testing.assert_array_equal(heat.map, model.explain(FILM, finding="Edema").map)
+
+
+def test_who_is_told_can_end_a_map(model: Model) -> None:
+    told: list[int] = []
+
+    def enough(done: int, of: int) -> None:
+        told.append(done)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.explain(FILM, finding="Edema", progress=enough)
+    assert told == [1]
+
+
 @pytest.mark.parametrize(
     ("ask", "words"),
     [

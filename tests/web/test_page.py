@@ -79,17 +79,39 @@ def test_pointing_lights_up_the_film(page: Page, films: list[bytes], target: str
     assert picture(page) == dark
 
 
+def test_a_map_shows_how_much_of_it_is_made(page: Page, films: list[bytes]) -> None:
+    opened(page, films[3])
+    expect(page.get_by_role("progressbar")).to_be_hidden()
+    page.evaluate(
+        """() => {
+            window.seen = { parts: [], words: [] };
+            const note = () => {
+                if (done.className) seen.parts.push(done.querySelector("progress").position);
+                if (seen.words.at(-1) !== lit.textContent) seen.words.push(lit.textContent);
+            };
+            new MutationObserver(note).observe(viewer, { subtree: true, childList: true, attributes: true });
+        }"""
+    )
+    page.hover(FIRST_FINDING)
+    page.wait_for_selector("#heat.shown")
+    seen = page.evaluate("seen")
+    parts = [part for part in seen["parts"] if part >= 0]
+    assert parts == sorted(parts)
+    assert any(0 < part < 1 for part in parts), "no part of the map was seen to be made"
+    assert len(seen["words"]) <= 3, "a reader of screens hears of every step"
+    assert seen["words"][0].startswith("Looking for what speaks for ")
+    assert seen["words"][-1].startswith("Bright: ")
+    expect(page.get_by_role("progressbar")).to_be_hidden()
+
+
 def test_different_findings_light_up_different_places(page: Page, films: list[bytes]) -> None:
     opened(page, films[0])
     seen = set()
     for row in (1, 2, 3):
         page.hover(f"#findings tbody tr:nth-child({row}) button")
-        page.wait_for_function(
-            "row => lit.textContent.includes(row)",
-            arg=page.locator(f"#findings tbody tr:nth-child({row}) button").inner_text(),
-        )
+        name = page.locator(f"#findings tbody tr:nth-child({row}) button").inner_text()
+        expect(page.locator("#lit")).to_contain_text(f"what speaks for {name}, by")
         page.wait_for_selector("#heat.shown")
-        page.wait_for_selector("#lit:not(.busy)")
         seen.add(picture(page))
     assert len(seen) == 3
 

@@ -1,6 +1,7 @@
 """The server as a process of its own: what it refuses, how it is loaded, and how it ends."""
 
 import http.client
+import json
 import re
 import signal
 import socket
@@ -83,6 +84,45 @@ def test_a_film_is_forgotten_when_asked(server: Running, films: list[bytes]) -> 
     assert server.request("GET", f"/api/films/{name}/picture").body.startswith(b"\x89PNG")
     assert server.request("DELETE", f"/api/films/{name}").status == 204
     assert server.request("POST", f"/api/films/{name}/report").status == 404
+
+
+def test_a_map_tells_how_much_of_it_is_done(server: Running, films: list[bytes]) -> None:
+    path = f"/api/films/{server.open(films[1])}/explain"
+    answer = server.request("POST", path, {"finding": "Edema"}, Accept="application/x-ndjson")
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/x-ndjson")
+    *steps, given = [json.loads(line) for line in answer.body.splitlines()]
+    assert steps
+    assert {step["of"] for step in steps} == {10}  # of 32 predictions each
+    assert [step["done"] for step in steps] == sorted({step["done"] for step in steps})
+    assert given == server.request("POST", path, {"finding": "Edema"}).json()
+    at_once = server.request("POST", path, {"finding": "Edema"}, Accept="application/x-ndjson")
+    assert json.loads(at_once.body) == given
+    document = server.request("GET", "/openapi.json").json()
+    explained = document["paths"]["/api/films/{film}/explain"]["post"]["responses"]["200"]["content"]
+    assert {*explained} == {"application/json", "application/x-ndjson"}
+    refused = server.request("POST", path, {"finding": "Gout"}, Accept="application/x-ndjson")
+    assert (refused.status, "Gout" in refused.json()["error"]) == (400, True)
+
+
+def test_a_map_that_nobody_waits_for_is_not_made(server: Running, films: list[bytes]) -> None:
+    def maps() -> float:
+        text = server.request("GET", "/metrics").body.decode()
+        return float(re.findall(r'^medvill_batch_films_count\{task="explain"\} (\S+)$', text, re.MULTILINE)[0])
+
+    path = f"/api/films/{server.open(films[2])}/explain"
+    assert server.request("POST", path, {"finding": "Edema"}).status == 200
+    before, left = maps(), []
+    for finding in ("Fracture", "Pneumonia", "Cardiomegaly", "Atelectasis"):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        body = json.dumps({"finding": finding}).encode()
+        connection.request("POST", path, body, {"Accept": "application/x-ndjson"})
+        left.append(connection)
+    time.sleep(0.2)
+    for connection in left:
+        connection.close()
+    time.sleep(2)
+    assert server.request("POST", path, {"finding": "Lung Lesion"}).status == 200
+    assert maps() <= before + 2  # one may have been at its end
 
 
 def test_other_sites_are_kept_out(server: Running) -> None:

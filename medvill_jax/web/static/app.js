@@ -6,7 +6,8 @@ const PAUSE = 200; // milliseconds that a pointer must rest before a map is aske
 const byId = (id) => document.getElementById(id);
 const about = await (await fetch("/api/about")).json();
 let film = null; // its name on the server
-let maps = new Map(); // what was explained -> promise of the answer
+let maps = new Map(); // what was explained -> how much of it is done, whom to tell, and the promise of the answer
+let leaving = new AbortController(); // of the maps of this film
 let lit = null; // the button that is pointed at
 let pinned = null; // the button whose map stays
 let timer = 0;
@@ -35,6 +36,26 @@ async function ask(task, options = {}) {
   return (await call(`/api/films/${film}/${task}`, { method: "POST", body })).json();
 }
 
+/** Asks for a map; `tell` is called with every line before the last one, which says how much is done. */
+async function askForMap(options, tell) {
+  const headers = { Accept: "application/x-ndjson" };
+  const request = { method: "POST", headers, body: JSON.stringify(options), signal: leaving.signal };
+  const response = await call(`/api/films/${film}/explain`, request);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let [text, given] = ["", null];
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    const lines = (text + part.value).split("\n");
+    text = lines.pop();
+    for (const line of lines) {
+      given = JSON.parse(line);
+      if (given.error) throw new Error(given.error);
+      if (given.of) tell(given);
+    }
+  }
+  if (!given?.map) throw new Error("The server has broken off: is it still running?");
+  return given;
+}
+
 function trouble(words) {
   byId("trouble").textContent = words;
   byId("trouble").hidden = words === "";
@@ -57,6 +78,8 @@ async function open(blob, drawn = "") {
     trouble(`This film cannot be opened: ${error.message}`);
     return;
   }
+  leaving.abort(); // maps that nobody will see need not be made
+  leaving = new AbortController();
   maps = new Map();
   lit = pinned = null;
   darken();
@@ -145,28 +168,39 @@ function pointed(text, options, name) {
 async function explain(button, options, name) {
   if (pinned !== null && pinned !== button) return;
   lit = button;
-  const [key, asked, began] = [JSON.stringify(options), film, Date.now()];
-  const tell = () => { byId("lit").textContent = `Looking for what speaks for ${name}: ${Math.round((Date.now() - began) / 1000)} s`; };
+  const [key, asked] = [JSON.stringify(options), film];
   if (!maps.has(key)) {
-    const answer = ask("explain", options);
-    maps.set(key, answer);
-    answer.catch(() => maps.delete(key)); // to be tried again
+    const made = { done: 0, of: 0, tell() {} };
+    made.answer = askForMap(options, (step) => { Object.assign(made, step); made.tell(); });
+    made.answer.catch(() => maps.delete(key)); // to be tried again
+    maps.set(key, made);
   }
-  const wait = setTimeout(() => { light(null); byId("lit").classList.add("busy"); tell(); }, 100);
-  const ticks = setInterval(() => { if (lit === button && Date.now() - began > 900) tell(); }, 1000);
+  const made = maps.get(key);
+  const tell = () => { if (lit === button && asked === film) progress(made, name); };
+  const wait = setTimeout(() => { light(null); made.tell = tell; tell(); }, 100);
   try {
-    const given = await maps.get(key);
+    const given = await made.answer;
     clearTimeout(wait);
     if (lit !== button || asked !== film) return;
-    byId("lit").classList.remove("busy");
+    byId("done").classList.remove("shown");
     light(given.map);
     byId("lit").textContent = [`Bright: what speaks for ${name}, by ${given.method}.`, ...given.warnings.filter((words) => !known(words))].join(" ");
   } catch (error) {
     if (lit === button) { darken(); byId("lit").textContent = error.message; }
   } finally {
     clearTimeout(wait);
-    clearInterval(ticks);
   }
+}
+
+/** Shows how much of a map is made. What is read aloud changes at its half alone. */
+function progress({ done, of }, name) {
+  const [bar, number] = byId("done").children;
+  byId("done").classList.add("shown");
+  if (of) bar.value = done / of;
+  else bar.removeAttribute("value"); // it waits for its turn
+  number.textContent = of ? `${Math.round(100 * done / of)} %` : "";
+  const words = `Looking for what speaks for ${name}${of && 2 * done >= of ? ": half is done" : ""}.`;
+  if (byId("lit").textContent !== words) byId("lit").textContent = words;
 }
 
 function leave(button) {
@@ -177,7 +211,7 @@ function leave(button) {
 function darken() {
   lit = null;
   light(null);
-  byId("lit").classList.remove("busy");
+  byId("done").classList.remove("shown");
   byId("lit").textContent = HINT;
 }
 
