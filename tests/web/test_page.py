@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.console.broken import dicom_file
 from tests.web.serving import Running
@@ -116,6 +116,51 @@ def test_different_findings_light_up_different_places(page: Page, films: list[by
     assert len(seen) == 3
 
 
+@pytest.fixture
+def phone(page: Page) -> Page:
+    """The page in a narrow window."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    return page
+
+
+def covered(page: Page, target: Locator) -> bool:
+    """Whether something lies over the middle of an element."""
+    return target.evaluate(
+        """(target) => {
+            const box = target.getBoundingClientRect();
+            return document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) !== target;
+        }"""
+    )
+
+
+@pytest.mark.parametrize("target", ["#report .words button:last-of-type", "#findings tbody tr:last-child button"])
+def test_on_a_phone_the_film_and_what_is_pointed_at_are_in_the_window(
+    phone: Page, films: list[bytes], target: str
+) -> None:
+    opened(phone, films[0])
+    button = phone.locator(target)
+    button.evaluate("(button) => button.scrollIntoView()")
+    button.hover()
+    place = button.bounding_box()
+    phone.wait_for_selector("#heat.shown")
+    expect(phone.locator("#pixels")).to_be_in_viewport(ratio=1)
+    expect(phone.locator("#lit")).to_be_in_viewport(ratio=1)
+    expect(button).to_be_in_viewport(ratio=1)
+    assert not covered(phone, button)
+    assert not covered(phone, phone.locator("#heat"))
+    assert button.bounding_box() == place, "words move while they are pointed at"
+
+
+def test_on_a_phone_the_film_covers_nothing_that_has_the_focus(phone: Page, films: list[bytes]) -> None:
+    opened(phone, films[0])
+    phone.locator("#question").focus()
+    for place in ("#findings tbody tr:nth-child(2) button", FIRST_FINDING, FIRST_WORD):
+        phone.locator(place).focus()  # from below, so that it comes in at the top of the window
+        expect(phone.locator(place)).to_be_in_viewport(ratio=1)
+        assert not covered(phone, phone.locator(place)), place
+    expect(phone.locator("#pixels")).to_be_in_viewport(ratio=1)
+
+
 def test_a_question_is_answered(page: Page, films: list[bytes], server: Running) -> None:
     opened(page, films[0])
     page.get_by_label("Ask about this film").fill("Is there a pneumothorax?")
@@ -204,9 +249,9 @@ def test_everything_works_by_keyboard_alone(page: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
-def test_no_barrier_is_known_to_axe(browser: Browser, server: Running, scheme: str, width: int) -> None:
-    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})  # pyright: ignore
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (360, 800), (390, 844)])
+def test_no_barrier_is_known_to_axe(browser: Browser, server: Running, scheme: str, width: int, height: int) -> None:
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height})  # pyright: ignore
     page = context.new_page()
     page.set_default_timeout(120_000)
     page.goto(server.url)

@@ -83,7 +83,7 @@ async function open(blob, drawn = "") {
   maps = new Map();
   lit = pinned = null;
   darken();
-  byId("viewer").hidden = byId("answers").hidden = false;
+  byId("viewer").hidden = byId("bar").hidden = byId("answers").hidden = false;
   byId("warnings").replaceChildren(...kept.warnings.map((words) => make("li", {}, words)));
   byId("warnings").hidden = kept.warnings.length === 0;
   byId("drawn").hidden = drawn === "";
@@ -184,7 +184,7 @@ async function explain(button, options, name) {
     if (lit !== button || asked !== film) return;
     byId("done").classList.remove("shown");
     light(given.map);
-    byId("lit").textContent = [`Bright: what speaks for ${name}, by ${given.method}.`, ...given.warnings.filter((words) => !known(words))].join(" ");
+    byId("lit").textContent = [`Bright: what speaks for ${name}, by ${given.method}`, ...given.warnings.filter((words) => !known(words))].join("; ");
   } catch (error) {
     if (lit === button) { darken(); byId("lit").textContent = error.message; }
   } finally {
