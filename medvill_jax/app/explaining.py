@@ -76,7 +76,7 @@ def words(asked: Asked, report: str | Report) -> list[str]:
         ConfigError: the report has no word.
         HubError: the export has no vocabulary.
     """
-    text = asked.reports([(report.text or "") if isinstance(report, Report) else report], "report")
+    text = asked.reports([(report.text or "") if isinstance(report, Report) else report], "report", whole=True)
     assert asked.export.tokenizer is not None
     return [word for word, _ in word_pieces(text.ids[0, : text.lens[0] - 1].tolist(), asked.export.tokenizer)]
 
@@ -166,7 +166,7 @@ def _word(asked: Asked, explain: Explain, method: str, word: int | str, report: 
         text, length = None, settings["max_len"]
     else:
         settings = {}
-        text = asked.reports([report], "report")
+        text = asked.reports([report], "report", whole=True)
         length = text.ids.shape[1]
         text_pieces = text.ids[0, : text.lens[0] - 1].tolist()
         _chosen(word_pieces(text_pieces, tokenizer), word)  # a word that it lacks is an error before a film is read
