@@ -48,6 +48,7 @@ class Model:
         config: the network's configuration, with the compat switches in force.
         arrays: the functions over arrays of images and token ids.
         tasks: what the export was trained for, of "findings", "report", "ask" and "match".
+        reads_reports: whether it names findings of films with their reports, not of films alone.
         weights: SHA-256 of the export's arrays.
         films: how records were prepared for the network, and so how films are.
     """
@@ -58,6 +59,7 @@ class Model:
         self.config = config
         self.arrays = Arrays(export, config, dtype)
         self.tasks = queries.tasks_of(export, config)
+        self.reads_reports = queries.reads_reports(export)
         self.weights = export.weights
         self.films = recorded.film_options(export)
         self._asked = Asked(export, config, self.arrays)

@@ -130,13 +130,18 @@ def check_options(task: str, options: Mapping[str, Any], known: Sequence[str]) -
         raise ConfigError(f"{task} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
 
 
+def reads_reports(export: Export) -> bool:
+    """Whether an export names findings of films with their reports, not of films alone."""
+    return export.extra.get("inputs", "image+report") == "image+report"
+
+
 def report_of_film(asked: Asked, report: str | None) -> Texts | None:
     """The report that an export for findings reads with a film; None for one that reads films alone.
 
     Raises:
         ConfigError: it is missing or superfluous.
     """
-    reads = asked.export.extra.get("inputs", "image+report") == "image+report"
+    reads = reads_reports(asked.export)
     if reads and report is None:
         raise ConfigError("this export was trained on films with their reports: give report=TEXT with the film")
     if not reads and report is not None:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medvill_jax.version import VERSION
 from medvill_jax.web import limits, lines
 
-# Task -> its options in JSON, and their types; those that it needs; what can be asked without keeping the film.
+# Task -> its options in JSON, and their types; what can be asked without keeping the film.
 OPTIONS: dict[str, dict[str, type]] = {
     "report": {},
-    "findings": {},
+    "findings": {"report": str},
     "ask": {"question": str},
     "similar": {},
     "explain": {"finding": str, "word": int, "report": str, "question": str},
 }
-NEEDED = {"ask": ("question",)}
 AT_ONCE = ("report", "findings")
+LENGTHS = {"question": limits.QUESTION_LENGTH, "report": limits.REPORT_LENGTH}
 _JSON_TYPES = {str: "string", int: "integer"}
 _ABOUT = {
     "report": "The report that a model writes, with the stretches of its text that are words to explain.",
-    "findings": "Probabilities, thresholds and what they mean, the likeliest first.",
+    "findings": (
+        "Probabilities, thresholds and what they mean, the likeliest first; of a film with its `report`, if the model "
+        "was trained with both."
+    ),
     "ask": "The answer to a question, one of the answers that the model was trained with.",
     "similar": "The reports of the films of an index that are most like this one.",
     "explain": (
@@ -41,8 +44,8 @@ _PROBLEMS = {
 }
 
 
-def document(tasks: Sequence[str]) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of a server whose models can do `tasks`."""
+def document(tasks: Sequence[str], needed: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a server whose models can do `tasks`, of which some do not go without options."""
     asked = [task for task in OPTIONS if task in tasks or task == "explain"]
     return {
         "openapi": "3.1.0",
@@ -57,8 +60,12 @@ def document(tasks: Sequence[str]) -> dict[str, Any]:
             "/api/films": {"post": _upload()},
             "/api/films/{film}": {"delete": _forget()},
             "/api/films/{film}/picture": {"get": _picture()},
-            **{f"/api/films/{{film}}/{task}": {"post": _ask(task)} for task in asked},
-            **{f"/api/predict/{task}": {"post": _predict(task)} for task in AT_ONCE if task in tasks},
+            **{f"/api/films/{{film}}/{task}": {"post": _ask(task, needed.get(task, ()))} for task in asked},
+            **{
+                f"/api/predict/{task}": {"post": _predict(task)}
+                for task in AT_ONCE
+                if task in tasks and task not in needed
+            },
             "/healthz": {"get": _operation("health", "Whether questions are answered.", problems=("503",))},
             "/metrics": {"get": _operation("metrics", "Counters for Prometheus.", kind="text/plain")},
             "/openapi.json": {"get": _operation("document", "This document.")},
@@ -157,9 +164,11 @@ def _picture() -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _ask(task: str) -> dict[str, Any]:
-    properties = {name: {"type": _JSON_TYPES[kind]} for name, kind in OPTIONS[task].items()}
-    schema = {"type": "object", "properties": properties, "required": [*NEEDED.get(task, ())]}
+def _ask(task: str, needed: Sequence[str]) -> dict[str, Any]:
+    properties: dict[str, Any] = {name: {"type": _JSON_TYPES[kind]} for name, kind in OPTIONS[task].items()}
+    for name in properties.keys() & LENGTHS.keys():
+        properties[name]["maxLength"] = LENGTHS[name]
+    schema = {"type": "object", "properties": properties, "required": [*needed]}
     out = _operation(
         task, _ABOUT[task], problems=("400", "404", "411", "413", "503"), parameters=[_parameter("film", "string")],
         requestBody={"content": {"application/json": {"schema": schema}}},

@@ -90,7 +90,9 @@ class Server:
                 "tasks": list(service.by_task),
                 "examples": [example.text for example in self.examples],
                 "film_bytes": limits.FILM_BYTES,
+                "needed": service.needed,
                 "question_length": limits.QUESTION_LENGTH,
+                "report_length": limits.REPORT_LENGTH,
                 "maps": glossary.MAPS,
             }
         )
@@ -131,7 +133,7 @@ class Server:
         """How much of an answer is done, and then the answer."""
         task = request.path_params["task"]
         with self.door.entered(0):
-            question = self.service.question(task, _options(task, await arriving.body(request)))
+            question = self.service.question(task, _options(task, await arriving.body(request), self._needed(task)))
             if (answer := upload.answers.get(question)) is None:
                 job = self.service.worker.submit(question, upload.films[question.model], slow=task == EXPLAIN)
                 async with contextlib.aclosing(arriving.steps(request, job)) as steps:
@@ -147,6 +149,8 @@ class Server:
         task = request.path_params["task"]
         if task not in openapi.AT_ONCE:
             raise Refused(404, f"no {task} at once; there are {', '.join(openapi.AT_ONCE)}")
+        if needed := self._needed(task):
+            raise Refused(400, f"{task} needs {', '.join(needed)}: send the film to /api/films, and then ask about it")
         size = arriving.size_of(request, limits.FILM_BYTES, "the film")
         question = self.service.question(task, {})
         with self.door.entered(size):
@@ -169,7 +173,10 @@ class Server:
 
     async def document(self, request: Request) -> Response:
         """The OpenAPI document."""
-        return JSONResponse(openapi.document(list(self.service.by_task)))
+        return JSONResponse(openapi.document(list(self.service.by_task), self.service.needed))
+
+    def _needed(self, task: str) -> Sequence[str]:
+        return self.service.needed.get(task, ())
 
     def _kept(self, request: Request) -> Upload:
         if (upload := self.shelf.get(request.path_params["film"])) is None:
@@ -183,30 +190,34 @@ class Server:
         return asyncio.get_running_loop().run_in_executor(self.readers, function, *given)
 
 
-def _options(task: str, body: bytes) -> dict[str, Any]:
+def _options(task: str, body: bytes, needed: Sequence[str]) -> dict[str, Any]:
     try:
         options = json.loads(body or b"{}")
     except ValueError:
         raise Refused(400, "the question is not JSON") from None
     if not isinstance(options, dict):
         raise Refused(400, "the question is no JSON object")
-    return _checked(task, options)
+    return _checked(task, options, needed)
 
 
-def _checked(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(task: str, options: Mapping[str, Any], needed: Sequence[str]) -> dict[str, Any]:
     """Options of a task that the page has. Raises `Refused`."""
     known = openapi.OPTIONS.get(task)
     if known is None:
         raise Refused(404, f"there is no task {task}; there are {', '.join(openapi.OPTIONS)}")
     if unknown := options.keys() - known.keys():
         raise Refused(400, f"{task} has no {', '.join(sorted(unknown))}")
-    if missing := [name for name in openapi.NEEDED.get(task, ()) if name not in options]:
+    if missing := [name for name in needed if name not in options]:
         raise Refused(400, f"{task} needs {', '.join(missing)}")
     for name, value in options.items():
         if not isinstance(value, known[name]) or isinstance(value, bool):
             raise Refused(400, f"{name} is of a wrong type")
-        if name == "question" and len(value) > limits.QUESTION_LENGTH:
-            raise Refused(400, f"the question has {len(value)} characters; at most {limits.QUESTION_LENGTH} are taken")
+        if name not in openapi.LENGTHS:
+            continue
+        if not value.strip():
+            raise Refused(400, f"the {name} is empty: write it, and ask again")
+        if len(value) > (most := openapi.LENGTHS[name]):
+            raise Refused(400, f"the {name} has {len(value):,} characters; at most {most:,} are taken")
     return dict(options)
 
 

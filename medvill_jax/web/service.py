@@ -28,7 +28,8 @@ EXPLAIN, SIMILAR = "explain", "similar"
 # Which task's model explains an option.
 _EXPLAINED_BY = {"finding": "findings", "word": "report", "question": "ask"}
 _EMBED = "embed"
-_QUESTION = "Is there an effusion?"
+# What the programs of a task are compiled with.
+_TRIED = {"question": "Is there an effusion?", "report": "No effusion."}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Service:
 
     Attributes:
         by_task: the number of the model that answers a task.
+        needed: the options that a task does not go without.
         worker: whose results are answers as JSON.
 
     Raises:
@@ -75,6 +77,9 @@ class Service:
             if not own:
                 raise ConfigError("the index was made with another model: make it again with `medvill index DATA`")
             self.by_task[SIMILAR] = own[0]
+        self.needed: dict[str, tuple[str, ...]] = {"ask": ("question",)}
+        if "findings" in self.by_task and models[self.by_task["findings"]].reads_reports:
+            self.needed["findings"] = ("report",)
         self.worker = Worker(self._compute, most_waiting=limits.REQUESTS, most_together=limits.TOGETHER)
 
     def read(self, data: bytes) -> dict[int, Film]:
@@ -112,7 +117,7 @@ class Service:
         gray = np.full((64, 64), 128, np.uint8)
         for task, number in self.by_task.items():
             film = self.models[number].read(gray)
-            ask = self.question(task, {"question": _QUESTION} if task == "ask" else {})
+            ask = self.question(task, {name: _TRIED[name] for name in self.needed.get(task, ())})
             for rows in (1, limits.TOGETHER):
                 self._compute(ask, [film] * rows, lambda done, of: None)
 
@@ -137,11 +142,8 @@ class Service:
 
 
 def tasks_of(model: Model) -> list[str]:
-    """What the page can ask a model; findings only of films alone."""
-    tasks = [task for task in SHOWN if task in model.tasks]
-    if "findings" in tasks and model.export.extra.get("inputs", "image+report") == "image+report":
-        tasks.remove("findings")
-    return tasks
+    """What the page can ask a model."""
+    return [task for task in SHOWN if task in model.tasks]
 
 
 def _plain(model: Model, answer: Any) -> dict[str, Any]:
@@ -167,7 +169,8 @@ def _findings(model: Model, answer: Any) -> dict[str, Any]:
     ]
     chosen = "thresholds" in model.export.extra
     rest = {name: value for name, value in _plain(model, answer).items() if name not in _SPREAD}
-    return rest | {"findings": rows, "means": [glossary.CHOSEN if chosen else glossary.HALF, glossary.PROBABILITY]}
+    means = [glossary.CHOSEN if chosen else glossary.HALF, glossary.PROBABILITY]
+    return rest | {"findings": rows, "means": [*[glossary.READS] * model.reads_reports, *means]}
 
 
 def _map(model: Model, answer: Any) -> dict[str, Any]:

@@ -171,6 +171,44 @@ def test_a_question_is_answered(page: Page, films: list[bytes], server: Running)
     page.wait_for_selector("#heat.shown")
 
 
+def test_a_model_that_reads_reports_has_a_box_for_one(reader_page: Page, films: list[bytes], reader: Running) -> None:
+    page = reader_page
+    page.set_input_files("#file", {"name": "film.jpg", "mimeType": "image/jpeg", "buffer": films[0]})
+    page.wait_for_selector("#report .words")
+    box, told = page.get_by_label("The report of this film"), page.locator("#findings .body")
+    find = page.get_by_role("button", name="Find", exact=True)
+    expect(told).to_be_empty()
+    find.click()
+    expect(told).to_have_text("the report is empty: write it, and ask again")
+    box.fill("Large left pleural effusion.")
+    find.click()
+    expect(page.locator("#findings tbody tr")).to_have_count(14)
+    expect(told).to_contain_text("This model has read the report with the film.")
+    first = page.locator("#findings tbody tr").first
+    asked = {"report": "Large left pleural effusion."}
+    answer = reader.request("POST", f"/api/films/{reader.open(films[0])}/findings", asked).json()["findings"][0]
+    expect(first).to_contain_text(f"{100 * answer['probability']:.1f} %")
+    page.click(FIRST_FINDING)  # its map is made with the report too, and stays
+    page.wait_for_selector("#heat.shown")
+    box.fill("The heart is large.")
+    find.click()
+    page.wait_for_selector("#heat:not(.shown)")
+    expect(first).not_to_contain_text(f"{100 * answer['probability']:.1f} %")
+    page.hover(FIRST_FINDING)
+    page.wait_for_selector("#heat.shown")
+    found = Axe().run(page).response
+    assert (found["violations"], bool(found["passes"])) == ([], True)
+    dropped(page, films[1])
+    page.wait_for_selector("#report .words")
+    expect(told).to_be_empty()  # a report belongs to its film
+    expect(box).to_have_value("")
+
+
+def test_without_a_model_that_reads_reports_there_is_no_box(page: Page, films: list[bytes]) -> None:
+    opened(page, films[0])
+    expect(page.get_by_label("The report of this film")).to_be_hidden()
+
+
 def test_a_bad_file_is_one_clear_message_and_the_film_stays(page: Page, films: list[bytes]) -> None:
     opened(page, films[0])
     before = picture(page)

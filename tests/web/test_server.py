@@ -125,6 +125,39 @@ def test_a_map_that_nobody_waits_for_is_not_made(server: Running, films: list[by
     assert maps() <= before + 2  # one may have been at its end
 
 
+def test_a_model_that_reads_reports_is_given_one(reader: Running, films: list[bytes]) -> None:
+    assert reader.request("GET", "/api/about").json()["needed"]["findings"] == ["report"]
+    path = f"/api/films/{reader.open(films[0])}/findings"
+    found = {
+        report: reader.request("POST", path, {"report": report}).json()
+        for report in ("No acute findings.", "Large left pleural effusion. The heart is large.")
+    }
+    first, second = ([row["probability"] for row in answer["findings"]] for answer in found.values())
+    assert first != second, "the report is not read"
+    assert "has read the report" in found["No acute findings."]["means"][0]
+    for body, words in (
+        ({}, "findings needs report"),
+        ({"report": ""}, "the report is empty"),
+        ({"report": " \n "}, "the report is empty"),
+        ({"report": "?!"}, "the report has no word"),
+        ({"report": "x" * 5001}, "the report has 5,001 characters; at most 5,000 are taken"),
+        ({"report": ["No edema."]}, "wrong type"),
+    ):
+        answer = reader.request("POST", path, body)
+        assert (answer.status, words in answer.json()["error"]) == (400, True), answer.body
+    at_once = reader.request("POST", "/api/predict/findings", films[0])
+    assert (at_once.status, "send the film to /api/films" in at_once.json()["error"]) == (400, True)
+    document = reader.request("GET", "/openapi.json").json()
+    assert "/api/predict/findings" not in document["paths"]
+    body = document["paths"]["/api/films/{film}/findings"]["post"]["requestBody"]
+    assert body["content"]["application/json"]["schema"]["required"] == ["report"]
+
+
+def test_a_report_is_refused_where_none_is_read(server: Running, films: list[bytes]) -> None:
+    answer = server.request("POST", f"/api/films/{server.open(films[0])}/findings", {"report": "No edema."})
+    assert (answer.status, "leave report out" in answer.json()["error"]) == (400, True)
+
+
 def test_other_sites_are_kept_out(server: Running) -> None:
     for host in ("evil.example", "evil.example:7860", "localhost.evil.example", "127.0.0.1.evil.example", ""):
         assert server.request("GET", "/", Host=host).status == 421, host

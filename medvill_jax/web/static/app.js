@@ -81,23 +81,23 @@ async function open(blob, drawn = "") {
   leaving.abort(); // maps that nobody will see need not be made
   leaving = new AbortController();
   maps = new Map();
-  lit = pinned = null;
-  darken();
+  release();
   byId("viewer").hidden = byId("bar").hidden = byId("answers").hidden = false;
   byId("warnings").replaceChildren(...kept.warnings.map((words) => make("li", {}, words)));
   byId("warnings").hidden = kept.warnings.length === 0;
   byId("drawn").hidden = drawn === "";
   byId("drawn").querySelector("p").textContent = drawn;
-  byId("ask").querySelector(".body").replaceChildren();
-  for (const task of ["report", "findings", "similar"]) if (about.tasks.includes(task)) answer(task);
+  for (const task of about.tasks) byId(task).querySelector(".body").replaceChildren();
+  byId("own").value = "";
+  for (const task of ["report", "findings", "similar"]) if (about.tasks.includes(task) && !about.needed[task]) answer(task);
 }
 
-async function answer(task) {
+async function answer(task, options = {}) {
   const [asked, body] = [film, byId(task).querySelector(".body")];
   body.replaceChildren(make("p", { className: "hint" }, "The model is at work."));
   try {
-    const given = await ask(task);
-    if (asked === film) body.replaceChildren(...SHOWN[task](given));
+    const given = await ask(task, options);
+    if (asked === film) body.replaceChildren(...SHOWN[task](given, options));
   } catch (error) {
     if (asked === film) body.replaceChildren(make("p", {}, error.message));
   }
@@ -115,10 +115,10 @@ const SHOWN = {
     roving(words);
     return [words, ...given.warnings.filter((words) => !known(words)).map((words) => make("p", { className: "means" }, words))];
   },
-  findings(given) {
+  findings(given, options) {
     const rows = given.findings.map((row) => {
       const verdict = row.positive ? "positive" : "below";
-      const name = make("th", { scope: "row" }, pointed(row.name, { finding: row.name }, row.name), make("small", {}, row.means));
+      const name = make("th", { scope: "row" }, pointed(row.name, { finding: row.name, ...options }, row.name), make("small", {}, row.means));
       const cells = [gauge(row), percent(row.probability), percent(row.threshold)];
       return make("tr", { className: row.positive ? "positive" : "" }, name,
         make("td", {}, cells[0]), ...cells.slice(1).map((text) => make("td", { className: "number" }, text)),
@@ -208,6 +208,13 @@ function leave(button) {
   if (lit === button && pinned !== button) darken();
 }
 
+/** Lets go of the map that stays. */
+function release() {
+  pinned?.setAttribute("aria-pressed", "false");
+  pinned = null;
+  darken();
+}
+
 function darken() {
   lit = null;
   light(null);
@@ -241,12 +248,13 @@ document.addEventListener("drop", (event) => {
   document.body.classList.remove("dropping");
   if (event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
 });
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") { pinned?.setAttribute("aria-pressed", "false"); pinned = null; darken(); } });
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") release(); });
 
 byId("ask").querySelector("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const [asked, question, body] = [film, byId("question").value.trim(), byId("ask").querySelector(".body")];
   if (question === "") return;
+  release();
   body.replaceChildren(make("p", { className: "hint" }, "The model is at work."));
   try {
     const given = await ask("ask", { question });
@@ -260,8 +268,16 @@ byId("ask").querySelector("form").addEventListener("submit", async (event) => {
   }
 });
 
+byId("with").addEventListener("submit", (event) => {
+  event.preventDefault();
+  release();
+  answer("findings", { report: byId("own").value });
+});
+
 about.tasks.forEach((task) => { byId(task).hidden = false; });
 byId("question").maxLength = about.question_length;
+byId("own").maxLength = about.report_length;
+byId("with").hidden = !about.needed.findings;
 byId("made").textContent = `medvill_jax ${about.version}; ${about.models.map((model) => `${model.name} model ${model.weights.slice(0, 12)}`).join(", ")}`;
 byId("examples").hidden = about.examples.length === 0;
 byId("examples").querySelector("ul").append(...about.examples.map((text, number) => {
