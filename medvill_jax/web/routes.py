@@ -109,7 +109,7 @@ class Server:
         size = arriving.size_of(request, limits.FILM_BYTES, "the film")
         with self.door.entered(size):
             data = await arriving.body(request)
-            picture, films = await self._in_reader(self._prepared, data)
+            picture, films = await self._in_reader(self.service.read, data)
         warnings = list(dict.fromkeys(words for film in films.values() for words in film.warnings))
         return JSONResponse({"film": self.shelf.put(Upload(picture, films)), "warnings": warnings}, 201)
 
@@ -182,9 +182,6 @@ class Server:
         if (upload := self.shelf.get(request.path_params["film"])) is None:
             raise Refused(404, "this film is not kept any more: open it again")
         return upload
-
-    def _prepared(self, data: bytes) -> tuple[bytes, dict[int, Any]]:
-        return self.service.picture(data), self.service.read(data)
 
     def _in_reader(self, function: Callable[..., Any], *given: Any) -> Awaitable[Any]:
         return asyncio.get_running_loop().run_in_executor(self.readers, function, *given)

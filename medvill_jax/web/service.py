@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, cast
 import cv2
 import numpy as np
 
-from medvill_jax.app.film import Film
+from medvill_jax.app.film import Film, read_decoded
 from medvill_jax.app.model import Model
 from medvill_jax.app.results import Embedding
 from medvill_jax.app.similar import Index
@@ -82,16 +83,21 @@ class Service:
             self.needed["findings"] = ("report",)
         self.worker = Worker(self._compute, most_waiting=limits.REQUESTS, most_together=limits.TOGETHER)
 
-    def read(self, data: bytes) -> dict[int, Film]:
-        """A film as each model takes it, by the models' numbers. Raises `ImageError`, `MissingExtra`."""
-        return {number: self.models[number].read(data) for number in sorted({*self.by_task.values()})}
+    def read(self, data: bytes) -> tuple[bytes, dict[int, Film]]:
+        """A film as the page shows it and as each model takes it, decoded and prepared once for all that take it alike.
 
-    def picture(self, data: bytes) -> bytes:
-        """A PNG of a film, gray, padded to a square as for the network. Raises `ImageError`, `MissingExtra`."""
-        pixels = decode(data, self.models[0].films.dicom).pixels
-        side = min(limits.PICTURE, max(pixels.shape))
-        shown = square_image(pixels, side, None, np.random.default_rng(0))
-        return cv2.imencode(".png", shown)[1].tobytes()
+        Returns:
+            A PNG, gray, padded to a square as for the network; and the films by the models' numbers.
+
+        Raises:
+            ImageError: the film cannot be read.
+            MissingExtra: it is DICOM, and pydicom is not installed.
+        """
+        decoded = functools.cache(functools.partial(decode, data))
+        prepared = functools.cache(lambda how, size: read_decoded(decoded(how.dicom), data, how, size))
+        asked = [(number, self.models[number]) for number in sorted({*self.by_task.values()})]
+        films = {number: prepared(model.films, model.config.image_size) for number, model in asked}
+        return _picture(decoded(self.models[0].films.dicom).pixels), films
 
     def question(self, task: str, options: Mapping[str, Any]) -> Ask:
         """A question with its options, checked.
@@ -139,6 +145,11 @@ class Service:
     def _similar(self, vector: np.ndarray) -> dict[str, Any]:
         assert self._index is not None
         return {"similar": [dataclasses.asdict(film) for film in self._index.nearest(vector, limits.SIMILAR)]}
+
+
+def _picture(pixels: np.ndarray) -> bytes:
+    side = min(limits.PICTURE, max(pixels.shape))
+    return cv2.imencode(".png", square_image(pixels, side, None, np.random.default_rng(0)))[1].tobytes()
 
 
 def tasks_of(model: Model) -> list[str]:
