@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -20,11 +21,13 @@ TASK = "explain"
 # The best method of `benchmarks/explain.py`, the only one that beats a network of random weights and a box in the
 # middle of the film beyond chance (docs/results.md). None would mean that there is none.
 DEFAULT: str | None = OCCLUSION
-_OPTIONS = ("finding", "word", "question", "report", "method")
+_OPTIONS = ("finding", "word", "question", "report", "method", "progress")
 # What can be explained -> the task that the export must be able to do.
 _TASK_OF = {"finding": "findings", "word": "report", "question": "ask"}
 # What the absence of all others is called.
 _NORMAL = "No Finding"
+# `Arrays.explain`, which tells its progress to whoever asked.
+Explain = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
 def query(asked: Asked, options: Mapping[str, Any]) -> Query:
@@ -45,6 +48,7 @@ def query(asked: Asked, options: Mapping[str, Any]) -> Query:
         if ways and "finding=" not in ways:
             raise ConfigError(f"say what to explain: {' or '.join(ways)}")
     what = named[0] if named else "finding"
+    explain = functools.partial(asked.arrays.explain, progress=options.pop("progress", None))
     queries.check_task(asked, _TASK_OF[what])
     method = options.setdefault("method", DEFAULT)
     if method is None:
@@ -54,7 +58,7 @@ def query(asked: Asked, options: Mapping[str, Any]) -> Query:
         )
     if method not in METHODS:
         raise ConfigError(f"there is no method {method!r} of explanation; there are {', '.join(METHODS)}")
-    return {"finding": _finding, "word": _word, "question": _question}[what](asked, **options)
+    return {"finding": _finding, "word": _word, "question": _question}[what](asked, explain, **options)
 
 
 def scaled(cells: np.ndarray, size: int) -> np.ndarray:
@@ -72,7 +76,7 @@ def words(asked: Asked, report: str | Report) -> list[str]:
         ConfigError: the report has no word.
         HubError: the export has no vocabulary.
     """
-    text = asked.reports([(report.text or "") if isinstance(report, Report) else report], "report")
+    text = asked.reports([(report.text or "") if isinstance(report, Report) else report], "report", whole=True)
     assert asked.export.tokenizer is not None
     return [word for word, _ in word_pieces(text.ids[0, : text.lens[0] - 1].tolist(), asked.export.tokenizer)]
 
@@ -93,7 +97,9 @@ def word_pieces(ids: Sequence[int], tokenizer: Tokenizer) -> list[tuple[str, lis
     return [(word, places) for word, places in words if any(map(str.isalnum, word))]
 
 
-def _finding(asked: Asked, method: str, finding: str | None = None, report: str | None = None) -> Query:
+def _finding(
+    asked: Asked, explain: Explain, method: str, finding: str | None = None, report: str | None = None
+) -> Query:
     text = queries.report_of_film(asked, report)
     named = asked.export.label_names
     if finding is not None and finding not in named:
@@ -109,7 +115,7 @@ def _finding(asked: Asked, method: str, finding: str | None = None, report: str 
         else:
             chosen = np.full(len(images), names.index(finding))
         texts = dict(zip(("text_ids", "text_lens"), given, strict=False))
-        maps, _ = asked.arrays.explain(images, method, "classes", outputs=chosen, **texts)
+        maps, _ = explain(images, method, "classes", outputs=chosen, **texts)
         return [
             _fields(
                 images[row],
@@ -128,7 +134,7 @@ def _finding(asked: Asked, method: str, finding: str | None = None, report: str 
     return Query(HeatMap, options, run, () if text is None else text.warnings)
 
 
-def _question(asked: Asked, method: str, question: str, report: str | None = None) -> Query:
+def _question(asked: Asked, explain: Explain, method: str, question: str, report: str | None = None) -> Query:
     if report is not None:
         raise ConfigError("an answer is explained without report=")
     text = queries.question_of(asked, question)
@@ -137,7 +143,7 @@ def _question(asked: Asked, method: str, question: str, report: str | None = Non
         given = np.repeat(text.ids, len(images), 0), np.repeat(text.lens, len(images), 0)
         answers = asked.arrays.answer(images, *given, batch_size=len(images))
         chosen = np.array([answer["answer_id"] for answer in answers])
-        maps, _ = asked.arrays.explain(images, method, "answers", outputs=chosen, text_ids=given[0], text_lens=given[1])
+        maps, _ = explain(images, method, "answers", outputs=chosen, text_ids=given[0], text_lens=given[1])
         return [
             _fields(image, cells, method, answer["answer"] or f"answer {answer['answer_id']}", answer["probability"])
             for image, cells, answer in zip(images, maps, answers, strict=True)
@@ -146,7 +152,7 @@ def _question(asked: Asked, method: str, question: str, report: str | None = Non
     return Query(HeatMap, {"question": question, "method": method}, run, text.warnings)
 
 
-def _word(asked: Asked, method: str, word: int | str, report: str | Report | None = None) -> Query:
+def _word(asked: Asked, explain: Explain, method: str, word: int | str, report: str | Report | None = None) -> Query:
     tokenizer = asked.export.tokenizer
     if tokenizer is None:
         raise HubError("this export has no vocabulary to find words with: convert it again with --tokenizer")
@@ -160,7 +166,7 @@ def _word(asked: Asked, method: str, word: int | str, report: str | Report | Non
         text, length = None, settings["max_len"]
     else:
         settings = {}
-        text = asked.reports([report], "report")
+        text = asked.reports([report], "report", whole=True)
         length = text.ids.shape[1]
         text_pieces = text.ids[0, : text.lens[0] - 1].tolist()
         _chosen(word_pieces(text_pieces, tokenizer), word)  # a word that it lacks is an error before a film is read
@@ -179,7 +185,7 @@ def _word(asked: Asked, method: str, word: int | str, report: str | Report | Non
             targets.append(target)
             ids[row, : len(own)] = own
             chosen[row, places] = 1.0
-        maps, log_probs = asked.arrays.explain(images, method, "words", text_ids=ids, words=chosen)
+        maps, log_probs = explain(images, method, "words", text_ids=ids, words=chosen)
         return [
             _fields(image, cells, method, target, np.exp(log_prob))
             for image, cells, target, log_prob in zip(images, maps, targets, log_probs, strict=True)

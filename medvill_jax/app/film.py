@@ -14,8 +14,7 @@ from PIL import Image
 from medvill_jax.app import gate
 from medvill_jax.data.transforms import read_image, square_image
 from medvill_jax.errors import ConfigError
-from medvill_jax.films import stored
-from medvill_jax.films.decode import pixels_of
+from medvill_jax.films import decode, stored
 from medvill_jax.films.limits import ImageError
 from medvill_jax.films.stored import ImageOptions
 
@@ -67,9 +66,17 @@ def read(film: AnyFilm, options: ImageOptions, size: int) -> Film:
         if film.pixels.shape != (size, size):
             raise ConfigError(f"this film was read for an input of {len(film.pixels)} pixels, the model has {size}")
         return film
-    encoded = _stored(film, options)
+    return _seen(name_of(film), _stored(film, options), size)
+
+
+def read_decoded(decoded: decode.Film, data: bytes, options: ImageOptions, size: int) -> Film:
+    """`read` of bytes that have been decoded as `options` say, for several networks. Raises `ImageError`."""
+    return _seen(None, stored.encode_film(decoded, data, options), size)
+
+
+def _seen(name: str | None, encoded: stored.Encoded, size: int) -> Film:
     pixels = read_image(encoded.data) if encoded.pixels is None else encoded.pixels
-    return Film(name_of(film), square_image(pixels, size, None, _NO_CROP), gate.picture(pixels))
+    return Film(name, square_image(pixels, size, None, _NO_CROP), gate.picture(pixels))
 
 
 def placed(mask: np.ndarray, options: ImageOptions, size: int) -> np.ndarray:
@@ -102,7 +109,7 @@ def _stored(film: AnyFilm, options: ImageOptions) -> stored.Encoded:
         film = _image(film)
     if not isinstance(film, Image.Image):
         raise ConfigError(f"{_FORMS}, not a {type(film).__name__}")
-    return stored.encode_pixels(pixels_of(film), options)
+    return stored.encode_pixels(decode.pixels_of(film), options)
 
 
 def _image(array: np.ndarray) -> Image.Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -48,6 +48,7 @@ class Model:
         config: the network's configuration, with the compat switches in force.
         arrays: the functions over arrays of images and token ids.
         tasks: what the export was trained for, of "findings", "report", "ask" and "match".
+        reads_reports: whether it names findings of films with their reports, not of films alone.
         weights: SHA-256 of the export's arrays.
         films: how records were prepared for the network, and so how films are.
     """
@@ -58,6 +59,7 @@ class Model:
         self.config = config
         self.arrays = Arrays(export, config, dtype)
         self.tasks = queries.tasks_of(export, config)
+        self.reads_reports = queries.reads_reports(export)
         self.weights = export.weights
         self.films = recorded.film_options(export)
         self._asked = Asked(export, config, self.arrays)
@@ -145,6 +147,7 @@ class Model:
         question: str | None = None,
         report: str | Report | None = None,
         method: str | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> HeatMap: ...
     @overload
     def explain(self, film: Batch, **options: Any) -> list[HeatMap]: ...
@@ -160,6 +163,8 @@ class Model:
                 With `finding`, as for `findings`.
             method: one of "rollout", "chefer", "gradcam" (see `models.relevance`) and "occlusion"; None is
                 `explaining.DEFAULT`.
+            progress: called by occlusion after every batch of predictions, with how many are done, and of how many for
+                the films that are computed together; what it raises ends the computation.
         """
         return self._answer(
             film, explaining.TASK, **{name: value for name, value in options.items() if value is not None}

@@ -63,19 +63,27 @@ class Asked:
     config: MedvillConfig
     arrays: Arrays
 
-    def reports(self, reports: Sequence[str], what: str) -> Texts:
+    def reports(self, reports: Sequence[str], what: str, *, whole: bool = False) -> Texts:
         """`texts` that are prepared as the reports of its training."""
         marks = self.export.extra.get("marks", "drop")
-        return self.texts(reports, what, lambda report: clean_text(report, marks))
+        return self.texts(reports, what, lambda report: clean_text(report, marks), whole=whole)
 
-    def texts(self, texts: Sequence[str], what: str, clean: Callable[[str], str]) -> Texts:
-        """Texts as the network takes them. Raises `HubError` for an export without vocabulary, else as `texts.read`."""
+    def texts(self, texts: Sequence[str], what: str, clean: Callable[[str], str], *, whole: bool = False) -> Texts:
+        """Texts as the network takes them.
+
+        They are cut as in its training; if they are `whole`, only where it has no more positions, as it may have
+        written more than it reads.
+
+        Raises:
+            HubError: the export has no vocabulary.
+            ConfigError: as `texts.read`.
+        """
         tokenizer = self.export.tokenizer
         if tokenizer is None:
             raise HubError("this export has no vocabulary to read texts with: convert it again with --tokenizer")
         most = self.config.bert.max_positions - 1
         text_len = min(self.export.extra.get("text_len", TEXT_LEN), most)
-        return user_texts.read(texts, what, tokenizer, text_len, clean)
+        return user_texts.read(texts, what, tokenizer, text_len, clean, most=most if whole else text_len)
 
 
 def tasks_of(export: Export, config: MedvillConfig) -> tuple[str, ...]:
@@ -122,13 +130,18 @@ def check_options(task: str, options: Mapping[str, Any], known: Sequence[str]) -
         raise ConfigError(f"{task} has no option {', '.join(unknown)}; it has {', '.join(known) or 'none'}")
 
 
+def reads_reports(export: Export) -> bool:
+    """Whether an export names findings of films with their reports, not of films alone."""
+    return export.extra.get("inputs", "image+report") == "image+report"
+
+
 def report_of_film(asked: Asked, report: str | None) -> Texts | None:
     """The report that an export for findings reads with a film; None for one that reads films alone.
 
     Raises:
         ConfigError: it is missing or superfluous.
     """
-    reads = asked.export.extra.get("inputs", "image+report") == "image+report"
+    reads = reads_reports(asked.export)
     if reads and report is None:
         raise ConfigError("this export was trained on films with their reports: give report=TEXT with the film")
     if not reads and report is not None:

@@ -27,15 +27,18 @@ class Texts:
     warnings: tuple[str, ...]
 
 
-def read(texts: Sequence[str], what: str, tokenizer: Tokenizer, text_len: int, clean: Callable[[str], str]) -> Texts:
+def read(
+    texts: Sequence[str], what: str, tokenizer: Tokenizer, text_len: int, clean: Callable[[str], str], *, most: int
+) -> Texts:
     """Reads texts.
 
     Args:
         texts: one or more.
         what: they are, for messages: "question", "text".
         tokenizer: of the network.
-        text_len: word pieces kept of a text, T.
+        text_len: word pieces for which there is room, T.
         clean: what preparation does to such a text.
+        most: T if a text has more word pieces; at least `text_len`.
 
     Raises:
         ConfigError: no texts, something other than a text, or a text without a word.
@@ -50,6 +53,8 @@ def read(texts: Sequence[str], what: str, tokenizer: Tokenizer, text_len: int, c
         pieces.append(tokenizer.encode(clean(text)))
         if not len(pieces[-1]):
             raise ConfigError(f"the {which} has no word")
+    if max(map(len, pieces)) > text_len:
+        text_len = most
     slots = [text_slots(ids, text_len, tokenizer.sep_id) for ids in pieces]
     warnings = []
     if cut := sum(len(ids) > text_len for ids in pieces):

@@ -83,7 +83,7 @@ def _loaded(path: str) -> Model:
     model = load(path)
     if not tasks_of(model):
         able = ", ".join(model.tasks) or "nothing about films"
-        raise ConfigError(f"{path} can do {able}; the page asks for {', '.join(SHOWN)} of films alone")
+        raise ConfigError(f"{path} can do {able}; the page asks for {', '.join(SHOWN)}")
     return model
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from medvill_jax.films.decode import decode
+from medvill_jax.films.decode import Film, decode
 from medvill_jax.films.files import TooLargeError, read_bytes
 from medvill_jax.films.limits import MAX_BYTES, ImageError
 
@@ -85,7 +85,11 @@ def encode(data: bytes, options: ImageOptions) -> Encoded:
         ImageError: "unreadable_image" or "oversized_image".
         MissingExtra: the bytes are DICOM, and pydicom is not installed.
     """
-    film = decode(data, options.dicom)
+    return encode_film(decode(data, options.dicom), data, options)
+
+
+def encode_film(film: Film, data: bytes, options: ImageOptions) -> Encoded:
+    """`encode` of bytes that have been decoded as `options` say. Raises `ImageError`."""
     if film.gray_jpeg and _has_size(film.pixels.shape, options):
         return Encoded(data, film.pixels.shape[1], film.pixels.shape[0], film.pixels)
     return encode_pixels(film.pixels, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -126,10 +127,13 @@ class HeadFunctions:
         return module.class_logits(summary) if head == "classes" else module.answer_logits(summary)
 
 
-def in_batches(call: Any, batch_size: int, *arrays: Any) -> np.ndarray:
+def in_batches(
+    call: Any, batch_size: int, *arrays: Any, progress: Callable[[int, int], None] | None = None
+) -> np.ndarray:
     """Calls `call` on at most `batch_size` rows of the arrays at a time; returns `[n, ...]` on the host.
 
-    The last batch is filled up with rows of the first, whose results are dropped.
+    The last batch is filled up with rows of the first, whose results are dropped. `progress` is called after every
+    batch with how many are done, and of how many.
 
     Raises:
         ValueError: no rows.
@@ -143,6 +147,8 @@ def in_batches(call: Any, batch_size: int, *arrays: Any) -> np.ndarray:
     for start in range(0, count, size):
         rows = np.arange(start, start + size) % count
         results.append(np.asarray(call(*(array[rows] for array in arrays))))
+        if progress is not None:
+            progress(len(results), -(-count // size))
     found = np.concatenate(results)[:count]
     if not np.isfinite(found).all():
         raise HubError("a result is not finite: the weights or the images are damaged")

@@ -47,6 +47,20 @@ def mean_ranks(scores: np.ndarray) -> np.ndarray:
     return ranks
 
 
+def own_ranks(scores: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ranks of each query's best relevant candidate, and of the candidate of its own number.
+
+    Args:
+      scores: `[Q, Q]`, higher is better.
+      relevant: bool `[Q, Q]`; at least a query's own candidate.
+
+    Returns:
+      float64 `[Q]` each; see `mean_ranks`.
+    """
+    ranks = mean_ranks(scores)
+    return np.where(relevant, ranks, np.inf).min(1), ranks.diagonal()
+
+
 def ranking(
     scores: np.ndarray,
     relevant: np.ndarray,

@@ -13,6 +13,7 @@ from medvill_jax.findings import ABSENT
 from medvill_jax.metrics import bootstrap, classification, clinical, compare
 from medvill_jax.metrics.compare import Row
 from medvill_jax.metrics.predictions import Prediction
+from medvill_jax.metrics.ranking import KS
 from medvill_jax.metrics.report_scores import Labeler
 from medvill_jax.summary.runs import Answers, Run
 
@@ -70,11 +71,13 @@ def _of_part(part: str, kind: str, answered: Mapping[str, Answers], configs: Map
     sizes: Any = {"examples": count, "left_out": everything - count}
     if not count:
         return Comparison(names, part, kind, **sizes, reason="they share no example")
-    if _differ(kind, rows):
+    if kind == "ranks" and count < everything:
+        return Comparison(names, part, kind, **sizes, reason="they rank other candidates")
+    if _differ(kind, rows, [configs[name] for name in names]):
         return Comparison(
             names, part, kind, **sizes, reason="they ask otherwise of the same examples, or have other right answers"
         )
-    tests = {"reports": _reports, "findings": _findings, "answers": _questions}
+    tests = {"reports": _reports, "findings": _findings, "answers": _questions, "ranks": _ranks, "words": _words}
     try:
         tested = tests[kind](rows, configs[names[0]])
     except compare.CompareError:  # its message may name an example
@@ -89,8 +92,12 @@ def shared(files: Sequence[Rows]) -> tuple[list[list[Mapping[str, Any]]], int]:
     return [[rows[name] for name in common] for rows in by_id], len({name for rows in by_id for name in rows})
 
 
-def _differ(kind: str, files: Sequence[Rows]) -> bool:
-    """Whether files of the same examples ask for other findings, or have other right answers."""
+def _differ(kind: str, files: Sequence[Rows], configs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether files of the same examples ask otherwise, or have other right answers."""
+    if kind == "ranks":
+        return any({*rows[0]["ranks"]} != {*files[0][0]["ranks"]} for rows in files)
+    if kind == "words":  # which ones are masked may differ with the seed, but not how
+        return any(config.get("mlm") != configs[0].get("mlm") for config in configs)
     key = {"reports": "reference", "findings": "labels", "answers": "answer"}[kind]
     if kind == "findings" and any({*rows[0]["probabilities"]} != {*files[0][0]["probabilities"]} for rows in files):
         return True
@@ -133,13 +140,52 @@ def _questions(files: Sequence[Rows], config: Mapping[str, Any]) -> list[Row]:
     groups |= {f"accuracy_{kind}": np.array([kind == one for one in kinds]) for kind in sorted({*kinds} - {""})}
     asked = np.stack([*groups.values()], 1).astype(np.float64)  # [N, K]
     right = [np.array([[row["answer"] == row["predicted"]] for row in rows]) * asked for rows in files]
+    return _ratios([*groups], [np.concatenate([correct, asked], 1) for correct in right], subjects(files[0]))
+
+
+def _ranks(files: Sequence[Rows], config: Mapping[str, Any]) -> list[Row]:
+    """The metrics of `metrics.ranking` that a rank decides."""
+    del config
+    rankings = [*files[0][0]["ranks"]]
+    tables, names = [], []
+    for rows in files:
+        ranks = {name: np.array([row["ranks"][name] for row in rows], np.float64) for name in rankings}
+        by_name = {f"{name}/mrr": 1 / rank for name, rank in ranks.items()}
+        for name, rank in ranks.items():
+            metric = "recall" if name.endswith("exact") else "hit"
+            by_name |= {f"{name}/{metric}_at_{k}": rank <= k for k in KS}
+        names = sorted(by_name, key=lambda name: rankings.index(name.rpartition("/")[0]))
+        values = np.stack([by_name[name] for name in names], 1).astype(np.float64)
+        tables.append(np.concatenate([values, np.ones_like(values)], 1))
+    return _ratios(names, tables, subjects(files[0]))
+
+
+def _words(files: Sequence[Rows], config: Mapping[str, Any]) -> list[Row]:
+    """MLM over all masked words, and matching of every film's own report and of another one."""
+    del config
+    matches = all("itm" in row for rows in files for row in rows)
+    names = ["mlm_loss", "mlm_accuracy", *["itm_accuracy"] * matches]
+    tables = []
+    for rows in files:
+        sums = [[row["mlm_loss"], row["mlm_correct"], *[sum(row.get("itm", {}).values())] * matches] for row in rows]
+        counts = [[row["words"], row["words"], *[len(row.get("itm", {}))] * matches] for row in rows]
+        tables.append(np.concatenate([np.array(sums, np.float64), np.array(counts, np.float64)], 1))
+    return _ratios(names, tables, subjects(files[0]))
+
+
+def _ratios(names: Sequence[str], tables: Sequence[np.ndarray], clusters: Sequence[int] | None) -> list[Row]:
+    """The tests of ratios of sums over examples.
+
+    Args:
+        names: of K metrics.
+        tables: float64 `[N, 2K]` of each run: what is summed up, and what that is divided by.
+        clusters: as for `bootstrap.paired`.
+    """
 
     def statistic(sums: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):
-            return sums[..., : len(groups)] / sums[..., len(groups) :]
+            return sums[..., : len(names)] / sums[..., len(names) :]
 
-    tables = [np.concatenate([correct, asked], 1) for correct in right]
-    clusters = subjects(files[0])
     of_first, *of_others = (statistic(table.sum(0)).tolist() for table in tables)
     found = [bootstrap.paired(tables[0], other, statistic, clusters=clusters) for other in tables[1:]]
     columns = [
@@ -149,7 +195,7 @@ def _questions(files: Sequence[Rows], config: Mapping[str, Any]) -> list[Row]:
         ]
         for of_other, test in zip(of_others, found, strict=True)
     ]
-    return _rows([*groups], columns)
+    return _rows(names, columns)
 
 
 def _rows(names: Sequence[str], tested: Sequence[Sequence[tuple[float, float, bootstrap.Paired]]]) -> list[Row]:

@@ -86,4 +86,20 @@ def _answer(row: Mapping[str, Any], record: Mapping[str, Any], thresholds: Seque
     return {"Question": record["question"].decode(), "Right answer": row["answer"], "Answered": row["predicted"]}
 
 
-_TEXTS = {"reports": _report, "findings": _findings, "answers": _answer}
+def _ranks(row: Mapping[str, Any], record: Mapping[str, Any], thresholds: Sequence[float] | None) -> dict[str, str]:
+    del thresholds
+    return {
+        "Report": record["text"].decode(),
+        "Ranks": ", ".join(f"{name} {at:g}" for name, at in row["ranks"].items()),
+    }
+
+
+def _words(row: Mapping[str, Any], record: Mapping[str, Any], thresholds: Sequence[float] | None) -> dict[str, str]:
+    del thresholds
+    told = {True: "told", False: "not told"}
+    matched = ", ".join(f"{name} report {told[bool(right)]}" for name, right in row.get("itm", {}).items())
+    words = f"{row['mlm_correct']:g} of {row['words']:g} right"
+    return {"Report": record["text"].decode(), "Masked words": words} | ({"Matching": matched} if matched else {})
+
+
+_TEXTS = {"reports": _report, "findings": _findings, "answers": _answer, "ranks": _ranks, "words": _words}

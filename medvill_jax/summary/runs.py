@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +20,24 @@ SHUFFLED_FILE = "predictions_shuffled_images.jsonl"
 # The folders of a multi-task run's answers, and before them the workdir itself, which has those of other runs.
 PARTS = ("", "findings", "report", "ask", "match")
 # What an answer is known by: the key that only its kind has.
-KINDS = {"probabilities": "findings", "hypothesis": "reports", "predicted": "answers"}
+KINDS = {
+    "probabilities": "findings",
+    "hypothesis": "reports",
+    "predicted": "answers",
+    "ranks": "ranks",
+    "mlm_loss": "words",
+}
 # Keys that every row of a kind has, with their types.
 ROWS: dict[str, dict[str, type]] = {
     "findings": {"id": str, "probabilities": dict, "labels": dict},
     "reports": {"id": str, "reference": str, "hypothesis": str},
     "answers": {"id": str, "answer": str, "predicted": str},
+    "ranks": {"id": str, "ranks": dict},
+    "words": {"id": str, "words": float, "mlm_loss": float, "mlm_correct": float},
 }
+
+# Keys whose values are numbers by name, the same names in every row, and the limits of these numbers.
+_LIMITS = {"probabilities": (0, 1), "ranks": (1, math.inf), "itm": (0, 1)}
 
 
 class SummaryError(UserError):
@@ -38,7 +50,7 @@ class Answers:
 
     Attributes:
         part: the part of a multi-task run, else "".
-        kind: findings, reports or answers (to questions).
+        kind: findings, reports, answers (to questions), ranks (of retrieval) or words (masked, of pre-training).
         rows: as in the file, one for each example.
         blind: the same with another study's film, if the run wrote that too.
         made_with: the note on what they were made with; empty if there is none.
@@ -186,9 +198,12 @@ def _fits(value: object, wanted: type) -> bool:
 
 
 def _alike(row: dict[str, Any], first: dict[str, Any]) -> bool:
-    """Whether a row has probabilities of the same findings as the first one, if it has any."""
-    said = row.get("probabilities", {})
-    return said.keys() == first.get("probabilities", {}).keys() and all(0 <= one <= 1 for one in said.values())
+    """Whether a row has what the first one has, of findings, rankings and reports, within their limits."""
+    for key, (low, high) in _LIMITS.items():
+        said, known = row.get(key, {}), first.get(key, {})
+        if not _fits(said, dict) or said.keys() != known.keys() or not all(low <= one <= high for one in said.values()):
+            return False
+    return True
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

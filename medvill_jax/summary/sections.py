@@ -125,7 +125,10 @@ def answers(run: Run) -> Iterator[Child]:
         if one.kind == "findings" and plot.is_file():
             about = "The share of positives over the predicted probability, of all findings and of each."
             yield figures.picture(f"Reliability{title}", plot.read_bytes(), "png", about, class_="paper")
-        yield from _confusion(run, one, title)
+        if one.kind in ("ranks", "words"):
+            yield element("p", f"Neither is of ranks or masked words{title}.")
+        else:
+            yield from _confusion(run, one, title)
 
 
 def _confusion(run: Run, one: Answers, title: str) -> Iterator[Child]:

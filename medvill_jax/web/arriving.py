@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator, Iterator
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
 
 from medvill_jax.web import limits
-from medvill_jax.web.worker import Busy
+from medvill_jax.web.worker import Busy, Job
 
 # How often a request that waits looks whether its client is still there, seconds.
 _LOOK = 0.25
@@ -64,11 +63,28 @@ async def body(request: Request) -> bytes:
         raise Refused(408, f"the request did not arrive within {limits.ARRIVAL} s") from None
 
 
-async def result(request: Request, job: Future[Any]) -> Any:
-    """The result of a job; a job that nobody waits for any more is not computed. Raises `ClientDisconnect`."""
-    waiting = asyncio.wrap_future(job)
-    while not (await asyncio.wait({waiting}, timeout=_LOOK))[0]:
-        if await request.is_disconnected():
+async def steps(request: Request, job: Job) -> AsyncGenerator[tuple[int, int], None]:
+    """How many steps of a job are done, and of how many, whenever that is more, until it has its result.
+
+    A job that nobody waits for any more is left. Raises `ClientDisconnect`.
+    """
+    waiting, told = asyncio.wrap_future(job.result), None
+    waiting.add_done_callback(lambda one: one.cancelled() or one.exception())  # or asyncio logs that nobody looked
+    try:
+        while not (await asyncio.wait({waiting}, timeout=_LOOK))[0]:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+            if (now := job.steps) is not None and now != told:
+                yield now
+                told = now
+    finally:
+        if not waiting.done():
             waiting.cancel()
-            raise ClientDisconnect
-    return waiting.result()
+            job.leave()
+
+
+async def result(request: Request, job: Job) -> Any:
+    """The result of a job, which is left as by `steps`. Raises `ClientDisconnect`."""
+    async for _ in steps(request, job):
+        pass
+    return job.result.result()

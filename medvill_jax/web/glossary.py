@@ -30,6 +30,10 @@ HALF = (
 PROBABILITY = (
     "A probability is the model's own number, as it was trained to report it: not the chance that a person is ill."
 )
+READS = (
+    "This model has read the report with the film. The labels that it learnt come from such reports, so a finding may "
+    "be what the report says and not what the film shows."
+)
 MAPS = (
     "A map shows where the model's answer falls most when that place is covered with gray. It says what the model "
     "uses, not where a disease is, and its brightest place is as bright in a film that shows nothing."

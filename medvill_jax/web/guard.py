@@ -25,6 +25,8 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+# All that a client is told of an error of the program.
+WRONG = "something went wrong here; the log says where"
 log = logging.getLogger(__name__)
 
 
@@ -62,9 +64,7 @@ class Guard:
             place = traceback.extract_tb(error.__traceback__)[-1]
             log.error("%s in %s, line %s", type(error).__name__, place.filename, place.lineno)
             if not status:
-                await JSONResponse({"error": "something went wrong here; the log says where"}, 500)(
-                    scope, receive, sending
-                )
+                await JSONResponse({"error": WRONG}, 500)(scope, receive, sending)
         finally:
             name = getattr(scope.get("endpoint"), "__name__", "none")
             self._count(name, status, time.monotonic() - started)

@@ -6,7 +6,7 @@ from __future__ import annotations
 FILM_BYTES = 64 << 20
 # Of what is typed.
 TEXT_BYTES = 32 << 10
-QUESTION_LENGTH = 500  # characters
+QUESTION_LENGTH, REPORT_LENGTH = 500, 5000  # characters
 # Requests that are worked on at a time, and the bytes of films that they may bring together.
 REQUESTS = 64
 BYTES_TOGETHER = 512 << 20

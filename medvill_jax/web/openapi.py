@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medvill_jax.version import VERSION
-from medvill_jax.web import limits
+from medvill_jax.web import limits, lines
 
-# Task -> its options in JSON, and their types; those that it needs; what can be asked without keeping the film.
+# Task -> its options in JSON, and their types; what can be asked without keeping the film.
 OPTIONS: dict[str, dict[str, type]] = {
     "report": {},
-    "findings": {},
+    "findings": {"report": str},
     "ask": {"question": str},
     "similar": {},
     "explain": {"finding": str, "word": int, "report": str, "question": str},
 }
-NEEDED = {"ask": ("question",)}
 AT_ONCE = ("report", "findings")
+LENGTHS = {"question": limits.QUESTION_LENGTH, "report": limits.REPORT_LENGTH}
 _JSON_TYPES = {str: "string", int: "integer"}
 _ABOUT = {
     "report": "The report that a model writes, with the stretches of its text that are words to explain.",
-    "findings": "Probabilities, thresholds and what they mean, the likeliest first.",
+    "findings": (
+        "Probabilities, thresholds and what they mean, the likeliest first; of a film with its `report`, if the model "
+        "was trained with both."
+    ),
     "ask": "The answer to a question, one of the answers that the model was trained with.",
     "similar": "The reports of the films of an index that are most like this one.",
-    "explain": "A map of what in the film speaks for a finding, a word of a report (with `report`), or an answer.",
+    "explain": (
+        "A map of what in the film speaks for a finding, a word of a report (with `report`), or an answer. "
+        f"`Accept: {lines.MEDIA_TYPE}` asks for JSON objects, one a line, that tell how much is done before the last."
+    ),
 }
 _PROBLEMS = {
     "400": "the question does not fit",
@@ -38,8 +44,8 @@ _PROBLEMS = {
 }
 
 
-def document(tasks: Sequence[str]) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of a server whose models can do `tasks`."""
+def document(tasks: Sequence[str], needed: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a server whose models can do `tasks`, of which some do not go without options."""
     asked = [task for task in OPTIONS if task in tasks or task == "explain"]
     return {
         "openapi": "3.1.0",
@@ -54,8 +60,12 @@ def document(tasks: Sequence[str]) -> dict[str, Any]:
             "/api/films": {"post": _upload()},
             "/api/films/{film}": {"delete": _forget()},
             "/api/films/{film}/picture": {"get": _picture()},
-            **{f"/api/films/{{film}}/{task}": {"post": _ask(task)} for task in asked},
-            **{f"/api/predict/{task}": {"post": _predict(task)} for task in AT_ONCE if task in tasks},
+            **{f"/api/films/{{film}}/{task}": {"post": _ask(task, needed.get(task, ()))} for task in asked},
+            **{
+                f"/api/predict/{task}": {"post": _predict(task)}
+                for task in AT_ONCE
+                if task in tasks and task not in needed
+            },
             "/healthz": {"get": _operation("health", "Whether questions are answered.", problems=("503",))},
             "/metrics": {"get": _operation("metrics", "Counters for Prometheus.", kind="text/plain")},
             "/openapi.json": {"get": _operation("document", "This document.")},
@@ -63,6 +73,26 @@ def document(tasks: Sequence[str]) -> dict[str, Any]:
         "components": {
             "schemas": {
                 "Error": {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}},
+                "Progress": {
+                    "type": "object",
+                    "description": "a line before the last one, each time that more is done",
+                    "required": ["done", "of"],
+                    "properties": {
+                        "done": {"type": "integer", "description": "batches of predictions that are done"},
+                        "of": {"type": "integer", "description": "all of them"},
+                    },
+                },
+                "Map": {
+                    "type": "object",
+                    "required": ["map"],
+                    "properties": {
+                        "map": {
+                            "type": "object",
+                            "description": "bytes from 0 to 255, by rows, in base64",
+                            "properties": {"side": {"type": "integer"}, "levels": {"type": "string"}},
+                        }
+                    },
+                },
                 "Kept": {
                     "type": "object",
                     "properties": {
@@ -134,13 +164,22 @@ def _picture() -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _ask(task: str) -> dict[str, Any]:
-    properties = {name: {"type": _JSON_TYPES[kind]} for name, kind in OPTIONS[task].items()}
-    schema = {"type": "object", "properties": properties, "required": [*NEEDED.get(task, ())]}
-    return _operation(
+def _ask(task: str, needed: Sequence[str]) -> dict[str, Any]:
+    properties: dict[str, Any] = {name: {"type": _JSON_TYPES[kind]} for name, kind in OPTIONS[task].items()}
+    for name in properties.keys() & LENGTHS.keys():
+        properties[name]["maxLength"] = LENGTHS[name]
+    schema = {"type": "object", "properties": properties, "required": [*needed]}
+    out = _operation(
         task, _ABOUT[task], problems=("400", "404", "411", "413", "503"), parameters=[_parameter("film", "string")],
         requestBody={"content": {"application/json": {"schema": schema}}},
     )  # fmt: skip
+    if task == "explain":
+        line = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in ("Progress", "Map", "Error")]}
+        out["responses"]["200"]["content"] = {
+            "application/json": {"schema": {"$ref": "#/components/schemas/Map"}},
+            lines.MEDIA_TYPE: {"schema": line},
+        }
+    return out
 
 
 def _predict(task: str) -> dict[str, Any]:

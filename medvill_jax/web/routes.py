@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from starlette.routing import Route
 from medvill_jax.errors import ConfigError, MissingExtra, UserError
 from medvill_jax.films.limits import ImageError
 from medvill_jax.version import VERSION
-from medvill_jax.web import arriving, glossary, limits, openapi
+from medvill_jax.web import arriving, glossary, limits, lines, openapi
 from medvill_jax.web.arriving import Door, Refused
 from medvill_jax.web.meters import Meters
 from medvill_jax.web.service import EXPLAIN, Service
@@ -89,7 +90,9 @@ class Server:
                 "tasks": list(service.by_task),
                 "examples": [example.text for example in self.examples],
                 "film_bytes": limits.FILM_BYTES,
+                "needed": service.needed,
                 "question_length": limits.QUESTION_LENGTH,
+                "report_length": limits.REPORT_LENGTH,
                 "maps": glossary.MAPS,
             }
         )
@@ -106,7 +109,7 @@ class Server:
         size = arriving.size_of(request, limits.FILM_BYTES, "the film")
         with self.door.entered(size):
             data = await arriving.body(request)
-            picture, films = await self._in_reader(self._prepared, data)
+            picture, films = await self._in_reader(self.service.read, data)
         warnings = list(dict.fromkeys(words for film in films.values() for words in film.warnings))
         return JSONResponse({"film": self.shelf.put(Upload(picture, films)), "warnings": warnings}, 201)
 
@@ -120,23 +123,34 @@ class Server:
         return Response(self._kept(request).picture, media_type="image/png")
 
     async def ask(self, request: Request) -> Response:
-        """An answer about a film that is kept; the same question is computed once."""
-        upload, task = self._kept(request), request.path_params["task"]
+        """An answer about a film that is kept, as one object or as `lines`; the same question is computed once."""
+        upload = self._kept(request)
         arriving.size_of(request, limits.TEXT_BYTES, "the question")
+        told = self._told(request, upload)
+        return lines.Lines(told) if lines.wanted(request) else JSONResponse(await lines.last(told))
+
+    async def _told(self, request: Request, upload: Upload) -> lines.Objects:
+        """How much of an answer is done, and then the answer."""
+        task = request.path_params["task"]
         with self.door.entered(0):
-            question = self.service.question(task, _options(task, await arriving.body(request)))
+            question = self.service.question(task, _options(task, await arriving.body(request), self._needed(task)))
             if (answer := upload.answers.get(question)) is None:
                 job = self.service.worker.submit(question, upload.films[question.model], slow=task == EXPLAIN)
-                answer = upload.answers[question] = await arriving.result(request, job)
+                async with contextlib.aclosing(arriving.steps(request, job)) as steps:
+                    async for done, of in steps:
+                        yield {"done": done, "of": of}
+                answer = upload.answers[question] = job.result.result()
                 while len(upload.answers) > limits.ANSWERS_KEPT:
                     upload.answers.popitem(last=False)
-        return JSONResponse(answer)
+            yield answer
 
     async def predict(self, request: Request) -> Response:
         """An answer about a film that is sent along, of which nothing is kept."""
         task = request.path_params["task"]
         if task not in openapi.AT_ONCE:
             raise Refused(404, f"no {task} at once; there are {', '.join(openapi.AT_ONCE)}")
+        if needed := self._needed(task):
+            raise Refused(400, f"{task} needs {', '.join(needed)}: send the film to /api/films, and then ask about it")
         size = arriving.size_of(request, limits.FILM_BYTES, "the film")
         question = self.service.question(task, {})
         with self.door.entered(size):
@@ -159,44 +173,48 @@ class Server:
 
     async def document(self, request: Request) -> Response:
         """The OpenAPI document."""
-        return JSONResponse(openapi.document(list(self.service.by_task)))
+        return JSONResponse(openapi.document(list(self.service.by_task), self.service.needed))
+
+    def _needed(self, task: str) -> Sequence[str]:
+        return self.service.needed.get(task, ())
 
     def _kept(self, request: Request) -> Upload:
         if (upload := self.shelf.get(request.path_params["film"])) is None:
             raise Refused(404, "this film is not kept any more: open it again")
         return upload
 
-    def _prepared(self, data: bytes) -> tuple[bytes, dict[int, Any]]:
-        return self.service.picture(data), self.service.read(data)
-
     def _in_reader(self, function: Callable[..., Any], *given: Any) -> Awaitable[Any]:
         return asyncio.get_running_loop().run_in_executor(self.readers, function, *given)
 
 
-def _options(task: str, body: bytes) -> dict[str, Any]:
+def _options(task: str, body: bytes, needed: Sequence[str]) -> dict[str, Any]:
     try:
         options = json.loads(body or b"{}")
     except ValueError:
         raise Refused(400, "the question is not JSON") from None
     if not isinstance(options, dict):
         raise Refused(400, "the question is no JSON object")
-    return _checked(task, options)
+    return _checked(task, options, needed)
 
 
-def _checked(task: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(task: str, options: Mapping[str, Any], needed: Sequence[str]) -> dict[str, Any]:
     """Options of a task that the page has. Raises `Refused`."""
     known = openapi.OPTIONS.get(task)
     if known is None:
         raise Refused(404, f"there is no task {task}; there are {', '.join(openapi.OPTIONS)}")
     if unknown := options.keys() - known.keys():
         raise Refused(400, f"{task} has no {', '.join(sorted(unknown))}")
-    if missing := [name for name in openapi.NEEDED.get(task, ()) if name not in options]:
+    if missing := [name for name in needed if name not in options]:
         raise Refused(400, f"{task} needs {', '.join(missing)}")
     for name, value in options.items():
         if not isinstance(value, known[name]) or isinstance(value, bool):
             raise Refused(400, f"{name} is of a wrong type")
-        if name == "question" and len(value) > limits.QUESTION_LENGTH:
-            raise Refused(400, f"the question has {len(value)} characters; at most {limits.QUESTION_LENGTH} are taken")
+        if name not in openapi.LENGTHS:
+            continue
+        if not value.strip():
+            raise Refused(400, f"the {name} is empty: write it, and ask again")
+        if len(value) > (most := openapi.LENGTHS[name]):
+            raise Refused(400, f"the {name} has {len(value):,} characters; at most {most:,} are taken")
     return dict(options)
 
 

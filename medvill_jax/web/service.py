@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, cast
 import cv2
 import numpy as np
 
-from medvill_jax.app.film import Film
+from medvill_jax.app.film import Film, read_decoded
 from medvill_jax.app.model import Model
 from medvill_jax.app.results import Embedding
 from medvill_jax.app.similar import Index
@@ -21,14 +22,15 @@ from medvill_jax.data.transforms import square_image
 from medvill_jax.errors import ConfigError
 from medvill_jax.films.decode import decode
 from medvill_jax.web import glossary, limits
-from medvill_jax.web.worker import Worker
+from medvill_jax.web.worker import Tell, Worker
 
 SHOWN = ("report", "findings", "ask")
 EXPLAIN, SIMILAR = "explain", "similar"
 # Which task's model explains an option.
 _EXPLAINED_BY = {"finding": "findings", "word": "report", "question": "ask"}
 _EMBED = "embed"
-_QUESTION = "Is there an effusion?"
+# What the programs of a task are compiled with.
+_TRIED = {"question": "Is there an effusion?", "report": "No effusion."}
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Service:
 
     Attributes:
         by_task: the number of the model that answers a task.
+        needed: the options that a task does not go without.
         worker: whose results are answers as JSON.
 
     Raises:
@@ -75,18 +78,26 @@ class Service:
             if not own:
                 raise ConfigError("the index was made with another model: make it again with `medvill index DATA`")
             self.by_task[SIMILAR] = own[0]
+        self.needed: dict[str, tuple[str, ...]] = {"ask": ("question",)}
+        if "findings" in self.by_task and models[self.by_task["findings"]].reads_reports:
+            self.needed["findings"] = ("report",)
         self.worker = Worker(self._compute, most_waiting=limits.REQUESTS, most_together=limits.TOGETHER)
 
-    def read(self, data: bytes) -> dict[int, Film]:
-        """A film as each model takes it, by the models' numbers. Raises `ImageError`, `MissingExtra`."""
-        return {number: self.models[number].read(data) for number in sorted({*self.by_task.values()})}
+    def read(self, data: bytes) -> tuple[bytes, dict[int, Film]]:
+        """A film as the page shows it and as each model takes it, decoded and prepared once for all that take it alike.
 
-    def picture(self, data: bytes) -> bytes:
-        """A PNG of a film, gray, padded to a square as for the network. Raises `ImageError`, `MissingExtra`."""
-        pixels = decode(data, self.models[0].films.dicom).pixels
-        side = min(limits.PICTURE, max(pixels.shape))
-        shown = square_image(pixels, side, None, np.random.default_rng(0))
-        return cv2.imencode(".png", shown)[1].tobytes()
+        Returns:
+            A PNG, gray, padded to a square as for the network; and the films by the models' numbers.
+
+        Raises:
+            ImageError: the film cannot be read.
+            MissingExtra: it is DICOM, and pydicom is not installed.
+        """
+        decoded = functools.cache(functools.partial(decode, data))
+        prepared = functools.cache(lambda how, size: read_decoded(decoded(how.dicom), data, how, size))
+        asked = [(number, self.models[number]) for number in sorted({*self.by_task.values()})]
+        films = {number: prepared(model.films, model.config.image_size) for number, model in asked}
+        return _picture(decoded(self.models[0].films.dicom).pixels), films
 
     def question(self, task: str, options: Mapping[str, Any]) -> Ask:
         """A question with its options, checked.
@@ -112,14 +123,16 @@ class Service:
         gray = np.full((64, 64), 128, np.uint8)
         for task, number in self.by_task.items():
             film = self.models[number].read(gray)
-            ask = self.question(task, {"question": _QUESTION} if task == "ask" else {})
+            ask = self.question(task, {name: _TRIED[name] for name in self.needed.get(task, ())})
             for rows in (1, limits.TOGETHER):
-                self._compute(ask, [film] * rows)
+                self._compute(ask, [film] * rows, lambda done, of: None)
 
-    def _compute(self, ask: Ask, films: Sequence[Film]) -> list[dict[str, Any]]:
+    def _compute(self, ask: Ask, films: Sequence[Film], tell: Tell) -> list[dict[str, Any]]:
         """Answers as JSON, one for each film; the batch is filled up to one of two sizes."""
         started = time.monotonic()
         model, options = self.models[ask.model], json.loads(ask.options)
+        if ask.task == EXPLAIN:
+            options["progress"] = tell
         size = 1 if len(films) == 1 else limits.TOGETHER
         rows = [*films, *[films[-1]] * (size - len(films))]
         task = _EMBED if ask.task == SIMILAR else ask.task
@@ -134,12 +147,14 @@ class Service:
         return {"similar": [dataclasses.asdict(film) for film in self._index.nearest(vector, limits.SIMILAR)]}
 
 
+def _picture(pixels: np.ndarray) -> bytes:
+    side = min(limits.PICTURE, max(pixels.shape))
+    return cv2.imencode(".png", square_image(pixels, side, None, np.random.default_rng(0)))[1].tobytes()
+
+
 def tasks_of(model: Model) -> list[str]:
-    """What the page can ask a model; findings only of films alone."""
-    tasks = [task for task in SHOWN if task in model.tasks]
-    if "findings" in tasks and model.export.extra.get("inputs", "image+report") == "image+report":
-        tasks.remove("findings")
-    return tasks
+    """What the page can ask a model."""
+    return [task for task in SHOWN if task in model.tasks]
 
 
 def _plain(model: Model, answer: Any) -> dict[str, Any]:
@@ -165,7 +180,8 @@ def _findings(model: Model, answer: Any) -> dict[str, Any]:
     ]
     chosen = "thresholds" in model.export.extra
     rest = {name: value for name, value in _plain(model, answer).items() if name not in _SPREAD}
-    return rest | {"findings": rows, "means": [glossary.CHOSEN if chosen else glossary.HALF, glossary.PROBABILITY]}
+    means = [glossary.CHOSEN if chosen else glossary.HALF, glossary.PROBABILITY]
+    return rest | {"findings": rows, "means": [*[glossary.READS] * model.reads_reports, *means]}
 
 
 def _map(model: Model, answer: Any) -> dict[str, Any]:

@@ -234,6 +234,24 @@ def test_words_have_the_numbers_that_explain_takes(writer: Model) -> None:
     assert [writer.explain(FILM, word=number, report=text).target for number in (1, 3)] == ["edema", "effusion"]
 
 
+def test_words_beyond_the_text_length_are_explained_too(writer: Model) -> None:
+    """A model may write more word pieces than it reads of a text."""
+    said = "edema effusion " * 9
+    assert writer.export.extra["text_len"] == 10 < len(said.split()) == 18
+    assert writer.words(said) == said.split()
+    heat = writer.explain(FILM, word=16, report=said, method="gradcam")
+    assert (heat.target, "longer than" in " ".join(heat.warnings)) == ("edema", False)
+    longer = network("generation")
+    longer.export.extra["text_len"] = 23
+    expected = longer.explain(FILM, word=16, report=said, method="gradcam")
+    np.testing.assert_allclose(heat.map, expected.map, rtol=0, atol=1e-6)
+    assert heat.probability == expected.probability
+    too_long = "edema " * 30
+    assert len(writer.words(too_long)) == 23  # with [SEP], all positions that the network has
+    cut = writer.explain(FILM, word=0, report=too_long, method="gradcam")
+    assert "longer than the 23 word pieces" in " ".join(cut.warnings)
+
+
 def test_words_are_of_word_pieces_without_punctuation() -> None:
     tokenizer = Tokenizer({token: number for number, token in enumerate(
         ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "no", "pneumo", "##thorax", ".", "-", "2"]
@@ -241,6 +259,27 @@ def test_words_are_of_word_pieces_without_punctuation() -> None:
     ids = tokenizer.encode("No pneumothorax. 2 - no, unheard").tolist()
     assert ids.count(tokenizer.unk_id) == 2
     assert explaining.word_pieces(ids, tokenizer) == [("no", [0]), ("pneumothorax", [1, 2]), ("2", [4]), ("no", [6])]
+
+
+def test_occlusion_tells_how_much_of_it_is_done(model: Model) -> None:
+    told: list[tuple[int, int]] = []
+    heat, _ = model.explain([FILM, FILM], finding="Edema", progress=lambda *step: told.append(step))
+    batches = -(-(len(explanations.occlusion_windows(SIZE)) + 1) // 32)
+    assert told == [(done, 2 * batches) for done in range(1, 2 * batches + 1)]
+    assert "progress" not in heat.options
+    np.testing.assert_array_equal(heat.map, model.explain(FILM, finding="Edema").map)
+
+
+def test_who_is_told_can_end_a_map(model: Model) -> None:
+    told: list[int] = []
+
+    def enough(done: int, of: int) -> None:
+        told.append(done)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.explain(FILM, finding="Edema", progress=enough)
+    assert told == [1]
 
 
 @pytest.mark.parametrize(

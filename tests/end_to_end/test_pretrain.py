@@ -156,6 +156,36 @@ def test_masks_under_which_matching_cannot_be_told(tiny_config: ConfigDict, tmp_
     assert "undefined" not in "\n".join(task.closing_lines(mixed))
 
 
+@pytest.mark.parametrize("case", ["bidirectional", "s2s", "mixed", "both"])
+def test_an_evaluation_writes_the_answers_that_its_metrics_are_the_sums_of(
+    tiny_config: ConfigDict, tmp_path: Path, case: str
+) -> None:
+    tiny_config.steps = 1
+    if case == "both":
+        tiny_config.itm.pairs, tiny_config.eval.max_examples = "both", 7
+    else:
+        tiny_config.model.attention = case
+    task = Task(tiny_config, tmp_path)
+    held_out = task.fit()
+    path = tmp_path / "predictions.jsonl"
+    assert not path.exists()  # training has none to write
+    metrics = task.evaluate_best()
+    assert held_out == pytest.approx(metrics, nan_ok=True)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len({row["id"] for row in rows}) == len(rows) == metrics["eval/examples"] == (7 if case == "both" else 10)
+    assert all(type(row["subject"]) is int for row in rows)
+    total = {name: math.fsum(row[name] for row in rows) for name in ("words", "mlm_loss", "mlm_correct")}
+    assert total["mlm_loss"] / total["words"] == pytest.approx(metrics["eval/mlm_loss"], rel=1e-5)
+    assert total["mlm_correct"] / total["words"] == pytest.approx(metrics["eval/mlm_accuracy"], rel=1e-5)
+    if case == "s2s":
+        assert not any("itm" in row for row in rows)
+    else:
+        right = [row["itm"][name] for row in rows for name in ("own", "other")]
+        assert np.mean(right) == pytest.approx(metrics["eval/itm_accuracy"])
+    assert path.stat().st_mode & 0o077 == 0
+    assert json.loads((tmp_path / "predictions.json").read_text())["split"] == "validation"
+
+
 def test_checkpoints_chosen_on_the_test_split_are_warned_of(
     tiny_config: ConfigDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

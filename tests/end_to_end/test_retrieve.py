@@ -63,6 +63,26 @@ def test_both_rankers_score_both_directions(run: tuple[ConfigDict, Path], monkey
     assert "95 % intervals resample 5 subjects" in lines
 
 
+def test_the_ranks_of_all_queries_are_written(run: tuple[ConfigDict, Path]) -> None:
+    config, workdir = run
+    figures = Task(config, workdir).evaluate_best()
+    path = workdir / "predictions.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len({row["id"] for row in rows}) == len(rows) == 10
+    for direction in ("i2r", "r2i", "two_stage/i2r", "two_stage/r2i"):
+        best, exact = (np.array([row["ranks"][f"{direction}{of}"] for row in rows]) for of in ("", "/exact"))
+        prefix = f"validation/{direction}"
+        assert (1 / best).mean() == pytest.approx(figures[f"{prefix}/mrr"])
+        assert (best <= 5).mean() == pytest.approx(figures[f"{prefix}/hit_at_5"])
+        assert np.median(exact) == figures[f"{prefix}/exact/median_rank"]
+        assert (exact <= 1).mean() == pytest.approx(figures[f"{prefix}/exact/recall_at_1"])
+        assert (best <= exact).all()
+    assert path.stat().st_mode & 0o077 == 0
+    config.rank.method = "exhaustive"
+    Task(config, workdir).evaluate_best()
+    assert {*json.loads(path.read_text().splitlines()[0])["ranks"]} == {"i2r", "r2i", "i2r/exact", "r2i/exact"}
+
+
 def test_a_full_list_of_proposals_is_the_exhaustive_ranking(run: tuple[ConfigDict, Path]) -> None:
     config, workdir = run
     config.rank.proposals = 50  # more than the pool has

@@ -49,7 +49,64 @@ def test_accuracies_of_questions_are_those_of_the_answers(tmp_path: Path) -> Non
     assert found.rows[0].p < 0.01
 
 
-@pytest.mark.parametrize("kind", ["findings", "reports", "questions"])
+def test_ranks_give_the_metrics_of_the_runs_and_a_test(tmp_path: Path) -> None:
+    made = [
+        workdirs.ranks(tmp_path / name, seed=n, skill=s) for n, (name, s) in enumerate({"a": 0.0, "b": 3.0}.items())
+    ]
+    [found] = comparisons(workdirs.read(*made))
+    metrics = [json.loads((run / "metrics.json").read_text()) for run in made]
+    kinds = {
+        "": ("mrr", "hit_at_1", "hit_at_5", "hit_at_10"),
+        "exact/": ("mrr", *(f"recall_at_{k}" for k in (1, 5, 10))),
+    }
+    expected = [f"{way}/{of}{row}" for way in ("i2r", "r2i") for of, rows in kinds.items() for row in rows]
+    assert [row.name for row in found.rows] == expected
+    for row in found.rows:
+        assert (row.a, row.b) == pytest.approx(tuple(figures[f"test/{row.name}"] for figures in metrics)), row.name
+    better = {row.name: row for row in found.rows}["i2r/exact/mrr"]
+    assert better.p < 0.01
+    assert better.low > 0
+
+
+def test_ranks_among_other_candidates_are_not_compared(tmp_path: Path) -> None:
+    made = [workdirs.ranks(tmp_path / f"run{seed}", seed=seed) for seed in range(2)]
+    rewrite(made[1], lambda rows: rows[:-1])
+    [found] = comparisons(workdirs.read(*made))
+    assert (found.rows, found.reason) == ((), "they rank other candidates")
+    rewrite(made[0], lambda rows: rows[:-1])
+    rewrite(made[1], lambda rows: [row | {"ranks": {"two_stage/i2r": 1.0}} for row in rows])
+    [found] = comparisons(workdirs.read(*made))
+    assert found.reason.startswith("they ask otherwise")
+
+
+def test_masked_words_and_matching_are_those_of_the_answers(tmp_path: Path) -> None:
+    made = [
+        workdirs.words(tmp_path / name, seed=n, right=r) for n, (name, r) in enumerate({"a": 0.4, "b": 0.8}.items())
+    ]
+    [found] = comparisons(workdirs.read(*made))
+    assert [row.name for row in found.rows] == ["mlm_loss", "mlm_accuracy", "itm_accuracy"]
+    for place, run in enumerate(made):
+        rows = [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+        count = sum(row["words"] for row in rows)
+        right = sum(sum(row["itm"].values()) for row in rows)
+        sums = [sum(row[name] for row in rows) / count for name in ("mlm_loss", "mlm_correct")]
+        assert [(row.a, row.b)[place] for row in found.rows] == pytest.approx([*sums, right / (2 * len(rows))])
+    loss, accuracy, _ = found.rows
+    assert loss.high < 0 < accuracy.low
+    assert max(loss.p, accuracy.p) < 0.01
+    # Under s2s nobody can tell whether a report belongs to a film.
+    rewrite(made[1], lambda rows: [{name: value for name, value in row.items() if name != "itm"} for row in rows])
+    [found] = comparisons(workdirs.read(*made))
+    assert [row.name for row in found.rows] == ["mlm_loss", "mlm_accuracy"]
+
+
+def test_words_that_are_masked_otherwise_are_not_compared(tmp_path: Path) -> None:
+    made = [workdirs.words(tmp_path / "a"), workdirs.words(tmp_path / "b", mlm__probability=0.3)]
+    [found] = comparisons(workdirs.read(*made))
+    assert found.reason.startswith("they ask otherwise")
+
+
+@pytest.mark.parametrize("kind", ["findings", "reports", "questions", "words"])
 def test_only_shared_examples_are_compared_in_any_order(tmp_path: Path, kind: str) -> None:
     made = [getattr(workdirs, kind)(tmp_path / f"{part}{seed}", seed=seed) for part in ("x", "y") for seed in (0, 1)]
     rewrite(made[0], lambda rows: rows[:20])

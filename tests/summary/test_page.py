@@ -32,11 +32,13 @@ def demo(phantom_run: Path) -> Page:
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory: pytest.TempPathFactory) -> Page:
-    """Of runs of three tasks, two of each."""
+    """Of runs of five tasks, two of each."""
     folder = tmp_path_factory.mktemp("runs")
     made = [workdirs.findings(folder / f"findings{seed}", seed=seed) for seed in (0, 1)]
     made += [workdirs.reports(folder / f"reports{seed}", seed=seed, right=0.5) for seed in (0, 1)]
     made += [workdirs.questions(folder / f"questions{seed}", seed=seed) for seed in (0, 1)]
+    made += [workdirs.ranks(folder / f"ranks{seed}", seed=seed) for seed in (0, 1)]
+    made += [workdirs.words(folder / f"words{seed}", seed=seed) for seed in (0, 1)]
     return Page(page(workdirs.read(*made)))
 
 
@@ -164,10 +166,11 @@ def test_paired_tests_are_those_of_the_command(several: Page, tmp_path: Path) ->
 
 
 def test_runs_of_different_tasks_are_not_compared(several: Page) -> None:
-    assert "the tasks here are classify, generate, vqa" in several.text
+    assert "the tasks here are classify, generate, vqa, retrieve, pretrain" in several.text
     compared = {caption for chapter, caption in several.tables if chapter == "The runs side by side"}
     assert {caption for caption in compared if " and " in caption} == {
         *("findings0 and findings1", "reports0 and reports1", "questions0 and questions1"),
+        *("ranks0 and ranks1", "words0 and words1"),
     }
 
 
@@ -211,6 +214,26 @@ def test_films_beside_reports_on_request(with_films: Path) -> None:
     assert rows[0]["hypothesis"] in found.text  # escaped, or the tags would be gone
     assert "b" not in {tag for tag, _ in found.tags}
     assert not any(row["id"] in found.html for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("ranks", {"ranks": {"i2r": 2.0, "r2i": 1.5}}),
+        ("words", {"words": 7.0, "mlm_loss": 9.5, "mlm_correct": 3.0, "itm": {"own": True, "other": False}}),
+    ],
+)
+def test_films_beside_ranks_and_masked_words(tmp_path: Path, kind: str, said: dict[str, object]) -> None:
+    run = getattr(workdirs, kind)(tmp_path / "run", data__path=str(GOLDEN_DATA))
+    record = records.open_split(GOLDEN_DATA, "test")[0]
+    (run / "predictions.jsonl").write_text(workdirs.lines([{"id": record["id"].decode(), **said}]))
+    silent, found = (Page(page(workdirs.read(run), examples=count)) for count in (0, 1))
+    assert [kind for kind, _ in found.pictures()].count("jpeg") == 1
+    assert record["text"].decode() in found.text
+    assert record["text"].decode() not in silent.text
+    told = {"ranks": "i2r 2, r2i 1.5", "words": "3 of 7 right"}[kind]
+    assert told in found.text
+    assert kind == "ranks" or "own report told, other report not told" in found.text
 
 
 def test_films_that_are_not_there_are_said(with_films: Path, tmp_path: Path) -> None:

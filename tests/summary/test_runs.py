@@ -120,3 +120,22 @@ def test_a_task_that_does_not_train_records_no_configuration(tmp_path: Path) -> 
     (tmp_path / "run" / "metrics.json").write_text(json.dumps({"test/auroc_macro": 0.7}))
     [read] = workdirs.read(tmp_path / "run")
     assert (read.task, read.split, read.config, list(read.history)) == ("", "test", {}, [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "row"),
+    [
+        ("ranks", '{"id": "x", "ranks": {"i2r": 0.5, "i2r/exact": 1, "r2i": 1, "r2i/exact": 1}}'),
+        ("ranks", '{"id": "x", "ranks": {"i2r": 1}}'),
+        ("ranks", '{"id": "x", "ranks": {"i2r": "first"}}'),
+        ("words", '{"id": "x", "words": 3.0, "mlm_loss": null, "mlm_correct": 1.0, "itm": {"own": 1, "other": 1}}'),
+        ("words", '{"id": "x", "words": 3.0, "mlm_loss": 2.0, "mlm_correct": 1.0, "itm": [true, true]}'),
+        ("words", '{"id": "x", "words": 3.0, "mlm_loss": 2.0, "mlm_correct": 1.0}'),
+    ],
+)
+def test_a_damaged_row_of_ranks_or_words_is_one_line(tmp_path: Path, kind: str, row: str) -> None:
+    run = getattr(workdirs, kind)(tmp_path / "run")
+    assert workdirs.read(run)[0].answers[0].kind == kind
+    _append("predictions.jsonl", row)(run)
+    with pytest.raises(SummaryError, match=f"not a row of {kind}"):
+        workdirs.read(run)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from configs import classify, generate, vqa
-from medvill_jax.metrics import classification, report_scores
+from configs import classify, generate, pretrain, retrieve, vqa
+from medvill_jax.metrics import classification, ranking, report_scores
 from medvill_jax.metrics.predictions import Prediction
 from medvill_jax.summary.runs import Run, read_all
 
@@ -21,7 +21,7 @@ REPORTS = (
     "Cardiomegaly is present.",
     "Left lower lobe consolidation.",
 )
-TASKS = {"classify": classify, "generate": generate, "vqa": vqa}
+TASKS = {"classify": classify, "generate": generate, "pretrain": pretrain, "retrieve": retrieve, "vqa": vqa}
 
 
 def lines(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -103,6 +103,49 @@ def questions(folder: Path, *, seed: int = 0, right: float = 0.5, **set: Any) ->
     share = float(np.mean([row["answer"] == row["predicted"] for row in rows]))
     metrics = {"test/accuracy": share, "test/questions": 80.0, "baseline/question_only/accuracy": 0.25}
     return workdir(folder, "vqa", rows, metrics, seed=seed, **set)
+
+
+def words(folder: Path, *, seed: int = 0, right: float = 0.5, **set: Any) -> Path:
+    """Masked words of 40 reports, of 20 patients, and whether each film was told from another one's report."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(40):
+        count = 3 + number % 5
+        correct = rng.binomial(count, right)
+        row = {
+            "id": f"s{number}",
+            "words": float(count),
+            "mlm_loss": 2.0 * count - correct,
+            "mlm_correct": float(correct),
+        }
+        told = {"own": bool(rng.random() < right), "other": bool(rng.random() < right)}
+        rows.append(row | {"itm": told, "subject": number // 2})
+    return workdir(folder, "pretrain", rows, {}, seed=seed, **set)
+
+
+def ranks(folder: Path, *, seed: int = 0, skill: float = 0.0, count: int = 30, **set: Any) -> Path:
+    """Rankings of `count` films and reports, whose true partners score higher by `skill`."""
+    scores = np.random.default_rng(seed).normal(size=(count, count)) + skill * np.eye(count)
+    relevant = np.equal.outer(np.arange(count) % 4, np.arange(count) % 4)
+    directions = {"i2r": (scores, relevant), "r2i": (scores.T, relevant.T)}
+    found = {name: ranking.own_ranks(*of) for name, of in directions.items()}
+    rows = [
+        {
+            "id": f"s{n}",
+            "ranks": {
+                f"{name}{of}": float(at[n])
+                for name, pair in found.items()
+                for of, at in zip(("", "/exact"), pair, strict=True)
+            },
+            "subject": n,
+        }
+        for n in range(count)
+    ]
+    metrics: dict[str, Any] = {"test/candidates": float(count)}
+    for name, of in directions.items():
+        values = ranking.ranking(*of, resamples=50) | ranking.exact_pair(of[0], np.arange(count), resamples=50)
+        metrics |= {f"test/{name}/{row}": value for row, value in values.items()}
+    return workdir(folder, "retrieve", rows, metrics, seed=seed, **set)
 
 
 def read(*folders: Path) -> list[Run]:

@@ -1,5 +1,7 @@
 """A server with the demo's model, a browser, and films."""
 
+import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,6 +23,18 @@ expect.set_options(timeout=PATIENCE)
 def server() -> Iterator[Running]:
     """`medvill web --demo`; afterwards its log must be empty, whatever it was sent."""
     with running(*DEMO) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server whose model names findings of films with their reports; its log must be empty too."""
+    export = tmp_path_factory.mktemp("reader") / "export"
+    shutil.copytree(demo.EXPORT, export)
+    config = json.loads((export / "config.json").read_text())
+    config["extra"]["inputs"] = "image+report"
+    (export / "config.json").write_text(json.dumps(config))
+    with running(f"--model={export}") as started:
         yield started
 
 
@@ -47,6 +61,20 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def page(browser: Browser, server: Running) -> Iterator[Page]:
     """The page, ready. Nothing on its console, no error, and no request to anyone but the server."""
+    with visited(browser, server) as opened:
+        yield opened
+
+
+@pytest.fixture
+def reader_page(browser: Browser, reader: Running) -> Iterator[Page]:
+    """The page of `reader`, as `page`."""
+    with visited(browser, reader) as opened:
+        yield opened
+
+
+@contextlib.contextmanager
+def visited(browser: Browser, server: Running) -> Iterator[Page]:
+    """The page of a server, and afterwards what must be so of it."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     opened = context.new_page()
     opened.set_default_timeout(PATIENCE)

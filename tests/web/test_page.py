@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.console.broken import dicom_file
 from tests.web.conftest import PATIENCE
@@ -80,17 +80,86 @@ def test_pointing_lights_up_the_film(page: Page, films: list[bytes], target: str
     assert picture(page) == dark
 
 
+def test_a_map_shows_how_much_of_it_is_made(page: Page, films: list[bytes]) -> None:
+    opened(page, films[3])
+    expect(page.get_by_role("progressbar")).to_be_hidden()
+    page.evaluate(
+        """() => {
+            window.seen = { parts: [], words: [] };
+            const note = () => {
+                if (done.className) seen.parts.push(done.querySelector("progress").position);
+                if (seen.words.at(-1) !== lit.textContent) seen.words.push(lit.textContent);
+            };
+            new MutationObserver(note).observe(viewer, { subtree: true, childList: true, attributes: true });
+        }"""
+    )
+    page.hover(FIRST_FINDING)
+    page.wait_for_selector("#heat.shown")
+    seen = page.evaluate("seen")
+    parts = [part for part in seen["parts"] if part >= 0]
+    assert parts == sorted(parts)
+    assert any(0 < part < 1 for part in parts), "no part of the map was seen to be made"
+    assert len(seen["words"]) <= 3, "a reader of screens hears of every step"
+    assert seen["words"][0].startswith("Looking for what speaks for ")
+    assert seen["words"][-1].startswith("Bright: ")
+    expect(page.get_by_role("progressbar")).to_be_hidden()
+
+
 def test_different_findings_light_up_different_places(page: Page, films: list[bytes]) -> None:
     opened(page, films[0])
     seen = set()
     for row in (1, 2, 3):
         button = page.locator(f"#findings tbody tr:nth-child({row}) button")
         button.hover()
-        expect(page.locator("#lit")).to_contain_text(button.inner_text())
+        expect(page.locator("#lit")).to_contain_text(f"what speaks for {button.inner_text()}, by")
         page.wait_for_selector("#heat.shown")
-        page.wait_for_selector("#lit:not(.busy)")
         seen.add(picture(page))
     assert len(seen) == 3
+
+
+@pytest.fixture
+def phone(page: Page) -> Page:
+    """The page in a narrow window."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    return page
+
+
+def covered(page: Page, target: Locator) -> bool:
+    """Whether something lies over the middle of an element."""
+    return target.evaluate(
+        """(target) => {
+            const box = target.getBoundingClientRect();
+            return document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) !== target;
+        }"""
+    )
+
+
+@pytest.mark.parametrize("target", ["#report .words button:last-of-type", "#findings tbody tr:last-child button"])
+def test_on_a_phone_the_film_and_what_is_pointed_at_are_in_the_window(
+    phone: Page, films: list[bytes], target: str
+) -> None:
+    opened(phone, films[0])
+    button = phone.locator(target)
+    button.evaluate("(button) => button.scrollIntoView()")
+    button.hover()
+    place = button.bounding_box()
+    phone.wait_for_selector("#heat.shown")
+    expect(phone.locator("#pixels")).to_be_in_viewport(ratio=1)
+    expect(phone.locator("#lit")).to_be_in_viewport(ratio=1)
+    expect(button).to_be_in_viewport(ratio=1)
+    assert not covered(phone, button)
+    assert not covered(phone, phone.locator("#heat"))
+    assert button.bounding_box() == place, "words move while they are pointed at"
+
+
+def test_on_a_phone_the_film_covers_nothing_that_has_the_focus(phone: Page, films: list[bytes]) -> None:
+    opened(phone, films[0])
+    phone.locator("#question").focus()
+    for place in ("#findings tbody tr:nth-child(2) button", FIRST_FINDING, FIRST_WORD):
+        phone.locator(place).focus()  # from below, so that it comes in at the top of the window
+        expect(phone.locator(place)).to_be_in_viewport(ratio=1)
+        assert not covered(phone, phone.locator(place)), place
+    expect(phone.locator("#pixels")).to_be_in_viewport(ratio=1)
 
 
 def test_a_question_is_answered(page: Page, films: list[bytes], server: Running) -> None:
@@ -101,6 +170,44 @@ def test_a_question_is_answered(page: Page, films: list[bytes], server: Running)
     expect(page.locator("#ask dd button")).to_have_text(answer.json()["answer"])
     page.hover("#ask dd button")
     page.wait_for_selector("#heat.shown")
+
+
+def test_a_model_that_reads_reports_has_a_box_for_one(reader_page: Page, films: list[bytes], reader: Running) -> None:
+    page = reader_page
+    page.set_input_files("#file", {"name": "film.jpg", "mimeType": "image/jpeg", "buffer": films[0]})
+    page.wait_for_selector("#report .words")
+    box, told = page.get_by_label("The report of this film"), page.locator("#findings .body")
+    find = page.get_by_role("button", name="Find", exact=True)
+    expect(told).to_be_empty()
+    find.click()
+    expect(told).to_have_text("the report is empty: write it, and ask again")
+    box.fill("Large left pleural effusion.")
+    find.click()
+    expect(page.locator("#findings tbody tr")).to_have_count(14)
+    expect(told).to_contain_text("This model has read the report with the film.")
+    first = page.locator("#findings tbody tr").first
+    asked = {"report": "Large left pleural effusion."}
+    answer = reader.request("POST", f"/api/films/{reader.open(films[0])}/findings", asked).json()["findings"][0]
+    expect(first).to_contain_text(f"{100 * answer['probability']:.1f} %")
+    page.click(FIRST_FINDING)  # its map is made with the report too, and stays
+    page.wait_for_selector("#heat.shown")
+    box.fill("The heart is large.")
+    find.click()
+    page.wait_for_selector("#heat:not(.shown)")
+    expect(first).not_to_contain_text(f"{100 * answer['probability']:.1f} %")
+    page.hover(FIRST_FINDING)
+    page.wait_for_selector("#heat.shown")
+    found = Axe().run(page).response
+    assert (found["violations"], bool(found["passes"])) == ([], True)
+    dropped(page, films[1])
+    page.wait_for_selector("#report .words")
+    expect(told).to_be_empty()  # a report belongs to its film
+    expect(box).to_have_value("")
+
+
+def test_without_a_model_that_reads_reports_there_is_no_box(page: Page, films: list[bytes]) -> None:
+    opened(page, films[0])
+    expect(page.get_by_label("The report of this film")).to_be_hidden()
 
 
 def test_a_bad_file_is_one_clear_message_and_the_film_stays(page: Page, films: list[bytes]) -> None:
@@ -181,9 +288,9 @@ def test_everything_works_by_keyboard_alone(page: Page) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
-def test_no_barrier_is_known_to_axe(browser: Browser, server: Running, scheme: str, width: int) -> None:
-    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800})  # pyright: ignore
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (360, 800), (390, 844)])
+def test_no_barrier_is_known_to_axe(browser: Browser, server: Running, scheme: str, width: int, height: int) -> None:
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": height})  # pyright: ignore
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(server.url)

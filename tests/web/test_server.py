@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import json
 import re
 import signal
 import socket
@@ -84,6 +85,78 @@ def test_a_film_is_forgotten_when_asked(server: Running, films: list[bytes]) -> 
     assert server.request("GET", f"/api/films/{name}/picture").body.startswith(b"\x89PNG")
     assert server.request("DELETE", f"/api/films/{name}").status == 204
     assert server.request("POST", f"/api/films/{name}/report").status == 404
+
+
+def test_a_map_tells_how_much_of_it_is_done(server: Running, films: list[bytes]) -> None:
+    path = f"/api/films/{server.open(films[1])}/explain"
+    answer = server.request("POST", path, {"finding": "Edema"}, Accept="application/x-ndjson")
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/x-ndjson")
+    *steps, given = [json.loads(line) for line in answer.body.splitlines()]
+    assert steps
+    assert {step["of"] for step in steps} == {10}  # of 32 predictions each
+    assert [step["done"] for step in steps] == sorted({step["done"] for step in steps})
+    assert given == server.request("POST", path, {"finding": "Edema"}).json()
+    at_once = server.request("POST", path, {"finding": "Edema"}, Accept="application/x-ndjson")
+    assert json.loads(at_once.body) == given
+    document = server.request("GET", "/openapi.json").json()
+    explained = document["paths"]["/api/films/{film}/explain"]["post"]["responses"]["200"]["content"]
+    assert {*explained} == {"application/json", "application/x-ndjson"}
+    refused = server.request("POST", path, {"finding": "Gout"}, Accept="application/x-ndjson")
+    assert (refused.status, "Gout" in refused.json()["error"]) == (400, True)
+
+
+def test_a_map_that_nobody_waits_for_is_not_made(server: Running, films: list[bytes]) -> None:
+    def maps() -> float:
+        text = server.request("GET", "/metrics").body.decode()
+        return float(re.findall(r'^medvill_batch_films_count\{task="explain"\} (\S+)$', text, re.MULTILINE)[0])
+
+    path = f"/api/films/{server.open(films[2])}/explain"
+    assert server.request("POST", path, {"finding": "Edema"}).status == 200
+    before, left = maps(), []
+    for finding in ("Fracture", "Pneumonia", "Cardiomegaly", "Atelectasis"):
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+        body = json.dumps({"finding": finding}).encode()
+        connection.request("POST", path, body, {"Accept": "application/x-ndjson"})
+        left.append(connection)
+    time.sleep(0.2)
+    for connection in left:
+        connection.close()
+    time.sleep(2)
+    assert server.request("POST", path, {"finding": "Lung Lesion"}).status == 200
+    assert maps() <= before + 2  # one may have been at its end
+
+
+def test_a_model_that_reads_reports_is_given_one(reader: Running, films: list[bytes]) -> None:
+    assert reader.request("GET", "/api/about").json()["needed"]["findings"] == ["report"]
+    path = f"/api/films/{reader.open(films[0])}/findings"
+    found = {
+        report: reader.request("POST", path, {"report": report}).json()
+        for report in ("No acute findings.", "Large left pleural effusion. The heart is large.")
+    }
+    first, second = ([row["probability"] for row in answer["findings"]] for answer in found.values())
+    assert first != second, "the report is not read"
+    assert "has read the report" in found["No acute findings."]["means"][0]
+    for body, words in (
+        ({}, "findings needs report"),
+        ({"report": ""}, "the report is empty"),
+        ({"report": " \n "}, "the report is empty"),
+        ({"report": "?!"}, "the report has no word"),
+        ({"report": "x" * 5001}, "the report has 5,001 characters; at most 5,000 are taken"),
+        ({"report": ["No edema."]}, "wrong type"),
+    ):
+        answer = reader.request("POST", path, body)
+        assert (answer.status, words in answer.json()["error"]) == (400, True), answer.body
+    at_once = reader.request("POST", "/api/predict/findings", films[0])
+    assert (at_once.status, "send the film to /api/films" in at_once.json()["error"]) == (400, True)
+    document = reader.request("GET", "/openapi.json").json()
+    assert "/api/predict/findings" not in document["paths"]
+    body = document["paths"]["/api/films/{film}/findings"]["post"]["requestBody"]
+    assert body["content"]["application/json"]["schema"]["required"] == ["report"]
+
+
+def test_a_report_is_refused_where_none_is_read(server: Running, films: list[bytes]) -> None:
+    answer = server.request("POST", f"/api/films/{server.open(films[0])}/findings", {"report": "No edema."})
+    assert (answer.status, "leave report out" in answer.json()["error"]) == (400, True)
 
 
 def test_other_sites_are_kept_out(server: Running) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,8 @@ HEADS_OF = {"classes": "classifier", "answers": "answer", "words": None}
 # Parts of an image's side by which occlusion moves; what it covers is twice as wide.
 OCCLUSION_STEPS = 16
 _WINDOW = 2
+# Called with how many batches of predictions are done, and of how many.
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class Explanations(UnderstandingHeads):
         text_lens: Array | None = None,
         words: Array | None = None,
         batch_size: int = 32,
+        progress: Progress | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Maps of what in images speaks for a class, an answer or words of a report.
 
@@ -106,6 +109,7 @@ class Explanations(UnderstandingHeads):
                 `[B, T]` are the tokens of reports, filled up with [PAD], and `text_lens` is left out.
             words: float `[B, T]`, 1 at the tokens that are explained together, else 0.
             batch_size: covered images that are computed at a time.
+            progress: called after every batch of `occlusion`; what it raises ends the computation.
 
         Returns:
             Maps float32 `[B, rows, columns]` of the image encoder's cells, or of `OCCLUSION_STEPS` a side, on any
@@ -150,13 +154,19 @@ class Explanations(UnderstandingHeads):
             )
         with self._precise():
             if method == OCCLUSION:
-                return self._occluded(functions, np.asarray(images), output, given, batch_size)
+                return self._occluded(functions, np.asarray(images), output, given, batch_size, progress)
             maps, scores = self._run_cells(*functions.arrays, images, given, output=output, method=method)
         side = math.isqrt(cells)
         return np.asarray(maps).reshape(-1, side, side), np.asarray(scores)
 
     def _occluded(
-        self, functions: HeadFunctions, images: np.ndarray, output: Output, given: dict[str, Any], batch_size: int
+        self,
+        functions: HeadFunctions,
+        images: np.ndarray,
+        output: Output,
+        given: dict[str, Any],
+        batch_size: int,
+        progress: Progress | None,
     ) -> tuple[np.ndarray, np.ndarray]:
         score = functools.partial(self._run_score, output=output)
         maps, outputs = [], []
@@ -168,7 +178,11 @@ class Explanations(UnderstandingHeads):
             def call(images: Any, *arrays: Any) -> Any:
                 return score(*functions.arrays, images, dict(zip(given, arrays, strict=True)))
 
-            scores = in_batches(call, batch_size, covered, *rows)
+            def tell(done: int, of: int, row: int = row) -> None:
+                if progress is not None:
+                    progress(row * of + done, len(images) * of)
+
+            scores = in_batches(call, batch_size, covered, *rows, progress=tell)
             maps.append(mean_of_windows(scores[0] - scores[1:]))
             outputs.append(scores[0])
         return np.stack(maps), np.array(outputs, np.float32)

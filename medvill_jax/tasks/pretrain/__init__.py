@@ -12,6 +12,9 @@ Held-out metrics (`eval/...`), each over every example of the split exactly once
 * `image_rank`, `image_rank_cells`: the effective rank of these features. A rank near 1 is a collapse: the network tells
   films apart by little more than one number.
 
+`--eval_only` also writes `predictions.jsonl`: for every example how many words were masked, the sum of their losses,
+how many were right, and whether its own report was told to match (`own`), and another one not to (`other`).
+
 With `config.itm.pairs=both`, a film is encoded once. It is paired with its true report, masked (MLM), and unmasked with
 its true report and with another one (ITM). `config.contrast` adds a symmetric InfoNCE of films alone with reports alone
 (`encode_image`, `encode_text`), from which `itm.negatives=in_batch` samples confusing reports.

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from medvill_jax.batch import Batch
 from medvill_jax.data import loader
@@ -17,6 +18,7 @@ from medvill_jax.data.examples import PretrainRecords
 from medvill_jax.metrics import probe
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.network import Network
+from medvill_jax.tasks.pretrain.report import write
 from medvill_jax.training.losses import correct_sum, cross_entropy_sum
 from medvill_jax.trees import Tree
 
@@ -65,6 +67,9 @@ class Pretraining:
         self._sums = {
             kind: evaluation.jit(functools.partial(_sums, network, paired, attention=kind)) for kind in self._shares
         }
+        self._rows = {
+            kind: evaluation.jit(functools.partial(_rows, network, paired, attention=kind)) for kind in self._shares
+        }
         self._encode = evaluation.jit(functools.partial(_encoded, network))
         endings = ("", *(f"_{kind}" for kind in self._shares)) if len(self._shares) > 1 else ("",)
         self.names = (*METRICS, *(f"eval/{name}{ending}" for name in MLM_METRICS for ending in endings))
@@ -105,9 +110,28 @@ class Pretraining:
         }
 
     def evaluate_best(self, step: int, state: Tree) -> dict[str, float]:
-        """All metrics of `config.eval.split`, of the best checkpoint."""
+        """All metrics of `config.eval.split`, of the best checkpoint, and its answers to single examples as a file."""
         log.info("evaluating the best checkpoint, of step %d, on %s", step, self._config.eval.split)
-        return self.evaluate(state)
+        metrics = self.evaluate(state)
+        held_out, most = self._records_of(self._config.eval.split), self._config.eval.max_examples
+        answers = self._answers(state, held_out, most)
+        made_with = self._evaluation.made_with(step, state, held_out)
+        if jax.process_index() == 0:
+            write(self._evaluation.workdir, held_out, loader.evenly(len(held_out), most), answers, made_with)
+        return metrics
+
+    def _answers(self, state: Tree, held_out: PretrainRecords, most: int) -> dict[str, np.ndarray]:
+        """The sums of every example, float `[n]`; of its tokens the mean over the masks, with their shares."""
+        answers: dict[str, np.ndarray] = {}
+        for kind, share in self._shares.items():
+            found = self._evaluation.outputs(self._rows[kind], state, held_out, most, matched=True)
+            answers["words"] = found["words"]
+            for name in ("mlm_loss", "mlm_correct"):
+                answers[name] = answers.get(name, 0.0) + share * found[name]
+            if "own" not in answers and kind != "s2s":
+                other = self._evaluation.outputs(self._rows[kind], state, held_out, most, matched=False)
+                answers |= {"own": found["itm_correct"], "other": other["itm_correct"]}
+        return answers
 
     def _totals(
         self,
@@ -164,15 +188,7 @@ class Pretraining:
 def _sums(
     network: Network, paired: bool, params: Tree, stats: Tree, batch: Batch, unigram: jax.Array, *, attention: str
 ) -> dict[str, jax.Array]:
-    module = network.model.bind(params, stats)
-    features = module.image_features(batch["image"])
-    block = module.embed_image(features, None, None)
-    hidden = module.encode_block(block, batch["text_ids"], batch["text_lens"], attention=attention)
-    mlm = module.mlm_logits(hidden.text, batch["mlm_positions"])
-    if paired:
-        itm = module.match(block, batch["plain_ids"], batch["text_lens"], attention=attention)
-    else:
-        itm = module.itm_logits(hidden.summary)
+    mlm, itm = _logits(network, paired, params, stats, batch, attention)
     ids, words = batch["mlm_ids"], batch["mlm_weights"]
     labels, examples = batch["itm_labels"], batch["weights"]
     guess = jnp.broadcast_to(unigram, mlm.shape)
@@ -186,6 +202,35 @@ def _sums(
         "itm_loss": cross_entropy_sum(itm, labels, examples),
         "itm_correct": correct_sum(itm, labels, examples),
     }
+
+
+def _rows(
+    network: Network, paired: bool, params: Tree, stats: Tree, batch: Batch, *, attention: str
+) -> dict[str, jax.Array]:
+    """The sums of each example by itself, float32 `[B]`."""
+    mlm, itm = _logits(network, paired, params, stats, batch, attention)
+    ids, words = batch["mlm_ids"], batch["mlm_weights"]
+    losses = optax.softmax_cross_entropy_with_integer_labels(mlm, ids)
+    return {
+        "words": words.sum(axis=1),
+        "mlm_loss": (losses * words).sum(axis=1),
+        "mlm_correct": ((mlm.argmax(axis=-1) == ids) * words).sum(axis=1),
+        "itm_correct": (itm.argmax(axis=-1) == batch["itm_labels"]).astype(jnp.float32),
+    }
+
+
+def _logits(
+    network: Network, paired: bool, params: Tree, stats: Tree, batch: Batch, attention: str
+) -> tuple[jax.Array, jax.Array]:
+    """The logits of masked tokens `[B, P, V]`, and of whether image and text match `[B, 2]`."""
+    module = network.model.bind(params, stats)
+    features = module.image_features(batch["image"])
+    block = module.embed_image(features, None, None)
+    hidden = module.encode_block(block, batch["text_ids"], batch["text_lens"], attention=attention)
+    mlm = module.mlm_logits(hidden.text, batch["mlm_positions"])
+    if paired:
+        return mlm, module.match(block, batch["plain_ids"], batch["text_lens"], attention=attention)
+    return mlm, module.itm_logits(hidden.summary)
 
 
 def _encoded(network: Network, params: Tree, stats: Tree, batch: Batch) -> dict[str, jax.Array]:

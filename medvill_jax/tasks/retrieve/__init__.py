@@ -24,7 +24,9 @@ both directions.
 
 `--eval_only` ranks `config.eval.candidates` of `config.eval.split` and writes `metrics.json`: `SPLIT/i2r/...`,
 `SPLIT/r2i/...` of the exhaustive ranker, `SPLIT/two_stage/...`, and the number of pairs that each matched; intervals
-resample all queries of a subject together, with the same candidates. An interrupted ranking continues.
+resample all queries of a subject together, with the same candidates. An interrupted ranking continues. It also writes
+`predictions.jsonl`: a row per study with its `ranks` by ranker and direction, of the best right candidate, and under
+`.../exact` of its own partner.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -11,10 +11,9 @@ import numpy as np
 
 from medvill_jax.data.examples import PairRecords
 from medvill_jax.metrics import ranking
-from medvill_jax.metrics.metrics_file import write_metrics
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.retrieve.pool import open_pool
-from medvill_jax.tasks.retrieve.report import DIRECTIONS, METRICS_FILE
+from medvill_jax.tasks.retrieve.report import DIRECTIONS, write
 from medvill_jax.tasks.retrieve.scoring import PairScorer, Proposals
 from medvill_jax.trees import Tree
 
@@ -68,7 +67,7 @@ class Ranking:
         return metrics
 
     def evaluate_best(self, step: int, state: Tree) -> dict[str, Any]:
-        """The metrics of the requested rankers over the whole pool, with intervals and chance."""
+        """The metrics of the requested rankers over the whole pool, with intervals and chance; ranks as a file."""
         config, split = self._config, self._config.eval.split
         log.info("ranking %s with the best checkpoint, of step %d", split, step)
         pool = self._pool(config.eval.candidates)
@@ -76,46 +75,51 @@ class Ranking:
         scores, proposed = self.scorer.matrix(state, pool, made_with)
         metrics: dict[str, Any] = {f"{split}/candidates": float(len(pool))}
         resampling: dict[str, Any] = {"seed": config.seed, "clusters": pool.subjects()}
+        ranks: dict[str, np.ndarray] = {}
         if config.rank.method != "two_stage":
-            metrics |= {f"{split}/{name}": value for name, value in _exhaustive(pool, scores, resampling).items()}
+            metrics[f"{split}/pair_evaluations"] = float(scores.size)
+            values = _measured("", _directions(pool, scores), ranks, resampling)
+            metrics |= {f"{split}/{name}": value for name, value in values.items()}
         if proposed is not None:
-            values = _two_stage(pool, scores, proposed, resampling)
-            metrics |= {f"{split}/two_stage/{name}": value for name, value in values.items()}
+            metrics[f"{split}/two_stage/pair_evaluations"] = float(proposed.either.sum())
+            metrics[f"{split}/two_stage/proposals"] = float(proposed.for_films.sum(1).max())
+            values = _measured("two_stage/", _two_stage(pool, scores, proposed), ranks, resampling)
+            metrics |= {f"{split}/{name}": value for name, value in values.items()}
         for name, _, relevant in _directions(pool, scores):
             chance = ranking.chance(relevant, np.arange(len(pool)))
             metrics |= {f"baseline/chance/{name}/{row}": value for row, value in chance.items()}
         if jax.process_index() == 0:
-            write_metrics(self._evaluation.workdir / METRICS_FILE, metrics)
+            write(self._evaluation.workdir, metrics, pool, ranks, made_with)
         return metrics
 
     def _pool(self, count: int) -> PairRecords:
         return open_pool(self._records_of, self._config.eval.split, count, self._config.eval.pool)
 
 
-def _exhaustive(pool: PairRecords, scores: np.ndarray, resampling: dict[str, Any]) -> dict[str, Any]:
-    metrics: dict[str, Any] = {"pair_evaluations": float(scores.size)}
-    for name, per_query, relevant in _directions(pool, scores):
+def _measured(
+    ranker: str,
+    directions: Iterable[tuple[str, np.ndarray, np.ndarray]],
+    ranks: dict[str, np.ndarray],
+    resampling: dict[str, Any],
+) -> dict[str, Any]:
+    """The metrics of a ranker in both directions; the ranks of all queries go to `ranks`."""
+    metrics: dict[str, Any] = {}
+    for name, per_query, relevant in directions:
         values = ranking.ranking(per_query, relevant, **resampling)
-        values |= ranking.exact_pair(per_query, np.arange(len(pool)), **resampling)
-        metrics |= {f"{name}/{row}": value for row, value in values.items()}
+        values |= ranking.exact_pair(per_query, np.arange(len(per_query)), **resampling)
+        metrics |= {f"{ranker}{name}/{row}": value for row, value in values.items()}
+        ranks[f"{ranker}{name}"], ranks[f"{ranker}{name}/exact"] = ranking.own_ranks(per_query, relevant)
     return metrics
 
 
 def _two_stage(
-    pool: PairRecords, scores: np.ndarray, proposed: Proposals, resampling: dict[str, Any]
-) -> dict[str, Any]:
-    metrics: dict[str, Any] = {
-        "pair_evaluations": float(proposed.either.sum()),
-        "proposals": float(proposed.for_films.sum(1).max()),
-    }
+    pool: PairRecords, scores: np.ndarray, proposed: Proposals
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """As `_directions`, with the scores of a search in two stages."""
     computed = np.where(np.isnan(scores), -np.inf, scores)
     proposals = ((proposed.similar, proposed.for_films), (proposed.similar.T, proposed.for_reports.T))
     for (name, per_query, relevant), (similar, chosen) in zip(_directions(pool, computed), proposals, strict=True):
-        combined = ranking.two_stage(similar, chosen, np.where(chosen, per_query, 0.0))
-        values = ranking.ranking(combined, relevant, **resampling)
-        values |= ranking.exact_pair(combined, np.arange(len(pool)), **resampling)
-        metrics |= {f"{name}/{row}": value for row, value in values.items()}
-    return metrics
+        yield name, ranking.two_stage(similar, chosen, np.where(chosen, per_query, 0.0)), relevant
 
 
 def _directions(pool: PairRecords, scores: np.ndarray) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

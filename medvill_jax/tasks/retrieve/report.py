@@ -1,15 +1,50 @@
-"""The metrics of retrieval, as text."""
+"""The files that a ranking writes, and its metrics as text."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from medvill_jax.cluster.workdir import Workdir
+from medvill_jax.data.examples import PairRecords
 from medvill_jax.metrics import bootstrap
+from medvill_jax.metrics.metrics_file import write_metrics
+from medvill_jax.tasks import made_with as notes
 from medvill_jax.tasks import setup
 
 DIRECTIONS = ("i2r", "r2i")
-METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE, METRICS_FILE = "predictions.jsonl", "metrics.json"
+
+
+def write(
+    workdir: Workdir,
+    metrics: dict[str, Any],
+    pool: PairRecords,
+    ranks: Mapping[str, np.ndarray],
+    made_with: dict[str, Any],
+) -> None:
+    """Writes `metrics.json` and `predictions.jsonl` with its note.
+
+    Args:
+        workdir: where they go.
+        metrics: by name.
+        pool: the n candidates, which are the queries too.
+        ranks: float `[n]` each, by ranker and direction.
+        made_with: what they depend on.
+    """
+    write_metrics(workdir / METRICS_FILE, metrics)
+    subjects = pool.subjects()
+    rows = (
+        {
+            "id": pool.identifier(record),
+            "ranks": {name: float(values[record]) for name, values in ranks.items()},
+            "subject": int(subjects[record]),
+        }
+        for record in range(len(pool))
+    )
+    notes.write_rows(workdir / PREDICTIONS_FILE, rows, made_with)
 
 
 def closing_lines(config: setup.Config, workdir: Workdir, metrics: dict[str, Any]) -> list[str]:

@@ -6,7 +6,8 @@ const PAUSE = 200; // milliseconds that a pointer must rest before a map is aske
 const byId = (id) => document.getElementById(id);
 const about = await (await fetch("/api/about")).json();
 let film = null; // its name on the server
-let maps = new Map(); // what was explained -> promise of the answer
+let maps = new Map(); // what was explained -> how much of it is done, whom to tell, and the promise of the answer
+let leaving = new AbortController(); // of the maps of this film
 let lit = null; // the button that is pointed at
 let pinned = null; // the button whose map stays
 let timer = 0;
@@ -35,6 +36,26 @@ async function ask(task, options = {}) {
   return (await call(`/api/films/${film}/${task}`, { method: "POST", body })).json();
 }
 
+/** Asks for a map; `tell` is called with every line before the last one, which says how much is done. */
+async function askForMap(options, tell) {
+  const headers = { Accept: "application/x-ndjson" };
+  const request = { method: "POST", headers, body: JSON.stringify(options), signal: leaving.signal };
+  const response = await call(`/api/films/${film}/explain`, request);
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let [text, given] = ["", null];
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    const lines = (text + part.value).split("\n");
+    text = lines.pop();
+    for (const line of lines) {
+      given = JSON.parse(line);
+      if (given.error) throw new Error(given.error);
+      if (given.of) tell(given);
+    }
+  }
+  if (!given?.map) throw new Error("The server has broken off: is it still running?");
+  return given;
+}
+
 function trouble(words) {
   byId("trouble").textContent = words;
   byId("trouble").hidden = words === "";
@@ -57,24 +78,26 @@ async function open(blob, drawn = "") {
     trouble(`This film cannot be opened: ${error.message}`);
     return;
   }
+  leaving.abort(); // maps that nobody will see need not be made
+  leaving = new AbortController();
   maps = new Map();
-  lit = pinned = null;
-  darken();
-  byId("viewer").hidden = byId("answers").hidden = false;
+  release();
+  byId("viewer").hidden = byId("bar").hidden = byId("answers").hidden = false;
   byId("warnings").replaceChildren(...kept.warnings.map((words) => make("li", {}, words)));
   byId("warnings").hidden = kept.warnings.length === 0;
   byId("drawn").hidden = drawn === "";
   byId("drawn").querySelector("p").textContent = drawn;
-  byId("ask").querySelector(".body").replaceChildren();
-  for (const task of ["report", "findings", "similar"]) if (about.tasks.includes(task)) answer(task);
+  for (const task of about.tasks) byId(task).querySelector(".body").replaceChildren();
+  byId("own").value = "";
+  for (const task of ["report", "findings", "similar"]) if (about.tasks.includes(task) && !about.needed[task]) answer(task);
 }
 
-async function answer(task) {
+async function answer(task, options = {}) {
   const [asked, body] = [film, byId(task).querySelector(".body")];
   body.replaceChildren(make("p", { className: "hint" }, "The model is at work."));
   try {
-    const given = await ask(task);
-    if (asked === film) body.replaceChildren(...SHOWN[task](given));
+    const given = await ask(task, options);
+    if (asked === film) body.replaceChildren(...SHOWN[task](given, options));
   } catch (error) {
     if (asked === film) body.replaceChildren(make("p", {}, error.message));
   }
@@ -92,10 +115,10 @@ const SHOWN = {
     roving(words);
     return [words, ...given.warnings.filter((words) => !known(words)).map((words) => make("p", { className: "means" }, words))];
   },
-  findings(given) {
+  findings(given, options) {
     const rows = given.findings.map((row) => {
       const verdict = row.positive ? "positive" : "below";
-      const name = make("th", { scope: "row" }, pointed(row.name, { finding: row.name }, row.name), make("small", {}, row.means));
+      const name = make("th", { scope: "row" }, pointed(row.name, { finding: row.name, ...options }, row.name), make("small", {}, row.means));
       const cells = [gauge(row), percent(row.probability), percent(row.threshold)];
       return make("tr", { className: row.positive ? "positive" : "" }, name,
         make("td", {}, cells[0]), ...cells.slice(1).map((text) => make("td", { className: "number" }, text)),
@@ -145,28 +168,39 @@ function pointed(text, options, name) {
 async function explain(button, options, name) {
   if (pinned !== null && pinned !== button) return;
   lit = button;
-  const [key, asked, began] = [JSON.stringify(options), film, Date.now()];
-  const tell = () => { byId("lit").textContent = `Looking for what speaks for ${name}: ${Math.round((Date.now() - began) / 1000)} s`; };
+  const [key, asked] = [JSON.stringify(options), film];
   if (!maps.has(key)) {
-    const answer = ask("explain", options);
-    maps.set(key, answer);
-    answer.catch(() => maps.delete(key)); // to be tried again
+    const made = { done: 0, of: 0, tell() {} };
+    made.answer = askForMap(options, (step) => { Object.assign(made, step); made.tell(); });
+    made.answer.catch(() => maps.delete(key)); // to be tried again
+    maps.set(key, made);
   }
-  const wait = setTimeout(() => { light(null); byId("lit").classList.add("busy"); tell(); }, 100);
-  const ticks = setInterval(() => { if (lit === button && Date.now() - began > 900) tell(); }, 1000);
+  const made = maps.get(key);
+  const tell = () => { if (lit === button && asked === film) progress(made, name); };
+  const wait = setTimeout(() => { light(null); made.tell = tell; tell(); }, 100);
   try {
-    const given = await maps.get(key);
+    const given = await made.answer;
     clearTimeout(wait);
     if (lit !== button || asked !== film) return;
-    byId("lit").classList.remove("busy");
+    byId("done").classList.remove("shown");
     light(given.map);
-    byId("lit").textContent = [`Bright: what speaks for ${name}, by ${given.method}.`, ...given.warnings.filter((words) => !known(words))].join(" ");
+    byId("lit").textContent = [`Bright: what speaks for ${name}, by ${given.method}`, ...given.warnings.filter((words) => !known(words))].join("; ");
   } catch (error) {
     if (lit === button) { darken(); byId("lit").textContent = error.message; }
   } finally {
     clearTimeout(wait);
-    clearInterval(ticks);
   }
+}
+
+/** Shows how much of a map is made. What is read aloud changes at its half alone. */
+function progress({ done, of }, name) {
+  const [bar, number] = byId("done").children;
+  byId("done").classList.add("shown");
+  if (of) bar.value = done / of;
+  else bar.removeAttribute("value"); // it waits for its turn
+  number.textContent = of ? `${Math.round(100 * done / of)} %` : "";
+  const words = `Looking for what speaks for ${name}${of && 2 * done >= of ? ": half is done" : ""}.`;
+  if (byId("lit").textContent !== words) byId("lit").textContent = words;
 }
 
 function leave(button) {
@@ -174,10 +208,17 @@ function leave(button) {
   if (lit === button && pinned !== button) darken();
 }
 
+/** Lets go of the map that stays. */
+function release() {
+  pinned?.setAttribute("aria-pressed", "false");
+  pinned = null;
+  darken();
+}
+
 function darken() {
   lit = null;
   light(null);
-  byId("lit").classList.remove("busy");
+  byId("done").classList.remove("shown");
   byId("lit").textContent = HINT;
 }
 
@@ -207,12 +248,13 @@ document.addEventListener("drop", (event) => {
   document.body.classList.remove("dropping");
   if (event.dataTransfer.files.length) open(event.dataTransfer.files[0]);
 });
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") { pinned?.setAttribute("aria-pressed", "false"); pinned = null; darken(); } });
+document.addEventListener("keydown", (event) => { if (event.key === "Escape") release(); });
 
 byId("ask").querySelector("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const [asked, question, body] = [film, byId("question").value.trim(), byId("ask").querySelector(".body")];
   if (question === "") return;
+  release();
   body.replaceChildren(make("p", { className: "hint" }, "The model is at work."));
   try {
     const given = await ask("ask", { question });
@@ -226,8 +268,16 @@ byId("ask").querySelector("form").addEventListener("submit", async (event) => {
   }
 });
 
+byId("with").addEventListener("submit", (event) => {
+  event.preventDefault();
+  release();
+  answer("findings", { report: byId("own").value });
+});
+
 about.tasks.forEach((task) => { byId(task).hidden = false; });
 byId("question").maxLength = about.question_length;
+byId("own").maxLength = about.report_length;
+byId("with").hidden = !about.needed.findings;
 byId("made").textContent = `medvill_jax ${about.version}; ${about.models.map((model) => `${model.name} model ${model.weights.slice(0, 12)}`).join(", ")}`;
 byId("examples").hidden = about.examples.length === 0;
 byId("examples").querySelector("ul").append(...about.examples.map((text, number) => {
