@@ -90,7 +90,7 @@ def server() -> Iterator[str]:
 def page(tab: Page, out: Path) -> None:
     """A film of the demo, with a question answered and the map of its first finding."""
     tab.wait_for_selector("body[data-ready]")
-    tab.click("#examples li:first-child button")
+    tab.click("#examples li:nth-child(4) button")
     tab.wait_for_selector("#findings table")
     tab.wait_for_selector("#report .words")
     tab.fill("#question", "Is there a pleural effusion?")
@@ -98,7 +98,6 @@ def page(tab: Page, out: Path) -> None:
     tab.wait_for_selector("#ask dd button")
     tab.click("#findings tbody tr:first-child button")
     tab.wait_for_selector("#heat.shown")
-    tab.wait_for_selector("#lit:not(.busy)")
     tab.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     tab.wait_for_timeout(500)  # until the map has faded in
     picture(tab, out)
