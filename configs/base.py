@@ -110,7 +110,7 @@ def base() -> ConfigDict:
 
 
 def fine_tuning(config: Any, *, epochs: float, batch_size: int, learning_rate: float) -> None:
-    """Fine-tuning as published: every visual token, a warm-up over a tenth of the run, then a linear decay."""
+    """Fine-tuning as published: every visual token, a warm-up, a tenth of the published length, then a linear decay."""
     config.epochs = epochs
     config.batch_size = batch_size
     config.model.num_cells = 0

@@ -15,6 +15,7 @@ import logging
 import os
 import platform
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,10 +30,12 @@ _SETTINGS = {
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
-# Of all programs together, bytes; beyond it those that were used longest ago are deleted.
+# Of all programs of one JAX and processor, bytes; beyond it those that were used longest ago are deleted, as far as the
+# file system notes that.
 MOST = 10 << 30
 # How JAX names the file of a program, and the ending of what is noted beside it.
 _PROGRAMS, _NOTE = "*-cache", ".size"
+_WRITING = 10  # seconds that it may take to write one
 log = logging.getLogger(__name__)
 _lock = threading.Lock()
 # When the folders that this process uses were last changed, as far as it has looked, ns.
@@ -51,13 +54,6 @@ def on_disk() -> Iterator[Path | None]:
     finally:
         if used:
             _leave()
-
-
-def note_finished() -> None:
-    """To be called in a long block of `on_disk`: what was compiled so far is kept even if the process is killed."""
-    with _lock, contextlib.suppress(OSError):
-        if _open:
-            _note(Path(str(jax.config.jax_compilation_cache_dir)))  # pyright: ignore
 
 
 def folder() -> Path | None:
@@ -92,9 +88,9 @@ def _enter() -> bool:
             if not _is_ours(path):
                 return False
             if path not in _seen:
-                _drop_unfinished(path)
-                _drop_oldest(path, MOST)
-                _seen[path] = path.stat().st_mtime_ns
+                with contextlib.suppress(OSError):
+                    _check(path)
+                    _drop_oldest(path, MOST)
             settings = {**_SETTINGS, "jax_compilation_cache_dir": str(path)}
             _before = {name: getattr(jax.config, name) for name in settings}
             _configure(settings)
@@ -110,7 +106,8 @@ def _leave() -> None:
             path = Path(str(jax.config.jax_compilation_cache_dir))  # pyright: ignore
             _configure(_before)
             with contextlib.suppress(OSError):
-                _note(path)
+                if path.stat().st_mtime_ns != _seen.get(path):
+                    _check(path)
 
 
 def _is_ours(path: Path) -> bool:
@@ -127,25 +124,35 @@ def _is_ours(path: Path) -> bool:
     return True
 
 
-def _note(path: Path) -> None:
-    """Notes the size of every program beside it: JAX writes in place, so an interruption leaves half of one."""
-    if path.stat().st_mtime_ns == _seen.get(path):
-        return
-    for program in path.glob(_PROGRAMS):
-        note = program.with_name(program.name + _NOTE)
-        if not note.exists():
-            private.write(note, str(program.stat().st_size))
-    _seen[path] = path.stat().st_mtime_ns
+def _check(path: Path) -> None:
+    """Notes the size of every whole program beside it, and deletes what cannot be unpacked.
 
-
-def _drop_unfinished(path: Path) -> None:
-    """Deletes programs of which only a part was written; JAX would stumble over them ever after."""
+    JAX writes in place, and never again what exists: after an interruption, or on a full disk, it would stumble over a
+    part of a program ever after. What is neither noted nor whole may be being written by another process.
+    """
     for program in path.glob(_PROGRAMS):
         note = program.with_name(program.name + _NOTE)
         with contextlib.suppress(OSError):
-            if not note.exists() or note.read_text() != str(program.stat().st_size):
-                note.unlink(missing_ok=True)
+            status = program.stat()
+            noted = note.read_text() if note.exists() else None
+            if noted == str(status.st_size):
+                continue
+            if noted is None and _unpacks(program):
+                private.write(note, str(status.st_size))
+            elif noted is not None or time.time() - status.st_mtime > _WRITING:
                 program.unlink()
+                note.unlink(missing_ok=True)
+    _seen[path] = path.stat().st_mtime_ns
+
+
+def _unpacks(program: Path) -> bool:
+    from jax._src import compilation_cache  # how programs are packed has no public name
+
+    try:
+        compilation_cache.decompress_executable(program.read_bytes())
+    except Exception:  # of any of three libraries
+        return False
+    return True
 
 
 def _drop_oldest(path: Path, most: int) -> None:

@@ -75,17 +75,23 @@ def default_workdir() -> str:
 
 
 def _settle_lengths(config: Any, given: Mapping[str, Any]) -> None:
-    """Of a length in steps and the same in epochs, the one that the command line gives is kept; else that in steps."""
-    for section, fields in (("", config), ("optimizer.", config.get("optimizer", {}))):
-        for steps in [name for name in fields if name in ("steps", "warmup_steps")]:
-            epochs = steps.replace("steps", "epochs")
-            names = [f"{section}{name}" for name in (steps, epochs)]
-            if all(name in given and given[name] for name in names):
-                raise ConfigError(f"give --config.{names[0]} or --config.{names[1]}, not both")
-            if names[1] in given and names[0] not in given:
-                fields[steps] = 0
-            elif names[0] in given or fields[steps]:
-                fields[epochs] = 0.0
+    """Of a length in steps and the same in epochs, the one that the command line gives counts, else that in steps; of
+    the interval of evaluations, else that in epochs.
+    """
+    for section, before in (("", ""), ("optimizer.", "warmup_"), ("eval.", "every_")):
+        fields = config.get(section.rstrip("."), {}) if section else config
+        steps, epochs = f"{before}steps", f"{before}epochs"
+        if steps not in fields or epochs not in fields:
+            continue
+        in_steps, in_epochs = (given.get(f"{section}{name}") for name in (steps, epochs))
+        if in_steps and in_epochs:
+            raise ConfigError(f"give --config.{section}{steps} or --config.{section}{epochs}, not both")
+        if section == "eval.":
+            fields[epochs] = 0.0 if in_steps is not None and not in_epochs else fields[epochs]
+        elif in_epochs:
+            fields[steps] = 0
+        elif fields[steps]:
+            fields[epochs] = 0.0
 
 
 def _file_and_variant() -> tuple[Path, str]:

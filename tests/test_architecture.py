@@ -66,7 +66,6 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "medvill_jax.tasks": (
         {
             "medvill_jax.batch",
-            "medvill_jax.compiled",
             "medvill_jax.private",
             "medvill_jax.trees",
             "medvill_jax.findings",

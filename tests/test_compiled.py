@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import jax
@@ -143,17 +144,27 @@ def test_half_a_program_is_compiled_again_and_whole_ones_are_kept(
 
 
 @pytest.mark.usefixtures("without_cache")
-def test_a_process_that_is_killed_keeps_what_it_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_others_compile_at_the_same_time_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what a process has left that was killed: its programs are whole, but not noted."""
     monkeypatch.setenv(compiled.ENVIRONMENT, str(tmp_path / "own"))
     jax.clear_caches()
     with compiled.on_disk() as folder:
         assert folder is not None
         jax.jit(lambda x: x + 7)(1)
         kept = {file.name for file in folder.glob("*-cache")}
-        compiled.note_finished()
-        jax.jit(lambda x: x * 11)(1)
-        compiled._drop_unfinished(folder)  # as the next process does
+        compiled._check(folder)  # as the next process does
         assert {file.name for file in folder.glob("*-cache")} == kept != set()
+        assert {file.name.removesuffix(".size") for file in folder.glob("*.size")} == kept
+
+
+@pytest.mark.parametrize(("age", "there"), [(0, True), (60, False)])
+def test_a_part_of_a_program_goes_once_nobody_writes_it(tmp_path: Path, age: int, there: bool) -> None:
+    part = tmp_path / "a-cache"
+    part.write_bytes(b"(\xb5/\xfd nothing that can be unpacked")
+    os.utime(part, (time.time() - age,) * 2)
+    compiled._check(tmp_path)
+    assert part.exists() == there
+    assert [*tmp_path.glob("*.size")] == []
 
 
 def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:

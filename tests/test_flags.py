@@ -17,7 +17,11 @@ from medvill_jax.errors import ConfigError
         ("", {"steps": 70}, (70, 0.0, 0, 1.0)),
         ("small", {"epochs": 3.0}, (0, 3.0, 50, 0.0)),
         ("small", {"epochs": 3.0, "optimizer.warmup_epochs": 0.5}, (0, 3.0, 0, 0.5)),
-        ("", {"optimizer.warmup_steps": 0}, (0, 10.0, 0, 0.0)),
+        ("", {"optimizer.warmup_epochs": 0.0}, (0, 10.0, 0, 0.0)),
+        ("", {"optimizer.warmup_steps": 0}, (0, 10.0, 0, 1.0)),
+        ("", {"steps": 0}, (0, 10.0, 0, 1.0)),
+        ("small", {"steps": 0, "epochs": 5.0}, (0, 5.0, 50, 0.0)),
+        ("", {"optimizer.warmup_steps": 0, "optimizer.warmup_epochs": 2.0}, (0, 10.0, 0, 2.0)),
         ("", {"steps": 70, "epochs": 0.0}, (70, 0.0, 0, 1.0)),
     ],
 )
@@ -29,7 +33,32 @@ def test_what_is_given_counts(variant: str, given: dict[str, Any], lengths: tupl
     assert found == lengths
 
 
-@pytest.mark.parametrize("names", [("steps", "epochs"), ("optimizer.warmup_steps", "optimizer.warmup_epochs")])
+@pytest.mark.parametrize(
+    ("variant", "given", "interval"),
+    [
+        ("", {}, (2000, 1.0)),
+        ("", {"eval.every_steps": 500}, (500, 0.0)),
+        ("", {"eval.every_steps": 0}, (0, 0.0)),
+        ("", {"eval.every_steps": 0, "eval.every_epochs": 2.0}, (0, 2.0)),
+        ("small", {"eval.every_epochs": 3.0}, (200, 3.0)),
+        ("small", {}, (200, 0.0)),
+    ],
+)
+def test_the_interval_of_evaluations(variant: str, given: dict[str, Any], interval: tuple[int, float]) -> None:
+    config = classify.get_config(variant)
+    config.update_from_flattened_dict(given)
+    flags._settle_lengths(config, given)  # pyright: ignore[reportPrivateUsage]
+    assert (config.eval.every_steps, config.eval.every_epochs) == interval
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("steps", "epochs"),
+        ("optimizer.warmup_steps", "optimizer.warmup_epochs"),
+        ("eval.every_steps", "eval.every_epochs"),
+    ],
+)
 def test_both_are_too_many(names: tuple[str, str]) -> None:
     config = classify.get_config("small")
     given = {names[0]: 5, names[1]: 2.0}

@@ -29,9 +29,11 @@ def described() -> dict[str, Any]:
     }
 
 
-def record(path: Path) -> None:
-    """Adds this environment to a file, unless it is that of the start before; to be called by one process."""
-    known, now = read(path), described()
+def record(path: Path, **more: Any) -> None:
+    """Adds this environment to a file, and what else is known of this start, unless both are those of the start before;
+    to be called by one process.
+    """
+    known, now = read(path), described() | more
     if known[-1:] != [now]:
         private.write(path, json.dumps([*known, now], indent=2) + "\n")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import Literal
+from jax.interpreters import partial_eval
 
 
 def forward_flops(function: Callable[..., Any], *arguments: Any) -> float:
@@ -25,7 +25,7 @@ def forward_flops(function: Callable[..., Any], *arguments: Any) -> float:
         function: traced by `jax.make_jaxpr`, never run.
         arguments: trees of arrays or of `jax.ShapeDtypeStruct`.
     """
-    return _jaxpr_flops(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return _needed_flops(function, *arguments)
 
 
 def training_flops(loss: Callable[..., jax.Array], *arguments: Any) -> float:
@@ -35,7 +35,7 @@ def training_flops(loss: Callable[..., jax.Array], *arguments: Any) -> float:
         loss: traced, never run; without rematerialisation (`models.remat.off`), or what is recomputed counts.
         arguments: trees of arrays or of `jax.ShapeDtypeStruct`.
     """
-    return _jaxpr_flops(jax.make_jaxpr(jax.value_and_grad(loss))(*arguments).jaxpr)
+    return _needed_flops(jax.value_and_grad(loss), *arguments)
 
 
 def valid_taps(
@@ -55,9 +55,15 @@ def valid_taps(
     return int(((at >= 0) & (at <= (size - 1) * dilation) & (at % dilation == 0)).sum())
 
 
+def _needed_flops(function: Callable[..., Any], *arguments: Any) -> float:
+    """Of what a result depends on: differentiation leaves products behind that the compiler removes."""
+    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
+    return _jaxpr_flops(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
+
+
 def _jaxpr_flops(jaxpr: Any) -> float:
     total = 0.0
-    for equation in _needed(jaxpr):
+    for equation in jaxpr.eqns:
         kind, params = equation.primitive.name, equation.params
         if kind == "dot_general":
             (contracted, _), _ = params["dimension_numbers"]
@@ -71,16 +77,6 @@ def _jaxpr_flops(jaxpr: Any) -> float:
             times = params["length"] if kind == "scan" else 1
             total += times * sum(_jaxpr_flops(inner) for inner in _inner(params.values()))
     return total
-
-
-def _needed(jaxpr: Any) -> list[Any]:
-    """The equations on which a result depends: differentiation leaves others behind, which the compiler removes."""
-    needed, used = [], {var for var in jaxpr.outvars if not isinstance(var, Literal)}
-    for equation in reversed(jaxpr.eqns):
-        if used.intersection(equation.outvars):
-            needed.append(equation)
-            used.update(var for var in equation.invars if not isinstance(var, Literal))
-    return needed
 
 
 def _inner(values: Any) -> list[Any]:

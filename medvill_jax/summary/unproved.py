@@ -41,16 +41,24 @@ def points(run: Run, others: Sequence[Run] = ()) -> list[Point]:
 
 
 def _progress(run: Run) -> Iterator[Point]:
-    steps, step = run.config.get("steps"), max((line["step"] for line in run.history), default=None)
-    if steps and step is not None and step < steps:
+    step = max((line["step"] for line in run.history), default=None)
+    recorded = (one.get("steps") for one in reversed(run.environments))
+    steps = run.config.get("steps") or next((one for one in recorded if isinstance(one, int)), 0)
+    epochs = run.config.get("epochs")
+    if step is not None and not steps and epochs:
+        yield Point(f"Whether the training has ended is not recorded: step {step:,} of {epochs:g} epochs.")
+    elif step is not None and step < steps:
         yield Point(f"The training has not ended: step {step:,} of {steps:,}.")
-    if not run.metrics:
+    # Pre-training is evaluated without metrics.json.
+    words = (one.made_with.get("split", "") for one in run.answers if one.kind == "words")
+    split = run.split or next(words, "")
+    if not split:
         yield Point(
             "It was not evaluated by itself (--eval_only): the metrics are those of training, whose best checkpoint is "
             "chosen by them."
         )
-    elif run.split != "test":
-        yield Point(f"It was evaluated on {run.split}, which checkpoints are chosen on, and not on a test split.")
+    elif split != "test":
+        yield Point(f"It was evaluated on {split}, which checkpoints are chosen on, and not on a test split.")
     elif run.config.get("eval", {}).get("split") == "test":
         yield Point("The test split was held out in training too, so the best checkpoint was chosen on it.")
     in_sample = tuple(name for name, value in run.metrics.items() if name.endswith("/f1_in_sample") and value)

@@ -45,8 +45,9 @@ class Length:
         if not self.records:
             return f"random arrays, {steps}"
         epochs = self.steps * self.batch_size / self.records
+        warm_up = f", {self.warmup_steps:,} of them to warm up" if self.warmup_steps else ""
         rate = f", learning rate {self.learning_rate:.3g} for this batch size" if self.scaled else ""
-        return f"{self.records:,} training examples, {epochs:.4g} epochs: {steps}{rate}"
+        return f"{self.records:,} training examples, {epochs:.4g} epochs: {steps}{warm_up}{rate}"
 
 
 def of(config: Any, train_records: int) -> Length:

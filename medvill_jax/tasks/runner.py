@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from medvill_jax import compiled, private
+from medvill_jax import private
 from medvill_jax.batch import AbstractBatch, Batch, fake_batch
 from medvill_jax.cluster import distributed, environment
 from medvill_jax.cluster.stopping import StopSignal
@@ -105,20 +106,18 @@ class Runner:
         self._write_files()
         self._warn()
         log.info("%s", self._length.line())
+        if 0 < self._length.steps <= self._length.warmup_steps:
+            log.warning("the run ends before its warm-up: lower optimizer.warmup_steps or warmup_epochs")
         with self.stop:
             complete, metrics = self.trainer.fit(
                 self.train_batches,
                 self.stop.interruptible(self.evaluator.evaluate),
                 should_stop=self.stop.stops,
-                publish=self._publish,
+                publish=functools.partial(self.workdir.publish, patient=True),
             )
         if complete:
             self.export_best()
         return metrics
-
-    def _publish(self) -> None:
-        compiled.note_finished()
-        self.workdir.publish(patient=True)
 
     def evaluate_best(self) -> dict[str, Any]:
         """The held-out metrics of the workdir's best checkpoint on `config.eval.split`.
@@ -205,7 +204,7 @@ class Runner:
     def _write_files(self) -> None:
         if distributed.is_first():
             private.folder(self.workdir.path)
-            environment.record(self.workdir / environment.FILE)
+            environment.record(self.workdir / environment.FILE, steps=self._length.steps)
             for name, content in self.parts.files.items():
                 private.folder((self.workdir / name).parent)
                 private.write(self.workdir / name, content)

@@ -68,16 +68,26 @@ async def steps(request: Request, job: Job) -> AsyncGenerator[tuple[int, int], N
 
     A job that nobody waits for any more is left. Raises `ClientDisconnect`.
     """
+    loop, changed = asyncio.get_running_loop(), asyncio.Event()
     waiting, told = asyncio.wrap_future(job.result), None
     waiting.add_done_callback(lambda one: one.cancelled() or one.exception())  # or asyncio logs that nobody looked
+    waiting.add_done_callback(lambda _: changed.set())
+    job.on_step = lambda: loop.call_soon_threadsafe(changed.set)
     try:
-        while not (await asyncio.wait({waiting}, timeout=_LOOK))[0]:
-            if await request.is_disconnected():
-                raise ClientDisconnect
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK):
+                    await changed.wait()
+            changed.clear()
             if (now := job.steps) is not None and now != told:
                 yield now
                 told = now
+            if waiting.done():
+                break
+            if await request.is_disconnected():
+                raise ClientDisconnect
     finally:
+        job.on_step = None
         if not waiting.done():
             waiting.cancel()
             job.leave()

@@ -31,6 +31,7 @@ class Job:
         kind, item, slow: as for `Worker.submit`.
         result: of it.
         steps: how many are done, and of how many; None before the first one.
+        on_step: called in the thread after each of them.
         left: whether nobody waits for it any more.
     """
 
@@ -39,6 +40,7 @@ class Job:
     slow: bool
     result: Future[Any] = field(default_factory=Future)
     steps: tuple[int, int] | None = None
+    on_step: Callable[[], object] | None = None
     left: bool = False
 
     def leave(self) -> None:
@@ -125,5 +127,7 @@ class Worker:
 def _tell(batch: Sequence[Job], done: int, of: int) -> None:
     for job in batch:
         job.steps = done, of
+        if (on_step := job.on_step) is not None:
+            on_step()
     if all(job.left for job in batch):
         raise CancelledError

@@ -90,6 +90,9 @@ def test_what_no_result_needs_is_not_useful() -> None:
 
     assert forward_flops(wasteful, jnp.ones((4, 4))) == 2 * 4**3
 
+    both = jax.jit(lambda x: (x @ x, (x @ x) @ x))
+    assert forward_flops(lambda x: both(x)[0], jnp.ones((4, 4))) == 2 * 4**3
+
 
 def test_the_encoder_has_the_flops_of_the_closed_form() -> None:
     config = BertConfig(num_layers=3)

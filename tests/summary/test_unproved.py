@@ -144,3 +144,25 @@ def test_which_metrics_are_better_where_they_are_lower() -> None:
     assert all(Measure(name, 1.0, baselines={"chance": 3.0}).gain("chance") == 2 for name in lower)
     higher = ("eval/image_rank", "test/auroc_macro", "test/i2r/recall_at_1")
     assert all(Measure(name, 1.0, baselines={"chance": 3.0}).gain("chance") == -2 for name in higher)
+
+
+def test_a_length_in_epochs(tmp_path: Path) -> None:
+    run = workdirs.questions(tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"steps": 0, "epochs": 2.0}))
+    last = max(line["step"] for line in workdirs.read(run)[0].history)
+    assert f"Whether the training has ended is not recorded: step {last} of 2 epochs." in texts(run)
+    (run / "environment.json").write_text(json.dumps([{"jax": "0.1"}, {"jax": "0.1", "steps": 1000}]))
+    assert f"The training has not ended: step {last} of 1,000." in texts(run)
+    (run / "environment.json").write_text(json.dumps([{"jax": "0.1", "steps": last}]))
+    assert "training has" not in texts(run)
+
+
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_an_evaluation_that_wrote_answers_alone(tmp_path: Path, split: str) -> None:
+    run = workdirs.words(tmp_path / "run")
+    (run / "metrics.json").unlink(missing_ok=True)
+    (run / "predictions.json").write_text(json.dumps({"split": split}))
+    found = texts(run)
+    assert "It was not evaluated by itself" not in found
+    assert ("It was evaluated on validation" in found) == (split == "validation")

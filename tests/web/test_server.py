@@ -113,7 +113,10 @@ def test_a_map_that_nobody_waits_for_is_not_made(server: Running, films: list[by
     path = f"/api/films/{server.open(films[2])}/explain"
     assert server.request("POST", path, {"finding": "Edema"}).status == 200
     before, left = maps(), []
-    for finding in ("Fracture", "Pneumonia", "Cardiomegaly", "Atelectasis"):
+    for finding in (
+        "Atelectasis", "Cardiomegaly", "Consolidation", "Fracture", "Lung Opacity", "Pleural Effusion", "Pleural Other",
+        "Pneumonia", "Pneumothorax", "Support Devices",
+    ):  # fmt: skip
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         body = json.dumps({"finding": finding}).encode()
         connection.request("POST", path, body, {"Accept": "application/x-ndjson"})
@@ -123,7 +126,7 @@ def test_a_map_that_nobody_waits_for_is_not_made(server: Running, films: list[by
         connection.close()
     time.sleep(2)
     assert server.request("POST", path, {"finding": "Lung Lesion"}).status == 200
-    assert maps() <= before + 2  # one may have been at its end
+    assert maps() <= before + 5  # on a fast machine some were at their end
 
 
 def test_a_model_that_reads_reports_is_given_one(reader: Running, films: list[bytes]) -> None:

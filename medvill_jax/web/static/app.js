@@ -8,6 +8,7 @@ const about = await (await fetch("/api/about")).json();
 let film = null; // its name on the server
 let maps = new Map(); // what was explained -> how much of it is done, whom to tell, and the promise of the answer
 let leaving = new AbortController(); // of the maps of this film
+let turns = {}; // task -> the newest question of this film
 let lit = null; // the button that is pointed at
 let pinned = null; // the button whose map stays
 let timer = 0;
@@ -87,19 +88,21 @@ async function open(blob, drawn = "") {
   byId("warnings").hidden = kept.warnings.length === 0;
   byId("drawn").hidden = drawn === "";
   byId("drawn").querySelector("p").textContent = drawn;
+  turns = {};
   for (const task of about.tasks) byId(task).querySelector(".body").replaceChildren();
   byId("own").value = "";
   for (const task of ["report", "findings", "similar"]) if (about.tasks.includes(task) && !about.needed[task]) answer(task);
 }
 
 async function answer(task, options = {}) {
-  const [asked, body] = [film, byId(task).querySelector(".body")];
+  const body = byId(task).querySelector(".body");
+  const asked = (turns[task] = {}); // an answer that is late must not replace a newer one
   body.replaceChildren(make("p", { className: "hint" }, "The model is at work."));
   try {
     const given = await ask(task, options);
-    if (asked === film) body.replaceChildren(...SHOWN[task](given, options));
+    if (asked === turns[task]) body.replaceChildren(...SHOWN[task](given, options));
   } catch (error) {
-    if (asked === film) body.replaceChildren(make("p", {}, error.message));
+    if (asked === turns[task]) body.replaceChildren(make("p", {}, error.message));
   }
 }
 
