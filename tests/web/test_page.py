@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.console.broken import dicom_file
 from tests.web.conftest import PATIENCE
@@ -203,6 +203,25 @@ def test_a_model_that_reads_reports_has_a_box_for_one(reader_page: Page, films: 
     page.wait_for_selector("#report .words")
     expect(told).to_be_empty()  # a report belongs to its film
     expect(box).to_have_value("")
+
+
+def test_a_late_answer_does_not_replace_a_newer_one(reader_page: Page, films: list[bytes]) -> None:
+    page, late = reader_page, list[Route]()
+    page.set_input_files("#file", {"name": "film.jpg", "mimeType": "image/jpeg", "buffer": films[0]})
+    page.wait_for_selector("#report .words")
+    page.route("**/findings", lambda route: route.continue_() if late else late.append(route))
+    box, find = page.get_by_label("The report of this film"), page.get_by_role("button", name="Find", exact=True)
+    box.fill("Large left pleural effusion.")
+    with page.expect_request("**/findings"):
+        find.click()
+    box.fill("The heart is large.")
+    find.click()
+    expect(page.locator("#findings tbody tr")).to_have_count(14)
+    shown = page.locator("#findings .body").inner_text()
+    with page.expect_response("**/findings"):
+        late[0].continue_()
+    page.wait_for_timeout(300)
+    assert page.locator("#findings .body").inner_text() == shown
 
 
 def test_without_a_model_that_reads_reports_there_is_no_box(page: Page, films: list[bytes]) -> None:
