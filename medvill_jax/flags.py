@@ -17,12 +17,21 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "configuration, e.g. co
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; default: runs/CONFIG[-VARIANT]")
 EVAL_ONLY = flags.DEFINE_boolean("eval_only", False, "evaluate the workdir's best checkpoint on config.eval.split")
 MODE = flags.DEFINE_enum(
-    "mode", "train", ("train", "compile"), "compile: compile the train step for --topology without running it"
+    "mode",
+    "train",
+    ("train", "compile", "plan"),
+    "compile: compile the train step for --topology without running it; plan: tell what the run will take there",
 )
 TOPOLOGY = flags.DEFINE_string(
-    "topology", "", "target hardware of --mode=compile: v5e:4x4, v5e:16x16, v5p:4x4x4, v6e:16x16, cpu:8, ..."
+    "topology", "", "target hardware of --mode=compile and plan: v5e:4x4, v5e:16x16, v5p:4x4x4, v6e:16x16, cpu:8, ..."
 )
-SEARCH = flags.DEFINE_boolean("search", False, "with --mode=compile: find the largest batch per chip that fits")
+TRAIN_RECORDS = flags.DEFINE_integer(
+    "train_records", None, "with --mode=plan: training examples, if the data are not here", lower_bound=1
+)
+INPUT_RATE = flags.DEFINE_float(
+    "input_rate", None, "with --mode=plan: examples/s that one host loads, if it is not to be measured", lower_bound=0
+)
+SEARCH = flags.DEFINE_boolean("search", False, "with --mode=compile or plan: find the largest batch per chip that fits")
 COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0; not needed on TPU pods, SLURM and Open MPI"
 )

@@ -5,6 +5,7 @@
     python -m medvill_jax.run --config=configs/pretrain.py ... --workdir=RUN    again: goes on where it stopped
     python -m medvill_jax.run --config=configs/pretrain.py ... --workdir=RUN --eval_only --config.eval.split=test
     python -m medvill_jax.run --config=configs/pretrain.py --mode=compile --topology=v5e:16x16 --config.batch_size=4096
+    python -m medvill_jax.run --config=configs/pretrain.py --mode=plan --topology=v5e:16x16 --train_records=89395
 
 The same command on every host of a TPU pod or under srun makes one run. Elsewhere each process gets its number:
 
@@ -65,7 +66,7 @@ def start(config: Any) -> None:
     with one_line(failed=Exit.USAGE):
         prepare(config)
     workdir = flags.WORKDIR.value or flags.default_workdir()
-    if flags.MODE.value == "compile":
+    if flags.MODE.value != "train":
         compile_step(config, workdir)
         return
 
@@ -98,15 +99,18 @@ def prepare(config: Any) -> None:
     """Checks flags, and sets the environment for JAX, which must not be imported before."""
     if config.seed < 0:
         raise ConfigError(f"seed={config.seed} is below 0")
-    if flags.MODE.value != "compile":
+    mode = flags.MODE.value
+    if mode != "plan" and (flags.TRAIN_RECORDS.present or flags.INPUT_RATE.present):
+        raise ConfigError("--train_records and --input_rate need --mode=plan")
+    if mode == "train":
         # A task that does not train has no mesh.
         if flags.TOPOLOGY.value or flags.SEARCH.value or config.get("mesh", {}).get("topology"):
-            raise ConfigError("--topology and --search need --mode=compile, which sets mesh.topology")
+            raise ConfigError("--topology and --search need --mode=compile or plan, which sets mesh.topology")
         return
     if flags.EVAL_ONLY.value:
-        raise ConfigError("--mode=compile compiles the train step; leave --eval_only out")
+        raise ConfigError(f"--mode={mode} compiles the train step; leave --eval_only out")
     if not flags.TOPOLOGY.value:
-        raise ConfigError("--mode=compile needs --topology, e.g. v5e:4x4, or cpu:8, which needs no further install")
+        raise ConfigError(f"--mode={mode} needs --topology, e.g. v5e:4x4, or cpu:8, which needs no further install")
 
     from medvill_jax.compile import topology
 
@@ -170,16 +174,21 @@ def evaluate(task: Any) -> dict[str, Any] | None:
 
 
 def compile_step(config: Any, name: str) -> None:
-    """Compiles the train step for a topology, and reports its memory and time."""
+    """Compiles the train step for a topology, and reports its memory and time, or plans the run."""
     from medvill_jax.cluster.workdir import Workdir
     from medvill_jax.compile import aot, topology
-    from medvill_jax.tasks import registry
+    from medvill_jax.tasks import planned, registry
     from medvill_jax.tasks.data import FAKE
 
     task = registry.task(config.task)
     if not task.trains:
         raise ConfigError(f"{config.task} does not train, so it has no step to compile: leave --mode=compile out")
     config.data.path = config.data.path or FAKE
+    if flags.MODE.value == "plan" and config.data.path == FAKE and not flags.TRAIN_RECORDS.value:
+        raise ConfigError(
+            "a plan needs the number of training examples: set --config.data.path=DATA to a prepared data set, or "
+            "--train_records=N"
+        )
     config.mesh.topology = flags.TOPOLOGY.value
     workdir, target = Workdir(name), topology.parse(flags.TOPOLOGY.value)
 
@@ -193,9 +202,16 @@ def compile_step(config: Any, name: str) -> None:
     else:
         report = aot.compile_report(build(config.batch_size), target)
     written = report.write(workdir.path)
+    if flags.MODE.value == "plan":
+        config.batch_size = report.batch_size
+        runner = task(config.lock(), workdir)
+        plan = planned.plan(runner, report, flags.TRAIN_RECORDS.value, flags.INPUT_RATE.value)
+        print("\n".join(plan.lines()))
+        print(f"\nas JSON and as a page: {', '.join(workdir.shown(str(path)) for path in plan.write(workdir.path))}")
+    else:
+        print("\n".join(report.lines()))
+        print(f"\nthe same as JSON: {workdir.shown(str(written))}")
     workdir.publish()
-    print("\n".join(report.lines()))
-    print(f"\nthe same as JSON: {workdir.shown(str(written))}")
 
 
 def ask_for_huge_pages() -> None:

@@ -14,7 +14,8 @@ COPIED = "medvill_jax.hub.transformers_files"
 GROUND = {"medvill_jax.errors", "medvill_jax.commands", "medvill_jax.version"}
 # What tasks may import of their room, beside their own package.
 SHARED_BY_TASKS = (
-    "data", "evaluation", "length", "made_with", "network", "pair_scores", "parts", "runner", "setup", "splits",
+    "data", "evaluation", "length", "made_with", "network", "pair_scores", "parts", "planned", "runner",
+    "setup", "splits",
 )  # fmt: skip
 
 # What is made of other tasks, and may import them.
@@ -59,6 +60,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
             "medvill_jax.trees",
             "medvill_jax.training",
             "medvill_jax.compile",
+            "medvill_jax.pages",
         },
         None,
     ),

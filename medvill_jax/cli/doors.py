@@ -22,6 +22,14 @@ def train(argv: Sequence[str]) -> int:
     program()
 
 
+def plan(argv: Sequence[str]) -> int:
+    """`python -m medvill_jax.run --mode=plan`."""
+    from medvill_jax.run import program
+
+    sys.argv = ["medvill plan", "--mode=plan", *argv]
+    program()
+
+
 def convert(argv: Sequence[str]) -> int:
     """`python -m medvill_jax.hub.convert`."""
     from medvill_jax.hub.convert import program

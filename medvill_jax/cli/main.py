@@ -19,13 +19,15 @@ Medical vision-language pre-training: data, training, and answers about films.
   audit     asks any model about films that are exchanged, blackened or mirrored: does it look?
   prep      prepares data sets from official files or your own pairs    python -m data_prep
   train     trains or evaluates one task                                 python -m medvill_jax.run
+  plan      what a training will take on a TPU slice (--mode=plan)       python -m medvill_jax.run
   convert   converts PyTorch checkpoints into exports and back           python -m medvill_jax.hub.convert
   labels    labels the 14 CheXpert findings in reports, by rules         python -m medvill_jax.metrics.clinical
 
-`medvill COMMAND --help` teaches a command; the last four are the programs named beside them, with their flags.
+`medvill COMMAND --help` teaches a command; the last five are the programs named beside them, with their flags.
 
   medvill prep phantom --out=TREE --studies=200
   medvill prep mimic_cxr --source=TREE --out=DATA
+  medvill plan --config=configs/classify.py:small --config.data.path=DATA --workdir=PLAN --topology=cpu:1
   medvill train --config=configs/classify.py:small --config.data.path=DATA --workdir=RUN
   medvill summary RUN --out=summary.html
   medvill audit DATA --task=findings --model=RUN/export --out=AUDIT
@@ -42,6 +44,7 @@ COMMANDS = {
     "audit": audit.main,
     "prep": doors.prep,
     "train": doors.train,
+    "plan": doors.plan,
     "convert": doors.convert,
     "labels": doors.labels,
 }

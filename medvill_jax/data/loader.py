@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -119,6 +120,27 @@ def train_batches(
     places = _local_places(stop_step * batch_size, batch_size, host, start_step * batch_size)
     dataset = places.map(lambda place: examples.example(int(order[place]), place))
     return _batches(dataset.batch(batch_size // host.count), workers or Workers())
+
+
+def rate(examples: Examples, *, seed: int, workers: Workers, batch_size: int = 8, seconds: float = 5.0) -> float:
+    """Examples/s that this host loads, if nothing else uses it and nobody lets the loader wait.
+
+    Args:
+        examples: the split.
+        seed: of the shuffle.
+        workers: how to load.
+        batch_size: does not matter much: examples are loaded one by one.
+        seconds: to measure, from the first batch on.
+    """
+    batches = train_batches(
+        examples, batch_size=batch_size, seed=seed, start_step=0, stop_step=10**6, workers=workers, host=HostSlice(0, 1)
+    )
+    next(batches)
+    began, loaded = time.perf_counter(), 0
+    while (passed := time.perf_counter() - began) < seconds or not loaded:
+        next(batches)
+        loaded += batch_size
+    return loaded / passed
 
 
 def shuffled(count: int, seed: int) -> grain.MapDataset:

@@ -68,7 +68,11 @@ def typed(medvill: RunPy, words: list[str]) -> cli.Ended:
 def test_the_examples_of_the_command_follow_each_other(medvill: RunPy, tmp_path: Path) -> None:
     (tmp_path / "reports.jsonl").write_text(REPORTS)
     for words in shown(medvill):
-        typed(medvill, words)
+        if words[0] == "plan":  # sets the environment of JAX, as below
+            assert started(tmp_path, *words, *TRAINING).returncode == 0
+        else:
+            typed(medvill, words)
+    assert json.loads((tmp_path / "PLAN" / "plan.json").read_text())["examples_per_second"]["input"] > 0
     films = len([*(tmp_path / "TREE" / "files").rglob("*.jpg")])
     assert len((tmp_path / "findings.jsonl").read_text().splitlines()) == films
     assert (tmp_path / "TORCH" / "pytorch_model.bin").is_file()
@@ -96,7 +100,7 @@ def test_the_examples_of_preparation(medvill: RunPy, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_examples_of_training(medvill: RunPy, tmp_path: Path, tiny_data: Path) -> None:
     # Compiling for other hardware sets the environment of JAX, and needs a process that has not imported it.
-    *runs, compiled = shown(medvill, "train")
+    *runs, compiled, planned = shown(medvill, "train")
     for words in runs:
         typed(medvill, with_places(words, {"DATA": str(tiny_data)}))
     assert (tmp_path / "RUN" / "export").is_dir()
@@ -104,6 +108,10 @@ def test_the_examples_of_training(medvill: RunPy, tmp_path: Path, tiny_data: Pat
     ended = started(tmp_path, *with_places(compiled, {"v5e:16x16": "cpu:2"}), *TRAINING)
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "runs" / "pretrain" / "compile.json").is_file()
+    assert "--mode=plan" in planned
+    ended = started(tmp_path, *with_places(planned, {"v5e:16x16": "cpu:2"}), *TRAINING)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads((tmp_path / "runs" / "pretrain" / "plan.json").read_text())["records"] == 89_395
 
 
 def test_the_examples_of_conversion(medvill: RunPy, export: Callable[[str], str], tmp_path: Path) -> None:
