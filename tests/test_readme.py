@@ -26,6 +26,7 @@ from tests.console.examples import DOORS
 ROOT = Path(__file__).parents[1]
 PROGRAMS = {name: ["-m", module] for module, name in DOORS.items()} | {
     "train": ["run.py"],
+    "plan": ["run.py", "--mode=plan"],
     **{module.__name__.rpartition(".")[2]: ["-m", module.__name__] for module in (predict, web, index, summary, audit)},
 }
 PAGES = [
