@@ -130,14 +130,7 @@ class Audit:
         }
         alone = figures.alone(by_row[TRUE])
         main = MAIN[material.task]
-        patients = figures.patients([*by_row[TRUE]])
-        reached = verdict(
-            named(main),
-            {name: one[main] for name, one in compared.items() if one},
-            patients=patients,
-            films=len({int(material.film_of[row]) for row in by_row[TRUE]}),
-            margin=settings.margin,
-        )
+        reached = verdict(named(main), {name: one[main] for name, one in compared.items()}, margin=settings.margin)
         result: dict[str, Any] = {
             "format": FORMAT,
             "version": VERSION,
@@ -165,7 +158,6 @@ class Audit:
                     **{
                         condition: one[name].to_dict(with_share=condition == ANOTHER)
                         for condition, one in compared.items()
-                        if one
                     },
                 }
                 for name in figures.names

@@ -193,8 +193,8 @@ def _reading(result: Mapping[str, Any]) -> Iterator[Child]:
             "Share due to the film: what is lost with another patient's film, of what the true film gives above 0, "
             "for AUROC above 0.5.",
             "It looks if the intervals of what is lost with another patient's and with a black film lie above zero. "
-            f"It does not look if one of them does not and ends below {settings['margin']:g}. Otherwise, or with fewer "
-            f"than {FEWEST} patients, it cannot be told.",
+            f"It does not look if one of them does not and ends below {settings['margin']:g}. Otherwise, or if one "
+            f"compares answers of fewer than {FEWEST} patients, it cannot be told.",
         ]
     )
     told = {

@@ -44,6 +44,9 @@ class Measured:
         return {"value": value, "ci95": None if low is None else [low, high]}
 
 
+_UNDEFINED = Measured(np.nan, np.nan, np.nan)
+
+
 @dataclass(frozen=True)
 class Compared:
     """A figure under the true film and under a condition, on the same requests.
@@ -52,17 +55,21 @@ class Compared:
         true, other: the two.
         difference: true less other.
         share: of what the true film gives above the floor, how much is lost under the condition.
+        films, patients: that these requests are about.
     """
 
     true: Measured
     other: Measured
     difference: Measured
     share: Measured
+    films: int
+    patients: int
 
     def to_dict(self, *, with_share: bool) -> dict[str, Any]:
         """JSON-like."""
         names = ["true", "other", "difference", *(["share"] if with_share else [])]
-        return {name: getattr(self, name).to_dict() for name in names}
+        told = {name: getattr(self, name).to_dict() for name in names}
+        return {**told, "films": self.films, "patients": self.patients}
 
 
 class Figures:
@@ -94,10 +101,10 @@ class Figures:
         return dict(zip(self.names, self._measured(self._statistic(rows, answers), rows), strict=True))
 
     def compared(self, true: Mapping[int, Answer], other: Mapping[int, Answer]) -> dict[str, Compared]:
-        """The figures of two conditions on the rows that both have answers for; {} without such a row."""
+        """The figures of two conditions on the rows that both have answers for; NaN without such a row."""
         rows = [row for row in true if row in other]
         if not rows:
-            return {}
+            return dict.fromkeys(self.names, Compared(*[_UNDEFINED] * 4, films=0, patients=0))
         ours, theirs = (self._statistic(rows, answers) for answers in (true, other))
         floors = np.array([floor(name) for name in self.names])
 
@@ -108,11 +115,12 @@ class Figures:
             return np.concatenate([a, b, a - b, share], 1)
 
         found = np.array(self._measured(statistic, rows), object).reshape(4, len(self.names))
+        films, patients = len({int(self._material.film_of[row]) for row in rows}), self.patients(rows)
         compared = {}
         for name, least, (a, b, difference, share) in zip(self.names, floors, found.T, strict=True):
             if not a.low > least:
-                share = Measured(np.nan, np.nan, np.nan)
-            compared[name] = Compared(a, b, difference, share)
+                share = _UNDEFINED
+            compared[name] = Compared(a, b, difference, share, films, patients)
         return compared
 
     def mean(self, values: Sequence[Sequence[float]], rows: Sequence[int]) -> list[Measured]:

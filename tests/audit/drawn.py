@@ -159,4 +159,11 @@ def broken(pixels: np.ndarray) -> Any:
     return oracle(pixels)
 
 
+def rarely(pixels: np.ndarray) -> dict[str, float]:
+    """An oracle that answers only for films in which it sees an enlarged heart."""
+    if "Cardiomegaly" not in seen(pixels):
+        raise RuntimeError("this film is not for me")
+    return oracle(pixels)
+
+
 _GUESSES = np.random.default_rng(0)

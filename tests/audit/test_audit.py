@@ -112,6 +112,16 @@ def test_guesses_of_few_films_tell_nothing(audited: Audited) -> None:
     assert audited("findings", "guess")["verdict"] == OPEN
 
 
+def test_few_answers_to_compare_tell_nothing(audited: Audited) -> None:
+    result = audited("findings", "rarely")
+    assert result["conditions"][TRUE]["answered"] >= 20
+    patients = result["figures"]["auroc_macro"][ANOTHER]["patients"]
+    assert 0 < patients < 20
+    assert result["verdict"] == OPEN
+    assert f"of {patients} patients; at least 20" in result["why"]
+    assert BLACK not in result["figures"]["auroc_macro"]
+
+
 def test_counts_in_are_answered_and_missing(audited: Audited, films: Path) -> None:
     result = audited("findings", "broken", erased=films / "erased")
     for name, counts in result["conditions"].items():
