@@ -168,6 +168,7 @@ class Audit:
                 for name in (ANOTHER, BLACK, MIRRORED)
                 if (share := behaviour.unchanged(figures, by_row[TRUE], by_row[name]))
             },
+            "unnamed_labels": {name: count for name, one in by_row.items() if (count := figures.unnamed(one))},
             "sides": behaviour.sides(figures, by_row[TRUE], by_row[MIRRORED]),
         }
         if ERASED in self.planned:

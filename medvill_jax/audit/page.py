@@ -177,6 +177,9 @@ def _counts(result: Mapping[str, Any]) -> Iterator[Child]:
     yield table(
         "Requests are those answered and those missing", ("with", "requests", "answered", "missing"), rows, (1, 2, 3)
     )
+    if unnamed := result["unnamed_labels"]:
+        rows = [(WORDS[name], f"{count:,}") for name, count in unnamed.items()]
+        yield table("Labels of findings that answers do not name, and so do not count", ("with", "labels"), rows, (1,))
     missing = {name: one["missing_ids"] for name, one in result["conditions"].items() if one["missing"]}
     for name, ids in missing.items():
         yield more(f"missing with {WORDS[name]}", element("p", element("code", ", ".join(ids))))
@@ -187,7 +190,8 @@ def _reading(result: Mapping[str, Any]) -> Iterator[Child]:
     yield items(
         [
             "Intervals are 95 %, from the bootstrap over patients; a difference draws the same patients for both.",
-            "Lost: the figure with the true film less the figure with the other, on the requests that both answer. "
+            "Lost: the figure with the true film less the figure with the other, on the requests that both answer "
+            "and the findings that both name. "
             "Another patient's film is drawn without regard to what it shows, so a model that does not look loses "
             "nothing.",
             "Share due to the film: what is lost with another patient's film, of what the true film gives above 0, "

@@ -88,6 +88,9 @@ class Figures:
         self._material, self._resamples, self._seed = material, resamples, seed
         if material.task == "report":
             self._references = clinical.label_batch(material.truth)
+        if material.task == "findings":
+            known = targets(material.truth)[1]
+            self._labelled = [{name for name, one in zip(material.names, row, strict=True) if one} for row in known]
         per_finding = [f"auroc/{slug(name)}" for name in material.names]
         self.names: tuple[str, ...] = {
             "findings": (MAIN["findings"], *per_finding),
@@ -101,8 +104,12 @@ class Figures:
         return dict(zip(self.names, self._measured(self._statistic(rows, answers), rows), strict=True))
 
     def compared(self, true: Mapping[int, Answer], other: Mapping[int, Answer]) -> dict[str, Compared]:
-        """The figures of two conditions on the rows that both have answers for; NaN without such a row."""
-        rows = [row for row in true if row in other]
+        """The figures of two conditions on the rows that both have answers for; NaN without such a row.
+
+        Of findings those count that both answers name, and rows that have a label of one.
+        """
+        true, other = self._common(true, other)
+        rows = [*true]
         if not rows:
             return dict.fromkeys(self.names, Compared(*[_UNDEFINED] * 4, films=0, patients=0))
         ours, theirs = (self._statistic(rows, answers) for answers in (true, other))
@@ -123,6 +130,10 @@ class Figures:
             compared[name] = Compared(a, b, difference, share, films, patients)
         return compared
 
+    def unnamed(self, answers: Mapping[int, Answer]) -> int:
+        """How many labels of findings the answers do not name; 0 for texts."""
+        return sum(len(self._labelled[row] - one.keys()) for row, one in answers.items() if isinstance(one, dict))
+
     def mean(self, values: Sequence[Sequence[float]], rows: Sequence[int]) -> list[Measured]:
         """Means of columns `[n, K]` of values of rows, which may be repeated."""
         table = np.asarray(values, np.float64)
@@ -132,6 +143,22 @@ class Figures:
     def patients(self, rows: Sequence[int]) -> int:
         """How many patients rows are of."""
         return len({*self._patients(rows)})
+
+    def _common(
+        self, true: Mapping[int, Answer], other: Mapping[int, Answer]
+    ) -> tuple[dict[int, Answer], dict[int, Answer]]:
+        """The answers of two conditions to the same requests, and about the same findings that have a label."""
+        ours: dict[int, Answer] = {}
+        theirs: dict[int, Answer] = {}
+        for row in (row for row in true if row in other):
+            one, two = true[row], other[row]
+            if isinstance(one, dict) and isinstance(two, dict):
+                names = self._labelled[row] & one.keys() & two.keys()
+                one, two = ({name: answer[name] for name in names} for answer in (one, two))
+                if not names:
+                    continue
+            ours[row], theirs[row] = one, two
+        return ours, theirs
 
     def _patients(self, rows: Sequence[int]) -> list[str]:
         return [self._material.patients[row] for row in rows]
@@ -200,7 +227,9 @@ def floor(figure: str) -> float:
 
 
 def same(one: Answer, other: Answer) -> bool:
-    """Whether two answers are the same: the same words, or probabilities that differ by less than `SAME`."""
+    """Whether two answers are the same: the same words, or probabilities of the same findings that differ by less than
+    `SAME`.
+    """
     if isinstance(one, dict) and isinstance(other, dict):
-        return all(abs(one[name] - other[name]) < SAME for name in one if name in other)
+        return one.keys() == other.keys() and all(abs(one[name] - other[name]) < SAME for name in one)
     return text.tokens(str(one)) == text.tokens(str(other))

@@ -12,12 +12,15 @@ from medvill_jax.audit import asking, folder, material
 from medvill_jax.audit.audit import Audit, Settings, erased_films
 from medvill_jax.audit.conditions import ANOTHER, BLACK, CONTROL, ERASED, MIRRORED, TRUE
 from medvill_jax.audit.page import page
+from medvill_jax.audit.scoring import same
 from medvill_jax.audit.verdict import BLIND, LOOKS, OPEN
 from medvill_jax.audit.words import measured, named
 from medvill_jax.data.records import open_split
+from medvill_jax.findings import CHEXPERT_FINDINGS
 from tests.audit import drawn
 from tests.summary.pages import Page
 
+PNEUMOTHORAX = CHEXPERT_FINDINGS.index("Pneumothorax")
 Audited = Callable[..., dict[str, Any]]
 
 
@@ -120,6 +123,28 @@ def test_few_answers_to_compare_tell_nothing(audited: Audited) -> None:
     assert result["verdict"] == OPEN
     assert f"of {patients} patients; at least 20" in result["why"]
     assert BLACK not in result["figures"]["auroc_macro"]
+
+
+def test_findings_that_answers_do_not_name_are_not_compared(audited: Audited, films: Path) -> None:
+    result = audited("findings", "choosy")
+    truth = open_split(films / "data", "test")
+    shown = sum(int(truth[place]["labels"][PNEUMOTHORAX] == 1) for place in range(len(truth)))
+    assert shown > 10
+    assert result["unnamed_labels"][TRUE] == shown + 60 * (len(CHEXPERT_FINDINGS) - len(drawn.PLACES))
+    # With a black film only films without the finding are left to compare, which have no AUROC.
+    figure = result["figures"]["auroc_macro"][BLACK]
+    assert figure["patients"] < 55
+    assert figure["true"]["value"] is None
+    assert result["verdict"] == OPEN
+    rows = Page(page(result)).tables["Counts", "Labels of findings that answers do not name, and so do not count"]
+    assert [row[1] for row in rows[1:]] == [str(count) for count in result["unnamed_labels"].values()]
+
+
+def test_answers_about_different_findings_are_not_the_same() -> None:
+    assert same({"Edema": 0.5}, {"Edema": 0.505})
+    assert not same({"Edema": 0.5}, {"Edema": 0.6})
+    assert not same({"Edema": 0.5}, {"Fracture": 0.5})
+    assert not same({"Edema": 0.5}, {"Edema": 0.5, "Fracture": 0.5})
 
 
 def test_counts_in_are_answered_and_missing(audited: Audited, films: Path) -> None:
