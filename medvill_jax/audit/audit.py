@@ -91,8 +91,8 @@ class Audit:
     def __init__(self, settings: Settings, material: Material, erased: ErasedFilms | None, out: Path):
         self.settings, self.material, self.out = settings, material, out
         names = settings.conditions
-        shapes = folder.write_films(out, settings.data, settings.split, material, names, erased)
-        self.planned = folder.plan(material, names, seed=settings.seed, shapes=shapes, erased=erased)
+        self._films = folder.write_films(out, settings.data, settings.split, material, names, erased)
+        self.planned = folder.plan(material, names, seed=settings.seed, films=self._films, erased=erased)
         folder.write_requests(out, self.planned)
 
     def read(self, name: str, path: Path | None = None) -> dict[str, Answer]:
@@ -171,7 +171,8 @@ class Audit:
             "unnamed_labels": {name: count for name, one in by_row.items() if (count := figures.unnamed(one))},
             "sides": behaviour.sides(figures, by_row[TRUE], by_row[MIRRORED]),
         }
-        if ERASED in self.planned:
+        if settings.erased is not None:
+            result["controls"] = behaviour.controls([film.kept for film in self._films])
             result["erased"] = behaviour.losses(figures, material.task, by_row[TRUE], self.planned, found)
         if material.task == "report":
             result["copies"] = self._copies(figures, by_row[TRUE])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medvill_jax.audit.answers import Answer
-from medvill_jax.audit.conditions import CONTROL, ERASED
+from medvill_jax.audit.conditions import CONTROL, ERASED, KEPT
 from medvill_jax.audit.folder import Request
 from medvill_jax.audit.scoring import Figures, same
 from medvill_jax.findings import CHEXPERT_FINDINGS, POSITIVE, UNCERTAIN
@@ -57,12 +57,12 @@ def losses(
         figures: of the audit.
         task: a key of `LOSSES`.
         true: answers by row.
-        planned: the requests of both conditions, in the same order.
+        planned: the requests of both conditions, if there are any.
         answers: condition -> the answers by the identifiers of its requests.
     """
     labels = {row: _stated(str(answer)) for row, answer in true.items()} if task == "report" else {}
     found: list[tuple[str, int, list[float]]] = []
-    for request in planned[ERASED]:
+    for request in planned.get(ERASED, ()):
         both = [answers[name].get(request.id) for name in (ERASED, CONTROL)]
         if request.row not in true or None in both:
             continue
@@ -88,6 +88,13 @@ def losses(
         **_told(figures, found),
         "findings": {name: _told(figures, rows) for name, rows in by_finding.items() if len(rows) >= _FEWEST},
     }
+
+
+def controls(kept: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """How much of the change controls make: of each film, findings and the shares that theirs keep."""
+    shares = [share for one in kept for share in one.values()]
+    used = [share for share in shares if share >= KEPT]
+    return {"films": len(used), "left_out": len(shares) - len(used), "kept": float(np.mean(used)) if used else None}
 
 
 def _told(figures: Figures, found: Sequence[tuple[str, int, list[float]]]) -> dict[str, Any]:

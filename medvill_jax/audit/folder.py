@@ -114,34 +114,49 @@ def _compare(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) 
         raise AuditError(f"{folder} holds another audit ({'; '.join(differing)}): name another folder")
 
 
+@dataclass(frozen=True)
+class Written:
+    """A film that was written.
+
+    Attributes:
+        shape: (H, W).
+        kept: of each finding that is erased in it, the share of the change that its control keeps.
+    """
+
+    shape: tuple[int, int]
+    kept: Mapping[str, float]
+
+
 def plan(
     material: Material,
     names: Sequence[str],
     *,
     seed: int,
-    shapes: Sequence[tuple[int, int]],
+    films: Sequence[Written],
     erased: ErasedFilms | None,
 ) -> dict[str, list[Request]]:
-    """The requests of every condition, in the order of the material's rows.
+    """The requests of every condition that has any, in the order of the material's rows.
+
+    A finding whose control keeps less than `conditions.KEPT` of the change is in neither condition.
 
     Args:
         material: what is asked.
         names: of the conditions.
         seed: of the choice of other films.
-        shapes: of the films, (H, W).
+        films: from `write_films`.
         erased: films without a finding, for the conditions that need them.
     """
     place = {
         TRUE: lambda film: Path(FILMS, TRUE, f"{material.films[film]}.png"),
         MIRRORED: lambda film: Path(FILMS, MIRRORED, f"{material.films[film]}.png"),
-        BLACK: lambda film: Path(FILMS, BLACK, "{}x{}.png".format(*shapes[film])),
+        BLACK: lambda film: Path(FILMS, BLACK, "{}x{}.png".format(*films[film].shape)),
     }
     planned: dict[str, list[Request]] = {}
     other = conditions.others(material.film_patients, seed) if ANOTHER in names else None
     for name in names:
         if name in (ERASED, CONTROL):
             assert erased is not None
-            planned[name] = [
+            pairs = [
                 Request(
                     pseudonym(f"{material.ids[row]} {finding}"),
                     Path(FILMS, name, f"{material.films[film]}-{erased.number(finding)}.png"),
@@ -150,8 +165,11 @@ def plan(
                     finding,
                 )
                 for row, film in enumerate(material.film_of)
-                for finding in erased.findings(film)
+                for finding, kept in films[film].kept.items()
+                if kept >= conditions.KEPT
             ]
+            if pairs:
+                planned[name] = pairs
             continue
         shown = material.film_of if other is None or name != ANOTHER else other[material.film_of]
         path = place[TRUE if name == ANOTHER else name]
@@ -166,8 +184,8 @@ def plan(
 
 def write_films(
     folder: Path, data: Place, split: str, material: Material, names: Sequence[str], erased: ErasedFilms | None
-) -> list[tuple[int, int]]:
-    """Writes the films of the conditions, those that are not there yet; returns their shapes (H, W).
+) -> list[Written]:
+    """Writes the films of the conditions, those that are not there yet.
 
     Raises:
         AuditError: a film without a finding has another shape than the film.
@@ -177,27 +195,28 @@ def write_films(
     for name in names:
         private.folder(folder / FILMS / (TRUE if name == ANOTHER else name))
 
-    def work(film: int) -> tuple[int, int]:
+    def work(film: int) -> Written:
         pixels = read_image(source[int(material.sources[film])]["image"])
         made = {Path(TRUE, f"{material.films[film]}.png"): pixels}
         if MIRRORED in names:
             made[Path(MIRRORED, f"{material.films[film]}.png")] = pixels[:, ::-1]
+        shares: dict[str, float] = {}
         if erased is not None:
             for finding in erased.findings(film):
                 without = erased.read(film, finding, pixels.shape)
                 file = f"{material.films[film]}-{erased.number(finding)}.png"
                 made[Path(ERASED, file)] = without
-                made[Path(CONTROL, file)] = conditions.moved(pixels, without)
+                made[Path(CONTROL, file)], shares[finding] = conditions.moved(pixels, without)
         for path, image in made.items():
             _write_film(folder / FILMS / path, image)
-        return pixels.shape[0], pixels.shape[1]
+        return Written((pixels.shape[0], pixels.shape[1]), shares)
 
     films = range(len(material.films))
     with contextlib.closing(ordered_map(work, films)) as found:
-        shapes = [*tqdm(found, total=len(films), desc="films", unit=" films", disable=not sys.stderr.isatty())]
-    for shape in {*shapes} if BLACK in names else ():
+        written = [*tqdm(found, total=len(films), desc="films", unit=" films", disable=not sys.stderr.isatty())]
+    for shape in {film.shape for film in written} if BLACK in names else ():
         _write_film(folder / FILMS / BLACK / "{}x{}.png".format(*shape), np.zeros(shape, np.uint8))
-    return shapes
+    return written
 
 
 def _write_film(path: Path, pixels: np.ndarray) -> None:

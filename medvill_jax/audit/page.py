@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from medvill_jax.audit.card import COPIES
-from medvill_jax.audit.conditions import ANOTHER, BLACK, CONTROL, ERASED, MIRRORED, TRUE, WORDS
+from medvill_jax.audit.conditions import ANOTHER, BLACK, CONTROL, ERASED, KEPT, MIRRORED, TRUE, WORDS
 from medvill_jax.audit.scoring import floor
 from medvill_jax.audit.verdict import FEWEST
 from medvill_jax.audit.words import measured, named, share
@@ -125,11 +125,17 @@ def _behaviour(result: Mapping[str, Any]) -> Iterator[Child]:
         caption = f"Of {sides['requests']:,} answers that name one side, with the film mirrored"
         yield table(caption, ("name", "share"), rows, (1,))
     if "erased" in result:
-        yield from _erased(result["erased"])
+        yield from _erased(result["erased"], result["controls"])
 
 
-def _erased(erased: Mapping[str, Any] | None) -> Iterator[Child]:
+def _erased(erased: Mapping[str, Any] | None, controls: Mapping[str, Any]) -> Iterator[Child]:
     yield element("h3", "Erased findings")
+    if controls["left_out"]:
+        yield element(
+            "p",
+            f"{controls['left_out']:,} erased films are left out, because no other place of the film is bright or dark "
+            f"enough for {KEPT:.0%} of the same change.",
+        )
     if erased is None:
         yield element("p", "No finding that was erased can be compared.")
         return
@@ -145,6 +151,7 @@ def _erased(erased: Mapping[str, Any] | None) -> Iterator[Child]:
     ]
     caption = f"{erased['is'].capitalize()}: when it is erased, and when the same change is made at another place"
     yield table(caption, head, rows, range(1, 6))
+    yield element("p", f"At another place {controls['kept']:.0%} of the change is made, on average.")
 
 
 def _copies(copies: Mapping[str, Any]) -> Iterator[Child]:

@@ -10,7 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-SIZE, SIDE, GROUND, LIGHT = 48, 12, 60, 220
+# The ground is bright enough to lose the light of a square.
+SIZE, SIDE, GROUND, LIGHT = 48, 12, 100, 190
 # Finding -> row and column of its square; with the film mirrored the first two change places.
 PLACES = {
     "Edema": (6, 6),

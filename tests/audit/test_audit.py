@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from medvill_jax.audit import asking, folder, material
+from medvill_jax.audit import asking, conditions, folder, material
 from medvill_jax.audit.audit import Audit, Settings, erased_films
 from medvill_jax.audit.conditions import ANOTHER, BLACK, CONTROL, ERASED, MIRRORED, TRUE
 from medvill_jax.audit.page import page
@@ -103,6 +103,26 @@ def test_what_is_erased_is_lost_and_nothing_else(audited: Audited, films: Path) 
     truth = open_split(films / "data", "test")
     drawn_there = sum(int((truth[place]["labels"] == 1).sum()) for place in range(len(truth)))
     assert erased["pairs"] == drawn_there > 40
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_controls_that_lose_the_change_are_left_out(
+    audited: Audited, films: Path, monkeypatch: pytest.MonkeyPatch, few: bool
+) -> None:
+    left_out = itertools.chain([0.89] * 3, itertools.repeat(0.95)) if few else itertools.repeat(0.89)
+    monkeypatch.setattr(conditions, "moved", lambda film, without: (film, next(left_out)))
+    result = audited("findings", "oracle", erased=films / "erased")
+    pairs = sum(1 for path in (films / "erased").glob("test*/*.png"))
+    assert result["controls"]["left_out"] == (3 if few else pairs)
+    assert result["controls"]["films"] == (pairs - 3 if few else 0)
+    assert result["controls"]["kept"] == (pytest.approx(0.95) if few else None)
+    if few:
+        assert [result["conditions"][name]["requests"] for name in (ERASED, CONTROL)] == [pairs - 3] * 2
+        assert result["erased"]["pairs"] == pairs - 3
+    else:
+        assert ERASED not in result["conditions"]
+        assert result["erased"] is None
+    assert f"{3 if few else pairs} erased films are left out" in Page(page(result)).text
 
 
 def test_sides_follow_a_mirrored_film(audited: Audited) -> None:
