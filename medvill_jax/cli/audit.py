@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
@@ -103,7 +104,7 @@ def _audited(args: argparse.Namespace) -> int:
     settings = Settings(args.data, args.task, args.split, args.films, args.erased, args.seed, margin=args.margin)
     model = _model(args)
     function = None if args.callable is None else asking.function_of(args.callable)
-    asked = _asked(args, model)
+    made_by, asked = _asked(args, model)
     given = material.read(args.data, args.split, args.task, limit=args.films, seed=args.seed)
     erased = erased_films(settings, given)
     made_with = {
@@ -113,7 +114,7 @@ def _audited(args: argparse.Namespace) -> int:
         "seed": args.seed,
         "erased": None if erased is None else erased.fingerprint,
         "records": given.fingerprint,
-        **asked,
+        **made_by,
     }
     with folder.opened(args.out, made_with):
         audit = Audit(settings, given, erased, args.out)
@@ -150,14 +151,22 @@ def _model(args: argparse.Namespace) -> Any:
     return load(args.model)
 
 
-def _asked(args: argparse.Namespace, model: Any) -> dict[str, Any]:
-    """Who answers, as the result records it."""
+def _asked(args: argparse.Namespace, model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Who answers: all of it, and what the result tells, which others may read."""
+    if args.command is not None:
+        from medvill_jax.audit import asking
+
+        # The words of a command may be paths, names and passwords.
+        program = Path(asking.split(args.command)[0]).name
+        digest = hashlib.sha256(args.command.encode()).hexdigest()
+        return {"command": args.command}, {"command": {"program": program, "sha256": digest}}
+    told: dict[str, Any] = {"predictions": "given"}
     if model is not None:
         options = model.options(args.task) if args.task != "ask" else {"task": "ask"}
-        return {"model": {"weights": model.weights, "options": options}}
-    if args.callable is not None:
-        return {"callable": args.callable}
-    return {"command": args.command} if args.command is not None else {"predictions": "given"}
+        told = {"model": {"weights": model.weights, "options": options}}
+    elif args.callable is not None:
+        told = {"callable": args.callable}
+    return told, told
 
 
 def _checker(audit: Any, name: str) -> Callable[[Path], object]:

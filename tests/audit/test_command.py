@@ -1,5 +1,6 @@
 """`medvill audit` as it is typed: exports, functions, programs and files of anybody's; what is wrong; interruptions."""
 
+import hashlib
 import json
 import os
 import signal
@@ -104,7 +105,16 @@ def test_a_program(medvill: RunPy, films: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("medvill_jax.audit.asking.split", lambda command: [*command.split()[:-1], "well"])
     assert run("fail", "FAIL").status == 0  # goes on with the condition that failed
     assert (tmp_path / "FAIL" / "true" / PREDICTIONS).stat().st_mtime_ns == before
-    assert result(tmp_path / "FAIL")["verdict"] == "looks"
+    found = result(tmp_path / "FAIL")
+    assert found["verdict"] == "looks"
+    # The words of a command may hold anything, and others may read the result.
+    command = f"{sys.executable} -m tests.audit.program {{requests}} {{predictions}} fail"
+    digest = hashlib.sha256(command.encode()).hexdigest()
+    assert found["asked"] == {"command": {"program": Path(sys.executable).name, "sha256": digest}}
+    assert not [
+        name for name in ("audit.json", "audit.html") if "tests.audit.program" in (tmp_path / "FAIL" / name).read_text()
+    ]
+    assert "holds another audit (command was" in run("well", "FAIL").error
 
 
 def test_a_foreign_model(films: Path, tmp_path: Path) -> None:
