@@ -122,10 +122,10 @@ def _audited(args: argparse.Namespace) -> int:
         if model is not None:
             ask = asking.of_model(model, args.task, args.out)
         elif function is not None:
-            ask = asking.of_callable(function, args.task, args.out, given.names)
+            ask = asking.of_callable(function, args.task, args.out)
         for name, requests in audit.planned.items():
             if ask is not None:
-                asking.answer(ask, args.out, name, requests, args.task)
+                asking.answer(ask, args.out, name, requests, given)
             elif args.command is not None:
                 asking.run(args.command, args.out, name, _checker(audit, name))
         if left := audit.unanswered():

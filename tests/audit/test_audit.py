@@ -34,9 +34,9 @@ def audited(films: Path, tmp_path: Path) -> Audited:
         given = material.read(data, "test", task, limit=None, seed=0)
         with folder.opened(tmp_path / name, {"task": task}):
             audit = Audit(settings, given, erased_films(settings, given), tmp_path / name)
-            ask = asking.of_callable(getattr(drawn, name), task, tmp_path / name, given.names)
+            ask = asking.of_callable(getattr(drawn, name), task, tmp_path / name)
             for condition, requests in audit.planned.items():
-                asking.answer(ask, tmp_path / name, condition, requests, task)
+                asking.answer(ask, tmp_path / name, condition, requests, given)
             result = audit.result({"callable": name})
         assert result == json.loads(json.dumps(result, allow_nan=False))
         check(Page(page(result)), result)

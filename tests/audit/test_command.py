@@ -191,7 +191,7 @@ def test_what_is_wrong_is_one_line(medvill: RunPy, films: Path, tmp_path: Path) 
         (data, "--task=findings", '--command=answer "{requests} {predictions}', out): "No closing quotation",
         (data, "--task=findings", "--command=nobody {requests} {predictions}", "--out=N"): "nobody cannot be started",
         (data, "--task=findings", "--erased=NOWHERE", ORACLE, out): "has no film of this data set",
-        (data, "--task=report", ORACLE, "--out=R"): "'report' is a dict, not a text",
+        (data, "--task=report", ORACLE, "--out=R"): "none of the 60 requests",
         (questions, "--task=ask", "--callable=tests.audit.drawn:broken", "--out=B"): "none of the 180 requests",
     }
     for words, message in wrong.items():
@@ -200,6 +200,29 @@ def test_what_is_wrong_is_one_line(medvill: RunPy, films: Path, tmp_path: Path) 
         assert message in ended.error, words
         assert not (tmp_path / "AUDIT" / "audit.json").exists()
     assert [path.name for path in (tmp_path / "BUSY").iterdir()] == ["notes.txt"]
+
+
+def test_bad_answers_of_a_function_are_missing(medvill: RunPy, films: Path, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "from tests.audit import drawn\n\n"
+        "odd = [float('nan'), None, 10**400, 10**5000, 'a patient of Dr. Doe', object(), True, -0.1]\n"
+        "answers = iter([{'Edema': one} for one in odd] + [None, [], {}, {'Hiccups': 0.5}])\n"
+        "def answer(film):\n"
+        "    found = next(answers, drawn.oracle(film))\n"
+        "    if found is None:\n        raise ValueError('the film of Jane Doe')\n"
+        "    return found\n"
+    )
+    ended = medvill("audit", str(films / "data"), "--task=findings", "--callable=odd:answer", "--out=AUDIT")
+    assert ended.status == 0, ended.error
+    assert result(tmp_path / "AUDIT")["conditions"]["true"]["missing"] == 12
+    assert result(tmp_path / "AUDIT")["verdict"] == "looks"
+    answered = rows(tmp_path / "AUDIT" / "true" / PREDICTIONS)
+    assert [("error" in row) for row in answered] == [True] * 12 + [False] * 48
+    # Why stands in the predictions, and no word of it in the log.
+    assert answered[8]["error"] == "ValueError: the film of Jane Doe"
+    assert answered[4]["error"] == "the answer: Edema is a str, not a probability from 0 to 1"
+    assert "has no answer: it has another form" in ended.err
+    assert "Doe" not in ended.err + ended.out
 
 
 def test_predictions_that_do_not_fit(medvill: RunPy, films: Path, tmp_path: Path) -> None:
@@ -221,6 +244,7 @@ def test_predictions_that_do_not_fit(medvill: RunPy, films: Path, tmp_path: Path
         first[:-1] + ', "findings": {"Cough": 1}}': "none of the findings of the data is named there",
         first.replace("0.1", "1.1").replace("0.9", "true"): "not a probability from 0 to 1",
         first[:-1] + ', "findings": 3}': '"findings" is a int',
+        first.replace("0.1", "1" + 400 * "0").replace("0.9", "NaN"): "not a probability from 0 to 1",
         rest[0]: "was on line 1 already",
     }
     for line, message in wrong.items():
@@ -229,6 +253,10 @@ def test_predictions_that_do_not_fit(medvill: RunPy, films: Path, tmp_path: Path
         assert ended.status == 2
         assert message in ended.error
         assert "another/predictions.jsonl" in ended.error
+    # An error without words is none.
+    path.write_text("\n".join([*rest, first[:-1] + ', "error": ""}']))
+    assert medvill(*words).status == 0
+    assert result(tmp_path / "AUDIT")["conditions"]["another"]["missing"] == 0
     path.write_text("\n".join(good))
     assert medvill(*words).status == 0
     assert "films was null, now it is 30" in medvill(*words, "--films=30").error
