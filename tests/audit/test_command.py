@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -200,6 +201,16 @@ def test_what_is_wrong_is_one_line(medvill: RunPy, films: Path, tmp_path: Path) 
         assert message in ended.error, words
         assert not (tmp_path / "AUDIT" / "audit.json").exists()
     assert [path.name for path in (tmp_path / "BUSY").iterdir()] == ["notes.txt"]
+
+
+def test_other_erased_films_of_the_same_names_are_another_audit(medvill: RunPy, films: Path, tmp_path: Path) -> None:
+    shutil.copytree(films / "erased", tmp_path / "erased")
+    words = ["audit", str(films / "data"), "--task=findings", "--films=40", "--erased=erased", "--out=AUDIT"]
+    assert medvill(*words).status == 0
+    assert medvill(*words).status == 0
+    for path in (tmp_path / "erased").glob("test*/*.png"):
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) // 2)
+    assert "holds another audit (erased was" in medvill(*words).error
 
 
 def test_bad_answers_of_a_function_are_missing(medvill: RunPy, films: Path, tmp_path: Path) -> None:
