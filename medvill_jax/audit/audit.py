@@ -80,7 +80,7 @@ class Audit:
 
     Args:
         settings: what is audited.
-        material: what is asked.
+        material: what is asked, with the salt of the folder.
         erased: from `erased_films`.
         out: the folder, which `folder.opened` holds.
 
@@ -92,7 +92,7 @@ class Audit:
         self.settings, self.material, self.out = settings, material, out
         names = settings.conditions
         self._films = folder.write_films(out, settings.data, settings.split, material, names, erased)
-        self.planned = folder.plan(material, names, seed=settings.seed, films=self._films, erased=erased)
+        self.planned = folder.plan(material, names, films=self._films, erased=erased)
         folder.write_requests(out, self.planned)
 
     def read(self, name: str, path: Path | None = None) -> dict[str, Answer]:

@@ -1,6 +1,7 @@
 """The folder of an audit: films and requests of every condition, and the predictions that answer them.
 
-    made_with.json                  what the films are of, and who answers; an audit of anything else is refused
+    made_with.json                  what the films are of, and who answers; an audit of anything else is refused. Also
+                                    the salt of all names of films and requests
     films/                          PNG, 8 bits of gray
     CONDITION/requests.jsonl        {"id": "5f2c...", "film": "../films/true/9a41....png", "question": "..."}
     CONDITION/predictions.jsonl     {"id": "5f2c...", "answer": "yes"}
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +31,7 @@ from medvill_jax.audit import conditions
 from medvill_jax.audit.conditions import ANOTHER, BLACK, CONTROL, ERASED, MIRRORED, TRUE
 from medvill_jax.audit.erased import ErasedFilms
 from medvill_jax.audit.errors import AuditError
-from medvill_jax.audit.material import Material, pseudonym
+from medvill_jax.audit.material import Material
 from medvill_jax.data import records
 from medvill_jax.data.transforms import read_image
 from medvill_jax.films.threads import ordered_map
@@ -61,12 +63,15 @@ class Request:
 
 
 @contextlib.contextmanager
-def opened(folder: Path, made_with: Mapping[str, Any]) -> Iterator[None]:
+def opened(folder: Path, made_with: Mapping[str, Any]) -> Iterator[str]:
     """A block that alone works in a folder, made if it is not there.
 
     Args:
         folder: of the audit.
         made_with: JSON-like; what the audit is of.
+
+    Yields:
+        The salt of the folder.
 
     Raises:
         AuditError: the folder holds something else or another audit, or another command works in it.
@@ -87,10 +92,12 @@ def opened(folder: Path, made_with: Mapping[str, Any]) -> Iterator[None]:
         wanted = json.loads(json.dumps(made_with))
         if not note.stat().st_size:
             # Not replaced by another file, whose lock nobody would hold.
-            lock.write((json.dumps(wanted, indent=2) + "\n").encode())
+            lock.write((json.dumps({**wanted, "salt": secrets.token_hex(16)}, indent=2) + "\n").encode())
             lock.flush()
-        _compare(folder, _read(note), wanted)
-        yield
+        found = _read(note)
+        salt = found.pop("salt")
+        _compare(folder, found, wanted)
+        yield salt
 
 
 def _read(note: Path) -> dict[str, Any]:
@@ -98,7 +105,7 @@ def _read(note: Path) -> dict[str, Any]:
         found = json.loads(note.read_text("utf-8"))
     except ValueError:
         found = None
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not isinstance(found.get("salt"), str):
         raise AuditError(f"{note} is damaged: delete the folder, or name another one")
     return found
 
@@ -131,7 +138,6 @@ def plan(
     material: Material,
     names: Sequence[str],
     *,
-    seed: int,
     films: Sequence[Written],
     erased: ErasedFilms | None,
 ) -> dict[str, list[Request]]:
@@ -142,7 +148,6 @@ def plan(
     Args:
         material: what is asked.
         names: of the conditions.
-        seed: of the choice of other films.
         films: from `write_films`.
         erased: films without a finding, for the conditions that need them.
     """
@@ -152,13 +157,12 @@ def plan(
         BLACK: lambda film: Path(FILMS, BLACK, "{}x{}.png".format(*films[film].shape)),
     }
     planned: dict[str, list[Request]] = {}
-    other = conditions.others(material.film_patients, seed) if ANOTHER in names else None
     for name in names:
         if name in (ERASED, CONTROL):
             assert erased is not None
             pairs = [
                 Request(
-                    pseudonym(f"{material.ids[row]} {finding}"),
+                    material.pseudonym(f"{material.ids[row]} {finding}"),
                     Path(FILMS, name, f"{material.films[film]}-{erased.number(finding)}.png"),
                     material.questions[row],
                     row,
@@ -171,7 +175,7 @@ def plan(
             if pairs:
                 planned[name] = pairs
             continue
-        shown = material.film_of if other is None or name != ANOTHER else other[material.film_of]
+        shown = material.others[material.film_of] if name == ANOTHER else material.film_of
         path = place[TRUE if name == ANOTHER else name]
         planned[name] = [
             Request(identifier, path(film), question, row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import warnings
@@ -116,7 +117,8 @@ def _audited(args: argparse.Namespace) -> int:
         "records": given.fingerprint,
         **made_by,
     }
-    with folder.opened(args.out, made_with):
+    with folder.opened(args.out, made_with) as salt:
+        given = dataclasses.replace(given, salt=salt)
         audit = Audit(settings, given, erased, args.out)
         ask: asking.Ask | None = None
         if model is not None:

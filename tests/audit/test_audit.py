@@ -1,5 +1,6 @@
 """Planted models: what is known of each is what its audit finds."""
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable
@@ -32,7 +33,8 @@ def audited(films: Path, tmp_path: Path) -> Audited:
         data = data or films / ("questions" if task == "ask" else "data")
         settings = Settings(str(data), task, erased=erased, resamples=200)
         given = material.read(data, "test", task, limit=None, seed=0)
-        with folder.opened(tmp_path / name, {"task": task}):
+        with folder.opened(tmp_path / name, {"task": task}) as salt:
+            given = dataclasses.replace(given, salt=salt)
             audit = Audit(settings, given, erased_films(settings, given), tmp_path / name)
             ask = asking.of_callable(getattr(drawn, name), task, tmp_path / name)
             for condition, requests in audit.planned.items():

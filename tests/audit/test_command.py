@@ -54,11 +54,34 @@ def test_an_oracle_from_the_command_line(medvill: RunPy, films: Path, tmp_path: 
     # Nothing that leads to a patient stands in what may be shown.
     told = "".join((tmp_path / "AUDIT" / name).read_text() for name in ("audit.html", "audit.json"))
     assert not [word for word in ("test-1", "test1", "Is there", str(films)) if word in told]
+    assert json.loads((tmp_path / "AUDIT" / "made_with.json").read_text())["salt"] not in told
     # Once more changes nothing, and asks nobody.
     before = (tmp_path / "AUDIT" / "true" / PREDICTIONS).stat().st_mtime_ns
     assert medvill(*words).out == ended.out
     assert (tmp_path / "AUDIT" / "true" / PREDICTIONS).stat().st_mtime_ns == before
     assert result(tmp_path / "AUDIT") == found
+
+
+def test_names_of_two_folders_have_nothing_in_common(medvill: RunPy, films: Path, tmp_path: Path) -> None:
+    """Otherwise they would be a function of the identifiers, which can be found by trying all identifiers."""
+    ids, names = [], []
+    for out in ("ONE", "OTHER"):
+        assert medvill("audit", str(films / "data"), "--task=findings", "--films=10", f"--out={out}").status == 0
+        asked = rows(tmp_path / out / "true" / REQUESTS)
+        ids.append({row["id"] for row in asked})
+        names.append({row["film"] for row in asked})
+    assert len(ids[0]) == len(ids[1]) == 10
+    assert not ids[0] & ids[1]
+    assert not names[0] & names[1]
+
+
+def test_films_of_one_patient_are_refused_before_anything_is_written(
+    medvill: RunPy, films: Path, tmp_path: Path
+) -> None:
+    rows = drawn.write_films(tmp_path, {"train": 3, "test": 2})
+    data = drawn.prepare(tmp_path, rows)
+    assert "one patient has 2 of the 2 films" in medvill("audit", str(data), "--task=report", "--out=AUDIT").error
+    assert not (tmp_path / "AUDIT").exists()
 
 
 def test_files_that_somebody_answers(medvill: RunPy, films: Path, tmp_path: Path) -> None:
