@@ -22,6 +22,7 @@ from medvill_jax.audit.words import named
 from medvill_jax.data import records
 from medvill_jax.films.stored import ImageOptions
 from medvill_jax.metrics import bootstrap, report_scores, text, vqa
+from medvill_jax.metrics.predictions import Prediction
 from medvill_jax.version import VERSION
 
 # Of the result.
@@ -64,7 +65,7 @@ def require(task: str) -> None:
     """Raises `MissingExtra` for libraries that are needed at the end, before any film is read."""
     if task == "report":
         copies.require()
-        text.bleu_counts([""], [""])
+        report_scores.metric_groups([Prediction("", "a report", "a report")])
 
 
 def erased_films(settings: Settings, material: Material) -> ErasedFilms | None:
@@ -185,7 +186,7 @@ class Audit:
             return None
         names = ["answer", "answer_type"] if task == "ask" else ["text"]
         train = training_texts(self.settings.data, names)
-        if train is None:
+        if train is None or not any(map(text.tokens, train[names[0]])):
             return None
         if task == "ask":
             guessed = vqa.majority(train["answer"].tolist(), train["answer_type"].tolist(), material.groups)
@@ -196,7 +197,9 @@ class Audit:
     def _copies(self, figures: Figures, written: Mapping[int, Any]) -> dict[str, Any] | None:
         """How many reports stand in the training split: those that were written, and the real ones."""
         train = training_texts(self.settings.data, ["text", "subject_id"])
-        if train is None or "train" in self.settings.split.split("+"):  # where each real one stands
+        if train is None or not any(train["text"]):
+            return None
+        if "train" in self.settings.split.split("+"):  # where each real one stands
             return None
         training = copies.Training(train["text"].tolist(), train["subject_id"].tolist())
         real = {row: self.material.truth[row] for row in written}

@@ -79,12 +79,12 @@ def write_films(folder: Path, counts: dict[str, int]) -> list[dict[str, Any]]:
     return rows
 
 
-def prepare(folder: Path, rows: list[dict[str, Any]]) -> Path:
+def prepare(folder: Path, rows: list[dict[str, Any]], **options: Any) -> Path:
     """The films of an index as a data set of reports."""
     from data_prep import pairs  # which takes seconds, and is not for those that look at films alone
 
     (folder / "index.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    pairs.prepare(folder / "index.jsonl", folder / "data", progress=False)
+    pairs.prepare(folder / "index.jsonl", folder / "data", progress=False, **options)
     return folder / "data"
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import pytest
 
 from medvill_jax.audit import asking, conditions, folder, material
-from medvill_jax.audit.audit import Audit, Settings, erased_films
+from medvill_jax.audit.audit import Audit, Settings, erased_films, require
 from medvill_jax.audit.conditions import ANOTHER, BLACK, CONTROL, ERASED, MIRRORED, TRUE
 from medvill_jax.audit.page import page
 from medvill_jax.audit.scoring import same
 from medvill_jax.audit.verdict import BLIND, LOOKS, OPEN
 from medvill_jax.audit.words import measured, named
 from medvill_jax.data.records import open_split
+from medvill_jax.errors import MissingExtra
 from medvill_jax.findings import CHEXPERT_FINDINGS
 from tests.audit import drawn
 from tests.summary.pages import Page
@@ -181,6 +183,29 @@ def test_counts_in_are_answered_and_missing(audited: Audited, films: Path) -> No
     assert BLACK not in result["figures"]["auroc_macro"]
     assert "not for me" not in json.dumps(result)
     assert all(one in page(result) for one in result["conditions"][TRUE]["missing_ids"])
+
+
+def test_without_training_texts_nothing_is_compared_with_them(audited: Audited, tmp_path: Path) -> None:
+    rows = drawn.write_films(tmp_path, {"train": 5, "test": 30})
+    for row in rows:
+        row["text"] = row["text"] if row["split"] == "test" else ""
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nedema\n")
+    result = audited("report", "oracle_report", drawn.prepare(tmp_path, rows, tokenizer=vocabulary))
+    assert result["without_film"] is None
+    assert result["copies"] is None
+    assert result["verdict"] == LOOKS
+
+
+@pytest.mark.parametrize(
+    "library", ["rapidfuzz", "sacrebleu.metrics.bleu", "rouge_score.rouge_scorer", "pycocoevalcap.cider.cider"]
+)
+def test_what_reports_need_at_the_end_is_asked_for_at_the_start(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    require("report")
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingExtra):
+        require("report")
+    require("ask")
 
 
 def test_planted_canaries_are_counted(audited: Audited, films: Path, tmp_path: Path, monkeypatch: Any) -> None:
