@@ -86,15 +86,21 @@ def checked(answer: Any, task: str, where: str, names: Collection[str] = ()) -> 
 
 
 def unfinished(path: Path, task: str) -> dict[str, bytes]:
-    """The whole lines of a file that `add` was writing that have answers, by id."""
+    """The whole lines of a file of predictions that have answers, by id; none if there is no file."""
     if not path.is_file():
         return {}
     rows: dict[str, bytes] = {}
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        if line.endswith(b"\n"):
+        if not line.strip():
+            continue
+        try:
             row = _row(line, f"{path}, line {number}")
-            if isinstance(row.get("id"), str) and _answered(row, task):
-                rows[row["id"]] = line
+        except AuditError:
+            if line.endswith((b"\n", b"\r")):
+                raise
+            continue  # the last one, of which a part was written
+        if isinstance(row.get("id"), str) and _answered(row, task):
+            rows[row["id"]] = line.rstrip(b"\r\n") + b"\n"
     return rows
 
 

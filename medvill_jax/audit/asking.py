@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import os
@@ -19,7 +20,7 @@ from medvill_jax.audit import answers
 from medvill_jax.audit.answers import Answer
 from medvill_jax.audit.conditions import TRUE
 from medvill_jax.audit.errors import AuditError
-from medvill_jax.audit.folder import PREDICTIONS, REQUESTS, Request
+from medvill_jax.audit.folder import PREDICTIONS, REQUESTS, Request, write_requests
 from medvill_jax.audit.material import Material
 from medvill_jax.data.transforms import read_image
 from medvill_jax.errors import ConfigError
@@ -46,6 +47,8 @@ class Told(NamedTuple):
 
 # Answers come in any order.
 Ask = Callable[[Sequence[Request]], Iterator[Told]]
+# The requests of a condition that a program did not answer.
+_AGAIN = "requests_again.jsonl"
 # Failures of a condition that are told at once; all are counted at the end.
 _TOLD = 3
 
@@ -165,23 +168,34 @@ def _checked(told: Told, material: Material) -> Told:
         return Told(told.id, None, str(error) or type(error).__name__, "it has another form")
 
 
-def run(command: str, folder: Path, name: str, check: Callable[[Path], object]) -> None:
-    """Runs a program for a condition, unless it has answered it already.
+def run(
+    command: str, folder: Path, name: str, requests: Sequence[Request], task: str, check: Callable[[Path], object]
+) -> None:
+    """Runs a program for a condition: for all of its requests, or for those that its predictions do not answer yet.
 
     Args:
         command: with {requests} and {predictions}, the files to read and to write.
         folder: of the audit.
         name: of the condition.
+        requests: of the condition.
+        task: what is asked.
         check: raises `AuditError` for a file that does not fit the requests; then the program is run again next time.
 
     Raises:
-        AuditError: it cannot be started, fails, or writes nothing or something else.
+        AuditError: it cannot be started, fails, or writes something else, or the first time nothing.
     """
     path = folder / name / PREDICTIONS
-    if path.is_file():
+    done = answers.unfinished(path, task)
+    left = [request for request in requests if request.id not in done]
+    if not left:
         return
-    with private.replaced(path) as part:
-        files = {"{requests}": str(folder / name / REQUESTS), "{predictions}": str(part)}
+    asked = folder / name / (_AGAIN if path.is_file() else REQUESTS)
+    with contextlib.ExitStack() as ended:
+        if path.is_file():
+            write_requests(asked, left)
+            ended.callback(asked.unlink)
+        part = ended.enter_context(private.replaced(path))
+        files = {"{requests}": str(asked), "{predictions}": str(part)}
         words = [_filled(word, files) for word in split(command)]
         try:
             status = subprocess.run(words, stdin=subprocess.DEVNULL).returncode
@@ -189,8 +203,10 @@ def run(command: str, folder: Path, name: str, check: Callable[[Path], object]) 
             raise AuditError(f"--command: {words[0]} cannot be started: {error.strerror or error}") from error
         if status:
             raise AuditError(f"--command ended with status {status} for the condition {name!r}; see what it says above")
-        if not part.is_file() or not part.stat().st_size:
+        written = part.read_bytes() if part.is_file() else b""
+        if not written and not path.is_file():
             raise AuditError(f"--command wrote nothing to {{predictions}} for the condition {name!r}")
+        part.write_bytes(b"".join(done.values()) + written)
         check(part)
 
 

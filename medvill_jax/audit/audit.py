@@ -14,7 +14,7 @@ from medvill_jax.audit.answers import Answer
 from medvill_jax.audit.conditions import ANOTHER, BLACK, CONTROL, ERASED, MIRRORED, TRUE
 from medvill_jax.audit.erased import ErasedFilms
 from medvill_jax.audit.errors import AuditError
-from medvill_jax.audit.folder import PREDICTIONS, Request
+from medvill_jax.audit.folder import PREDICTIONS, REQUESTS, Request
 from medvill_jax.audit.material import Material, training_texts
 from medvill_jax.audit.scoring import MAIN, Figures
 from medvill_jax.audit.verdict import MARGIN, verdict
@@ -94,7 +94,8 @@ class Audit:
         names = settings.conditions
         self._films = folder.write_films(out, settings.data, settings.split, material, names, erased)
         self.planned = folder.plan(material, names, films=self._films, erased=erased)
-        folder.write_requests(out, self.planned)
+        for name, requests in self.planned.items():
+            folder.write_requests(out / name / REQUESTS, requests)
 
     def read(self, name: str, path: Path | None = None) -> dict[str, Answer]:
         """The answers of a condition by the ids of its requests, from its predictions or another file; see

@@ -228,12 +228,11 @@ def _write_film(path: Path, pixels: np.ndarray) -> None:
         private.write(path, cv2.imencode(".png", pixels)[1].tobytes())
 
 
-def write_requests(folder: Path, planned: Mapping[str, Sequence[Request]]) -> None:
-    """Writes the requests of every condition."""
-    for name, requests in planned.items():
-        private.folder(folder / name)
-        lines = []
-        for request in requests:
-            row = {"id": request.id, "film": str(Path("..", request.film))}
-            lines.append(json.dumps(row | ({"question": request.question} if request.question else {})) + "\n")
-        private.write(folder / name / REQUESTS, "".join(lines))
+def write_requests(path: Path, requests: Sequence[Request]) -> None:
+    """Writes requests of a condition into a file of its folder."""
+    private.folder(path.parent)
+    lines = []
+    for request in requests:
+        row = {"id": request.id, "film": str(Path("..", request.film))}
+        lines.append(json.dumps(row | ({"question": request.question} if request.question else {})) + "\n")
+    private.write(path, "".join(lines))

@@ -129,7 +129,7 @@ def _audited(args: argparse.Namespace) -> int:
             if ask is not None:
                 asking.answer(ask, args.out, name, requests, given)
             elif args.command is not None:
-                asking.run(args.command, args.out, name, _checker(audit, name))
+                asking.run(args.command, args.out, name, requests, args.task, _checker(audit, name))
         if left := audit.unanswered():
             _say_what_is_left(args.out, left, [*audit.planned])
             return Exit.DONE

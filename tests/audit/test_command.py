@@ -141,6 +141,34 @@ def test_a_program(medvill: RunPy, films: Path, tmp_path: Path, monkeypatch: pyt
     assert "holds another audit (command was" in run("well", "FAIL").error
 
 
+def test_a_program_is_asked_again_what_it_did_not_answer(
+    medvill: RunPy, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    how = iter(["few"] * 4 + ["silent"] + ["well"] * 3)
+    monkeypatch.setattr("medvill_jax.audit.asking.split", lambda command: [*command.split()[:-1], next(how)])
+    command = f"--command={sys.executable} -m tests.audit.program {{requests}} {{predictions}} HOW"
+    words = ["audit", str(films / "questions"), "--task=ask", "--films=25", command, "--out=AUDIT"]
+    monkeypatch.setattr("medvill_jax.cli.audit._check", lambda args: None)
+    monkeypatch.setattr("medvill_jax.cli.audit._asked", lambda args, model: ({}, {}))
+
+    def missing() -> list[int]:
+        ended = medvill(*words)
+        assert ended.status == 0, ended.error
+        return [counts["missing"] for counts in result(tmp_path / "AUDIT")["conditions"].values()]
+
+    assert missing() == [51] * 4  # of 75
+    before = {row["id"]: row for row in rows(tmp_path / "AUDIT" / "true" / PREDICTIONS)}
+    assert missing() == [51, 0, 0, 0]
+    how = iter(["well"])
+    assert missing() == [0] * 4
+    after = {row["id"]: row for row in rows(tmp_path / "AUDIT" / "true" / PREDICTIONS)}
+    assert len(after) == 75
+    assert all(after[name] == row for name, row in before.items() if "error" not in row)
+    assert {path.name for path in (tmp_path / "AUDIT" / "true").iterdir()} == {REQUESTS, PREDICTIONS}
+    assert missing() == [0] * 4  # and nothing is asked
+
+
 def test_a_foreign_model(films: Path, tmp_path: Path) -> None:
     words = ["audit", str(films / "questions"), "--task=ask", "--callable=tests.audit.vilt:answer", "--out=AUDIT"]
     process = medvill_process(*words, folder=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -177,7 +205,7 @@ def test_ctrl_c_and_on(films: Path, tmp_path: Path) -> None:
     assert err.strip().endswith("interrupted; the same command goes on where this one stopped")
     done = predictions.read_bytes()
     assert 5 < done.count(b"\n") < 60
-    predictions.write_bytes(done + b'{"id": "half a li')
+    predictions.write_bytes(done + b'{"id": "half", "findings": {"Edema": 0.1}')
     (tmp_path / "quick").touch()
     process = medvill_process(*words, folder=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = process.communicate(timeout=120)
