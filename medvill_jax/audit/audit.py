@@ -168,7 +168,7 @@ class Audit:
             "unchanged": {
                 name: share
                 for name in (ANOTHER, BLACK, MIRRORED)
-                if (share := behaviour.unchanged(figures, by_row[TRUE], by_row[name]))
+                if (share := behaviour.unchanged(figures, material.task, by_row[TRUE], by_row[name]))
             },
             "unnamed_labels": {name: count for name, one in by_row.items() if (count := figures.unnamed(one))},
             "sides": behaviour.sides(figures, by_row[TRUE], by_row[MIRRORED]),

@@ -25,12 +25,14 @@ LOSSES = {
 _FEWEST = 10
 
 
-def unchanged(figures: Figures, true: Mapping[int, Answer], other: Mapping[int, Answer]) -> dict[str, Any] | None:
+def unchanged(
+    figures: Figures, task: str, true: Mapping[int, Answer], other: Mapping[int, Answer]
+) -> dict[str, Any] | None:
     """The share of answers that are the same in two conditions; None without a common answer."""
     rows = [row for row in true if row in other]
     if not rows:
         return None
-    [share] = figures.mean([[same(true[row], other[row])] for row in rows], rows)
+    [share] = figures.mean([[same(true[row], other[row], task)] for row in rows], rows)
     return {"requests": len(rows), **share.to_dict()}
 
 
@@ -76,7 +78,7 @@ def losses(
                 continue
             lost = [float(request.finding not in _stated(str(one))) for one in both]
         else:
-            lost = [float(not same(true[request.row], one)) for one in both]
+            lost = [float(not same(true[request.row], one, task)) for one in both]
         erased, control = lost
         found.append((request.finding, request.row, [erased, control, erased - control, _more(erased, control)]))
     if not found:

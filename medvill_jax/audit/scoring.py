@@ -226,10 +226,12 @@ def floor(figure: str) -> float:
     return 0.5 if figure.startswith("auroc") else 0.0
 
 
-def same(one: Answer, other: Answer) -> bool:
-    """Whether two answers are the same: the same words, or probabilities of the same findings that differ by less than
-    `SAME`.
+def same(one: Answer, other: Answer, task: str) -> bool:
+    """Whether two answers are the same: to questions in the form in which they are compared with the right one, reports
+    by their words, or probabilities of the same findings that differ by less than `SAME`.
     """
     if isinstance(one, dict) and isinstance(other, dict):
         return one.keys() == other.keys() and all(abs(one[name] - other[name]) < SAME for name in one)
+    if task == "ask":
+        return normalize_answer(one) == normalize_answer(other)
     return text.tokens(str(one)) == text.tokens(str(other))

@@ -165,10 +165,18 @@ def test_findings_that_answers_do_not_name_are_not_compared(audited: Audited, fi
 
 
 def test_answers_about_different_findings_are_not_the_same() -> None:
-    assert same({"Edema": 0.5}, {"Edema": 0.505})
-    assert not same({"Edema": 0.5}, {"Edema": 0.6})
-    assert not same({"Edema": 0.5}, {"Fracture": 0.5})
-    assert not same({"Edema": 0.5}, {"Edema": 0.5, "Fracture": 0.5})
+    assert same({"Edema": 0.5}, {"Edema": 0.505}, "findings")
+    assert not same({"Edema": 0.5}, {"Edema": 0.6}, "findings")
+    assert not same({"Edema": 0.5}, {"Fracture": 0.5}, "findings")
+    assert not same({"Edema": 0.5}, {"Edema": 0.5, "Fracture": 0.5}, "findings")
+
+
+def test_answers_that_score_the_same_are_the_same() -> None:
+    assert same("Yes.", "yes", "ask")
+    assert same("The left lung", "left lung", "ask")
+    assert not same("left lung", "right lung", "ask")
+    assert same("No edema .", "no  edema.", "report")
+    assert not same("No edema.", "no edema", "report")
 
 
 def test_counts_in_are_answered_and_missing(audited: Audited, films: Path) -> None:
