@@ -13,7 +13,6 @@ The films are those of patients, and the answers may be reports: the folder is r
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import secrets
 import sys
@@ -82,18 +81,14 @@ def opened(folder: Path, made_with: Mapping[str, Any]) -> Iterator[str]:
     if folder.is_dir() and not note.is_file() and any(folder.iterdir()):
         raise AuditError(f"{folder} holds something else than an audit: name another folder")
     private.folder(folder)
-    with open(note, "ab", opener=private.opener) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AuditError(f"{folder}: another command works on this audit; wait for it") from None
-        except OSError:
-            pass  # the file system has no locks
+    with open(note, "ab", opener=private.opener) as held:
+        if not private.lock(held):
+            raise AuditError(f"{folder}: another command works on this audit; wait for it")
         wanted = json.loads(json.dumps(made_with))
         if not note.stat().st_size:
             # Not replaced by another file, whose lock nobody would hold.
-            lock.write((json.dumps({**wanted, "salt": secrets.token_hex(16)}, indent=2) + "\n").encode())
-            lock.flush()
+            held.write((json.dumps({**wanted, "salt": secrets.token_hex(16)}, indent=2) + "\n").encode())
+            held.flush()
         found = _read(note)
         salt = found.pop("salt")
         _compare(folder, found, wanted)

@@ -16,7 +16,7 @@ from medvill_jax.audit.answers import Answer
 from medvill_jax.audit.errors import AuditError
 from medvill_jax.audit.material import Material, targets
 from medvill_jax.data.questions import normalize_answer
-from medvill_jax.metrics import bootstrap, clinical, report_scores, text
+from medvill_jax.metrics import bootstrap, clinical, report_scores, text, vqa
 from medvill_jax.metrics.classification import Scorer, slug
 from medvill_jax.metrics.predictions import Prediction
 
@@ -209,16 +209,11 @@ class Figures:
         right = [
             normalize_answer(answer) == self._material.truth[row] for row, answer in zip(rows, answers, strict=True)
         ]
-        closed = np.array([self._material.groups[row] == "CLOSED" for row in rows])
-        inside = np.stack([np.ones(len(rows), bool), closed, ~closed], 1)
+        members = vqa.members_of({"answer_type": [self._material.groups[row] for row in rows]}, len(rows))
+        inside = np.stack([members[name.removeprefix("accuracy")] for name in self.names], 1)
         table = np.concatenate([inside * np.array(right)[:, None], inside], 1).astype(np.float64)
         table = bootstrap.cluster_sums(table, self._patients(rows))
-
-        def statistic(drawn: np.ndarray) -> np.ndarray:
-            hits, asked = np.split(bootstrap.sums(drawn, table), 2, 1)
-            return np.divide(hits, asked, out=np.full(hits.shape, np.nan), where=asked > 0)
-
-        return statistic
+        return lambda drawn: vqa.accuracies(bootstrap.sums(drawn, table))
 
 
 def floor(figure: str) -> float:
