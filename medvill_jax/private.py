@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 OTHERS = 0o077
 HELP = "let others read what is written, as far as your umask does (default: you alone)"
@@ -57,6 +59,17 @@ def folder(path: Path) -> None:
 def opener(path: str, flags: int) -> int:
     """For `open(..., opener=private.opener)`: a new file is readable by the user alone."""
     return os.open(path, flags, mode(0o666))
+
+
+def lock(file: IO[bytes]) -> bool:
+    """Whether this process now holds a file that each program locks before it writes; True without locks to be had."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # the file system has no locks
+    return True
 
 
 @contextlib.contextmanager

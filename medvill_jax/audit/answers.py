@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import json
 import numbers
+import reprlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from medvill_jax import private
 from medvill_jax.audit.errors import AuditError
@@ -59,10 +60,8 @@ def read(path: Path, ids: Collection[str], task: str, names: Collection[str] = (
         lines[identifier] = number
         if KEYS[task] not in row and row.get("error") is None:
             raise AuditError(f"{where}: neither {KEYS[task]!r} nor 'error' is in the row")
-        answer = row.get(KEYS[task])
-        if answer is None or row.get("error") is not None:
-            continue
-        answers[identifier] = checked(answer, task, where, names)
+        if _answered(row, task):
+            answers[identifier] = checked(row[KEYS[task]], task, where, names)
     return answers
 
 
@@ -78,22 +77,30 @@ def checked(answer: Any, task: str, where: str, names: Collection[str] = ()) -> 
     if not found:
         raise AuditError(f"{where}: none of the findings of the data is named there; they are {', '.join(names)}")
     for name, value in found.items():
+        # Compared before it becomes a float, which whole numbers can be too large for.
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        if not number or not 0 <= float(value) <= 1:
-            raise AuditError(f"{where}: {name} is {value!r}, not a probability from 0 to 1")
+        if not (number and 0 <= cast("float", value) <= 1):
+            told = reprlib.repr(value) if number else f"a {type(value).__name__}"
+            raise AuditError(f"{where}: {name} is {told}, not a probability from 0 to 1")
     return {name: float(value) for name, value in found.items()}
 
 
-def unfinished(path: Path) -> dict[str, bytes]:
-    """The whole lines of answers in a file that `add` was writing, by id, less those of errors."""
+def unfinished(path: Path, task: str) -> dict[str, bytes]:
+    """The whole lines of a file of predictions that have answers, by id; none if there is no file."""
     if not path.is_file():
         return {}
     rows: dict[str, bytes] = {}
     for number, line in enumerate(path.read_bytes().splitlines(keepends=True), 1):
-        if line.endswith(b"\n"):
+        if not line.strip():
+            continue
+        try:
             row = _row(line, f"{path}, line {number}")
-            if isinstance(row.get("id"), str) and row.get("error") is None:
-                rows[row["id"]] = line
+        except AuditError:
+            if line.endswith((b"\n", b"\r")):
+                raise
+            continue  # the last one, of which a part was written
+        if isinstance(row.get("id"), str) and _answered(row, task):
+            rows[row["id"]] = line.rstrip(b"\r\n") + b"\n"
     return rows
 
 
@@ -112,6 +119,11 @@ def add(path: Path, kept: Iterable[bytes], told: Iterable[tuple[str, str, Answer
             row = {"id": identifier, **({"error": error} if error else {KEYS[task]: answer})}
             file.write((json.dumps(row, allow_nan=False) + "\n").encode())
             file.flush()  # whatever happens to this program, its lines are whole
+
+
+def _answered(row: Mapping[str, Any], task: str) -> bool:
+    """Whether a row has an answer; an error without words is none."""
+    return row.get(KEYS[task]) is not None and not row.get("error")
 
 
 def _row(line: bytes, where: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import itertools
 import os
@@ -10,24 +11,44 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
 from medvill_jax import private
 from medvill_jax.audit import answers
 from medvill_jax.audit.answers import Answer
+from medvill_jax.audit.conditions import TRUE
 from medvill_jax.audit.errors import AuditError
-from medvill_jax.audit.folder import PREDICTIONS, REQUESTS, Request
+from medvill_jax.audit.folder import PREDICTIONS, REQUESTS, Request, write_requests
+from medvill_jax.audit.material import Material
 from medvill_jax.data.transforms import read_image
 from medvill_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from medvill_jax.app.model import Model
 
-# Requests -> (id, why there is no answer or "", the answer), in any order.
-Told = Iterator[tuple[str, str, Answer | None]]
-Ask = Callable[[Sequence[Request]], Told]
+
+class Told(NamedTuple):
+    """What was answered to a request.
+
+    Attributes:
+        id: of the request.
+        answer: of any form; None if there is none.
+        error: why there is none, for the predictions alone: words of somebody else's code may be those of a report.
+        kind: what the log may say of it.
+    """
+
+    id: str
+    answer: Any
+    error: str = ""
+    kind: str = ""
+
+
+# Answers come in any order.
+Ask = Callable[[Sequence[Request]], Iterator[Told]]
+# The requests of a condition that a program did not answer.
+_AGAIN = "requests_again.jsonl"
 # Failures of a condition that are told at once; all are counted at the end.
 _TOLD = 3
 
@@ -48,7 +69,7 @@ def of_model(model: Model, task: str, folder: Path) -> Ask:
     elif task not in model.tasks:
         raise ConfigError(f"this export can do {', '.join(model.tasks) or 'nothing that is audited'}, not {task}")
 
-    def ask(requests: Sequence[Request]) -> Told:
+    def ask(requests: Sequence[Request]) -> Iterator[Told]:
         # A question is asked about many films at a time.
         key = [*dict.fromkeys(request.question for request in requests)].index
         ordered = sorted(requests, key=lambda request: key(request.question))
@@ -57,12 +78,13 @@ def of_model(model: Model, task: str, folder: Path) -> Ask:
             options: dict[str, Any] = {"question": question} if task == "ask" else {}
             films = [folder / request.film for request in some]
             for request, found in zip(some, model.stream(films, task, **options), strict=True):
-                yield request.id, found.error or "", None if found.error else _answer(found, task)
+                error = found.error or ""
+                yield Told(request.id, None if error else _answer(found, task), error, error)
 
     return ask
 
 
-def _answer(found: Any, task: str) -> Answer | None:
+def _answer(found: Any, task: str) -> Any:
     if task == "findings":
         return dict(found.probabilities)
     return found.text if task == "report" else found.answer
@@ -84,33 +106,37 @@ def function_of(name: str) -> Callable[..., Any]:
     return function
 
 
-def of_callable(function: Callable[..., Any], task: str, folder: Path, names: Sequence[str]) -> Ask:
+def of_callable(function: Callable[..., Any], task: str, folder: Path) -> Ask:
     """A function that is called once for every request: `function(film)`, or `function(film, question)`.
 
     Args:
         function: takes a film, uint8 `[H, W]`.
         task: "findings", whose answer is a dict from findings to probabilities, "report" or "ask", which are texts.
         folder: of the audit.
-        names: the findings that count.
     """
 
-    def ask(requests: Sequence[Request]) -> Told:
+    def ask(requests: Sequence[Request]) -> Iterator[Told]:
         for request in requests:
             film = read_image((folder / request.film).read_bytes())
             try:
                 found = function(film, request.question) if task == "ask" else function(film)
             except Exception as error:  # somebody else's code: what it raises is why this film has no answer
-                yield request.id, " ".join(f"{type(error).__name__}: {error}".split()), None
+                kind = type(error).__name__
+                yield Told(request.id, None, " ".join(f"{kind}: {error}".split()), kind)
                 continue
-            yield request.id, "", answers.checked(found, task, f"what the function said to {request.id}", names)
+            yield Told(request.id, found)
 
     return ask
 
 
-def answer(ask: Ask, folder: Path, name: str, requests: Sequence[Request], task: str) -> None:
-    """Has a condition answered, after the answers that its predictions hold already."""
+def answer(ask: Ask, folder: Path, name: str, requests: Sequence[Request], material: Material) -> None:
+    """Has a condition answered, after the answers that its predictions hold already.
+
+    Raises:
+        AuditError: no request with the true film has an answer: other films need not be asked about.
+    """
     path = folder / name / PREDICTIONS
-    done = answers.unfinished(path)
+    done = answers.unfinished(path, material.task)
     left = [request for request in requests if request.id not in done]
     if not left:
         return
@@ -119,34 +145,57 @@ def answer(ask: Ask, folder: Path, name: str, requests: Sequence[Request], task:
     )
     with bar:
 
-        def counted() -> Told:
+        def counted() -> Iterator[tuple[str, str, Answer | None]]:
             failed = 0
-            for told in ask(left):
-                if told[1] and (failed := failed + 1) <= _TOLD:
-                    bar.write(f"{name}: {told[0]} has no answer: {told[1]}", file=sys.stderr)
-                yield told
+            for told in (_checked(one, material) for one in ask(left)):
+                if told.error and (failed := failed + 1) <= _TOLD:
+                    bar.write(f"{name}: {told.id} has no answer: {told.kind}", file=sys.stderr)
+                yield told.id, told.error, told.answer
                 bar.update()
+            if name == TRUE and failed == len(requests):
+                raise AuditError(f"none of the {failed:,} requests with the true film has an answer: see {path}")
 
-        answers.add(path, done.values(), counted(), task)
+        answers.add(path, done.values(), counted(), material.task)
 
 
-def run(command: str, folder: Path, name: str, check: Callable[[Path], object]) -> None:
-    """Runs a program for a condition, unless it has answered it already.
+def _checked(told: Told, material: Material) -> Told:
+    """An answer of the right form, or an error in place of any other."""
+    if told.error:
+        return told
+    try:
+        return told._replace(answer=answers.checked(told.answer, material.task, "the answer", material.names))
+    except Exception as error:  # also of somebody else's objects
+        return Told(told.id, None, str(error) or type(error).__name__, "it has another form")
+
+
+def run(
+    command: str, folder: Path, name: str, requests: Sequence[Request], task: str, check: Callable[[Path], object]
+) -> None:
+    """Runs a program for a condition: for all of its requests, or for those that its predictions do not answer yet.
 
     Args:
         command: with {requests} and {predictions}, the files to read and to write.
         folder: of the audit.
         name: of the condition.
+        requests: of the condition.
+        task: what is asked.
         check: raises `AuditError` for a file that does not fit the requests; then the program is run again next time.
 
     Raises:
-        AuditError: it cannot be started, fails, or writes nothing or something else.
+        AuditError: it cannot be started, fails, or writes something else, or the first time nothing.
     """
     path = folder / name / PREDICTIONS
-    if path.is_file():
+    done = answers.unfinished(path, task)
+    left = [request for request in requests if request.id not in done]
+    if not left:
         return
-    with private.replaced(path) as part:
-        files = {"{requests}": str(folder / name / REQUESTS), "{predictions}": str(part)}
+    asked = folder / name / (_AGAIN if path.is_file() else REQUESTS)
+    with contextlib.ExitStack() as ended:
+        if path.is_file():
+            write_requests(asked, left)
+            ended.callback(asked.unlink)
+        part = ended.enter_context(private.replaced(path))
+        files = {"{requests}": str(asked), "{predictions}": str(part)}
         words = [_filled(word, files) for word in split(command)]
         try:
             status = subprocess.run(words, stdin=subprocess.DEVNULL).returncode
@@ -154,8 +203,10 @@ def run(command: str, folder: Path, name: str, check: Callable[[Path], object]) 
             raise AuditError(f"--command: {words[0]} cannot be started: {error.strerror or error}") from error
         if status:
             raise AuditError(f"--command ended with status {status} for the condition {name!r}; see what it says above")
-        if not part.is_file() or not part.stat().st_size:
+        written = part.read_bytes() if part.is_file() else b""
+        if not written and not path.is_file():
             raise AuditError(f"--command wrote nothing to {{predictions}} for the condition {name!r}")
+        part.write_bytes(b"".join(done.values()) + written)
         check(part)
 
 

@@ -14,7 +14,7 @@ from medvill_jax.audit.answers import Answer
 from medvill_jax.audit.conditions import ANOTHER, BLACK, CONTROL, ERASED, MIRRORED, TRUE
 from medvill_jax.audit.erased import ErasedFilms
 from medvill_jax.audit.errors import AuditError
-from medvill_jax.audit.folder import PREDICTIONS, Request
+from medvill_jax.audit.folder import PREDICTIONS, REQUESTS, Request
 from medvill_jax.audit.material import Material, training_texts
 from medvill_jax.audit.scoring import MAIN, Figures
 from medvill_jax.audit.verdict import MARGIN, verdict
@@ -22,6 +22,7 @@ from medvill_jax.audit.words import named
 from medvill_jax.data import records
 from medvill_jax.films.stored import ImageOptions
 from medvill_jax.metrics import bootstrap, report_scores, text, vqa
+from medvill_jax.metrics.predictions import Prediction
 from medvill_jax.version import VERSION
 
 # Of the result.
@@ -64,7 +65,7 @@ def require(task: str) -> None:
     """Raises `MissingExtra` for libraries that are needed at the end, before any film is read."""
     if task == "report":
         copies.require()
-        text.bleu_counts([""], [""])
+        report_scores.metric_groups([Prediction("", "a report", "a report")])
 
 
 def erased_films(settings: Settings, material: Material) -> ErasedFilms | None:
@@ -80,7 +81,7 @@ class Audit:
 
     Args:
         settings: what is audited.
-        material: what is asked.
+        material: what is asked, with the salt of the folder.
         erased: from `erased_films`.
         out: the folder, which `folder.opened` holds.
 
@@ -91,9 +92,10 @@ class Audit:
     def __init__(self, settings: Settings, material: Material, erased: ErasedFilms | None, out: Path):
         self.settings, self.material, self.out = settings, material, out
         names = settings.conditions
-        shapes = folder.write_films(out, settings.data, settings.split, material, names, erased)
-        self.planned = folder.plan(material, names, seed=settings.seed, shapes=shapes, erased=erased)
-        folder.write_requests(out, self.planned)
+        self._films = folder.write_films(out, settings.data, settings.split, material, names, erased)
+        self.planned = folder.plan(material, names, films=self._films, erased=erased)
+        for name, requests in self.planned.items():
+            folder.write_requests(out / name / REQUESTS, requests)
 
     def read(self, name: str, path: Path | None = None) -> dict[str, Answer]:
         """The answers of a condition by the ids of its requests, from its predictions or another file; see
@@ -130,14 +132,7 @@ class Audit:
         }
         alone = figures.alone(by_row[TRUE])
         main = MAIN[material.task]
-        patients = figures.patients([*by_row[TRUE]])
-        reached = verdict(
-            named(main),
-            {name: one[main] for name, one in compared.items() if one},
-            patients=patients,
-            films=len({int(material.film_of[row]) for row in by_row[TRUE]}),
-            margin=settings.margin,
-        )
+        reached = verdict(named(main), {name: one[main] for name, one in compared.items()}, margin=settings.margin)
         result: dict[str, Any] = {
             "format": FORMAT,
             "version": VERSION,
@@ -165,7 +160,6 @@ class Audit:
                     **{
                         condition: one[name].to_dict(with_share=condition == ANOTHER)
                         for condition, one in compared.items()
-                        if one
                     },
                 }
                 for name in figures.names
@@ -174,11 +168,13 @@ class Audit:
             "unchanged": {
                 name: share
                 for name in (ANOTHER, BLACK, MIRRORED)
-                if (share := behaviour.unchanged(figures, by_row[TRUE], by_row[name]))
+                if (share := behaviour.unchanged(figures, material.task, by_row[TRUE], by_row[name]))
             },
+            "unnamed_labels": {name: count for name, one in by_row.items() if (count := figures.unnamed(one))},
             "sides": behaviour.sides(figures, by_row[TRUE], by_row[MIRRORED]),
         }
-        if ERASED in self.planned:
+        if settings.erased is not None:
+            result["controls"] = behaviour.controls([film.kept for film in self._films])
             result["erased"] = behaviour.losses(figures, material.task, by_row[TRUE], self.planned, found)
         if material.task == "report":
             result["copies"] = self._copies(figures, by_row[TRUE])
@@ -191,7 +187,7 @@ class Audit:
             return None
         names = ["answer", "answer_type"] if task == "ask" else ["text"]
         train = training_texts(self.settings.data, names)
-        if train is None:
+        if train is None or not any(map(text.tokens, train[names[0]])):
             return None
         if task == "ask":
             guessed = vqa.majority(train["answer"].tolist(), train["answer_type"].tolist(), material.groups)
@@ -202,7 +198,9 @@ class Audit:
     def _copies(self, figures: Figures, written: Mapping[int, Any]) -> dict[str, Any] | None:
         """How many reports stand in the training split: those that were written, and the real ones."""
         train = training_texts(self.settings.data, ["text", "subject_id"])
-        if train is None or "train" in self.settings.split.split("+"):  # where each real one stands
+        if train is None or not any(train["text"]):
+            return None
+        if "train" in self.settings.split.split("+"):  # where each real one stands
             return None
         training = copies.Training(train["text"].tolist(), train["subject_id"].tolist())
         real = {row: self.material.truth[row] for row in written}

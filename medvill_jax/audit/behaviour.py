@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from medvill_jax.audit.answers import Answer
-from medvill_jax.audit.conditions import CONTROL, ERASED
+from medvill_jax.audit.conditions import CONTROL, ERASED, KEPT
 from medvill_jax.audit.folder import Request
 from medvill_jax.audit.scoring import Figures, same
 from medvill_jax.findings import CHEXPERT_FINDINGS, POSITIVE, UNCERTAIN
@@ -25,12 +25,14 @@ LOSSES = {
 _FEWEST = 10
 
 
-def unchanged(figures: Figures, true: Mapping[int, Answer], other: Mapping[int, Answer]) -> dict[str, Any] | None:
+def unchanged(
+    figures: Figures, task: str, true: Mapping[int, Answer], other: Mapping[int, Answer]
+) -> dict[str, Any] | None:
     """The share of answers that are the same in two conditions; None without a common answer."""
     rows = [row for row in true if row in other]
     if not rows:
         return None
-    [share] = figures.mean([[same(true[row], other[row])] for row in rows], rows)
+    [share] = figures.mean([[same(true[row], other[row], task)] for row in rows], rows)
     return {"requests": len(rows), **share.to_dict()}
 
 
@@ -57,12 +59,12 @@ def losses(
         figures: of the audit.
         task: a key of `LOSSES`.
         true: answers by row.
-        planned: the requests of both conditions, in the same order.
+        planned: the requests of both conditions, if there are any.
         answers: condition -> the answers by the identifiers of its requests.
     """
     labels = {row: _stated(str(answer)) for row, answer in true.items()} if task == "report" else {}
     found: list[tuple[str, int, list[float]]] = []
-    for request in planned[ERASED]:
+    for request in planned.get(ERASED, ()):
         both = [answers[name].get(request.id) for name in (ERASED, CONTROL)]
         if request.row not in true or None in both:
             continue
@@ -76,7 +78,7 @@ def losses(
                 continue
             lost = [float(request.finding not in _stated(str(one))) for one in both]
         else:
-            lost = [float(not same(true[request.row], one)) for one in both]
+            lost = [float(not same(true[request.row], one, task)) for one in both]
         erased, control = lost
         found.append((request.finding, request.row, [erased, control, erased - control, _more(erased, control)]))
     if not found:
@@ -88,6 +90,13 @@ def losses(
         **_told(figures, found),
         "findings": {name: _told(figures, rows) for name, rows in by_finding.items() if len(rows) >= _FEWEST},
     }
+
+
+def controls(kept: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """How much of the change controls make: of each film, findings and the shares that theirs keep."""
+    shares = [share for one in kept for share in one.values()]
+    used = [share for share in shares if share >= KEPT]
+    return {"films": len(used), "left_out": len(shares) - len(used), "kept": float(np.mean(used)) if used else None}
 
 
 def _told(figures: Figures, found: Sequence[tuple[str, int, list[float]]]) -> dict[str, Any]:

@@ -8,6 +8,11 @@ import numpy as np
 
 from medvill_jax.audit.errors import AuditError
 
+# A control that makes less of the change than this is none.
+KEPT = 0.9
+# Of the film's height and width, the steps by which the change is moved.
+_STEPS = 8
+
 TRUE, ANOTHER, BLACK, MIRRORED = "true", "another", "black", "mirrored"
 # Of every finding that is drawn in a film: the film without it, and the same change made at another place.
 ERASED, CONTROL = "erased", "control"
@@ -57,20 +62,37 @@ def chosen(films: int, limit: int | None, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng([seed, 0]).permutation(films)[:limit])
 
 
-def moved(film: np.ndarray, erased: np.ndarray) -> np.ndarray:
+def moved(film: np.ndarray, erased: np.ndarray) -> tuple[np.ndarray, float]:
     """The control of an erased film: what erasing changed, added at another place of the film.
 
-    The change moves by half of the film's height, width, or both, whichever leaves least of it where it was.
+    Erasing mostly takes light away, and where the film is dark there is none to take. So of all moves by eighths of the
+    film's height and width the change makes the one that keeps most of it and leaves least of it where it was; of equal
+    ones the farthest.
 
     Args:
         film, erased: uint8 `[H, W]`.
 
     Returns:
-        uint8 `[H, W]`.
+        uint8 `[H, W]`, and the share of the change that is kept; 0 if erasing changed nothing.
     """
-    change = erased.astype(np.int16) - film
-    size = np.abs(change).astype(np.int64)
-    high, wide = film.shape[0] // 2, film.shape[1] // 2
-    moves = [(high, 0), (0, wide), (high, wide)]
-    best = min(moves, key=lambda move: int(np.minimum(size, np.roll(size, move, (0, 1))).sum()))
-    return np.clip(film + np.roll(change, best, (0, 1)), 0, 255).astype(np.uint8)
+    before = film.astype(np.int32)
+    change = erased - before
+    rows, columns = np.nonzero(change)
+    values = change[rows, columns]
+    if not len(values):
+        return film.copy(), 0.0
+    height, width = film.shape
+
+    def tried(move: tuple[int, int]) -> tuple[int, int, np.ndarray]:
+        """How much of the change a move makes elsewhere, how much it makes, and the film with it."""
+        there = (rows + move[0]) % height, (columns + move[1]) % width
+        control = before.copy()
+        control[there] = np.clip(before[there] + values, 0, 255)
+        kept = int(np.abs(control - before).sum())
+        return kept - int(np.minimum(np.abs(change[there]), np.abs(values)).sum()), kept, control
+
+    # Halves first, which are farthest.
+    steps = sorted(range(_STEPS), key=lambda step: abs(step - _STEPS // 2))
+    moves = [(height * down // _STEPS, width * right // _STEPS) for down in steps for right in steps if down or right]
+    _, kept, control = max(map(tried, moves), key=lambda one: one[0])
+    return control.astype(np.uint8), kept / int(np.abs(values).sum())

@@ -50,8 +50,12 @@ class ErasedFilms:
 
     @property
     def fingerprint(self) -> str:
-        """Of which findings can be erased in which films."""
-        return hashlib.sha256(repr([*map(sorted, self._files)]).encode()).hexdigest()
+        """Of which findings can be erased in which films, and of all that their files hold."""
+        held = [
+            [(name, hashlib.sha256(file.read_bytes()).hexdigest()) for name, file in files.items()]
+            for files in self._files
+        ]
+        return hashlib.sha256(repr(held).encode()).hexdigest()
 
     def number(self, finding: str) -> int:
         """Of a finding, for names of files."""

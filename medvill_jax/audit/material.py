@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,6 @@ from medvill_jax.paths import Place
 
 # Task -> the kind of the records that it asks about.
 KINDS = {"findings": "report", "report": "report", "ask": "vqa"}
-# Identifiers of requests name no patient.
-_ID = "audit "
 
 
 @dataclass(frozen=True)
@@ -26,38 +25,50 @@ class Material:
 
     Attributes:
         task: a key of `KINDS`.
-        ids: `[N]`, made from the identifiers of the records, but none that leads to a patient.
+        identifiers: `[N]`, of the records.
         film_of: int64 `[N]`, the film of each request.
         patients: str `[N]`.
         truth: for "findings" int8 `[N, C]`, labels as records have them; otherwise `[N]` texts.
         names: of the C findings.
         groups: `[N]` of "ask": "CLOSED" or "OPEN".
         questions: `[N]` of "ask".
-        films: `[F]`, names of films as those of requests.
         sources: int64 `[F]`, the record that holds each film.
         keys: `[F]`, what the data set calls the films; identifiers.
         film_patients: `[F]`.
+        others: int64 `[F]`, for each film another patient's, see `conditions.others`.
         fingerprint: of all that the chosen records hold.
+        salt: of the folder; `ids` and `films` need one.
     """
 
     task: str
-    ids: tuple[str, ...]
+    identifiers: tuple[str, ...]
     film_of: np.ndarray
     patients: tuple[str, ...]
     truth: Any
     names: tuple[str, ...]
     groups: tuple[str, ...]
     questions: tuple[str, ...]
-    films: tuple[str, ...]
     sources: np.ndarray
     keys: tuple[str, ...]
     film_patients: tuple[str, ...]
+    others: np.ndarray
     fingerprint: str
+    salt: str = ""
 
+    @functools.cached_property
+    def ids(self) -> tuple[str, ...]:
+        """`[N]`, names of requests that lead to no patient."""
+        return tuple(map(self.pseudonym, self.identifiers))
 
-def pseudonym(name: str) -> str:
-    """A name that stands for an identifier, 16 hexadecimal digits; equal for equal ones, with any data set."""
-    return f"{records.text_hash(_ID + name):016x}"
+    @functools.cached_property
+    def films(self) -> tuple[str, ...]:
+        """`[F]`, names of films that lead to no patient."""
+        return tuple(map(self.pseudonym, self.keys))
+
+    def pseudonym(self, name: str) -> str:
+        """A name that stands for an identifier, 16 hexadecimal digits; without the salt nobody can try them all."""
+        assert self.salt, "a hash of an identifier alone can be found by trying all identifiers"
+        return hashlib.blake2b(name.encode(), key=bytes.fromhex(self.salt), digest_size=8).hexdigest()
 
 
 def read(data: Place, split: str, task: str, *, limit: int | None, seed: int) -> Material:
@@ -68,11 +79,12 @@ def read(data: Place, split: str, task: str, *, limit: int | None, seed: int) ->
         split: of it.
         task: a key of `KINDS`.
         limit: how many films are drawn of it; None for all.
-        seed: of the draw.
+        seed: of the draw, and of the exchange of films.
 
     Raises:
         DataError: there is no such data set or split, or it is damaged.
         ConfigError: the data set is not for this task, or nothing in the split is.
+        AuditError: one patient has more than half of the films.
     """
     kind = records.kind(data)
     if kind != KINDS[task]:
@@ -101,21 +113,22 @@ def read(data: Place, split: str, task: str, *, limit: int | None, seed: int) ->
     keys = tuple(np.asarray([*first], object)[picked])
     film = {key: number for number, key in enumerate(keys)}
     kept = [number for number, row in enumerate(rows) if row[1] in film]
-    ids, of, patients, truth, groups, questions = zip(*(rows[number] for number in kept), strict=True)
+    identifiers, of, patients, truth, groups, questions = zip(*(rows[number] for number in kept), strict=True)
     owner = dict(zip(of, patients, strict=True))
+    film_patients = tuple(owner[key] for key in keys)
     return Material(
         task=task,
-        ids=tuple(map(pseudonym, ids)),
+        identifiers=identifiers,
         film_of=np.array([film[key] for key in of]),
         patients=patients,
         truth=np.stack(truth) if task == "findings" else truth,
         names=names if task == "findings" else (),
         groups=groups,
         questions=questions,
-        films=tuple(map(pseudonym, keys)),
         sources=np.array([first[key] for key in keys]),
         keys=keys,
-        film_patients=tuple(owner[key] for key in keys),
+        film_patients=film_patients,
+        others=conditions.others(film_patients, seed),
         fingerprint=hashlib.sha256(b"".join(hashes[number] for number in kept)).hexdigest(),
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from medvill_jax.audit.card import COPIES
-from medvill_jax.audit.conditions import ANOTHER, BLACK, CONTROL, ERASED, MIRRORED, TRUE, WORDS
+from medvill_jax.audit.conditions import ANOTHER, BLACK, CONTROL, ERASED, KEPT, MIRRORED, TRUE, WORDS
 from medvill_jax.audit.scoring import floor
 from medvill_jax.audit.verdict import FEWEST
 from medvill_jax.audit.words import measured, named, share
@@ -125,11 +125,17 @@ def _behaviour(result: Mapping[str, Any]) -> Iterator[Child]:
         caption = f"Of {sides['requests']:,} answers that name one side, with the film mirrored"
         yield table(caption, ("name", "share"), rows, (1,))
     if "erased" in result:
-        yield from _erased(result["erased"])
+        yield from _erased(result["erased"], result["controls"])
 
 
-def _erased(erased: Mapping[str, Any] | None) -> Iterator[Child]:
+def _erased(erased: Mapping[str, Any] | None, controls: Mapping[str, Any]) -> Iterator[Child]:
     yield element("h3", "Erased findings")
+    if controls["left_out"]:
+        yield element(
+            "p",
+            f"{controls['left_out']:,} erased films are left out, because no other place of the film is bright or dark "
+            f"enough for {KEPT:.0%} of the same change.",
+        )
     if erased is None:
         yield element("p", "No finding that was erased can be compared.")
         return
@@ -145,6 +151,7 @@ def _erased(erased: Mapping[str, Any] | None) -> Iterator[Child]:
     ]
     caption = f"{erased['is'].capitalize()}: when it is erased, and when the same change is made at another place"
     yield table(caption, head, rows, range(1, 6))
+    yield element("p", f"At another place {controls['kept']:.0%} of the change is made, on average.")
 
 
 def _copies(copies: Mapping[str, Any]) -> Iterator[Child]:
@@ -177,6 +184,9 @@ def _counts(result: Mapping[str, Any]) -> Iterator[Child]:
     yield table(
         "Requests are those answered and those missing", ("with", "requests", "answered", "missing"), rows, (1, 2, 3)
     )
+    if unnamed := result["unnamed_labels"]:
+        rows = [(WORDS[name], f"{count:,}") for name, count in unnamed.items()]
+        yield table("Labels of findings that answers do not name, and so do not count", ("with", "labels"), rows, (1,))
     missing = {name: one["missing_ids"] for name, one in result["conditions"].items() if one["missing"]}
     for name, ids in missing.items():
         yield more(f"missing with {WORDS[name]}", element("p", element("code", ", ".join(ids))))
@@ -187,14 +197,15 @@ def _reading(result: Mapping[str, Any]) -> Iterator[Child]:
     yield items(
         [
             "Intervals are 95 %, from the bootstrap over patients; a difference draws the same patients for both.",
-            "Lost: the figure with the true film less the figure with the other, on the requests that both answer. "
+            "Lost: the figure with the true film less the figure with the other, on the requests that both answer "
+            "and the findings that both name. "
             "Another patient's film is drawn without regard to what it shows, so a model that does not look loses "
             "nothing.",
             "Share due to the film: what is lost with another patient's film, of what the true film gives above 0, "
             "for AUROC above 0.5.",
             "It looks if the intervals of what is lost with another patient's and with a black film lie above zero. "
-            f"It does not look if one of them does not and ends below {settings['margin']:g}. Otherwise, or with fewer "
-            f"than {FEWEST} patients, it cannot be told.",
+            f"It does not look if one of them does not and ends below {settings['margin']:g}. Otherwise, or if one "
+            f"compares answers of fewer than {FEWEST} patients, it cannot be told.",
         ]
     )
     told = {

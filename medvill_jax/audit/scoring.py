@@ -16,7 +16,7 @@ from medvill_jax.audit.answers import Answer
 from medvill_jax.audit.errors import AuditError
 from medvill_jax.audit.material import Material, targets
 from medvill_jax.data.questions import normalize_answer
-from medvill_jax.metrics import bootstrap, clinical, report_scores, text
+from medvill_jax.metrics import bootstrap, clinical, report_scores, text, vqa
 from medvill_jax.metrics.classification import Scorer, slug
 from medvill_jax.metrics.predictions import Prediction
 
@@ -44,6 +44,9 @@ class Measured:
         return {"value": value, "ci95": None if low is None else [low, high]}
 
 
+_UNDEFINED = Measured(np.nan, np.nan, np.nan)
+
+
 @dataclass(frozen=True)
 class Compared:
     """A figure under the true film and under a condition, on the same requests.
@@ -52,17 +55,21 @@ class Compared:
         true, other: the two.
         difference: true less other.
         share: of what the true film gives above the floor, how much is lost under the condition.
+        films, patients: that these requests are about.
     """
 
     true: Measured
     other: Measured
     difference: Measured
     share: Measured
+    films: int
+    patients: int
 
     def to_dict(self, *, with_share: bool) -> dict[str, Any]:
         """JSON-like."""
         names = ["true", "other", "difference", *(["share"] if with_share else [])]
-        return {name: getattr(self, name).to_dict() for name in names}
+        told = {name: getattr(self, name).to_dict() for name in names}
+        return {**told, "films": self.films, "patients": self.patients}
 
 
 class Figures:
@@ -81,6 +88,9 @@ class Figures:
         self._material, self._resamples, self._seed = material, resamples, seed
         if material.task == "report":
             self._references = clinical.label_batch(material.truth)
+        if material.task == "findings":
+            known = targets(material.truth)[1]
+            self._labelled = [{name for name, one in zip(material.names, row, strict=True) if one} for row in known]
         per_finding = [f"auroc/{slug(name)}" for name in material.names]
         self.names: tuple[str, ...] = {
             "findings": (MAIN["findings"], *per_finding),
@@ -94,10 +104,14 @@ class Figures:
         return dict(zip(self.names, self._measured(self._statistic(rows, answers), rows), strict=True))
 
     def compared(self, true: Mapping[int, Answer], other: Mapping[int, Answer]) -> dict[str, Compared]:
-        """The figures of two conditions on the rows that both have answers for; {} without such a row."""
-        rows = [row for row in true if row in other]
+        """The figures of two conditions on the rows that both have answers for; NaN without such a row.
+
+        Of findings those count that both answers name, and rows that have a label of one.
+        """
+        true, other = self._common(true, other)
+        rows = [*true]
         if not rows:
-            return {}
+            return dict.fromkeys(self.names, Compared(*[_UNDEFINED] * 4, films=0, patients=0))
         ours, theirs = (self._statistic(rows, answers) for answers in (true, other))
         floors = np.array([floor(name) for name in self.names])
 
@@ -108,12 +122,17 @@ class Figures:
             return np.concatenate([a, b, a - b, share], 1)
 
         found = np.array(self._measured(statistic, rows), object).reshape(4, len(self.names))
+        films, patients = len({int(self._material.film_of[row]) for row in rows}), self.patients(rows)
         compared = {}
         for name, least, (a, b, difference, share) in zip(self.names, floors, found.T, strict=True):
             if not a.low > least:
-                share = Measured(np.nan, np.nan, np.nan)
-            compared[name] = Compared(a, b, difference, share)
+                share = _UNDEFINED
+            compared[name] = Compared(a, b, difference, share, films, patients)
         return compared
+
+    def unnamed(self, answers: Mapping[int, Answer]) -> int:
+        """How many labels of findings the answers do not name; 0 for texts."""
+        return sum(len(self._labelled[row] - one.keys()) for row, one in answers.items() if isinstance(one, dict))
 
     def mean(self, values: Sequence[Sequence[float]], rows: Sequence[int]) -> list[Measured]:
         """Means of columns `[n, K]` of values of rows, which may be repeated."""
@@ -124,6 +143,22 @@ class Figures:
     def patients(self, rows: Sequence[int]) -> int:
         """How many patients rows are of."""
         return len({*self._patients(rows)})
+
+    def _common(
+        self, true: Mapping[int, Answer], other: Mapping[int, Answer]
+    ) -> tuple[dict[int, Answer], dict[int, Answer]]:
+        """The answers of two conditions to the same requests, and about the same findings that have a label."""
+        ours: dict[int, Answer] = {}
+        theirs: dict[int, Answer] = {}
+        for row in (row for row in true if row in other):
+            one, two = true[row], other[row]
+            if isinstance(one, dict) and isinstance(two, dict):
+                names = self._labelled[row] & one.keys() & two.keys()
+                one, two = ({name: answer[name] for name in names} for answer in (one, two))
+                if not names:
+                    continue
+            ours[row], theirs[row] = one, two
+        return ours, theirs
 
     def _patients(self, rows: Sequence[int]) -> list[str]:
         return [self._material.patients[row] for row in rows]
@@ -174,16 +209,11 @@ class Figures:
         right = [
             normalize_answer(answer) == self._material.truth[row] for row, answer in zip(rows, answers, strict=True)
         ]
-        closed = np.array([self._material.groups[row] == "CLOSED" for row in rows])
-        inside = np.stack([np.ones(len(rows), bool), closed, ~closed], 1)
+        members = vqa.members_of({"answer_type": [self._material.groups[row] for row in rows]}, len(rows))
+        inside = np.stack([members[name.removeprefix("accuracy")] for name in self.names], 1)
         table = np.concatenate([inside * np.array(right)[:, None], inside], 1).astype(np.float64)
         table = bootstrap.cluster_sums(table, self._patients(rows))
-
-        def statistic(drawn: np.ndarray) -> np.ndarray:
-            hits, asked = np.split(bootstrap.sums(drawn, table), 2, 1)
-            return np.divide(hits, asked, out=np.full(hits.shape, np.nan), where=asked > 0)
-
-        return statistic
+        return lambda drawn: vqa.accuracies(bootstrap.sums(drawn, table))
 
 
 def floor(figure: str) -> float:
@@ -191,8 +221,12 @@ def floor(figure: str) -> float:
     return 0.5 if figure.startswith("auroc") else 0.0
 
 
-def same(one: Answer, other: Answer) -> bool:
-    """Whether two answers are the same: the same words, or probabilities that differ by less than `SAME`."""
+def same(one: Answer, other: Answer, task: str) -> bool:
+    """Whether two answers are the same: to questions in the form in which they are compared with the right one, reports
+    by their words, or probabilities of the same findings that differ by less than `SAME`.
+    """
     if isinstance(one, dict) and isinstance(other, dict):
-        return all(abs(one[name] - other[name]) < SAME for name in one if name in other)
+        return one.keys() == other.keys() and all(abs(one[name] - other[name]) < SAME for name in one)
+    if task == "ask":
+        return normalize_answer(one) == normalize_answer(other)
     return text.tokens(str(one)) == text.tokens(str(other))

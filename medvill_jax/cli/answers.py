@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import json
 import os
@@ -63,12 +62,8 @@ def continued(path: Path, films: Collection[str], made_with: Mapping[str, Any]) 
 
 
 def _lock(file: IO[bytes], path: Path) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise _held(path) from None
-    except OSError:
-        pass  # the file system has no locks
+    if not private.lock(file):
+        raise _held(path)
 
 
 def _held(path: Path) -> AnswersError:

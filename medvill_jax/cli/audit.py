@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import hashlib
 import json
 import warnings
 from collections.abc import Callable, Sequence
@@ -103,7 +105,7 @@ def _audited(args: argparse.Namespace) -> int:
     settings = Settings(args.data, args.task, args.split, args.films, args.erased, args.seed, margin=args.margin)
     model = _model(args)
     function = None if args.callable is None else asking.function_of(args.callable)
-    asked = _asked(args, model)
+    made_by, asked = _asked(args, model)
     given = material.read(args.data, args.split, args.task, limit=args.films, seed=args.seed)
     erased = erased_films(settings, given)
     made_with = {
@@ -113,20 +115,21 @@ def _audited(args: argparse.Namespace) -> int:
         "seed": args.seed,
         "erased": None if erased is None else erased.fingerprint,
         "records": given.fingerprint,
-        **asked,
+        **made_by,
     }
-    with folder.opened(args.out, made_with):
+    with folder.opened(args.out, made_with) as salt:
+        given = dataclasses.replace(given, salt=salt)
         audit = Audit(settings, given, erased, args.out)
         ask: asking.Ask | None = None
         if model is not None:
             ask = asking.of_model(model, args.task, args.out)
         elif function is not None:
-            ask = asking.of_callable(function, args.task, args.out, given.names)
+            ask = asking.of_callable(function, args.task, args.out)
         for name, requests in audit.planned.items():
             if ask is not None:
-                asking.answer(ask, args.out, name, requests, args.task)
+                asking.answer(ask, args.out, name, requests, given)
             elif args.command is not None:
-                asking.run(args.command, args.out, name, _checker(audit, name))
+                asking.run(args.command, args.out, name, requests, args.task, _checker(audit, name))
         if left := audit.unanswered():
             _say_what_is_left(args.out, left, [*audit.planned])
             return Exit.DONE
@@ -150,14 +153,22 @@ def _model(args: argparse.Namespace) -> Any:
     return load(args.model)
 
 
-def _asked(args: argparse.Namespace, model: Any) -> dict[str, Any]:
-    """Who answers, as the result records it."""
+def _asked(args: argparse.Namespace, model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Who answers: all of it, and what the result tells, which others may read."""
+    if args.command is not None:
+        from medvill_jax.audit import asking
+
+        # The words of a command may be paths, names and passwords.
+        program = Path(asking.split(args.command)[0]).name
+        digest = hashlib.sha256(args.command.encode()).hexdigest()
+        return {"command": args.command}, {"command": {"program": program, "sha256": digest}}
+    told: dict[str, Any] = {"predictions": "given"}
     if model is not None:
         options = model.options(args.task) if args.task != "ask" else {"task": "ask"}
-        return {"model": {"weights": model.weights, "options": options}}
-    if args.callable is not None:
-        return {"callable": args.callable}
-    return {"command": args.command} if args.command is not None else {"predictions": "given"}
+        told = {"model": {"weights": model.weights, "options": options}}
+    elif args.callable is not None:
+        told = {"callable": args.callable}
+    return told, told
 
 
 def _checker(audit: Any, name: str) -> Callable[[Path], object]:

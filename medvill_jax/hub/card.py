@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,10 @@ def with_section(card: str, title: str, text: str) -> str:
 
 
 def add_section(path: Path, title: str, text: str) -> None:
-    """Writes a section into the card of a model, see `with_section`. Raises `OSError`."""
-    private.write(path, with_section(path.read_text("utf-8"), title, text))
+    """Writes a section into the card of a model, see `with_section`; who may read it stays. Raises `OSError`."""
+    with private.replaced(path) as part:
+        part.write_text(with_section(path.read_text("utf-8"), title, text), "utf-8")
+        part.chmod(stat.S_IMODE(path.stat().st_mode))
 
 
 def _section(title: str, text: str) -> list[str]:

@@ -55,15 +55,15 @@ def score(
     if bad := {name: len(values) for name, values in groups.items() if len(values) != len(correct)}:
         raise ValueError(f"{len(correct)} questions, but columns of other lengths: {bad}")
 
-    members = _members(groups, len(correct))  # the ending of a metric's name -> bool [N]
+    members = members_of(groups, len(correct))
     inside = np.stack(list(members.values()), 1)  # [N, K]
     rows = np.concatenate([inside * correct[:, None], inside], 1)
     metrics: dict[str, Value] = {}
     limits = [[]] * len(members)
     if resamples:
         metrics |= bootstrap.resampled(clusters, len(correct))
-        limits = bootstrap.interval(rows, _accuracy, clusters=clusters, resamples=resamples, seed=seed).T.tolist()
-    values, counts = _accuracy(rows.sum(0)).tolist(), inside.sum(0).tolist()
+        limits = bootstrap.interval(rows, accuracies, clusters=clusters, resamples=resamples, seed=seed).T.tolist()
+    values, counts = accuracies(rows.sum(0)).tolist(), inside.sum(0).tolist()
     for ending, value, pair, count in zip(members, values, limits, counts, strict=True):
         metrics[f"questions{ending}"] = float(count)
         metrics[f"accuracy{ending}"] = value
@@ -72,7 +72,8 @@ def score(
     return metrics
 
 
-def _members(groups: Mapping[str, Sequence[str]], count: int) -> dict[str, np.ndarray]:
+def members_of(groups: Mapping[str, Sequence[str]], count: int) -> dict[str, np.ndarray]:
+    """The questions of every group of `score`: the ending of the names of its metrics -> bool `[N]`."""
     answer_types = groups.get("answer_type", [""] * count)
     if "answer_type" in groups and (unknown := sorted(set(answer_types) - set(ANSWER_TYPES))):
         raise ValueError(f"answer_type has {unknown[0]!r}; there are {', '.join(ANSWER_TYPES)}")
@@ -87,7 +88,7 @@ def _members(groups: Mapping[str, Sequence[str]], count: int) -> dict[str, np.nd
     return members
 
 
-def _accuracy(sums: np.ndarray) -> np.ndarray:
+def accuracies(sums: np.ndarray) -> np.ndarray:
     """Accuracies `[..., K]` of sums `[..., 2 K]`: the correct answers of K groups, then their numbers of questions."""
     right, number = np.split(sums, 2, -1)
     return np.divide(right, number, out=np.full(right.shape, math.nan), where=number > 0)

@@ -1,23 +1,29 @@
 """Planted models: what is known of each is what its audit finds."""
 
+import dataclasses
 import itertools
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medvill_jax.audit import asking, folder, material
-from medvill_jax.audit.audit import Audit, Settings, erased_films
+from medvill_jax.audit import asking, conditions, folder, material
+from medvill_jax.audit.audit import Audit, Settings, erased_films, require
 from medvill_jax.audit.conditions import ANOTHER, BLACK, CONTROL, ERASED, MIRRORED, TRUE
 from medvill_jax.audit.page import page
+from medvill_jax.audit.scoring import same
 from medvill_jax.audit.verdict import BLIND, LOOKS, OPEN
 from medvill_jax.audit.words import measured, named
 from medvill_jax.data.records import open_split
+from medvill_jax.errors import MissingExtra
+from medvill_jax.findings import CHEXPERT_FINDINGS
 from tests.audit import drawn
 from tests.summary.pages import Page
 
+PNEUMOTHORAX = CHEXPERT_FINDINGS.index("Pneumothorax")
 Audited = Callable[..., dict[str, Any]]
 
 
@@ -29,11 +35,12 @@ def audited(films: Path, tmp_path: Path) -> Audited:
         data = data or films / ("questions" if task == "ask" else "data")
         settings = Settings(str(data), task, erased=erased, resamples=200)
         given = material.read(data, "test", task, limit=None, seed=0)
-        with folder.opened(tmp_path / name, {"task": task}):
+        with folder.opened(tmp_path / name, {"task": task}) as salt:
+            given = dataclasses.replace(given, salt=salt)
             audit = Audit(settings, given, erased_films(settings, given), tmp_path / name)
-            ask = asking.of_callable(getattr(drawn, name), task, tmp_path / name, given.names)
+            ask = asking.of_callable(getattr(drawn, name), task, tmp_path / name)
             for condition, requests in audit.planned.items():
-                asking.answer(ask, tmp_path / name, condition, requests, task)
+                asking.answer(ask, tmp_path / name, condition, requests, given)
             result = audit.result({"callable": name})
         assert result == json.loads(json.dumps(result, allow_nan=False))
         check(Page(page(result)), result)
@@ -102,6 +109,26 @@ def test_what_is_erased_is_lost_and_nothing_else(audited: Audited, films: Path) 
     assert erased["pairs"] == drawn_there > 40
 
 
+@pytest.mark.parametrize("few", [True, False])
+def test_controls_that_lose_the_change_are_left_out(
+    audited: Audited, films: Path, monkeypatch: pytest.MonkeyPatch, few: bool
+) -> None:
+    left_out = itertools.chain([0.89] * 3, itertools.repeat(0.95)) if few else itertools.repeat(0.89)
+    monkeypatch.setattr(conditions, "moved", lambda film, without: (film, next(left_out)))
+    result = audited("findings", "oracle", erased=films / "erased")
+    pairs = sum(1 for path in (films / "erased").glob("test*/*.png"))
+    assert result["controls"]["left_out"] == (3 if few else pairs)
+    assert result["controls"]["films"] == (pairs - 3 if few else 0)
+    assert result["controls"]["kept"] == (pytest.approx(0.95) if few else None)
+    if few:
+        assert [result["conditions"][name]["requests"] for name in (ERASED, CONTROL)] == [pairs - 3] * 2
+        assert result["erased"]["pairs"] == pairs - 3
+    else:
+        assert ERASED not in result["conditions"]
+        assert result["erased"] is None
+    assert f"{3 if few else pairs} erased films are left out" in Page(page(result)).text
+
+
 def test_sides_follow_a_mirrored_film(audited: Audited) -> None:
     sides = audited("ask", "oracle")["sides"]
     assert sides["requests"] > 10
@@ -110,6 +137,46 @@ def test_sides_follow_a_mirrored_film(audited: Audited) -> None:
 
 def test_guesses_of_few_films_tell_nothing(audited: Audited) -> None:
     assert audited("findings", "guess")["verdict"] == OPEN
+
+
+def test_few_answers_to_compare_tell_nothing(audited: Audited) -> None:
+    result = audited("findings", "rarely")
+    assert result["conditions"][TRUE]["answered"] >= 20
+    patients = result["figures"]["auroc_macro"][ANOTHER]["patients"]
+    assert 0 < patients < 20
+    assert result["verdict"] == OPEN
+    assert f"of {patients} patients; at least 20" in result["why"]
+    assert BLACK not in result["figures"]["auroc_macro"]
+
+
+def test_findings_that_answers_do_not_name_are_not_compared(audited: Audited, films: Path) -> None:
+    result = audited("findings", "choosy")
+    truth = open_split(films / "data", "test")
+    shown = sum(int(truth[place]["labels"][PNEUMOTHORAX] == 1) for place in range(len(truth)))
+    assert shown > 10
+    assert result["unnamed_labels"][TRUE] == shown + 60 * (len(CHEXPERT_FINDINGS) - len(drawn.PLACES))
+    # With a black film only films without the finding are left to compare, which have no AUROC.
+    figure = result["figures"]["auroc_macro"][BLACK]
+    assert figure["patients"] < 55
+    assert figure["true"]["value"] is None
+    assert result["verdict"] == OPEN
+    rows = Page(page(result)).tables["Counts", "Labels of findings that answers do not name, and so do not count"]
+    assert [row[1] for row in rows[1:]] == [str(count) for count in result["unnamed_labels"].values()]
+
+
+def test_answers_about_different_findings_are_not_the_same() -> None:
+    assert same({"Edema": 0.5}, {"Edema": 0.505}, "findings")
+    assert not same({"Edema": 0.5}, {"Edema": 0.6}, "findings")
+    assert not same({"Edema": 0.5}, {"Fracture": 0.5}, "findings")
+    assert not same({"Edema": 0.5}, {"Edema": 0.5, "Fracture": 0.5}, "findings")
+
+
+def test_answers_that_score_the_same_are_the_same() -> None:
+    assert same("Yes.", "yes", "ask")
+    assert same("The left lung", "left lung", "ask")
+    assert not same("left lung", "right lung", "ask")
+    assert same("No edema .", "no  edema.", "report")
+    assert not same("No edema.", "no edema", "report")
 
 
 def test_counts_in_are_answered_and_missing(audited: Audited, films: Path) -> None:
@@ -124,6 +191,29 @@ def test_counts_in_are_answered_and_missing(audited: Audited, films: Path) -> No
     assert BLACK not in result["figures"]["auroc_macro"]
     assert "not for me" not in json.dumps(result)
     assert all(one in page(result) for one in result["conditions"][TRUE]["missing_ids"])
+
+
+def test_without_training_texts_nothing_is_compared_with_them(audited: Audited, tmp_path: Path) -> None:
+    rows = drawn.write_films(tmp_path, {"train": 5, "test": 30})
+    for row in rows:
+        row["text"] = row["text"] if row["split"] == "test" else ""
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nedema\n")
+    result = audited("report", "oracle_report", drawn.prepare(tmp_path, rows, tokenizer=vocabulary))
+    assert result["without_film"] is None
+    assert result["copies"] is None
+    assert result["verdict"] == LOOKS
+
+
+@pytest.mark.parametrize(
+    "library", ["rapidfuzz", "sacrebleu.metrics.bleu", "rouge_score.rouge_scorer", "pycocoevalcap.cider.cider"]
+)
+def test_what_reports_need_at_the_end_is_asked_for_at_the_start(monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    require("report")
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingExtra):
+        require("report")
+    require("ask")
 
 
 def test_planted_canaries_are_counted(audited: Audited, films: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -1,7 +1,9 @@
 """`medvill audit` as it is typed: exports, functions, programs and files of anybody's; what is wrong; interruptions."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -52,11 +54,34 @@ def test_an_oracle_from_the_command_line(medvill: RunPy, films: Path, tmp_path: 
     # Nothing that leads to a patient stands in what may be shown.
     told = "".join((tmp_path / "AUDIT" / name).read_text() for name in ("audit.html", "audit.json"))
     assert not [word for word in ("test-1", "test1", "Is there", str(films)) if word in told]
+    assert json.loads((tmp_path / "AUDIT" / "made_with.json").read_text())["salt"] not in told
     # Once more changes nothing, and asks nobody.
     before = (tmp_path / "AUDIT" / "true" / PREDICTIONS).stat().st_mtime_ns
     assert medvill(*words).out == ended.out
     assert (tmp_path / "AUDIT" / "true" / PREDICTIONS).stat().st_mtime_ns == before
     assert result(tmp_path / "AUDIT") == found
+
+
+def test_names_of_two_folders_have_nothing_in_common(medvill: RunPy, films: Path, tmp_path: Path) -> None:
+    """Otherwise they would be a function of the identifiers, which can be found by trying all identifiers."""
+    ids, names = [], []
+    for out in ("ONE", "OTHER"):
+        assert medvill("audit", str(films / "data"), "--task=findings", "--films=10", f"--out={out}").status == 0
+        asked = rows(tmp_path / out / "true" / REQUESTS)
+        ids.append({row["id"] for row in asked})
+        names.append({row["film"] for row in asked})
+    assert len(ids[0]) == len(ids[1]) == 10
+    assert not ids[0] & ids[1]
+    assert not names[0] & names[1]
+
+
+def test_films_of_one_patient_are_refused_before_anything_is_written(
+    medvill: RunPy, films: Path, tmp_path: Path
+) -> None:
+    rows = drawn.write_films(tmp_path, {"train": 3, "test": 2})
+    data = drawn.prepare(tmp_path, rows)
+    assert "one patient has 2 of the 2 films" in medvill("audit", str(data), "--task=report", "--out=AUDIT").error
+    assert not (tmp_path / "AUDIT").exists()
 
 
 def test_files_that_somebody_answers(medvill: RunPy, films: Path, tmp_path: Path) -> None:
@@ -104,7 +129,44 @@ def test_a_program(medvill: RunPy, films: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("medvill_jax.audit.asking.split", lambda command: [*command.split()[:-1], "well"])
     assert run("fail", "FAIL").status == 0  # goes on with the condition that failed
     assert (tmp_path / "FAIL" / "true" / PREDICTIONS).stat().st_mtime_ns == before
-    assert result(tmp_path / "FAIL")["verdict"] == "looks"
+    found = result(tmp_path / "FAIL")
+    assert found["verdict"] == "looks"
+    # The words of a command may hold anything, and others may read the result.
+    command = f"{sys.executable} -m tests.audit.program {{requests}} {{predictions}} fail"
+    digest = hashlib.sha256(command.encode()).hexdigest()
+    assert found["asked"] == {"command": {"program": Path(sys.executable).name, "sha256": digest}}
+    assert not [
+        name for name in ("audit.json", "audit.html") if "tests.audit.program" in (tmp_path / "FAIL" / name).read_text()
+    ]
+    assert "holds another audit (command was" in run("well", "FAIL").error
+
+
+def test_a_program_is_asked_again_what_it_did_not_answer(
+    medvill: RunPy, films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    how = iter(["few"] * 4 + ["silent"] + ["well"] * 3)
+    monkeypatch.setattr("medvill_jax.audit.asking.split", lambda command: [*command.split()[:-1], next(how)])
+    command = f"--command={sys.executable} -m tests.audit.program {{requests}} {{predictions}} HOW"
+    words = ["audit", str(films / "questions"), "--task=ask", "--films=25", command, "--out=AUDIT"]
+    monkeypatch.setattr("medvill_jax.cli.audit._check", lambda args: None)
+    monkeypatch.setattr("medvill_jax.cli.audit._asked", lambda args, model: ({}, {}))
+
+    def missing() -> list[int]:
+        ended = medvill(*words)
+        assert ended.status == 0, ended.error
+        return [counts["missing"] for counts in result(tmp_path / "AUDIT")["conditions"].values()]
+
+    assert missing() == [51] * 4  # of 75
+    before = {row["id"]: row for row in rows(tmp_path / "AUDIT" / "true" / PREDICTIONS)}
+    assert missing() == [51, 0, 0, 0]
+    how = iter(["well"])
+    assert missing() == [0] * 4
+    after = {row["id"]: row for row in rows(tmp_path / "AUDIT" / "true" / PREDICTIONS)}
+    assert len(after) == 75
+    assert all(after[name] == row for name, row in before.items() if "error" not in row)
+    assert {path.name for path in (tmp_path / "AUDIT" / "true").iterdir()} == {REQUESTS, PREDICTIONS}
+    assert missing() == [0] * 4  # and nothing is asked
 
 
 def test_a_foreign_model(films: Path, tmp_path: Path) -> None:
@@ -143,7 +205,7 @@ def test_ctrl_c_and_on(films: Path, tmp_path: Path) -> None:
     assert err.strip().endswith("interrupted; the same command goes on where this one stopped")
     done = predictions.read_bytes()
     assert 5 < done.count(b"\n") < 60
-    predictions.write_bytes(done + b'{"id": "half a li')
+    predictions.write_bytes(done + b'{"id": "half", "findings": {"Edema": 0.1}')
     (tmp_path / "quick").touch()
     process = medvill_process(*words, folder=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = process.communicate(timeout=120)
@@ -181,7 +243,7 @@ def test_what_is_wrong_is_one_line(medvill: RunPy, films: Path, tmp_path: Path) 
         (data, "--task=findings", '--command=answer "{requests} {predictions}', out): "No closing quotation",
         (data, "--task=findings", "--command=nobody {requests} {predictions}", "--out=N"): "nobody cannot be started",
         (data, "--task=findings", "--erased=NOWHERE", ORACLE, out): "has no film of this data set",
-        (data, "--task=report", ORACLE, "--out=R"): "'report' is a dict, not a text",
+        (data, "--task=report", ORACLE, "--out=R"): "none of the 60 requests",
         (questions, "--task=ask", "--callable=tests.audit.drawn:broken", "--out=B"): "none of the 180 requests",
     }
     for words, message in wrong.items():
@@ -190,6 +252,39 @@ def test_what_is_wrong_is_one_line(medvill: RunPy, films: Path, tmp_path: Path) 
         assert message in ended.error, words
         assert not (tmp_path / "AUDIT" / "audit.json").exists()
     assert [path.name for path in (tmp_path / "BUSY").iterdir()] == ["notes.txt"]
+
+
+def test_other_erased_films_of_the_same_names_are_another_audit(medvill: RunPy, films: Path, tmp_path: Path) -> None:
+    shutil.copytree(films / "erased", tmp_path / "erased")
+    words = ["audit", str(films / "data"), "--task=findings", "--films=40", "--erased=erased", "--out=AUDIT"]
+    assert medvill(*words).status == 0
+    assert medvill(*words).status == 0
+    for path in (tmp_path / "erased").glob("test*/*.png"):
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) // 2)
+    assert "holds another audit (erased was" in medvill(*words).error
+
+
+def test_bad_answers_of_a_function_are_missing(medvill: RunPy, films: Path, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "from tests.audit import drawn\n\n"
+        "odd = [float('nan'), None, 10**400, 10**5000, 'a patient of Dr. Doe', object(), True, -0.1]\n"
+        "answers = iter([{'Edema': one} for one in odd] + [None, [], {}, {'Hiccups': 0.5}])\n"
+        "def answer(film):\n"
+        "    found = next(answers, drawn.oracle(film))\n"
+        "    if found is None:\n        raise ValueError('the film of Jane Doe')\n"
+        "    return found\n"
+    )
+    ended = medvill("audit", str(films / "data"), "--task=findings", "--callable=odd:answer", "--out=AUDIT")
+    assert ended.status == 0, ended.error
+    assert result(tmp_path / "AUDIT")["conditions"]["true"]["missing"] == 12
+    assert result(tmp_path / "AUDIT")["verdict"] == "looks"
+    answered = rows(tmp_path / "AUDIT" / "true" / PREDICTIONS)
+    assert [("error" in row) for row in answered] == [True] * 12 + [False] * 48
+    # Why stands in the predictions, and no word of it in the log.
+    assert answered[8]["error"] == "ValueError: the film of Jane Doe"
+    assert answered[4]["error"] == "the answer: Edema is a str, not a probability from 0 to 1"
+    assert "has no answer: it has another form" in ended.err
+    assert "Doe" not in ended.err + ended.out
 
 
 def test_predictions_that_do_not_fit(medvill: RunPy, films: Path, tmp_path: Path) -> None:
@@ -211,6 +306,7 @@ def test_predictions_that_do_not_fit(medvill: RunPy, films: Path, tmp_path: Path
         first[:-1] + ', "findings": {"Cough": 1}}': "none of the findings of the data is named there",
         first.replace("0.1", "1.1").replace("0.9", "true"): "not a probability from 0 to 1",
         first[:-1] + ', "findings": 3}': '"findings" is a int',
+        first.replace("0.1", "1" + 400 * "0").replace("0.9", "NaN"): "not a probability from 0 to 1",
         rest[0]: "was on line 1 already",
     }
     for line, message in wrong.items():
@@ -219,6 +315,10 @@ def test_predictions_that_do_not_fit(medvill: RunPy, films: Path, tmp_path: Path
         assert ended.status == 2
         assert message in ended.error
         assert "another/predictions.jsonl" in ended.error
+    # An error without words is none.
+    path.write_text("\n".join([*rest, first[:-1] + ', "error": ""}']))
+    assert medvill(*words).status == 0
+    assert result(tmp_path / "AUDIT")["conditions"]["another"]["missing"] == 0
     path.write_text("\n".join(good))
     assert medvill(*words).status == 0
     assert "films was null, now it is 30" in medvill(*words, "--films=30").error

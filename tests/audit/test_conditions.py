@@ -43,9 +43,25 @@ def test_the_control_changes_as_much_elsewhere() -> None:
     film = np.full((40, 60), 100, np.uint8)
     film[2:8, 3:12] = 160
     erased = np.full((40, 60), 100, np.uint8)
-    control = conditions.moved(film, erased)
+    control, kept = conditions.moved(film, erased)
+    assert kept == 1
     assert (control[2:8, 3:12] == 160).all(), "the finding is still there"
     changed = control.astype(int) - film
     assert (changed == -60).sum() == 6 * 9
     assert (changed != 0).sum() == 6 * 9
-    assert np.array_equal(conditions.moved(film, film), film)
+    control, kept = conditions.moved(film, film)
+    assert np.array_equal(control, film)
+    assert kept == 0, "there is no change"
+
+
+def test_the_control_is_where_the_film_can_take_the_change() -> None:
+    film = np.full((40, 64), 5, np.uint8)  # nothing can be darkened by 60
+    film[2:8, 3:12] = 160
+    film[20:30, 40:60] = 90  # but here
+    erased = film.copy()
+    erased[2:8, 3:12] = 100
+    control, kept = conditions.moved(film, erased)
+    assert kept == 1
+    assert ((control.astype(int) - film)[20:30, 40:60] == -60).sum() == 6 * 9
+    film[20:30, 40:60] = erased[20:30, 40:60] = 35
+    assert conditions.moved(film, erased)[1] == 35 / 60

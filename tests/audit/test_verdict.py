@@ -11,9 +11,9 @@ from medvill_jax.audit.verdict import BLIND, LOOKS, OPEN, verdict
 NOTHING = Measured(math.nan, math.nan, math.nan)
 
 
-def of(**differences: tuple[float, float]) -> dict[str, Compared]:
+def of(patients: int = 50, **differences: tuple[float, float]) -> dict[str, Compared]:
     return {
-        name: Compared(NOTHING, NOTHING, Measured((low + high) / 2, low, high), NOTHING)
+        name: Compared(NOTHING, NOTHING, Measured((low + high) / 2, low, high), NOTHING, 2 * patients, patients)
         for name, (low, high) in differences.items()
     }
 
@@ -32,20 +32,33 @@ def of(**differences: tuple[float, float]) -> dict[str, Compared]:
     ],
 )
 def test_the_rule(another: tuple[float, float], black: tuple[float, float], wanted: str) -> None:
-    found = verdict("accuracy", of(**{ANOTHER: another, BLACK: black}), patients=50, films=60, margin=0.05)
+    found = verdict("accuracy", of(**{ANOTHER: another, BLACK: black}), margin=0.05)
     assert found.verdict == wanted
     assert "accuracy" in found.why
 
 
 def test_few_patients_tell_nothing() -> None:
-    clear = of(**{ANOTHER: (0.5, 0.6), BLACK: (0.5, 0.6)})
-    assert verdict("accuracy", clear, patients=20, films=20, margin=0.05).verdict == LOOKS
-    found = verdict("accuracy", clear, patients=19, films=40, margin=0.05)
-    assert (found.verdict, found.why) == (OPEN, "with 40 films of 19 patients; at least 20 patients are needed")
+    clear = {ANOTHER: (0.5, 0.6), BLACK: (0.5, 0.6)}
+    assert verdict("accuracy", of(20, **clear), margin=0.05).verdict == LOOKS
+    found = verdict("accuracy", of(19, **clear), margin=0.05)
+    assert found.verdict == OPEN
+    assert found.why == (
+        "answers can be compared with those for another patient's film with 38 films of 19 patients; at least 20 "
+        "patients are needed"
+    )
+
+
+@pytest.mark.parametrize("few", [ANOTHER, BLACK])
+@pytest.mark.parametrize("patients", [0, 19])
+def test_few_patients_of_one_condition_tell_nothing(few: str, patients: int) -> None:
+    other = BLACK if few == ANOTHER else ANOTHER
+    for low, high in ((0.5, 0.6), (0.0, 0.01)):
+        compared = of(**{other: (low, high)}) | of(patients, **{few: (low, high)})
+        assert verdict("accuracy", compared, margin=0.05).verdict == OPEN
 
 
 def test_without_black_films_the_others_decide() -> None:
-    assert verdict("f1", of(**{ANOTHER: (0.5, 0.6)}), patients=50, films=60, margin=0.05).verdict == LOOKS
-    assert verdict("f1", of(**{BLACK: (0.5, 0.6)}), patients=50, films=60, margin=0.05).verdict == OPEN
-    undefined = {ANOTHER: Compared(NOTHING, NOTHING, NOTHING, NOTHING)}
-    assert verdict("f1", undefined, patients=50, films=60, margin=0.05).verdict == OPEN
+    assert verdict("f1", of(**{ANOTHER: (0.5, 0.6)}), margin=0.05).verdict == LOOKS
+    assert verdict("f1", of(**{BLACK: (0.5, 0.6)}), margin=0.05).verdict == OPEN
+    undefined = {ANOTHER: Compared(NOTHING, NOTHING, NOTHING, NOTHING, 60, 50)}
+    assert verdict("f1", undefined, margin=0.05).verdict == OPEN

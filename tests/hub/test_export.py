@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub import export as export_module
-from medvill_jax.hub.card import with_section
+from medvill_jax.hub.card import add_section, with_section
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import read_export, write_export
 from medvill_jax.models.bert import BertConfig
@@ -109,6 +109,16 @@ def test_a_section_of_the_card_is_replaced() -> None:
     assert with_section(once, "Audit", "It looks.") == once
     more = with_section(once, "Limits", "None known.")
     assert with_section(more, "Audit", "It does not.") == more.replace("It looks.", "It does not.")
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o600])
+def test_a_card_with_a_new_section_is_read_by_the_same_users(tmp_path: Path, mode: int) -> None:
+    card = tmp_path / "README.md"
+    card.write_text("# MedViLL\n")
+    card.chmod(mode)
+    add_section(card, "Audit", "It looks.")
+    assert "It looks." in card.read_text()
+    assert stat.S_IMODE(card.stat().st_mode) == mode
 
 
 def test_writing_is_complete_or_not_at_all(
