@@ -70,7 +70,7 @@ def of(config: Any, train_records: int) -> Length:
     ):
         for unit in ("steps", "epochs"):
             if not 0 <= (value := section[f"{field}{unit}"]) < math.inf:
-                raise ConfigError(f"{name}{field}{unit}={value} must be finite, and not negative")
+                raise ConfigError(f"{name}{field}{unit}={value} must not be negative or infinite")
 
     def in_steps(steps: int, epochs: float) -> int:
         return steps or (max(1, round(epochs * train_records / config.batch_size)) if epochs and train_records else 0)

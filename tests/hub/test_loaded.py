@@ -156,7 +156,7 @@ def test_questions_over_arrays_leave_room_on_the_model_itself(loaded: Model) -> 
     asked = {"answer", "classify", "embed", "explain", "generate", "hidden", "logits", "match", "similarity"}
     assert {name for name in dir(loaded.arrays) if not name.startswith("_")} == asked | {"text_hidden"}
     about_films = {"ask", "embed", "explain", "findings", "match", "options", "read", "report", "stream", "words"}
-    held = {"arrays", "config", "export", "films", "tasks", "tokenizer", "weights"}
+    held = {"arrays", "config", "export", "films", "reads_reports", "tasks", "tokenizer", "weights"}
     assert {name for name in dir(loaded) if not name.startswith("_")} == about_films | held
 
 
