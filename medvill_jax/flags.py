@@ -93,10 +93,10 @@ def _settle_lengths(config: Any, given: Mapping[str, Any]) -> None:
         if steps not in fields or epochs not in fields:
             continue
         in_steps, in_epochs = (given.get(f"{section}{name}") for name in (steps, epochs))
-        if in_steps and in_epochs:
-            raise ConfigError(f"give --config.{section}{steps} or --config.{section}{epochs}, not both")
-        if section == "eval.":
+        if section == "eval.":  # where both may be given, and that in epochs counts
             fields[epochs] = 0.0 if in_steps is not None and not in_epochs else fields[epochs]
+        elif in_steps and in_epochs:
+            raise ConfigError(f"give --config.{section}{steps} or --config.{section}{epochs}, not both")
         elif in_epochs:
             fields[steps] = 0
         elif fields[steps]:

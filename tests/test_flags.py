@@ -40,6 +40,7 @@ def test_what_is_given_counts(variant: str, given: dict[str, Any], lengths: tupl
         ("", {"eval.every_steps": 500}, (500, 0.0)),
         ("", {"eval.every_steps": 0}, (0, 0.0)),
         ("", {"eval.every_steps": 0, "eval.every_epochs": 2.0}, (0, 2.0)),
+        ("", {"eval.every_steps": 20, "eval.every_epochs": 2.0}, (20, 2.0)),
         ("small", {"eval.every_epochs": 3.0}, (200, 3.0)),
         ("small", {}, (200, 0.0)),
     ],
@@ -51,14 +52,7 @@ def test_the_interval_of_evaluations(variant: str, given: dict[str, Any], interv
     assert (config.eval.every_steps, config.eval.every_epochs) == interval
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("steps", "epochs"),
-        ("optimizer.warmup_steps", "optimizer.warmup_epochs"),
-        ("eval.every_steps", "eval.every_epochs"),
-    ],
-)
+@pytest.mark.parametrize("names", [("steps", "epochs"), ("optimizer.warmup_steps", "optimizer.warmup_epochs")])
 def test_both_are_too_many(names: tuple[str, str]) -> None:
     config = classify.get_config("small")
     given = {names[0]: 5, names[1]: 2.0}

@@ -36,7 +36,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "retrieve": ("retrieve", {**RANK, "rank.method": "exhaustive"}),
     "retrieve_projection": ("retrieve", {**RANK, "fusion": "late", "negatives": "both", "rank.method": "two_stage"}),
     "vqa": ("vqa", {"data.path": QUESTIONS, "data.holdout": 0.3}),
-    "generate": ("generate", {"decode.max_len": 12, "decode.batch_size": 4, "eval.generate_examples": 3}),
+    "generate": (
+        "generate",
+        {"decode.max_len": 12, "decode.batch_size": 4, "eval.generate_examples": 3, "eval.every_epochs": 1.0},
+    ),
 }
 # Of the committed workdir, which stopped after 2 of its 4 steps. Its encoder is frozen and mostly zeros, to be small.
 CHECKPOINT = {
