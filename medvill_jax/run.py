@@ -182,7 +182,9 @@ def compile_step(config: Any, name: str) -> None:
 
     task = registry.task(config.task)
     if not task.trains:
-        raise ConfigError(f"{config.task} does not train, so it has no step to compile: leave --mode=compile out")
+        raise ConfigError(
+            f"{config.task} does not train, so it has no step to compile: leave --mode={flags.MODE.value} out"
+        )
     config.data.path = config.data.path or FAKE
     if flags.MODE.value == "plan" and config.data.path == FAKE and not flags.TRAIN_RECORDS.value:
         raise ConfigError(
@@ -192,20 +194,20 @@ def compile_step(config: Any, name: str) -> None:
     config.mesh.topology = flags.TOPOLOGY.value
     workdir, target = Workdir(name), topology.parse(flags.TOPOLOGY.value)
 
-    def build(batch_size: int) -> aot.Program:
+    @functools.lru_cache(maxsize=1)  # a search tries many, and a plan asks for the one that was compiled
+    def runner(batch_size: int) -> Any:
         sized = config.copy_and_resolve_references()
         sized.batch_size = batch_size
-        return task(sized.lock(), workdir).program()
+        return task(sized.lock(), workdir)
 
     if flags.SEARCH.value:
-        report = aot.search(build, target, config.accumulate)
+        report = aot.search(lambda batch_size: runner(batch_size).program(), target, config.accumulate)
     else:
-        report = aot.compile_report(build(config.batch_size), target)
+        report = aot.compile_report(runner(config.batch_size).program(), target)
     written = report.write(workdir.path)
     if flags.MODE.value == "plan":
-        config.batch_size = report.batch_size
-        runner = task(config.lock(), workdir)
-        plan = planned.plan(runner, report, flags.TRAIN_RECORDS.value, flags.INPUT_RATE.value)
+        chosen = runner(report.batch_size)
+        plan = planned.plan(chosen, report, flags.TRAIN_RECORDS.value, flags.INPUT_RATE.value)
         print("\n".join(plan.lines()))
         print(f"\nas JSON and as a page: {', '.join(workdir.shown(str(path)) for path in plan.write(workdir.path))}")
     else:

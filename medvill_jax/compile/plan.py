@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,6 @@ from medvill_jax.trees import Tree
 from medvill_jax.version import VERSION
 
 JSON_FILE, PAGE_FILE = "plan.json", "plan.html"
-# Of slices of several hosts: https://cloud.google.com/tpu/docs/v4, v5e, v5p and v6e all have 4 chips a host there.
-CHIPS_PER_HOST = 4
 
 
 @dataclass(frozen=True)
@@ -32,6 +29,7 @@ class Run:
     """Of the run that is planned.
 
     Attributes:
+        hosts: that the chips belong to.
         records: training examples of an epoch.
         steps: of the run.
         save_every: steps between two checkpoints; 0 for the last alone.
@@ -41,6 +39,7 @@ class Run:
         input_source: where the rate comes from, as text.
     """
 
+    hosts: int
     records: int
     steps: int
     save_every: int
@@ -106,7 +105,7 @@ class Plan:
         yield "epochs", f"{self.epochs:.4g}"
         yield "chips, hosts", f"{self.chips:,}, {self.hosts:,}"
         for name, rate in (("by the compiler's bound", rates["bound"]), ("by the input of all hosts", rates["input"])):
-            yield f"{name}", "unknown" if rate is None else f"at most {rate:,.0f} examples/s"
+            yield name, "unknown" if rate is None else f"at most {rate:,.0f} examples/s"
         yield "what decides", self.binding or "unknown"
         yield "hours", "unknown" if self.hours is None else f"at least {self.hours:,.2f}"
         yield "chip-hours", "unknown" if self.chip_hours is None else f"at least {self.chip_hours:,.1f}"
@@ -129,8 +128,7 @@ class Plan:
 
 def plan(report: CompileReport, run: Run) -> Plan:
     """The plan of a run, from its compiled step."""
-    hosts = math.ceil(report.chips / CHIPS_PER_HOST)
-    fed = None if run.input_rate is None else run.input_rate * hosts
+    fed = None if run.input_rate is None else run.input_rate * run.hosts
     bound = report.examples_per_second_bound
     rate = bound if fed is None or bound is None else min(bound, fed)
     seconds = None if rate is None else report.batch_size / rate
@@ -140,7 +138,7 @@ def plan(report: CompileReport, run: Run) -> Plan:
     return Plan(
         topology=report.topology,
         chips=report.chips,
-        hosts=hosts,
+        hosts=run.hosts,
         batch_size=report.batch_size,
         records=run.records,
         epochs=run.steps * report.batch_size / run.records,
@@ -156,11 +154,11 @@ def plan(report: CompileReport, run: Run) -> Plan:
             "minutes": None if seconds is None else lost * seconds / 60,
             "compile_minutes": report.compile_seconds / 60,
         },
-        assumptions=tuple(_assumptions(report, run, hosts)),
+        assumptions=tuple(_assumptions(report, run)),
     )
 
 
-def _assumptions(report: CompileReport, run: Run, hosts: int) -> Iterator[str]:
+def _assumptions(report: CompileReport, run: Run) -> Iterator[str]:
     if report.examples_per_second_bound is None:
         yield "no hours: this kind of device has no published peaks, so there is no bound"
     else:
@@ -169,7 +167,7 @@ def _assumptions(report: CompileReport, run: Run, hosts: int) -> Iterator[str]:
         yield "the input keeps up: its rate is not known; --config.data.path=DATA measures it, --input_rate=N tells it"
     else:
         yield f"one host loads {run.input_rate:,.0f} examples/s: {run.input_source}"
-    yield f"{CHIPS_PER_HOST} chips a host, so {hosts:,} of them, which load equal shares"
+    yield f"{run.hosts:,} hosts, as the compiler places the chips, which load equal shares"
     yield "evaluations, the first compilation and the writing of checkpoints take no time"
     yield "SIGTERM is answered by a checkpoint, so a preemption that is announced costs no step"
     yield from report.notes

@@ -35,6 +35,7 @@ def plan(runner: Runner, report: CompileReport, records: int | None, input_rate:
     return planning.plan(
         report,
         planning.Run(
+            hosts=len({device.process_index for device in runner.trainer.mesh.devices.flat}),
             records=run.records,
             steps=run.steps,
             save_every=min(saves, default=0),

@@ -22,7 +22,14 @@ REPORT = CompileReport(
     examples_per_second_bound=2560.0, compile_seconds=600.0, notes=("a note of the compiler",),
 )  # fmt: skip
 RUN = Run(
-    records=1_000_000, steps=36_000, save_every=1800, kept=3, state=STATE, input_rate=None, input_source="measured"
+    hosts=4,
+    records=1_000_000,
+    steps=36_000,
+    save_every=1800,
+    kept=3,
+    state=STATE,
+    input_rate=None,
+    input_source="measured",
 )
 
 
