@@ -116,7 +116,7 @@ const SHOWN = {
       words.append(word === null ? text : pointed(text, { word, report: given.text }, `the word “${text}”`));
     }
     roving(words);
-    return [words, ...given.warnings.filter((words) => !known(words)).map((words) => make("p", { className: "means" }, words))];
+    return [words, ...warnings(given)];
   },
   findings(given, options) {
     const rows = given.findings.map((row) => {
@@ -132,13 +132,19 @@ const SHOWN = {
     roving(table);
     return [table, ...[...given.means, about.maps].map((text) => make("p", { className: "means" }, text))];
   },
+  ask(given, { question }) {
+    const text = given.answer ?? `answer ${given.answer_id}`;
+    const shown = pointed(text, { question }, `the answer “${text}”`);
+    return [make("dl", {}, make("dt", {}, question), make("dd", {}, shown, make("small", {}, ` probability ${percent(given.probability)}`))), ...warnings(given)];
+  },
   similar(given) {
     return [make("dl", {}, ...given.similar.flatMap(({ text, cosine }) => [make("dt", {}, `cosine ${cosine.toFixed(3)}`), make("dd", {}, text)]))];
   },
 };
 
 const percent = (value) => `${(100 * value).toFixed(1)} %`;
-const known = (words) => [...byId("warnings").children].some((item) => item.textContent === words);
+const unknown = (words) => ![...byId("warnings").children].some((item) => item.textContent === words);
+const warnings = (given) => given.warnings.filter(unknown).map((words) => make("p", { className: "means" }, words));
 
 /** A probability as a bar with its threshold as a line; the numbers stand beside it. */
 function gauge({ probability, threshold }) {
@@ -187,7 +193,7 @@ async function explain(button, options, name) {
     if (lit !== button || asked !== film) return;
     byId("done").classList.remove("shown");
     light(given.map);
-    byId("lit").textContent = [`Bright: what speaks for ${name}, by ${given.method}`, ...given.warnings.filter((words) => !known(words))].join("; ");
+    byId("lit").textContent = [`Bright: what speaks for ${name}, by ${given.method}`, ...given.warnings.filter(unknown)].join("; ");
   } catch (error) {
     if (lit === button) { darken(); byId("lit").textContent = error.message; }
   } finally {
@@ -253,22 +259,12 @@ document.addEventListener("drop", (event) => {
 });
 document.addEventListener("keydown", (event) => { if (event.key === "Escape") release(); });
 
-byId("ask").querySelector("form").addEventListener("submit", async (event) => {
+byId("ask").querySelector("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  const [asked, question, body] = [film, byId("question").value.trim(), byId("ask").querySelector(".body")];
+  const question = byId("question").value.trim();
   if (question === "") return;
   release();
-  body.replaceChildren(make("p", { className: "hint" }, "The model is at work."));
-  try {
-    const given = await ask("ask", { question });
-    if (asked !== film) return;
-    const text = given.answer ?? `answer ${given.answer_id}`;
-    const shown = pointed(text, { question }, `the answer “${text}”`);
-    const warnings = given.warnings.filter((words) => !known(words)).map((words) => make("p", { className: "means" }, words));
-    body.replaceChildren(make("dl", {}, make("dt", {}, question), make("dd", {}, shown, make("small", {}, ` probability ${percent(given.probability)}`))), ...warnings);
-  } catch (error) {
-    if (asked === film) body.replaceChildren(make("p", {}, error.message));
-  }
+  answer("ask", { question });
 });
 
 byId("with").addEventListener("submit", (event) => {
