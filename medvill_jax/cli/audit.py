@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medvill_jax import private
+from medvill_jax.audit.answers import KEYS
 from medvill_jax.cli.predict import READERS
 from medvill_jax.commands import Exit, Parser, command
 from medvill_jax.errors import ConfigError
@@ -41,14 +42,12 @@ Nothing here is a medical device. AUDIT holds films of patients. Exit status: 0 
 one line, 130 interrupted; the same command goes on.
 """
 
-TASKS = ("findings", "report", "ask")
-
 
 def parser() -> Parser:
     """The parser of the subcommand."""
     out = Parser("medvill audit", _HELP)
     out.add_argument("data", metavar="DATA", help="prepared data set")
-    out.add_argument("--task", choices=TASKS, required=True, help="what is asked about films")
+    out.add_argument("--task", choices=[*KEYS], required=True, help="what is asked about films")
     out.add_argument("--out", type=Path, required=True, metavar="AUDIT", help="folder, continued if it exists")
     who = out.add_mutually_exclusive_group()
     who.add_argument("--model", metavar="EXPORT", help="trained model")
@@ -176,18 +175,22 @@ def _checker(audit: Any, name: str) -> Callable[[Path], object]:
 
 
 def _say_what_is_left(out: Path, left: Sequence[str], names: Sequence[str]) -> None:
+    from medvill_jax.audit.folder import PREDICTIONS, REQUESTS
+
     if len(left) == len(names):
         print(f"{out}: films and requests of {len(names)} conditions are written: {', '.join(names)}")
     print("to be answered:")
     for name in left:
-        print(f"  {out / name / 'requests.jsonl'} in predictions.jsonl beside it")
+        print(f"  {out / name / REQUESTS} in {PREDICTIONS} beside it")
     print("then give the same command again")
 
 
 def _tell(out: Path, result: dict[str, Any]) -> None:
     """Prints the verdict, and what is missing."""
+    from medvill_jax.audit.folder import PAGE
+
     for name, counts in result["conditions"].items():
         if counts["missing"]:
             print(f"missing: {counts['missing']:,} of {counts['requests']:,} answers of {name!r}")
     print(f"{result['verdict']}: {result['why']}")
-    print(out / "audit.html")
+    print(out / PAGE)

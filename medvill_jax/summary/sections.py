@@ -126,7 +126,7 @@ def answers(run: Run) -> Iterator[Child]:
             about = "The share of positives over the predicted probability, of all findings and of each."
             yield figures.picture(f"Reliability{title}", plot.read_bytes(), "png", about, class_="paper")
         if one.kind in ("ranks", "words"):
-            yield element("p", f"Neither is of ranks or masked words{title}.")
+            yield element("p", f"Ranks and masked words have neither{title}.")
         else:
             yield from _confusion(run, one, title)
 

@@ -13,6 +13,9 @@ from typing import Any
 
 from medvill_jax import private
 
+# Of the answers to single examples, of every task.
+PREDICTIONS_FILE = "predictions.jsonl"
+
 
 def fits(note: Path, made_with: Mapping[str, Any]) -> bool:
     """Whether a note exists and says the same; one that cannot be read does not."""

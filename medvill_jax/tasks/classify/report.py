@@ -14,7 +14,6 @@ from medvill_jax.metrics.metrics_file import write_metrics
 from medvill_jax.tasks import made_with as notes
 from medvill_jax.tasks import setup
 
-PREDICTIONS_FILE = "predictions.jsonl"
 METRICS_FILE = "metrics.json"
 PLOT_FILE = "reliability.png"
 
@@ -55,7 +54,7 @@ def write(
         }
         for record, (row, labels) in enumerate(zip(probabilities, held_out.labels, strict=True))
     )
-    notes.write_rows(workdir / PREDICTIONS_FILE, rows, made_with)
+    notes.write_rows(workdir / notes.PREDICTIONS_FILE, rows, made_with)
     curves = {
         name: classification.reliability(probabilities[:, c], truth[:, c], known[:, c]) for c, name in enumerate(names)
     }

@@ -18,7 +18,7 @@ from medvill_jax.tasks.data import Data
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.generate.neighbours import Neighbours
 from medvill_jax.tasks.generate.objective import next_word_sums
-from medvill_jax.tasks.generate.report import MADE_WITH_FILE, PREDICTIONS_FILE, SHUFFLED_FILE, write
+from medvill_jax.tasks.generate.report import MADE_WITH_FILE, SHUFFLED_FILE, write
 from medvill_jax.tasks.generate.writing import Writer
 from medvill_jax.trees import Tree
 
@@ -96,7 +96,7 @@ class Generation:
         log.info("writing the reports of %s with the best checkpoint, of step %d", split, step)
         decoder = {name: value for name, value in config.decode.to_dict().items() if name != "batch_size"}
         self._start_files(self._evaluation.made_with(step, state, self._held_out()) | {"decode": decoder})
-        written = self.writer.to_file(state, PREDICTIONS_FILE, own_image=True)
+        written = self.writer.to_file(state, notes.PREDICTIONS_FILE, own_image=True)
         blind = self.writer.to_file(state, SHUFFLED_FILE, own_image=False)
         words = self._words(state, own_image=True)
         nearest = self.nearest_films(state)
@@ -133,7 +133,7 @@ class Generation:
         """Deletes reports that were written by another checkpoint or decoder, or for other records."""
         note = self._workdir / MADE_WITH_FILE
         if distributed.is_first() and not notes.fits(note, made_with):
-            for name in (PREDICTIONS_FILE, SHUFFLED_FILE):
+            for name in (notes.PREDICTIONS_FILE, SHUFFLED_FILE):
                 (self._workdir / name).unlink(missing_ok=True)
             notes.write(note, made_with)
 

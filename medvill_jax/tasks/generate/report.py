@@ -11,8 +11,8 @@ from medvill_jax import private
 from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.metrics import bootstrap
 from medvill_jax.tasks import setup
+from medvill_jax.tasks.made_with import PREDICTIONS_FILE
 
-PREDICTIONS_FILE = "predictions.jsonl"
 SHUFFLED_FILE = "predictions_shuffled_images.jsonl"
 # The note of what the prediction files were made with; another checkpoint or decoder starts them anew.
 MADE_WITH_FILE = "predictions.json"

@@ -13,8 +13,6 @@ from medvill_jax.data.examples import PretrainRecords
 from medvill_jax.tasks import made_with as notes
 from medvill_jax.tasks import setup
 
-PREDICTIONS_FILE = "predictions.jsonl"
-
 
 def write(
     workdir: Workdir,
@@ -44,7 +42,7 @@ def write(
         }
         for place, record in enumerate(chosen.tolist())
     )
-    notes.write_rows(workdir / PREDICTIONS_FILE, rows, made_with)
+    notes.write_rows(workdir / notes.PREDICTIONS_FILE, rows, made_with)
 
 
 def closing_lines(config: setup.Config, metrics: dict[str, Any]) -> list[str]:

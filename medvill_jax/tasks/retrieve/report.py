@@ -15,7 +15,7 @@ from medvill_jax.tasks import made_with as notes
 from medvill_jax.tasks import setup
 
 DIRECTIONS = ("i2r", "r2i")
-PREDICTIONS_FILE, METRICS_FILE = "predictions.jsonl", "metrics.json"
+METRICS_FILE = "metrics.json"
 
 
 def write(
@@ -44,7 +44,7 @@ def write(
         }
         for record in range(len(pool))
     )
-    notes.write_rows(workdir / PREDICTIONS_FILE, rows, made_with)
+    notes.write_rows(workdir / notes.PREDICTIONS_FILE, rows, made_with)
 
 
 def closing_lines(config: setup.Config, workdir: Workdir, metrics: dict[str, Any]) -> list[str]:

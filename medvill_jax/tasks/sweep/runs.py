@@ -14,6 +14,7 @@ from typing import Any
 from medvill_jax.metrics import grids
 from medvill_jax.metrics.metrics_file import write_metrics
 from medvill_jax.models.attention_masks import KINDS
+from medvill_jax.tasks.made_with import PREDICTIONS_FILE
 from medvill_jax.tasks.sweep.data import SweepData
 from medvill_jax.tasks.sweep.grid import LATE, METRICS, PRETRAINED, SCRATCH, Cell, SweepError
 from medvill_jax.training import history
@@ -73,7 +74,7 @@ class Runs:
         path = self._workdir(replace(folds[0], fold=None).name) / "metrics.json"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            files = [self._workdir(cell.name) / "predictions.jsonl" for cell in folds]
+            files = [self._workdir(cell.name) / PREDICTIONS_FILE for cell in folds]
             write_metrics(path, {f"test/{name}": value for name, value in grids.pooled(files).items()})
         return json.loads(path.read_text())
 

@@ -14,7 +14,6 @@ from medvill_jax.metrics.metrics_file import write_metrics
 from medvill_jax.tasks import made_with as notes
 from medvill_jax.tasks import setup
 
-PREDICTIONS_FILE = "predictions.jsonl"
 METRICS_FILE = "metrics.json"
 
 
@@ -49,7 +48,7 @@ def write(
         }
         for record, answer in enumerate(predicted)
     )
-    notes.write_rows(workdir / PREDICTIONS_FILE, rows, made_with)
+    notes.write_rows(workdir / notes.PREDICTIONS_FILE, rows, made_with)
 
 
 def closing_lines(config: setup.Config, workdir: Workdir, answers: int, metrics: dict[str, Any]) -> list[str]:
