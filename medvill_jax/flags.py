@@ -41,6 +41,13 @@ SHARED = flags.DEFINE_boolean("shared", False, private.HELP)
 COMPILE_CACHE = flags.DEFINE_boolean(
     "compile_cache", True, "keep compiled programs in the user's cache folder, so that the next start need not compile"
 )
+STOPPED_STATUS = flags.DEFINE_integer(
+    "stopped_status",
+    0,
+    "exit status of a run that a signal stopped before its end, by which a scheduler knows to start it again",
+    lower_bound=0,
+    upper_bound=255,
+)
 STARTUP_TIMEOUT = flags.DEFINE_float("startup_timeout", 300.0, "seconds to wait for the other processes", lower_bound=0)
 
 # The folder of configs/, in a checkout and in an install.

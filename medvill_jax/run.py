@@ -52,12 +52,12 @@ def entry() -> NoReturn:
         with one_line(failed=Exit.USAGE):
             flags.parse(sys.argv, __doc__ or "")
         with private.files(flags.SHARED.value):
-            start(flags.CONFIG.value)
-    sys.exit(Exit.DONE)
+            status = start(flags.CONFIG.value)
+    sys.exit(status)
 
 
-def start(config: Any) -> None:
-    """Trains, evaluates or compiles, as the flags say; called in every process."""
+def start(config: Any) -> int:
+    """Trains, evaluates or compiles, as the flags say; called in every process. Returns the exit status."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     # Orbax warns about every checkpoint without metrics, JAX about every missing platform.
     absl.logging.set_verbosity(absl.logging.ERROR)
@@ -68,7 +68,7 @@ def start(config: Any) -> None:
     workdir = flags.WORKDIR.value or flags.default_workdir()
     if flags.MODE.value != "train":
         compile_step(config, workdir)
-        return
+        return Exit.DONE
 
     from medvill_jax.cluster import distributed
 
@@ -78,7 +78,8 @@ def start(config: Any) -> None:
         )
     interrupted = "" if flags.EVAL_ONLY.value else GOES_ON
     with distributed.together(), one_line(interrupted=interrupted, where=workdir), keeping_programs():
-        run_task(config, workdir)
+        complete = run_task(config, workdir)
+    return Exit.DONE if complete else flags.STOPPED_STATUS.value
 
 
 @contextlib.contextmanager
@@ -117,8 +118,12 @@ def prepare(config: Any) -> None:
     topology.prepare(topology.parse(flags.TOPOLOGY.value), os.environ)
 
 
-def run_task(config: Any, name: str) -> None:
-    """Trains or evaluates the task of the configuration in the workdir of that name; called in every process."""
+def run_task(config: Any, name: str) -> bool:
+    """Trains or evaluates the task of the configuration in the workdir of that name; called in every process.
+
+    Returns:
+        Whether it came to its end, or a signal stopped it before.
+    """
     from data_prep import phantom
     from medvill_jax.cluster import distributed
     from medvill_jax.cluster.workdir import DATA_DIR, Workdir
@@ -159,6 +164,7 @@ def run_task(config: Any, name: str) -> None:
             use = "for medvill_jax.load, --config.init.checkpoint or conversion"
             lines.append(f"the model: {workdir / 'export'}, {use}")
         print(workdir.shown("\n".join(lines)))
+    return metrics is not None or not task.stop.stopped
 
 
 def evaluate(task: Any) -> dict[str, Any] | None:

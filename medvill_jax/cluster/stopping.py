@@ -56,6 +56,11 @@ class StopSignal:
                 self._agreed = self._received
         return self._agreed if self._inside else None
 
+    @property
+    def stopped(self) -> bool:
+        """Whether `stops` has returned a name; also after the block."""
+        return self._agreed is not None
+
     def check(self) -> None:
         """Raises `Stopped` if `stops` returns a name; all processes must call this at the same places."""
         if (signal_name := self.stops()) is not None:

@@ -86,8 +86,8 @@ def test_a_run_that_is_interrupted_in_every_way_continues_bitwise(tiny_data: Pat
     # Each far enough from the one before for a checkpoint between them, and from the end for a signal to come in time.
     workdir = tmp_path / "run"
     again, stopped_at = arguments(tiny_data, workdir, steps), 0
-    for number, step in ((signal.SIGTERM, 6), (signal.SIGINT, 14), (signal.SIGKILL, 22)):
-        process = start(tmp_path / f"{number.name}.log", *again)
+    for number, step, status in ((signal.SIGTERM, 6, 0), (signal.SIGINT, 14, 75), (signal.SIGKILL, 22, 75)):
+        process = start(tmp_path / f"{number.name}.log", *again, f"--stopped_status={status}")
         interrupt_at(process, workdir, step, number)
         code, output = process.wait(120), process.output()
         if stopped_at:
@@ -97,9 +97,9 @@ def test_a_run_that_is_interrupted_in_every_way_continues_bitwise(tiny_data: Pat
         if number == signal.SIGKILL:
             assert code == -signal.SIGKILL
         else:
-            assert code == 0, output
+            assert code == status, output
             assert f"{number.name}: saved step {stopped_at} of 40" in output
-    code, output = finish(tmp_path / "log", *again)
+    code, output = finish(tmp_path / "log", *again, "--stopped_status=75")
     assert code == 0, output
     assert "resuming at step" in output
     assert losses(workdir) == whole
