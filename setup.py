@@ -61,7 +61,6 @@ EXTRAS["test"] = [
     # Tests run on all cores.
     "pytest-xdist>=3.6",
     "filelock>=3.15",
-    "pyyaml>=6.0",
     "ruff>=0.9",
     # The reference for areas under curves and F1.
     "scikit-learn>=1.5",
@@ -99,6 +98,7 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12,<1",  # from 1.0 the top level is its v1 API, which has none of the names we use
         "pillow>=11.0",
+        "pyyaml>=6.0",
         "safetensors>=0.5",
         "scipy>=1.13",
         "tensorboardX>=2.6",

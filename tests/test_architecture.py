@@ -156,9 +156,12 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         },
         {"absl"},
     ),
+    "medvill_jax.launch": ({"medvill_jax.compile.topology", "medvill_jax.launch"}, {"yaml"}),
     "medvill_jax.cli": (
         {
             "medvill_jax.private",
+            "medvill_jax.flags",
+            "medvill_jax.launch",
             "medvill_jax.films.signature",
             "medvill_jax.app",
             "medvill_jax.web",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from medvill_jax.cli import audit, doors, index, predict, summary, web
+from medvill_jax.cli import audit, doors, index, launch, predict, summary, web
 from medvill_jax.commands import Parser
 from medvill_jax.version import VERSION
 
@@ -20,6 +20,7 @@ Medical vision-language pre-training: data, training, and answers about films.
   prep      prepares data sets from official files or your own pairs    python -m data_prep
   train     trains or evaluates one task                                 python -m medvill_jax.run
   plan      what a training will take on a TPU slice (--mode=plan)       python -m medvill_jax.run
+  launch    writes the file by which SLURM, GKE or SkyPilot runs a training
   convert   converts PyTorch checkpoints into exports and back           python -m medvill_jax.hub.convert
   labels    labels the 14 CheXpert findings in reports, by rules         python -m medvill_jax.metrics.clinical
 
@@ -45,6 +46,7 @@ COMMANDS = {
     "prep": doors.prep,
     "train": doors.train,
     "plan": doors.plan,
+    "launch": launch.main,
     "convert": doors.convert,
     "labels": doors.labels,
 }

@@ -22,7 +22,7 @@ def examples(text: str) -> list[list[str]]:
     name of a program alone.
     """
     found = []
-    for match in _LINE.finditer(text.replace("\\\n", " ")):
+    for match in _LINE.finditer(re.sub(r" *\\\n *", " ", text)):
         words = shlex.split(match["command"])
         if "..." in words:
             continue
