@@ -4,6 +4,7 @@ Skipped where SLURM is not installed (`apt-get install slurmctld slurmd slurm-cl
 """
 
 import contextlib
+import getpass
 import os
 import re
 import shutil
@@ -43,6 +44,7 @@ MpiDefault=none
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES State=UP
 """
+MUNGE = {"socket": "munge", "key-file": "key", "pid-file": "munge.pid", "log-file": "munge.log", "seed-file": "seed"}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +61,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             probe.bind(("127.0.0.1", 0))
         ports = {"controller": one.getsockname()[1], "daemon": other.getsockname()[1]}
     config = folder / "slurm.conf"
-    host, user = socket.gethostname().partition(".")[0], os.environ.get("USER") or "root"
+    host, user = socket.gethostname().partition(".")[0], getpass.getuser()
     config.write_text(CONFIG.format(host=host, user=user, folder=folder, cpus=max(2, os.cpu_count() or 1), **ports))
     (folder / "key").write_bytes(os.urandom(1024))
     (folder / "key").chmod(0o600)
@@ -74,10 +76,10 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             if command[0] == "munged":
                 _wait(lambda: (folder / "munge").exists(), process)
         _wait(lambda: "idle" in _said("sinfo", "--noheader"), process)
+        # Jobs outlive the daemons.
+        stack.callback(lambda: _wait(lambda: not _said("squeue", "--noheader")))
+        stack.callback(_said, "scancel", f"--user={user}")
         yield folder
-
-
-MUNGE = {"socket": "munge", "key-file": "key", "pid-file": "munge.pid", "log-file": "munge.log", "seed-file": "seed"}
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -169,7 +171,7 @@ def training(data: Path, steps: int) -> tuple[str, ...]:
 def test_a_job_that_is_stopped_is_queued_again_and_comes_to_its_end(
     slurm: Path, tiny_data: Path, tmp_path: Path
 ) -> None:
-    job = Queued(tmp_path, *training(tiny_data, 30))
+    job = Queued(tmp_path, *training(tiny_data, 400))
     job.wait_for_output("training examples")
     job.command("scancel", "--signal=TERM")  # to its step, as at the end of its time
     assert job.wait_for("PENDING")["Restarts"] == "1"
