@@ -117,7 +117,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     ),
     "medvill_jax.serving": (
         {"medvill_jax.app", "medvill_jax.web", "medvill_jax.serving"},
-        {"starlette", "ray", "pydantic"},
+        {"starlette", "ray", "pydantic", "click"},
     ),
     "medvill_jax.pages": ({"medvill_jax.pages"}, {"numpy", "matplotlib"}),
     "medvill_jax.summary": (

@@ -5,30 +5,35 @@
 `docs/serving.md` says how it is scaled and deployed.
 """
 
-# No postponed annotations: Serve reads that of `app` to check what it is given.
+from __future__ import annotations
+
 import asyncio
 import functools
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from click import ClickException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray import serve  # pyright: ignore[reportMissingImports]
 from ray.exceptions import RayActorError  # pyright: ignore[reportMissingImports]
 from ray.serve.exceptions import DeploymentUnavailableError  # pyright: ignore[reportMissingImports]
 from starlette.responses import JSONResponse, Response
 
+from medvill_jax.app import queries
 from medvill_jax.app.film import Film
-from medvill_jax.app.model import load
+from medvill_jax.app.model import export_of, load
+from medvill_jax.errors import UserError
 from medvill_jax.serving import ingress
 from medvill_jax.serving.retrying import answered
 from medvill_jax.web import limits, openapi
 from medvill_jax.web.refusals import Refused, refusal
 from medvill_jax.web.routes import READERS
-from medvill_jax.web.service import Ask, Service
+from medvill_jax.web.service import Ask, Service, check_tasks
 
-# Requests that a replica has at a time: a batch that is computed, and the next one.
-ONGOING = 2 * limits.TOGETHER
+# Requests that a replica has at a time. As many as an ingress takes: those that a replica has no room for are offered
+# again after growing pauses, in which it may stand still.
+ONGOING = limits.REQUESTS
 
 
 class Settings(BaseModel):
@@ -96,8 +101,22 @@ def _together(service: Service, jobs: list[tuple[Ask, Film]]) -> list[Any]:
     return [found[ask].pop(0) for ask, _ in jobs]
 
 
-def app(settings: Settings) -> Any:
-    """The application, for `serve run`, `serve build` and Serve's configuration files."""
+def app(arguments: dict[str, Any]) -> Any:
+    """The application, for `serve run` and Serve's configuration files; it takes `Settings`.
+
+    Raises:
+        ClickException: they do not fit, or there is no such export where this is called; `serve run` shows it as one
+            line. Otherwise every replica would say so, one after the other.
+    """
+    try:
+        settings = Settings.model_validate(arguments)
+        export = export_of(settings.model)
+        check_tasks(settings.model, queries.tasks_of(export, export.config))
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        raise ClickException("; ".join(wrong)) from None
+    except UserError as error:
+        raise ClickException(" ".join(str(error).split())) from None
     own = {"max_ongoing_requests": ONGOING, "graceful_shutdown_timeout_s": limits.DRAIN}
     model = serve.deployment(name="Model", num_replicas=settings.replicas, **own)(Model)
 

@@ -191,6 +191,13 @@ def tasks_of(model: Model) -> list[str]:
     return [task for task in SHOWN if task in model.tasks]
 
 
+def check_tasks(path: str, tasks: Sequence[str]) -> None:
+    """Raises `ConfigError` for an export of whose tasks none is asked for here."""
+    if not {*tasks} & {*SHOWN}:
+        able = ", ".join(tasks) or "nothing about films"
+        raise ConfigError(f"{path} can do {able}; the page asks for {', '.join(SHOWN)}")
+
+
 def _plain(model: Model, answer: Any) -> dict[str, Any]:
     return {name: value for name, value in answer.to_dict().items() if name != "film"}
 

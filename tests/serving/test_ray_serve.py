@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -25,10 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import medvill_jax
 from medvill_jax.web import demo, limits
 
+ROOT = Path(__file__).parents[2]
+RUN = (sys.executable, "-m", "ray.serve.scripts", "run", "--address=local")
 REQUIRED = "MEDVILL_REQUIRE_RAY"
 PATIENCE = 300  # seconds, on a busy machine that compiles
 CLIENTS, REQUESTS = 24, 240
@@ -83,43 +87,49 @@ def eventually(holds: Callable[[], Any], what: str) -> Any:
     return found
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Running]:
-    """Two replicas of the demo's model, on a Ray of their own."""
+def documented() -> dict[str, Any]:
+    """The configuration file of docs/serving.md."""
+    [block] = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "docs" / "serving.md").read_text("utf-8"), re.M | re.S)
+    return yaml.safe_load(block)
+
+
+def environment() -> dict[str, str]:
+    """Of a program with Ray: pytest's own warnings are errors, those of Ray's packages are theirs."""
+    left = {name: value for name, value in os.environ.items() if name not in ("PYTHONWARNINGS", "RAY_ADDRESS")}
+    return left | {"JAX_PLATFORMS": "cpu"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray() -> None:
+    """These tests are skipped without Ray."""
     if find_spec("ray") is None:
         if os.environ.get(REQUIRED):
             pytest.fail(f"ray is not installed, but {REQUIRED} is set")
         pytest.skip("there is no Ray Serve: pip install 'medvill_jax[ray]'")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Running]:
+    """Two replicas of the demo's model, on a Ray of their own."""
     # Names of sockets have at most 107 characters, which pytest's folders take up.
     folder = Path(tempfile.mkdtemp(prefix="ray"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    few = {"health_check_period_s": 1, "ray_actor_options": {"num_cpus": 0.1}}  # whatever the machine has
-    config = {
-        "http_options": {"host": "127.0.0.1", "port": port},
-        "applications": [
-            {
-                "name": "default",
-                "import_path": "medvill_jax.serving.ray_serve:app",
-                "args": {"model": str(demo.EXPORT), "replicas": 2},
-                "deployments": [{"name": "Model", **few}],
-            }
-        ],
-    }
-    (folder / "serve.yaml").write_text(json.dumps(config))  # which is YAML too
+    config = documented()
+    [application] = config["applications"]
+    assert application["args"]["replicas"] == 2
+    config["http_options"]["port"] = port
+    application["args"]["model"] = str(demo.EXPORT)
+    [model] = [one for one in application["deployments"] if one["name"] == "Model"]
+    model |= {"health_check_period_s": 1, "ray_actor_options": {"num_cpus": 0.1}}  # whatever the machine has
+    (folder / "serve.yaml").write_text(yaml.safe_dump(config))
     (folder / "token").write_text(secrets.token_hex(32))  # Ray would keep one in the home folder
-    # pytest's own warnings are errors; those of Ray's packages are theirs.
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONWARNINGS", "RAY_ADDRESS")}
-    environment |= {
-        "JAX_PLATFORMS": "cpu",
-        "RAY_TMPDIR": str(folder),
-        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
-        "RAY_DEDUP_LOGS": "0",
-    }
-    command = [sys.executable, "-m", "ray.serve.scripts", "run", "--address=local", str(folder / "serve.yaml")]
+    own = {"RAY_TMPDIR": str(folder), "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "RAY_DEDUP_LOGS": "0"}
     with (folder / "out").open("wb") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [*RUN, str(folder / "serve.yaml")], env=environment() | own, stdout=out, stderr=subprocess.STDOUT
+        )
     started = Running(process, port, folder)
     try:
         eventually(lambda: _answers(started), "it does not answer")
@@ -130,6 +140,7 @@ def server() -> Iterator[Running]:
             process.wait(PATIENCE)
         finally:
             process.kill()
+            print((folder / "out").read_text(errors="replace"))  # which pytest shows if a test failed
         shutil.rmtree(folder)
 
 
@@ -197,7 +208,7 @@ def test_a_film_is_answered_as_without_ray(server: Running, questions: list[Aske
         ("ask", with_film(b"no film"), JSON, 400, "ask needs question"),
         ("ask", with_film(b"no film", question="x" * 501), JSON, 400, "at most 500"),
         ("ask", b'{"question": "' + SECRET.encode(), JSON, 400, "not JSON"),
-        ("ask", b'{"film": "%"}', JSON, 400, "not in base64"),
+        ("report", b'{"film": "%"}', JSON, 400, "not in base64"),
         ("findings", with_film(b"no film", report=SECRET), JSON, 400, "leave report out"),
         ("explain", b"no film", "", 404, "no explain at once"),
     ],
@@ -275,6 +286,23 @@ def test_requests_wait_for_a_replica_if_all_are_killed(server: Running, question
             os.kill(number, signal.SIGKILL)
         for job in jobs:
             job.result()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("model=/nowhere",), "there is no export folder /nowhere"),
+        (("models=EXPORT", "replicas=none"), "model: Field required; replicas: Input should be a valid integer"),
+    ],
+    ids=["no export", "wrong arguments"],
+)
+def test_a_wrong_argument_is_one_line_before_ray_starts(arguments: tuple[str, ...], words: str) -> None:
+    command = [*RUN, "medvill_jax.serving.ray_serve:app", *arguments]
+    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=PATIENCE)
+    assert ended.returncode == 1
+    said = [line for line in ended.stderr.splitlines() if "INFO" not in line]
+    assert len(said) == 1, ended.stderr
+    assert said[0].startswith(f"Error: {words}")
 
 
 def test_nothing_of_a_request_is_logged_or_sent(server: Running, questions: list[Asked]) -> None:
