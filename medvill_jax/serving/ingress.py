@@ -16,10 +16,10 @@ from medvill_jax.web.guard import Guard
 from medvill_jax.web.refusals import EXPECTED, refusal
 
 # Calls a method of a replica by its name.
-Ask = Callable[..., Awaitable[Any]]
+Call = Callable[..., Awaitable[Any]]
 
 
-def app(ask: Ask) -> Guard:
+def app(ask: Call) -> Guard:
     """The ASGI application."""
     door = Door(limits.REQUESTS, limits.BYTES_TOGETHER)
 

@@ -21,15 +21,15 @@ from ray.serve.exceptions import DeploymentUnavailableError  # pyright: ignore[r
 from starlette.responses import JSONResponse, Response
 
 from medvill_jax.app import queries
-from medvill_jax.app.film import Film
 from medvill_jax.app.model import export_of, load
 from medvill_jax.errors import UserError
 from medvill_jax.serving import ingress
+from medvill_jax.serving.batches import together
 from medvill_jax.serving.retrying import answered
 from medvill_jax.web import limits, openapi
 from medvill_jax.web.refusals import Refused, refusal
 from medvill_jax.web.routes import READERS
-from medvill_jax.web.service import Ask, Service, check_tasks
+from medvill_jax.web.service import Service, check_tasks
 
 # Requests that a replica has at a time. As many as an ingress takes: those that a replica has no room for are offered
 # again after growing pauses, in which it may stand still.
@@ -66,7 +66,7 @@ class Model:
         @serve.batch(max_batch_size=limits.TOGETHER, batch_wait_timeout_s=batch_wait)
         async def computed(jobs: Any) -> Any:  # called with a job, it is given a list of them
             # On a thread, so that the replica goes on to take requests and to say that it lives.
-            return await asyncio.to_thread(_together, self._service, jobs)
+            return await asyncio.to_thread(together, self._service.compute, jobs)
 
         self._computed = computed
 
@@ -87,18 +87,6 @@ class Model:
             return refusal(answer) if isinstance(answer, Exception) else JSONResponse(answer)
         except Exception as error:
             return refusal(error)
-
-
-def _together(service: Service, jobs: list[tuple[Ask, Film]]) -> list[Any]:
-    """Answers in the order of the jobs; those with the same question are computed together, and fail together."""
-    found: dict[Ask, list[Any]] = {}
-    for ask in dict.fromkeys(ask for ask, _ in jobs):
-        films = [film for other, film in jobs if other == ask]
-        try:
-            found[ask] = service.compute(ask, films)
-        except Exception as error:
-            found[ask] = [error] * len(films)
-    return [found[ask].pop(0) for ask, _ in jobs]
 
 
 def app(arguments: dict[str, Any]) -> Any:
