@@ -30,6 +30,9 @@ EXTRAS = {
     "gcs": ["gcsfs>=2026.1"],
     # The page of `medvill web`; with DICOM, below.
     "web": ["prometheus-client>=0.21", "starlette>=1.0", "uvicorn>=0.40"],
+    # Several copies of a model. Earlier ones fail with the protobuf that pip gives them (2.54), or let pages of other
+    # sites end what runs (2.53).
+    "ray": ["ray[serve]>=2.60"],
     # Where metrics go beside the workdir (--config.log.sinks).
     "mlflow": ["mlflow>=3.5"],
     "trackio": ["trackio>=0.20"],
@@ -43,6 +46,7 @@ EXTRAS = {
 # Official downloads beyond JPEG.
 EXTRAS["prep"] = [*EXTRAS["beam"], *EXTRAS["dicom"]]
 EXTRAS["web"] += EXTRAS["dicom"]
+EXTRAS["ray"] += EXTRAS["web"]
 EXTRAS["test"] = [
     *EXTRAS["prep"],
     *EXTRAS["web"],

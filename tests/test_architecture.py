@@ -115,6 +115,10 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         {"medvill_jax.films", "medvill_jax.data.transforms", "medvill_jax.app", "medvill_jax.web"},
         {"starlette", "uvicorn", "prometheus_client", "numpy", "cv2"},
     ),
+    "medvill_jax.serving": (
+        {"medvill_jax.app", "medvill_jax.web", "medvill_jax.serving"},
+        {"starlette", "ray", "pydantic", "click"},
+    ),
     "medvill_jax.pages": ({"medvill_jax.pages"}, {"numpy", "matplotlib"}),
     "medvill_jax.summary": (
         {

@@ -230,13 +230,18 @@ def load(path: str | Path, *, compat: str | Compat | None = None, dtype: str = "
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype={dtype!r}: there are {', '.join(DTYPES)}")
-    export = read_export(_folder(path))
+    export = export_of(path)
     config = export.config
     if isinstance(compat, str):
         compat = Compat.named(compat, export.stage if export.stage in UPSTREAM else "pretraining")
     if compat is not None:
         config = dataclasses.replace(config, compat=compat)
     return Model(export, config, dtype)
+
+
+def export_of(path: str | Path) -> Export:
+    """The export that `load` loads, checked, without a device. Raises `HubError`."""
+    return read_export(_folder(path))
 
 
 def _folder(path: str | Path) -> Path:

@@ -78,12 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _loaded(path: str) -> Model:
     from medvill_jax.app.model import load
-    from medvill_jax.web.service import SHOWN, tasks_of
+    from medvill_jax.web.service import check_tasks
 
     model = load(path)
-    if not tasks_of(model):
-        able = ", ".join(model.tasks) or "nothing about films"
-        raise ConfigError(f"{path} can do {able}; the page asks for {', '.join(SHOWN)}")
+    check_tasks(path, model.tasks)
     return model
 
 

@@ -10,18 +10,11 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 
 from medvill_jax.web import limits
+from medvill_jax.web.refusals import Refused
 from medvill_jax.web.worker import Busy, Job
 
 # How often a request that waits looks whether its client is still there, seconds.
 _LOOK = 0.25
-
-
-class Refused(Exception):
-    """A request that cannot be taken, with its HTTP status."""
-
-    def __init__(self, status: int, words: str):
-        super().__init__(words)
-        self.status = status
 
 
 class Door:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import traceback
 from collections.abc import Callable, Collection
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from medvill_jax.web.refusals import wrong
 
 # Everything comes from this server, and nothing may frame the page or be sent elsewhere.
 HEADERS = {
@@ -25,9 +25,6 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-# All that a client is told of an error of the program.
-WRONG = "something went wrong here; the log says where"
-log = logging.getLogger(__name__)
 
 
 class Guard:
@@ -60,11 +57,9 @@ class Guard:
         try:
             await (self._refusal(scope) or self._app)(scope, receive, sending)
         except Exception as error:
-            # Without the words of the error, which may be those of a film or of a question.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            log.error("%s in %s, line %s", type(error).__name__, place.filename, place.lineno)
+            told = wrong(error)
             if not status:
-                await JSONResponse({"error": WRONG}, 500)(scope, receive, sending)
+                await told(scope, receive, sending)
         finally:
             name = getattr(scope.get("endpoint"), "__name__", "none")
             self._count(name, status, time.monotonic() - started)

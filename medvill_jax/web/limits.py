@@ -6,6 +6,8 @@ from __future__ import annotations
 FILM_BYTES = 64 << 20
 # Of what is typed.
 TEXT_BYTES = 32 << 10
+# Of a film in base64 with what is typed.
+FILM_JSON_BYTES = 4 * -(-FILM_BYTES // 3) + TEXT_BYTES
 QUESTION_LENGTH, REPORT_LENGTH = 500, 5000  # characters
 # Requests that are worked on at a time, and the bytes of films that they may bring together.
 REQUESTS = 64

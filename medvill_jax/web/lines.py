@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from medvill_jax.errors import UserError
-from medvill_jax.web.guard import WRONG
+from medvill_jax.web.refusals import WRONG
 
 MEDIA_TYPE = "application/x-ndjson"
 Objects = AsyncGenerator[Mapping[str, Any], None]

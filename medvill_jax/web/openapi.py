@@ -16,7 +16,7 @@ OPTIONS: dict[str, dict[str, type]] = {
     "similar": {},
     "explain": {"finding": str, "word": int, "report": str, "question": str},
 }
-AT_ONCE = ("report", "findings")
+AT_ONCE = ("report", "findings", "ask")
 LENGTHS = {"question": limits.QUESTION_LENGTH, "report": limits.REPORT_LENGTH}
 _JSON_TYPES = {str: "string", int: "integer"}
 _ABOUT = {
@@ -44,30 +44,29 @@ _PROBLEMS = {
 }
 
 
-def document(tasks: Sequence[str], needed: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of a server whose models can do `tasks`, of which some do not go without options."""
-    asked = [task for task in OPTIONS if task in tasks or task == "explain"]
+def document(tasks: Sequence[str], needed: Mapping[str, Sequence[str]], *, keeps: bool = True) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of a server.
+
+    Args:
+        tasks: that its models can do.
+        needed: the options that a task does not go without.
+        keeps: whether it keeps films; otherwise every request brings its own.
+    """
     return {
         "openapi": "3.1.0",
         "info": {
-            "title": "medvill web",
+            "title": "medvill_jax",
             "version": VERSION,
             "description": "Asks MedViLL models about chest films. Research use only, not a medical device.",
         },
         "paths": {
             "/api/about": {"get": _operation("about", "What can be asked here.")},
-            "/api/examples/{number}": {"get": _example()},
-            "/api/films": {"post": _upload()},
-            "/api/films/{film}": {"delete": _forget()},
-            "/api/films/{film}/picture": {"get": _picture()},
-            **{f"/api/films/{{film}}/{task}": {"post": _ask(task, needed.get(task, ()))} for task in asked},
+            **(_page(tasks, needed) if keeps else {}),
             **{
-                f"/api/predict/{task}": {"post": _predict(task)}
+                f"/api/predict/{task}": {"post": _predict(task, needed.get(task, ()))}
                 for task in AT_ONCE
-                if task in tasks and task not in needed
+                if task in tasks
             },
-            "/healthz": {"get": _operation("health", "Whether questions are answered.", problems=("503",))},
-            "/metrics": {"get": _operation("metrics", "Counters for Prometheus.", kind="text/plain")},
             "/openapi.json": {"get": _operation("document", "This document.")},
         },
         "components": {
@@ -102,6 +101,20 @@ def document(tasks: Sequence[str], needed: Mapping[str, Sequence[str]]) -> dict[
                 },
             }
         },
+    }
+
+
+def _page(tasks: Sequence[str], needed: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """What the page asks beside what other programs do."""
+    asked = [task for task in OPTIONS if task in tasks or task == "explain"]
+    return {
+        "/api/examples/{number}": {"get": _example()},
+        "/api/films": {"post": _upload()},
+        "/api/films/{film}": {"delete": _forget()},
+        "/api/films/{film}/picture": {"get": _picture()},
+        **{f"/api/films/{{film}}/{task}": {"post": _ask(task, needed.get(task, ()))} for task in asked},
+        "/healthz": {"get": _operation("health", "Whether questions are answered.", problems=("503",))},
+        "/metrics": {"get": _operation("metrics", "Counters for Prometheus.", kind="text/plain")},
     }
 
 
@@ -164,11 +177,16 @@ def _picture() -> dict[str, Any]:
     )  # fmt: skip
 
 
-def _ask(task: str, needed: Sequence[str]) -> dict[str, Any]:
+def _options(task: str, needed: Sequence[str], **more: Any) -> dict[str, Any]:
+    """The schema of a task's options; `more` are properties that it does not go without either."""
     properties: dict[str, Any] = {name: {"type": _JSON_TYPES[kind]} for name, kind in OPTIONS[task].items()}
     for name in properties.keys() & LENGTHS.keys():
         properties[name]["maxLength"] = LENGTHS[name]
-    schema = {"type": "object", "properties": properties, "required": [*needed]}
+    return {"type": "object", "properties": more | properties, "required": [*more, *needed]}
+
+
+def _ask(task: str, needed: Sequence[str]) -> dict[str, Any]:
+    schema = _options(task, needed)
     out = _operation(
         task, _ABOUT[task], problems=("400", "404", "411", "413", "503"), parameters=[_parameter("film", "string")],
         requestBody={"content": {"application/json": {"schema": schema}}},
@@ -182,8 +200,12 @@ def _ask(task: str, needed: Sequence[str]) -> dict[str, Any]:
     return out
 
 
-def _predict(task: str) -> dict[str, Any]:
+def _predict(task: str, needed: Sequence[str]) -> dict[str, Any]:
+    film = {"type": "string", "contentEncoding": "base64", "description": "the file itself, without its name"}
+    body = {"required": True, "content": {"application/json": {"schema": _options(task, needed, film=film)}}}
+    if not needed:
+        body["content"] |= _film_body()["content"]
     return _operation(
-        f"predict_{task}", f"{_ABOUT[task]} Nothing of the film is kept.", requestBody=_film_body(),
-        problems=("408", "411", "413", "422", "501", "503"),
+        f"predict_{task}", f"{_ABOUT[task]} Nothing of the film is kept.", requestBody=body,
+        problems=("400", "408", "411", "413", "422", "501", "503"),
     )  # fmt: skip

@@ -19,6 +19,7 @@ from medvill_jax.web.guard import LOOPBACK, Guard
 from medvill_jax.web.meters import Meters
 from medvill_jax.web.routes import Example, Server
 from medvill_jax.web.service import Service
+from medvill_jax.web.worker import Worker
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -70,7 +71,8 @@ def serve(
     meters = Meters()
     service = Service(models, index, meters.batch)
     service.warm()
-    server = Server(service, meters, examples)
+    worker = Worker(service.compute, most_waiting=limits.REQUESTS, most_together=limits.TOGETHER)
+    server = Server(service, worker, meters, examples)
     guarded = Guard(routes.app(server), hosts_of(host), meters.request)
     config = uvicorn.Config(
         guarded,
@@ -89,7 +91,7 @@ def serve(
         with _quiet_end():
             _Listening(config, lambda: ready(address)).run([held])
     finally:
-        service.worker.close()
+        worker.close()
         server.readers.shutdown()
 
 

@@ -21,9 +21,11 @@ from medvill_jax.app.similar import Index
 from medvill_jax.data.transforms import square_image
 from medvill_jax.errors import ConfigError
 from medvill_jax.films.decode import decode
-from medvill_jax.web import glossary, limits
-from medvill_jax.web.worker import Tell, Worker
+from medvill_jax.version import VERSION
+from medvill_jax.web import asked, glossary, limits
+from medvill_jax.web.worker import Tell
 
+NOTICE = "Research use only, not a medical device."
 SHOWN = ("report", "findings", "ask")
 EXPLAIN, SIMILAR = "explain", "similar"
 # Which task's model explains an option.
@@ -49,17 +51,16 @@ class Ask:
 
 
 class Service:
-    """The models and the worker that asks them.
+    """The models, and how they are asked.
 
     Args:
         models: each task is answered by the first model that can do it.
         index: of the films among which similar ones are found; None for none.
-        count: called in the worker's thread with the task, the number of films and the seconds of every batch.
+        count: called by `compute` with the task, the number of films and the seconds of every batch.
 
     Attributes:
         by_task: the number of the model that answers a task.
         needed: the options that a task does not go without.
-        worker: whose results are answers as JSON.
 
     Raises:
         ConfigError: the index is of none of the models.
@@ -81,7 +82,23 @@ class Service:
         self.needed: dict[str, tuple[str, ...]] = {"ask": ("question",)}
         if "findings" in self.by_task and models[self.by_task["findings"]].reads_reports:
             self.needed["findings"] = ("report",)
-        self.worker = Worker(self._compute, most_waiting=limits.REQUESTS, most_together=limits.TOGETHER)
+
+    def about(self) -> dict[str, Any]:
+        """What can be asked here, and how much a request may hold, as JSON."""
+        models = [
+            {"name": model.export.stage, "weights": model.weights, "image_size": model.config.image_size}
+            for model in self.models
+        ]
+        return {
+            "notice": NOTICE,
+            "version": VERSION,
+            "models": models,
+            "tasks": list(self.by_task),
+            "film_bytes": limits.FILM_BYTES,
+            "needed": self.needed,
+            "question_length": limits.QUESTION_LENGTH,
+            "report_length": limits.REPORT_LENGTH,
+        }
 
     def read(self, data: bytes) -> tuple[bytes, dict[int, Film]]:
         """A film as the page shows it and as each model takes it, decoded and prepared once for all that take it alike.
@@ -118,6 +135,20 @@ class Service:
         self.models[number].options(_EMBED if task == SIMILAR else task, **options)
         return Ask(number, task, json.dumps(options, sort_keys=True))
 
+    def at_once(self, task: str, kind: str, body: bytes) -> tuple[Ask, Film]:
+        """What a request asks that brings its film along, and the film as the model takes it.
+
+        Args:
+            task, kind, body: as for `asked.with_film`.
+
+        Raises:
+            Refused: the request does not fit.
+            ConfigError, ImageError, MissingExtra: as `question` and `read`.
+        """
+        data, options = asked.with_film(task, kind, body, self.needed.get(task, ()))
+        question = self.question(task, options)
+        return question, self.models[question.model].read(data)
+
     def warm(self) -> None:
         """Compiles the programs of all tasks, so that no visitor waits for them."""
         gray = np.full((64, 64), 128, np.uint8)
@@ -125,10 +156,13 @@ class Service:
             film = self.models[number].read(gray)
             ask = self.question(task, {name: _TRIED[name] for name in self.needed.get(task, ())})
             for rows in (1, limits.TOGETHER):
-                self._compute(ask, [film] * rows, lambda done, of: None)
+                self.compute(ask, [film] * rows)
 
-    def _compute(self, ask: Ask, films: Sequence[Film], tell: Tell) -> list[dict[str, Any]]:
-        """Answers as JSON, one for each film; the batch is filled up to one of two sizes."""
+    def compute(self, ask: Ask, films: Sequence[Film], tell: Tell | None = None) -> list[dict[str, Any]]:
+        """Answers as JSON, one for each of at most `limits.TOGETHER` films; the batch is filled up to one of two sizes.
+
+        `tell` is told how much of a map is done. Raises `UserError`.
+        """
         started = time.monotonic()
         model, options = self.models[ask.model], json.loads(ask.options)
         if ask.task == EXPLAIN:
@@ -155,6 +189,13 @@ def _picture(pixels: np.ndarray) -> bytes:
 def tasks_of(model: Model) -> list[str]:
     """What the page can ask a model."""
     return [task for task in SHOWN if task in model.tasks]
+
+
+def check_tasks(path: str, tasks: Sequence[str]) -> None:
+    """Raises `ConfigError` for an export of whose tasks none is asked for here."""
+    if not {*tasks} & {*SHOWN}:
+        able = ", ".join(tasks) or "nothing about films"
+        raise ConfigError(f"{path} can do {able}; the page asks for {', '.join(SHOWN)}")
 
 
 def _plain(model: Model, answer: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The server as a process of its own: what it refuses, how it is loaded, and how it ends."""
 
+import base64
 import contextlib
 import http.client
 import json
@@ -15,7 +16,7 @@ import pytest
 
 from medvill_jax.web import limits, routes
 from tests.console.broken import write_broken
-from tests.web.serving import DEMO, WAIT, Running, running
+from tests.web.serving import DEMO, WAIT, Answer, Running, running
 
 
 def test_files_that_are_no_film_have_one_clear_message(server: Running, tmp_path: Path) -> None:
@@ -78,6 +79,52 @@ def test_questions_that_do_not_fit_say_what_does(
 ) -> None:
     answer = server.request("POST", f"/api/films/{path.replace('FILM', server.open(films[0]))}", body)
     assert (answer.status, words in answer.json()["error"]) == (status, True), answer.body
+
+
+def at_once_with(server: Running, task: str, film: bytes, **options: object) -> Answer:
+    """What is asked with a film in the same JSON."""
+    body = {"film": base64.b64encode(film).decode(), **options}
+    return server.request("POST", f"/api/predict/{task}", body, Content_Type="application/json; charset=utf-8")
+
+
+def test_a_film_and_a_question_may_come_together(server: Running, films: list[bytes]) -> None:
+    question = {"question": "Is there a pleural effusion?"}
+    for film in films[:3]:
+        kept = server.request("POST", f"/api/films/{server.open(film)}/ask", question)
+        assert (kept.status, at_once_with(server, "ask", film, **question).body) == (200, kept.body)
+    alone = server.request("POST", "/api/predict/findings", films[0])
+    assert at_once_with(server, "findings", films[0]).body == alone.body
+
+
+@pytest.mark.parametrize(
+    ("task", "body", "status", "words"),
+    [
+        ("ask", "{", 400, "not JSON"),
+        ("ask", "[" * 100_000, 400, "not JSON"),
+        ("ask", "7", 400, "no JSON object"),
+        ("ask", "{}", 400, 'ask needs question: send {"film": ..., "question": ...}'),
+        ("ask", '{"question": "Is it?"}', 400, "there is no film"),
+        ("report", '{"film": 7}', 400, "not in base64"),
+        ("report", '{"film": "a-b_"}', 400, "not in base64"),
+        ("report", '{"film": "abc"}', 400, "not in base64"),
+        ("ask", '{"film": "AAAA", "question": " "}', 400, "the question is empty"),
+        ("ask", '{"film": "AAAA", "question": "Is it?"}', 422, "not an image"),
+        ("report", '{"film": "AAAA", "beam_size": 3}', 400, "report has no beam_size"),
+        ("findings", '{"film": ""}', 422, "empty"),
+        ("similar", '{"film": "AAAA"}', 404, "there are report, findings, ask"),
+    ],
+    ids=range(13),
+)
+def test_a_film_in_json_that_does_not_fit_says_what_does(
+    server: Running, task: str, body: str, status: int, words: str
+) -> None:
+    answer = server.request("POST", f"/api/predict/{task}", body.encode(), Content_Type="application/json")
+    assert (answer.status, words in answer.json()["error"]) == (status, True), answer.body
+
+
+def test_a_film_in_json_may_be_as_large_as_one_without(server: Running) -> None:
+    for size, status in ((limits.FILM_BYTES, 422), (limits.FILM_BYTES + 1, 413)):
+        assert at_once_with(server, "report", bytes(size)).status == status
 
 
 def test_a_film_is_forgotten_when_asked(server: Running, films: list[bytes]) -> None:
@@ -150,11 +197,14 @@ def test_a_model_that_reads_reports_is_given_one(reader: Running, films: list[by
         answer = reader.request("POST", path, body)
         assert (answer.status, words in answer.json()["error"]) == (400, True), answer.body
     at_once = reader.request("POST", "/api/predict/findings", films[0])
-    assert (at_once.status, "send the film to /api/films" in at_once.json()["error"]) == (400, True)
-    document = reader.request("GET", "/openapi.json").json()
-    assert "/api/predict/findings" not in document["paths"]
-    body = document["paths"]["/api/films/{film}/findings"]["post"]["requestBody"]
-    assert body["content"]["application/json"]["schema"]["required"] == ["report"]
+    assert (at_once.status, 'send {"film": ..., "report": ...}' in at_once.json()["error"]) == (400, True)
+    for report, answer in found.items():
+        assert at_once_with(reader, "findings", films[0], report=report).json()["findings"] == answer["findings"]
+    paths = reader.request("GET", "/openapi.json").json()["paths"]
+    for path, required in (("/api/films/{film}/findings", ["report"]), ("/api/predict/findings", ["film", "report"])):
+        content = paths[path]["post"]["requestBody"]["content"]
+        assert [*content] == ["application/json"]
+        assert content["application/json"]["schema"]["required"] == required
 
 
 def test_a_report_is_refused_where_none_is_read(server: Running, films: list[bytes]) -> None:
@@ -187,15 +237,14 @@ def test_the_document_has_every_address(server: Running) -> None:
     assert document["openapi"].startswith("3.1")
     served = {
         (method.lower(), route.path.replace(":int", ""))
-        for route in routes.Server(None, None).routes()  # pyright: ignore
+        for route in routes.Server(None, None, None).routes()  # pyright: ignore
         for method in (route.methods or set()) - {"HEAD"}
         if route.path not in routes.PAGE
     }
     tasks = ["report", "findings", "ask", "explain"]
     told = {(method, path) for path, methods in document["paths"].items() for method in methods}
     spread = {(m, p.replace("{task}", task)) for m, p in served for task in tasks}
-    at_once = {("post", f"/api/predict/{task}") for task in ("ask", "explain")}
-    assert told == spread - at_once
+    assert told == spread - {("post", "/api/predict/explain")}
     names = [operation["operationId"] for methods in document["paths"].values() for operation in methods.values()]
     assert max(Counter(names).values()) == 1
 

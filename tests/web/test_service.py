@@ -1,7 +1,6 @@
 """Uploaded films: decoded once, whoever takes them, with the pixels that a model reads by itself."""
 
 import copy
-from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -27,11 +26,10 @@ def models() -> list[Model]:
 
 
 @pytest.fixture
-def asked(models: list[Model]) -> Iterator[Service]:
+def asked(models: list[Model]) -> Service:
     made = Service(models, None, lambda task, films, seconds: None)
     made.by_task = {str(number): number for number in range(len(models))}
-    yield made
-    made.worker.close()
+    return made
 
 
 def films() -> dict[str, bytes]:

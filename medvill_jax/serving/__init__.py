@@ -1,0 +1,1 @@
+"""Models behind an engine that keeps several of them running: the page's addresses for programs, without the page."""
