@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from medvill_jax.cli import audit, doors, index, predict, summary, web
+from medvill_jax.cli import audit, calibrate, doors, index, predict, summary, web
 from medvill_jax.commands import Parser
 from medvill_jax.version import VERSION
 
@@ -15,6 +15,7 @@ Medical vision-language pre-training: data, training, and answers about films.
   predict   asks a trained model about films
   web       the same as a page in the browser; `medvill web --demo` brings its own model
   index     films and their reports, among which the page finds similar ones
+  calibrate measures whether a model tells right sentences of its reports from wrong ones
   summary   writes an HTML page about runs
   audit     asks any model about films that are exchanged, blackened or mirrored: does it look?
   prep      prepares data sets from official files or your own pairs    python -m data_prep
@@ -30,6 +31,7 @@ Medical vision-language pre-training: data, training, and answers about films.
   medvill plan --config=configs/classify.py:small --config.data.path=DATA --workdir=PLAN --topology=cpu:1
   medvill train --config=configs/classify.py:small --config.data.path=DATA --workdir=RUN
   medvill summary RUN --out=summary.html
+  medvill calibrate DATA --model=RUN/export
   medvill audit DATA --task=findings --model=RUN/export --out=AUDIT
   medvill predict TREE/files --model=RUN/export --out=findings.jsonl
   medvill convert --source=RUN/export --out=TORCH --to=upstream
@@ -40,6 +42,7 @@ COMMANDS = {
     "predict": predict.main,
     "web": web.main,
     "index": index.main,
+    "calibrate": calibrate.main,
     "summary": summary.main,
     "audit": audit.main,
     "prep": doors.prep,
