@@ -2,8 +2,9 @@
 
 The score of a sentence is the matching score of film and sentence less that of film and denied sentence
 (`metrics.clinical_denial`). A calibration, which `medvill calibrate` adds to an export, makes a probability of it. It
-has two curves, since a report is wrong more often about what it affirms than about what it denies. A curve whose scores
-do not rank right sentences above wrong ones on validation is not used: such sentences stay unchecked, with a warning.
+has two curves, since a report is wrong more often about what it affirms than about what it denies. A curve is not used
+if on validation its scores do not rank right sentences above wrong ones, or no better than scores with other films do:
+such sentences stay unchecked, with a warning.
 """
 
 from __future__ import annotations
@@ -82,7 +83,10 @@ class Checker:
 
     def reports(self, images: np.ndarray, texts: Sequence[str]) -> list[dict[str, Any]]:
         """The fields `text`, `sentences` and `warnings` of the reports of films uint8 `[B, S, S]`."""
-        found = [[*map(self._sentence, *pair)] for pair in self._scored(images, texts)]
+        found = [
+            [judged(sentence, score, self.calibration, self.threshold) for sentence, score in zip(*pair, strict=True)]
+            for pair in self._scored(images, texts)
+        ]
         fields = []
         for text, sentences in zip(texts, found, strict=True):
             kept = [sentence.text for sentence in sentences if not sentence.marked]
@@ -95,15 +99,6 @@ class Checker:
                 }
             )
         return fields
-
-    def _sentence(self, text: str, score: float | None) -> Sentence:
-        curve = None if score is None else self.calibration.get(kind_of(text))
-        if score is None or curve is None or not curve.tells:
-            return Sentence(text=text, score=score)
-        probability = curve.probability(score)
-        return Sentence(
-            text=text, score=score, checked=True, probability=probability, marked=probability < self.threshold
-        )
 
     def _scored(self, images: np.ndarray, texts: Sequence[str]) -> list[tuple[list[str], list[float | None]]]:
         """For every report its sentences and their scores, None for those that claim nothing."""
@@ -122,6 +117,15 @@ class Checker:
             for film, number, score in zip(films, numbers_, np.subtract(*np.split(found, 2)).tolist(), strict=True):
                 scores[film][number] = score
         return [*zip(split, scores, strict=True)]
+
+
+def judged(text: str, score: float | None, calibration: Calibration, threshold: float) -> Sentence:
+    """A sentence of a score with its probability, where the calibration has a curve that can be trusted."""
+    curve = None if score is None else calibration.get(kind_of(text))
+    if score is None or curve is None or not curve.tells:
+        return Sentence(text=text, score=score)
+    probability = curve.probability(score)
+    return Sentence(text=text, score=score, checked=True, probability=probability, marked=probability < threshold)
 
 
 def kind_of(sentence: str) -> str:
@@ -162,10 +166,11 @@ def calibration(extra: Mapping[str, Any]) -> Calibration:
 def found(curve: Curve) -> str:
     """How well scores rank sentences, in words."""
     judged = f"{curve.examples} sentences, {curve.right} of them right"
-    if curve.auroc is None or curve.auroc_ci95 is None:
+    if curve.auroc is None or curve.auroc_ci95 is None or curve.control is None:
         return judged
     low, high = curve.auroc_ci95
-    return f"{judged}, AUROC {curve.auroc:.2f}, 95 % interval {low:.2f} to {high:.2f}"
+    control = f"{curve.control:.2f} with other films"
+    return f"{judged}, AUROC {curve.auroc:.2f}, 95 % interval {low:.2f} to {high:.2f}, and {control}"
 
 
 def entry(curves: Calibration) -> dict[str, Any]:
@@ -183,13 +188,19 @@ def entry_fits(recorded: Any) -> bool:
 
 
 def _curve(fields: Mapping[str, Any]) -> Curve:
-    around = fields["auroc_ci95"]
-    low, high = (None, None) if around is None else map(float, around)
+    def around(name: str) -> tuple[float, float] | None:
+        if fields[name] is None:
+            return None
+        low, high = map(float, fields[name])
+        return low, high
+
     return Curve(
         slope=float(fields["slope"]),
         intercept=float(fields["intercept"]),
         auroc=None if fields["auroc"] is None else float(fields["auroc"]),
-        auroc_ci95=None if low is None or high is None else (low, high),
+        auroc_ci95=around("auroc_ci95"),
+        control=None if fields["control"] is None else float(fields["control"]),
+        gain_ci95=around("gain_ci95"),
         examples=int(fields["examples"]),
         right=int(fields["right"]),
     )

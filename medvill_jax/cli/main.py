@@ -31,7 +31,6 @@ Medical vision-language pre-training: data, training, and answers about films.
   medvill plan --config=configs/classify.py:small --config.data.path=DATA --workdir=PLAN --topology=cpu:1
   medvill train --config=configs/classify.py:small --config.data.path=DATA --workdir=RUN
   medvill summary RUN --out=summary.html
-  medvill calibrate DATA --model=RUN/export
   medvill audit DATA --task=findings --model=RUN/export --out=AUDIT
   medvill predict TREE/files --model=RUN/export --out=findings.jsonl
   medvill convert --source=RUN/export --out=TORCH --to=upstream

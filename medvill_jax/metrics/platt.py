@@ -1,4 +1,8 @@
-"""Probabilities from scores by a logistic curve (Platt 1999), and how well the scores rank at all."""
+"""Probabilities from scores by a logistic curve (Platt 1999), and whether the scores tell right from wrong at all.
+
+Some sentences are right more often than others whatever the film, so a score that never saw a film may rank well. The
+control is the score of the same sentence with another film.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,8 @@ class Curve:
         slope, intercept: the log-odds of a score s are `slope * s + intercept`; both 0 if nothing could be fitted.
         auroc: of the scores; None without a right and a wrong example.
         auroc_ci95: low and high, by resampling clusters; None likewise.
+        control: the AUROC of the control scores; None likewise.
+        gain_ci95: low and high of the AUROC less that of the control; None likewise.
         examples, right: how many it was fitted to, and how many of these were right.
     """
 
@@ -27,46 +33,67 @@ class Curve:
     intercept: float
     auroc: float | None
     auroc_ci95: tuple[float, float] | None
+    control: float | None
+    gain_ci95: tuple[float, float] | None
     examples: int
     right: int
 
     @property
     def tells(self) -> bool:
-        """Whether the scores rank right examples above wrong ones: the interval of the AUROC lies above 0.5."""
-        return self.auroc_ci95 is not None and self.auroc_ci95[0] > 0.5
+        """Whether scores rank right examples above wrong ones, and better than the control: both intervals say so."""
+        return (
+            self.auroc_ci95 is not None and self.auroc_ci95[0] > 0.5 and bool(self.gain_ci95 and self.gain_ci95[0] > 0)
+        )
 
     def probability(self, score: float) -> float:
         """The probability that an example of this score is right."""
         return float(0.5 * (1 + np.tanh(0.5 * (self.slope * score + self.intercept))))
 
 
-def fit(scores: np.ndarray, right: np.ndarray, *, clusters: bootstrap.Clusters = None, seed: int = 0) -> Curve:
+def fit(
+    scores: np.ndarray,
+    right: np.ndarray,
+    control: np.ndarray,
+    *,
+    clusters: bootstrap.Clusters = None,
+    seed: int = 0,
+) -> Curve:
     """Fits the curve by maximum likelihood, with Platt's targets, under which no data are separable.
 
     Args:
         scores: float `[n]`.
         right: bool `[n]`.
+        control: float `[n]`, scores that do not depend on what decides whether an example is right.
         clusters: an identifier for each example; those with the same are resampled together.
         seed: of the resampling.
 
     Raises:
         ValueError: lengths that differ.
     """
-    scores, right = np.asarray(scores, np.float64), np.asarray(right, bool)
-    if scores.shape != right.shape or scores.ndim != 1:
-        raise ValueError(f"scores {scores.shape} and right {right.shape} are to be of one length")
+    scores, control, right = np.asarray(scores, float), np.asarray(control, float), np.asarray(right, bool)
+    if not scores.shape == right.shape == control.shape or scores.ndim != 1:
+        raise ValueError(f"scores {scores.shape}, right {right.shape}, control {control.shape}: give one of each")
     good = int(right.sum())
     if not 0 < good < len(right):
-        return Curve(0.0, 0.0, None, None, len(right), good)
+        return Curve(0.0, 0.0, None, None, None, None, len(right), good)
     numbers = bootstrap.numbered(clusters, len(right))
-    interval = bootstrap.interval_of_weights(
-        lambda drawn: np.asarray(auroc(scores, right, drawn[:, numbers])).reshape(-1, 1),
-        int(numbers.max()) + 1,
-        seed=seed,
+
+    def statistic(drawn: np.ndarray) -> np.ndarray:
+        own, other = (np.atleast_1d(auroc(values, right, drawn[:, numbers])) for values in (scores, control))
+        return np.stack([own, own - other], 1)
+
+    (low, low_gain), (high, high_gain) = bootstrap.interval_of_weights(
+        statistic, int(numbers.max()) + 1, seed=seed
+    ).tolist()
+    return Curve(
+        *_newton(scores, right),
+        float(auroc(scores, right)),
+        (low, high),
+        float(auroc(control, right)),
+        (low_gain, high_gain),
+        len(right),
+        good,
     )
-    low, high = interval[:, 0].tolist()
-    slope, intercept = _newton(scores, right)
-    return Curve(slope, intercept, float(auroc(scores, right)), (low, high), len(right), good)
 
 
 def _newton(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
