@@ -14,7 +14,7 @@ from medvill_jax.app.model import Model
 from medvill_jax.app.results import Sentence
 from medvill_jax.data import records
 from medvill_jax.errors import UserError
-from medvill_jax.hub.export import add_entry
+from medvill_jax.hub.export import add_entry, changeable
 from medvill_jax.metrics import clinical_denial, platt
 
 BATCH_SIZE = 32
@@ -55,10 +55,12 @@ def write(model: Model, data: str | Path, split: str, *, progress: bool = False)
         progress: show a bar.
 
     Raises:
-        CalibrationError: a film cannot be read, or none has a report.
+        CalibrationError: a film cannot be read, none has a report, or the data hold questions.
         DataError: there is no such data set or split, or it is damaged.
         ConfigError: the export cannot check sentences.
     """
+    if records.kind(data) != "report":
+        raise CalibrationError(f"{data} holds questions: name a data set of films with reports")
     source = records.open_split(data, split)
     with_report = [number for number in range(len(source)) if source[number]["text"]]
     if not with_report:
@@ -103,6 +105,11 @@ def fit(written: list[Written]) -> checking.Calibration:
     return curves
 
 
+def require_place(export: Path) -> None:
+    """Raises `HubError` for an export to which nothing can be added, before anything is measured."""
+    changeable(export)
+
+
 def record(export: Path, calibration: checking.Calibration) -> None:
     """Adds a calibration to an export, in place of an older one. Raises `HubError` as `add_entry`."""
     add_entry(export, checking.ENTRY, checking.entry(calibration))
@@ -111,7 +118,7 @@ def record(export: Path, calibration: checking.Calibration) -> None:
 def lines(calibration: checking.Calibration) -> list[str]:
     """A calibration as text."""
     return [
-        f"  sentences that {checking.ABOUT[kind]}: {checking.found(curve)}; they are "
+        f"  sentences that {checking.ABOUT[kind]}: {checking.in_words(curve)}; they are "
         f"{'checked' if curve.tells else 'not checked'}"
         for kind, curve in calibration.items()
     ]

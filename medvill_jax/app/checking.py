@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,8 +74,8 @@ class Checker:
     def warnings(self) -> tuple[str, ...]:
         """Which sentences cannot be checked, and why."""
         return tuple(
-            f"sentences that {ABOUT[kind]} are not checked: on validation the matching head does not tell right ones "
-            f"from wrong ones ({found(curve)})"
+            f"sentences that {ABOUT[kind]} are not checked: the calibration found that the matching head does not tell "
+            f"right ones from wrong ones ({in_words(curve)})"
             for kind, curve in self.calibration.items()
             if not curve.tells
         )
@@ -104,18 +103,18 @@ class Checker:
         """For every report its sentences and their scores, None for those that claim nothing."""
         split = [clinical_denial.sentences(text) for text in texts]
         pairs = [
-            (film, number, sentence, opposite)
+            (film, place, sentence, opposite)
             for film, sentences in enumerate(split)
-            for number, sentence in enumerate(sentences)
+            for place, sentence in enumerate(sentences)
             if (opposite := clinical_denial.denied(sentence)) is not None
         ]
         scores: list[list[float | None]] = [[None] * len(sentences) for sentences in split]
         if pairs:
-            films, numbers_, stated, opposites = zip(*pairs, strict=True)
+            films, places, stated, opposites = zip(*pairs, strict=True)
             both = self.read([*stated, *opposites])
             found = self.arrays.match_pairs(images, np.tile(films, 2), both.ids, both.lens, batch_size=PAIRS)
-            for film, number, score in zip(films, numbers_, np.subtract(*np.split(found, 2)).tolist(), strict=True):
-                scores[film][number] = score
+            for film, place, score in zip(films, places, np.subtract(*np.split(found, 2)).tolist(), strict=True):
+                scores[film][place] = score
         return [*zip(split, scores, strict=True)]
 
 
@@ -148,7 +147,7 @@ def threshold_of(threshold: Any) -> float:
     """A probability. Raises `ConfigError`."""
     if threshold is None:
         return THRESHOLD
-    if isinstance(threshold, bool) or not isinstance(threshold, numbers.Real) or not 0 <= float(threshold) <= 1:
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise ConfigError(f"threshold={threshold!r} is no probability from 0 to 1")
     return float(threshold)
 
@@ -163,14 +162,14 @@ def calibration(extra: Mapping[str, Any]) -> Calibration:
     return {kind: _curve(extra[ENTRY][kind]) for kind in KINDS}
 
 
-def found(curve: Curve) -> str:
-    """How well scores rank sentences, in words."""
-    judged = f"{curve.examples} sentences, {curve.right} of them right"
+def in_words(curve: Curve) -> str:
+    """How well scores rank sentences."""
+    counted = f"{curve.examples} sentences, {curve.right} of them right"
     if curve.auroc is None or curve.auroc_ci95 is None or curve.control is None:
-        return judged
+        return counted
     low, high = curve.auroc_ci95
     control = f"{curve.control:.2f} with other films"
-    return f"{judged}, AUROC {curve.auroc:.2f}, 95 % interval {low:.2f} to {high:.2f}, and {control}"
+    return f"{counted}, AUROC {curve.auroc:.2f}, 95 % interval {low:.2f} to {high:.2f}, and {control}"
 
 
 def entry(curves: Calibration) -> dict[str, Any]:

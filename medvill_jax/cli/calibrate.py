@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from medvill_jax.app import calibrating
     from medvill_jax.app.model import load
 
+    calibrating.require_place(args.model)
     model = load(args.model)
     written = calibrating.write(model, args.data, args.split, progress=sys.stderr.isatty())
     calibration = calibrating.fit(written)

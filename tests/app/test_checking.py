@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import medvill_jax
+from benchmarks import checked_sentences
 from data_prep import phantom
 from medvill_jax.app import calibrating, checking
 from medvill_jax.app.model import Model
@@ -69,8 +70,8 @@ def test_a_score_is_that_of_the_sentence_less_that_of_its_denial(model: Model) -
         if opposite is None:
             assert sentence.score is None
         else:
-            score = np.subtract(*model.match(FILMS[0], [sentence.text, opposite]).scores)
-            assert sentence.score == pytest.approx(score, abs=2e-3)
+            stated, denied = model.match(FILMS[0], [sentence.text, opposite]).scores
+            assert sentence.score == pytest.approx(stated - denied, abs=2e-3)
         assert (sentence.checked, sentence.probability, sentence.marked) == (False, None, False)
     assert any(sentence.score for sentence in report.sentences)
 
@@ -209,6 +210,15 @@ def test_a_head_that_knows_the_films_drops_what_is_wrong_and_keeps_what_is_right
                 right_before.append(right)
                 right_after += [] if sentence.marked else [right]
                 kept_right += [not sentence.marked] if right else []
+    figures = checked_sentences.measured(written, calibration, checking.THRESHOLD)
+    clinical = figures["clinical"]
+    assert clinical["after precision"][0] > clinical["before precision"][0] + 0.1
+    assert clinical["change of precision"][1] > 0
+    assert clinical["dropped sentences"] == len(right_before) - len(right_after)
+    best, *_, last = [share for _, share in figures["coverage"][checking.AFFIRMS]]
+    assert best > last
+    assert len(checked_sentences.picture(figures).axes) == 2
+    assert sum("| yes |" in line for line in checked_sentences.table(figures)) == 2
     assert np.mean(right_before) < 0.85
     assert np.mean(right_after) > 0.93
     assert np.mean(kept_right) > 0.93
