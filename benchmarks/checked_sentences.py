@@ -14,6 +14,7 @@ docs/results.md, and writes `checked_sentences.json` and the picture of its curv
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -26,10 +27,15 @@ import medvill_jax
 from medvill_jax.app import calibrating, checking
 from medvill_jax.app.calibrating import Written
 from medvill_jax.commands import Parser
-from medvill_jax.metrics import bootstrap, clinical, label_f1, platt
+from medvill_jax.findings import CHEXPERT_FINDINGS
+from medvill_jax.metrics import bootstrap, clinical, f1, label_f1, platt
+
+NO_FINDING = CHEXPERT_FINDINGS.index(clinical.NO_FINDING)
 
 METRICS = ("precision", "recall", "f1")
-THRESHOLDS = np.round(np.arange(0, 1.0001, 0.05), 2)
+# A report that is left with denials alone has the label "No Finding", so what is dropped can add a finding of the 14.
+FINDINGS = {"14 findings": slice(None), "13, without No Finding": [n for n in range(14) if n != NO_FINDING]}
+THRESHOLDS = np.round(np.arange(0, 0.9501, 0.05), 2)
 SHARES = np.linspace(0.05, 1, 20)
 
 
@@ -112,10 +118,10 @@ def counts(written: list[Written], texts: list[str]) -> np.ndarray:
     return label_f1.f1_counts(reference, clinical.label_batch(texts)).reshape(len(written), -1)
 
 
-def micro(sums: np.ndarray) -> np.ndarray:
-    """Clinical micro precision, recall and F1 over 14 findings `[..., 3]` of summed counts `[..., 14 * 3]`."""
-    found = label_f1.f1_of_counts(sums.reshape(*sums.shape[:-1], -1, 3), np.ones(14, bool))
-    return np.stack([found[f"clinical_micro_{metric}_14"] for metric in METRICS], -1)
+def micro(sums: np.ndarray, findings: str) -> np.ndarray:
+    """Clinical micro precision, recall and F1 over some findings `[..., 3]` of summed counts `[..., 14 * 3]`."""
+    by_finding = sums.reshape(*sums.shape[:-1], -1, 3)
+    return np.moveaxis(f1.scores(by_finding[..., FINDINGS[findings], :].sum(-2)), 0, -1)
 
 
 def clinical_change(written: list[Written], calibration: checking.Calibration, threshold: float) -> dict[str, Any]:
@@ -124,21 +130,26 @@ def clinical_change(written: list[Written], calibration: checking.Calibration, t
     before, after = counts(written, [r.text for r in written]), counts(written, [text for text, _ in dropped])
 
     def statistic(sums: np.ndarray) -> np.ndarray:
-        first, second = micro(sums[..., : before.shape[1]]), micro(sums[..., before.shape[1] :])
-        return np.concatenate([first, second, second - first], -1)
+        values = []
+        for findings in FINDINGS:
+            first, second = micro(sums[..., : before.shape[1]], findings), micro(sums[..., before.shape[1] :], findings)
+            values += [first, second, second - first]
+        return np.concatenate(values, -1)
 
     rows = np.concatenate([before, after], 1).astype(float)
     values = statistic(rows.sum(0))
     low, high = bootstrap.interval(rows, statistic, clusters=[report.subject for report in written])
-    names = [f"{when} {metric}" for when in ("before", "after", "change of") for metric in METRICS]
-    shown = {name: [float(v), float(a), float(b)] for name, v, a, b in zip(names, values, low, high, strict=True)}
-    return {**shown, "dropped sentences": sum(number for _, number in dropped)}
+    found: dict[str, Any] = {findings: {} for findings in FINDINGS}
+    names = itertools.product(FINDINGS, ("before", "after", "change of"), METRICS)
+    for (findings, when, metric), *numbers in zip(names, values, low, high, strict=True):
+        found[findings][f"{when} {metric}"] = [float(number) for number in numbers]
+    return {**found, "dropped sentences": sum(number for _, number in dropped)}
 
 
 def at_threshold(written: list[Written], calibration: checking.Calibration, threshold: float) -> dict[str, float]:
-    """Clinical metrics and the share of sentences that stay, at one threshold."""
+    """Clinical metrics of 13 findings and the share of sentences that stay, at one threshold."""
     kept = [without_marked(report, calibration, threshold) for report in written]
-    values = micro(counts(written, [text for text, _ in kept]).sum(0).astype(float))
+    values = micro(counts(written, [text for text, _ in kept]).sum(0).astype(float), "13, without No Finding")
     total = sum(len(report.sentences) for report in written)
     share = 1 - sum(number for _, number in kept) / total
     return {"threshold": threshold, "kept": share, **dict(zip(METRICS, values.tolist(), strict=True))}
@@ -146,20 +157,20 @@ def at_threshold(written: list[Written], calibration: checking.Calibration, thre
 
 def picture(found: dict[str, Any]) -> Figure:
     """The curves: coverage by kind, and clinical metrics by threshold."""
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for kind, colour in zip(checking.KINDS, ("C0", "C1"), strict=True):
         shares, precisions = zip(*found["coverage"][kind], strict=True)
         left.plot(shares, precisions, color=colour, label=f"sentences that {checking.ABOUT[kind]}")
         left.axhline(precisions[-1], color=colour, linestyle=":", linewidth=1)
     left.set(xlabel="share kept, highest scores first", ylabel="share right among them", ylim=(0, 1.02))
-    left.legend(loc="lower left", fontsize=8, frameon=False)
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8, frameon=False)
     values = [row["threshold"] for row in found["thresholds"]]
     for name, colour in zip((*METRICS, "kept"), ("C2", "C3", "C4", "0.6"), strict=True):
-        label = "sentences kept" if name == "kept" else f"clinical {name}"
+        label = "sentences kept" if name == "kept" else f"clinical {name}, 13 findings"
         right.plot(values, [row[name] for row in found["thresholds"]], color=colour, label=label)
     right.set(xlabel="threshold", ylim=(0, 1.02))
-    right.legend(loc="lower left", fontsize=8, frameon=False)
+    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=8, frameon=False)
     return figure
 
 
@@ -177,10 +188,11 @@ def table(found: dict[str, Any]) -> list[str]:
             f"{_number(second['control'])} | "
             f"{'yes' if tells else 'no'} |"
         )
-    lines += ["", "| clinical micro, 14 findings | before | after | change |", "|---|---|---|---|"]
-    for metric in METRICS:
-        cells = (_shown(found["clinical"][f"{when} {metric}"]) for when in ("before", "after", "change of"))
-        lines.append(f"| {metric} | {' | '.join(cells)} |")
+    lines += ["", "| clinical, micro | before | after | change |", "|---|---|---|---|"]
+    for findings, metric in itertools.product(FINDINGS, METRICS):
+        values = found["clinical"][findings]
+        cells = (_shown(values[f"{when} {metric}"]) for when in ("before", "after", "change of"))
+        lines.append(f"| {metric}, {findings} | {' | '.join(cells)} |")
     return [*lines, "", f"{found['clinical']['dropped sentences']} of {found['sentences']} sentences dropped"]
 
 
