@@ -33,6 +33,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config.contrast.width = 256  # 0: no projection, and no two-stage ranking
     config.contrast.weight = 1.0  # of the contrastive loss, relative to the matching loss
 
+    config.sentences = (
+        0.0  # weight of telling right sentences from wrong ones, which `medvill calibrate` needs; 0: none
+    )
+
     config.rank = ConfigDict()
     config.rank.method = "both"  # exhaustive: scores every pair; two_stage: only proposed pairs; both: compares the two
     config.rank.proposals = 0  # candidates to re-rank per query; 0: as many as score a tenth of all pairs

@@ -225,7 +225,7 @@ def vqa_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
     return BatchSpec(batch_size, image_key(image_size) | text_keys(text_len) | answers | WEIGHTS)
 
 
-def retrieve_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
+def retrieve_spec(batch_size: int, *, image_size: int, text_len: int, sentences: bool = False) -> BatchSpec:
     """Retrieval batch (docs/spec.md#retrieval).
 
     `image`, `text_ids` (unmasked), `text_lens`, `weights` as in `pretrain_spec`, and
@@ -233,8 +233,16 @@ def retrieve_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSp
     * `negative_ids` int32 `[B, T+1]`, `negative_lens` int32 `[B]`: a report of another label set.
     * `label_groups`, `text_groups` int32 `[B]`: equal exactly where the label sets, or the texts, are equal; an example
       without a positive finding shares its label set with no other.
+
+    `sentences` adds
+
+    * `sentence_ids` int32 `[B, T+1]`, `sentence_lens` int32 `[B]`: a sentence, of this report or of another.
+    * `denied_ids`, `denied_lens`: the same sentence denied.
+    * `sentence_right` float32 `[B]`: 1 if the sentence agrees with this report, 0 if it does not.
+    * `sentence_weights` float32 `[B]`: 0 where no sentence claims anything, else 1.
     """
-    return BatchSpec(batch_size, image_key(image_size) | text_keys(text_len) | _others(text_len) | WEIGHTS)
+    judged = _sentences(text_len) if sentences else {}
+    return BatchSpec(batch_size, image_key(image_size) | text_keys(text_len) | _others(text_len) | judged | WEIGHTS)
 
 
 # float32 `[B]`: 1 for a real example, 0 for padding.
@@ -290,4 +298,18 @@ def _others(text_len: int) -> dict[str, Key]:
         "negative_lens": _lens(lambda draw: draw.negative[1]),
         "label_groups": Key(dtype=np.int32, padding=REPEATED, random=lambda draw: draw.integers(0, 4)),
         "text_groups": Key(dtype=np.int32, padding=REPEATED, random=lambda draw: np.arange(draw.rows)),
+    }
+
+
+def _sentences(text_len: int) -> dict[str, Key]:
+    def zeros_and_ones(draw: Draw) -> np.ndarray:
+        return draw.integers(0, 2)
+
+    return {
+        "sentence_ids": _ids(text_len, lambda draw: draw.text[0]),
+        "sentence_lens": _lens(lambda draw: draw.text[1]),
+        "denied_ids": _ids(text_len, lambda draw: draw.negative[0]),
+        "denied_lens": _lens(lambda draw: draw.negative[1]),
+        "sentence_right": Key(dtype=np.float32, padding=REPEATED, random=zeros_and_ones),
+        "sentence_weights": Key(dtype=np.float32, padding=0, random=zeros_and_ones),
     }

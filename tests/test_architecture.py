@@ -106,6 +106,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
             "medvill_jax.films",
             "medvill_jax.data",
             "medvill_jax.models",
+            "medvill_jax.metrics",
             "medvill_jax.hub",
             "medvill_jax.app",
         },

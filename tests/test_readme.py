@@ -19,15 +19,16 @@ from ml_collections import ConfigDict
 
 import medvill_jax.flags  # noqa: F401  of medvill_jax.run
 from data_prep import flags as data_prep_flags
-from medvill_jax.cli import audit, index, predict, summary, web
+from medvill_jax.cli import audit, calibrate, index, predict, summary, web
 from medvill_jax.version import VERSION
 from tests.console.examples import DOORS
 
 ROOT = Path(__file__).parents[1]
+SUBCOMMANDS = (predict, web, index, calibrate, summary, audit)
 PROGRAMS = {name: ["-m", module] for module, name in DOORS.items()} | {
     "train": ["run.py"],
     "plan": ["run.py", "--mode=plan"],
-    **{module.__name__.rpartition(".")[2]: ["-m", module.__name__] for module in (predict, web, index, summary, audit)},
+    **{module.__name__.rpartition(".")[2]: ["-m", module.__name__] for module in SUBCOMMANDS},
 }
 PAGES = [
     "README.md",

@@ -87,17 +87,28 @@ class Model:
         return explaining.words(self._asked, report)
 
     @overload
-    def report(self, film: AnyFilm, **decoding: Any) -> Report: ...
+    def report(
+        self, film: AnyFilm, *, verify: bool | str = False, threshold: float | None = None, **decoding: Any
+    ) -> Report: ...
     @overload
-    def report(self, film: Batch, **decoding: Any) -> list[Report]: ...
-    def report(self, film: Any, **decoding: Any) -> Any:
+    def report(
+        self, film: Batch, *, verify: bool | str = False, threshold: float | None = None, **decoding: Any
+    ) -> list[Report]: ...
+    def report(self, film: Any, *, verify: bool | str = False, threshold: float | None = None, **decoding: Any) -> Any:
         """Writes a report.
 
         Args:
             film: one film, or a list of films.
+            verify: True or "mark" marks the sentences that the film does not support, "drop" leaves them out, and
+                "score" only scores them, which takes no calibration (see `checking`).
+            threshold: the least probability of a sentence that is not marked; None is `checking.THRESHOLD`.
             decoding: `beam_size`, `max_len`, `min_len`, `length_penalty`, `no_repeat_ngram`, `top_p`, `temperature`,
                 `seed` of `model.arrays.generate`; those of the training run by default.
         """
+        if verify is not False:
+            decoding["verify"] = verify
+        if threshold is not None:
+            decoding["threshold"] = threshold
         return self._answer(film, "report", **decoding)
 
     @overload

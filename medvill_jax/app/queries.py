@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from medvill_jax.app import checking
 from medvill_jax.app import texts as user_texts
 from medvill_jax.app.defaults import DECODING
 from medvill_jax.app.recorded import check_decoding
@@ -15,6 +16,7 @@ from medvill_jax.app.results import Answer, Embedding, Findings, Match, Report, 
 from medvill_jax.app.texts import Texts
 from medvill_jax.data.cleaning import clean_text
 from medvill_jax.data.questions import clean_question, without_note
+from medvill_jax.data.tokenizer import Tokenizer
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.arrays import Arrays
 from medvill_jax.hub.arrays.understanding import sigmoid
@@ -63,6 +65,13 @@ class Asked:
     config: MedvillConfig
     arrays: Arrays
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Of the export. Raises `HubError` if it has no vocabulary."""
+        if self.export.tokenizer is None:
+            raise HubError("this export has no vocabulary to read texts with: convert it again with --tokenizer")
+        return self.export.tokenizer
+
     def reports(self, reports: Sequence[str], what: str, *, whole: bool = False) -> Texts:
         """`texts` that are prepared as the reports of its training."""
         marks = self.export.extra.get("marks", "drop")
@@ -78,9 +87,7 @@ class Asked:
             HubError: the export has no vocabulary.
             ConfigError: as `texts.read`.
         """
-        tokenizer = self.export.tokenizer
-        if tokenizer is None:
-            raise HubError("this export has no vocabulary to read texts with: convert it again with --tokenizer")
+        tokenizer = self.tokenizer
         most = self.config.bert.max_positions - 1
         text_len = min(self.export.extra.get("text_len", TEXT_LEN), most)
         return user_texts.read(texts, what, tokenizer, text_len, clean, most=most if whole else text_len)
@@ -182,15 +189,16 @@ def _findings(asked: Asked, report: str | None = None) -> Query:
     return Query(Findings, options, run, () if text is None else text.warnings)
 
 
-def _report(asked: Asked, **settings: Any) -> Query:
+def _report(asked: Asked, verify: Any = False, threshold: Any = None, **settings: Any) -> Query:
     check_decoding(settings)
+    checker = _checker(asked, verify, threshold)
     options = decoding(asked) | settings
     # 0 stands for no sampling in configurations, where every field has one type.
     options["top_p"] = options["top_p"] or None
 
     def run(images: np.ndarray) -> list[dict[str, Any]]:
         written = asked.arrays.generate(images, **options, batch_size=len(images))
-        return [
+        found = [
             {
                 "text": report["text"],
                 "log_prob": report["log_prob"],
@@ -200,12 +208,44 @@ def _report(asked: Asked, **settings: Any) -> Query:
             }
             for report in written
         ]
+        if checker is None:
+            return found
+        checked = checker.reports(images, [report["text"] for report in written])
+        return [{**a, **b, "warnings": (*a["warnings"], *b["warnings"])} for a, b in zip(found, checked, strict=True)]
 
     search = {name: value for name, value in options.items() if name not in ("beam_size", "seed")}
     words = Words.of(asked.export, asked.config)
     # Options that do not fit are an error now, not once films have been read.
     words.writing(asked.config, beams=options["beam_size"], banned=None, **search)
-    return Query(Report, options, run)
+    if checker is None:
+        return Query(Report, options, run)
+    return Query(Report, options | checker.options, run, checker.warnings)
+
+
+def _checker(asked: Asked, verify: Any, threshold: Any) -> checking.Checker | None:
+    """What checks the sentences of reports; None if they are not to be verified.
+
+    Raises:
+        ConfigError: the export cannot check sentences, or does not say how far to trust it.
+    """
+    way = checking.way_of(verify)
+    if threshold is not None and way not in (checking.MARK, checking.DROP):
+        raise ConfigError("threshold is for verify=mark and verify=drop")
+    if way is None:
+        return None
+    if "match" not in tasks_of(asked.export, asked.config):
+        raise ConfigError(
+            f"this export was trained for {asked.export.stage}, and sentences are checked by a matching head: verify "
+            "takes an export of configs/multitask.py"
+        )
+    _ = asked.tokenizer  # its absence is an error now, not once films have been read
+    return checking.Checker(
+        asked.arrays,
+        lambda texts: asked.reports(texts, "sentence"),
+        way,
+        checking.threshold_of(threshold),
+        {} if way == checking.SCORE else checking.calibration(asked.export.extra),
+    )
 
 
 def _ask(asked: Asked, question: str | None = None) -> Query:
@@ -260,7 +300,7 @@ def _repeated(row: np.ndarray, images: np.ndarray) -> np.ndarray:
 # Task -> its query, and the names of its options.
 _QUERIES: dict[str, tuple[Callable[..., Query], tuple[str, ...]]] = {
     "findings": (_findings, ("report",)),
-    "report": (_report, tuple(DECODING)),
+    "report": (_report, ("verify", "threshold", *DECODING)),
     "ask": (_ask, ("question",)),
     "match": (_match, ("texts",)),
     "embed": (_embed, ()),

@@ -6,6 +6,7 @@ import dataclasses
 import numbers
 from typing import Any
 
+from medvill_jax.app import checking
 from medvill_jax.app.defaults import DECODING
 from medvill_jax.data.cleaning import MARK_RULES
 from medvill_jax.errors import ConfigError
@@ -33,6 +34,7 @@ def check(export: Export) -> None:
         "text_len": lambda length: _is(int, length) and length > 0,
         "decode": lambda decode: isinstance(decode, dict) and not decoding_problems(decode),
         "thresholds": lambda values: not heads.classes or _is(float, values) or _list_of(float, values, heads.classes),
+        checking.ENTRY: checking.entry_fits,
         "answers": lambda names: names is None or not heads.answers or _list_of(str, names, heads.answers),
     }.items():
         if name in extra and not is_right(extra[name]):

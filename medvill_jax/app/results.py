@@ -53,16 +53,43 @@ class Result:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sentence:
+    """A sentence of a report that was checked against its film.
+
+    Attributes:
+        text: as it stands in the report.
+        score: log-odds that the film matches the sentence, less those that it matches the same sentence denied; None
+            for a sentence that claims nothing of a finding.
+        checked: whether there is a probability: the sentence has a score, and the export's calibration says that such
+            scores tell right sentences from wrong ones.
+        probability: that the film supports the sentence; None if it is not checked.
+        marked: whether the probability is below the threshold.
+    """
+
+    text: str
+    score: float | None
+    checked: bool = False
+    probability: float | None = None
+    marked: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report(Result):
     """A written report.
 
     Attributes:
-        text: the report; None if the export has no vocabulary.
-        log_prob: sum of the log-probabilities of its tokens.
+        text: the report, without sentences that were dropped; None if the export has no vocabulary.
+        log_prob: sum of the log-probabilities of its tokens, those of dropped sentences too.
+        sentences: as they were written, those that were dropped too; None if they were not to be verified.
     """
 
     text: str | None
     log_prob: float
+    sentences: tuple[Sentence, ...] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As for every result; `sentences` only where they were to be verified."""
+        return {name: value for name, value in super().to_dict().items() if name != "sentences" or value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +199,8 @@ class Failed(Result):
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
+    if isinstance(value, Sentence):
+        return dataclasses.asdict(value)
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

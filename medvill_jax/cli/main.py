@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from medvill_jax.cli import audit, doors, index, launch, predict, summary, web
+from medvill_jax.cli import audit, calibrate, doors, index, launch, predict, summary, web
 from medvill_jax.commands import Parser
 from medvill_jax.version import VERSION
 
@@ -15,6 +15,7 @@ Medical vision-language pre-training: data, training, and answers about films.
   predict   asks a trained model about films
   web       the same as a page in the browser; `medvill web --demo` brings its own model
   index     films and their reports, among which the page finds similar ones
+  calibrate measures whether a model tells right sentences of its reports from wrong ones
   summary   writes an HTML page about runs
   audit     asks any model about films that are exchanged, blackened or mirrored: does it look?
   prep      prepares data sets from official files or your own pairs    python -m data_prep
@@ -41,6 +42,7 @@ COMMANDS = {
     "predict": predict.main,
     "web": web.main,
     "index": index.main,
+    "calibrate": calibrate.main,
     "summary": summary.main,
     "audit": audit.main,
     "prep": doors.prep,

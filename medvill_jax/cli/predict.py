@@ -28,6 +28,7 @@ one JSON object; several films, a folder, or a list of paths on stdin (-) in one
   medvill predict film.dcm --model=EXPORT --task=findings
   medvill predict film.png --model=EXPORT --task=report --json
   medvill predict film.png --model=EXPORT --task=report --decode=beam_size=4 --decode=max_len=60
+  medvill predict film.png --model=EXPORT --task=report --verify=mark
   medvill predict film.png --model=EXPORT --task=ask --question="Is there an effusion?"
   medvill predict film.png --model=EXPORT --task=match --text="Small left effusion." --text="No acute findings."
   medvill predict film.png --model=EXPORT --task=findings --finding=Edema --explain=edema.png
@@ -57,6 +58,8 @@ _OF_TASK = {
     "text": ("match", "texts", True),
     "report": ("findings", "report", False),
     "decode": ("report", "decode", False),
+    "verify": ("report", "verify", False),
+    "threshold": ("report", "threshold", False),
 }
 # Flag of an explanation -> the task that it is for.
 _EXPLAINED = {"finding": "findings", "word": "report"}
@@ -82,6 +85,18 @@ def parser() -> Parser:
         action="append",
         metavar="NAME=VALUE",
         help=f"how a report is written, instead of as in training: {', '.join(DECODING)}; may be repeated",
+    )
+    out.add_argument(
+        "--verify",
+        choices=("mark", "drop", "score"),
+        help="check each sentence of a report against its film: mark or drop those that it does not support, or only "
+        "score them; mark and drop take an export that `medvill calibrate` has measured",
+    )
+    out.add_argument(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="least probability of a sentence that --verify keeps (default: 0.5)",
     )
     out.add_argument("--explain", type=Path, metavar="FILE", help=".png of what in the film speaks for the answer")
     out.add_argument("--finding", metavar="NAME", help="to explain (default: the likeliest)")

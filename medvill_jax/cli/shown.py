@@ -22,7 +22,17 @@ def _findings(answer: Any) -> str:
 
 
 def _report(answer: Any) -> str:
-    return answer.text if answer.text is not None else "(the export has no vocabulary to write words with)"
+    """The report, and below it the sentences that were to be verified."""
+    text = answer.text if answer.text is not None else "(the export has no vocabulary to write words with)"
+    if answer.sentences is None:
+        return text
+    marks = {"mark": "  marked", "drop": "  dropped"}
+    lines = ["", "probability  sentence" if answer.options["verify"] != "score" else "      score  sentence"]
+    for sentence in answer.sentences:
+        number = sentence.score if answer.options["verify"] == "score" else sentence.probability
+        mark = marks[answer.options["verify"]] if sentence.marked else ""
+        lines.append(f"{'-' if number is None else f'{number:.3f}':>11}  {sentence.text}{mark}")
+    return "\n".join([text, *lines])
 
 
 def _ask(answer: Any) -> str:

@@ -58,6 +58,7 @@ ADDED_FIELDS = {
     "optimizer.rate_policy": [[".*", 1.0]],
     "optimizer.warmup_epochs": 0.0,
     "remat": "",
+    "sentences": 0.0,
 }
 CHECKPOINT_DIR = "checkpoints"
 LOCK_FILE = ".lock"

@@ -6,7 +6,7 @@ An example is a function of the record and of its place in the global stream, so
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,8 @@ from medvill_jax.data.transforms import (
 )
 from medvill_jax.findings import POSITIVE
 from medvill_jax.paths import Place
+
+ChooseSentence = Callable[[str, str, np.random.Generator], tuple[str, str, bool] | None]
 
 
 class Records:
@@ -167,7 +169,11 @@ class ReportGroups(Records):
 
     def others(self, record: int, rng: np.random.Generator) -> HostBatch:
         """The batch keys of a negative report, and of the groups of this record."""
-        negative = self.text_arrays(self._negatives.draw(record, rng))
+        return self.with_negative(record, self._negatives.draw(record, rng))
+
+    def with_negative(self, record: int, other: int) -> HostBatch:
+        """The same with the record whose report is the negative."""
+        negative = self.text_arrays(other)
         return {
             "negative_ids": negative["text_ids"],
             "negative_lens": negative["text_lens"],
@@ -275,17 +281,42 @@ class LabelRecords(Records):
 
 
 class PairRecords(ReportGroups):
-    """Retrieval examples (see `batch.retrieve_spec`)."""
+    """Retrieval examples (see `batch.retrieve_spec`).
+
+    Args:
+        sentence: from the film's report, another report and a generator: a sentence of one of them, the same sentence
+            denied, and whether it agrees with the film's report; None if they claim nothing. Without this function
+            examples have no sentences.
+        others: arguments of `Records`.
+    """
+
+    def __init__(self, data_dir: Place, split: str, *, sentence: ChooseSentence | None = None, **others: Any):
+        super().__init__(data_dir, split, **others)
+        self._sentence = sentence
 
     def example(self, record: int, place: int) -> HostBatch:
-        """One example; `place` is its index in the global stream, which seeds crop and negative."""
+        """One example; `place` is its index in the global stream, which seeds crop, negative and sentence."""
         rng = self.rng(place)
-        others = self.others(record, rng)
-        return {
+        other = self._negatives.draw(record, rng)
+        example = {
             "image": self.image(record, rng, own_image=True),
             "weights": np.ones((), np.float32),
-            **others,
+            **self.with_negative(record, other),
             **self.text_arrays(record),
+        }
+        return example if self._sentence is None else example | self._judged(self._sentence, record, other, rng)
+
+    def _judged(self, sentence: ChooseSentence, record: int, other: int, rng: np.random.Generator) -> HostBatch:
+        chosen = sentence(self.text(record), self.text(other), rng)
+        keys: HostBatch = {}
+        for name, text in zip(("sentence", "denied"), ("", "") if chosen is None else chosen[:2], strict=True):
+            ids = self._tokenizer.encode(text)[: self._text_len]
+            slots, length = text_slots(ids, self._text_len, self._tokenizer.sep_id)
+            keys |= {f"{name}_ids": slots, f"{name}_lens": np.asarray(length, np.int32)}
+        right, weight = (0, 0) if chosen is None else (chosen[2], 1)
+        return keys | {
+            "sentence_right": np.asarray(right, np.float32),
+            "sentence_weights": np.asarray(weight, np.float32),
         }
 
 

@@ -243,6 +243,31 @@ def read_export(path: Path) -> Export:
     )
 
 
+def changeable(path: Path) -> Path:
+    """The configuration file of an export, for `add_entry`, whose errors this raises."""
+    config = Path(path) / CONFIG_FILE
+    if not config.is_file() or not is_export(Path(path)):
+        raise HubError(f"there is no export folder {path} on this disk: copy the export here")
+    if config.is_symlink():
+        raise HubError(f"{config} is a link, as in the cache of Hugging Face: copy the export to a folder of its own")
+    return config
+
+
+def add_entry(path: Path, name: str, value: Any) -> None:
+    """Adds an entry of `Export.extra` to an export, in place of an older one; all else stays as it is.
+
+    Raises:
+        HubError: the folder is no export on this disk, or its configuration is a link, as in a cache.
+    """
+    config = changeable(path)
+    document = read_json(config)
+    document["extra"] = {**(document.get("extra") or {}), name: value}
+    mode = config.stat().st_mode & 0o777
+    with private.replaced(config) as part:
+        _write_json(part, document)
+        part.chmod(mode)
+
+
 def checksum(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:

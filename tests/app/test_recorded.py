@@ -15,6 +15,11 @@ from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.files import EXPORT_FORMAT
 from tests.conftest import TESTS
 
+CURVE = {
+    "slope": 1.0, "intercept": 0.0, "auroc": 0.8, "auroc_ci95": [0.7, 0.9], "control": 0.5, "gain_ci95": [0.1, 0.5],
+    "examples": 9, "right": 5,
+}  # fmt: skip
+DAMAGED = ({"slope": "a"}, {"slope": None}, {"slope": float("nan")}, {"auroc_ci95": [0.7]}, {"gain_ci95": 0.1})
 GOLDEN = TESTS / "golden" / "export"
 FILM = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
 
@@ -41,6 +46,8 @@ def rewrite(export: Path, **entries: Any) -> None:
         *(("text_len", value) for value in (None, "a", -3, 0, 2.5)),
         *(("decode", value) for value in (None, [], {"max_len": "x"}, {"beam_size": None}, {"temperature": "hot"})),
         *(("thresholds", value) for value in (None, "a", [0.5], ["a"] * 14)),
+        *(("sentences", value) for value in (None, [], {}, {"affirms": {}, "denies": {}}, {"affirms": CURVE})),
+        *(("sentences", {"affirms": CURVE, "denies": CURVE | change}) for change in DAMAGED),
     ],
 )
 def test_an_entry_that_does_not_fit_is_named(export: Path, entry: str, value: Any) -> None:

@@ -1,6 +1,7 @@
 """The command `medvill`, called in this process, in a folder of the user's, and exports to ask."""
 
 import faulthandler
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +10,17 @@ import grain  # noqa: F401  it defines flags, which are put back as they were be
 import numpy as np
 import pytest
 
+from medvill_jax.app import checking
 from medvill_jax.cli.main import main
-from medvill_jax.hub.export import read_export, write_export
+from medvill_jax.hub.export import add_entry, read_export, write_export
+from medvill_jax.metrics.platt import Curve
+from medvill_jax.web import demo
 from tests import cli
 from tests.cli import Ended, RunPy
 from tests.conftest import TESTS
 
 # What earlier code wrote after a few steps.
+CURVE = Curve(0.5, 0.2, 0.8, (0.7, 0.9), 0.5, (0.2, 0.4), 100, 60)
 _GOLDEN = {"findings": "classify", "report": "generate", "match": "pretrain"}
 
 
@@ -36,7 +41,7 @@ def medvill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """`export(task)`: a tiny export that was trained for this task alone."""
+    """`export(task)`: a tiny export that was trained for this task alone; for "verify", one that checks sentences."""
     answering = tmp_path_factory.mktemp("exports") / "vqa"
     body = read_export(TESTS / "golden" / "export" / _GOLDEN["match"])
     width, names = body.config.transformer.hidden_size, ["yes", "no", "left"]
@@ -55,4 +60,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         stage="vqa",
         extra={"answers": names},
     )
-    return lambda task: str(answering if task == "ask" else TESTS / "golden" / "export" / _GOLDEN[task])
+    checking_sentences = shutil.copytree(demo.EXPORT, answering.with_name("verify"))
+    add_entry(checking_sentences, checking.ENTRY, checking.entry(dict.fromkeys(checking.KINDS, CURVE)))
+    own = {"ask": answering, "verify": checking_sentences}
+    return lambda task: str(own[task] if task in own else TESTS / "golden" / "export" / _GOLDEN[task])

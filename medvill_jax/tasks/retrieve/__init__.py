@@ -8,6 +8,8 @@ The objective:
   and reports of the same label set are never negatives.
 * `contrast_loss`: symmetric InfoNCE between projections of films alone and of reports alone, without pairs of the same
   label set. The projections propose candidates in two-stage ranking.
+* `sentence_loss`, if `config.sentences` is above 0: a sentence of the film's report or of another one, and the same
+  sentence denied; the difference of their scores tells whether the sentence agrees with the film (`sentences.choose`).
 
 A pair's score is the matching head's log-odds plus the scaled cosine of the projections, in training as in ranking, so
 the head learns what the projections do not see.
@@ -51,6 +53,7 @@ from medvill_jax.tasks.retrieve.plan import plan
 from medvill_jax.tasks.retrieve.pool import POOLS
 from medvill_jax.tasks.retrieve.report import closing_lines
 from medvill_jax.tasks.retrieve.scoring import METHODS
+from medvill_jax.tasks.retrieve.sentences import choose
 
 
 def build(config: setup.Config, workdir: Workdir) -> Parts:
@@ -68,7 +71,11 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
 
 def compose(config: setup.Config, workdir: Workdir, data: Data, network: Network) -> Parts:
     """The parts for a network that matches, with a projection of `config.contrast.width`."""
-    spec = retrieve_spec(config.batch_size, image_size=config.model.image_size, text_len=config.model.text_len)
+    judges = config.sentences > 0
+    spec = retrieve_spec(
+        config.batch_size, image_size=config.model.image_size, text_len=config.model.text_len, sentences=judges
+    )
+    train = functools.partial(data.records, PairRecords, "train", train=True, sentence=choose if judges else None)
     shared = config.negatives != "drawn" or config.contrast.width > 0
     return Parts(
         stage="retrieval",
@@ -76,7 +83,7 @@ def compose(config: setup.Config, workdir: Workdir, data: Data, network: Network
         network=network,
         spec=spec,
         objective=matching_loss(network, config),
-        train_records=None if data.fake else data.records(PairRecords, "train", train=True),
+        train_records=None if data.fake else train(),
         evaluator=functools.partial(Ranking, records_of=functools.partial(_records, data)),
         closing_lines=functools.partial(closing_lines, config, workdir),
         shared_in_batch=("the pairs that do not match are",) if shared else (),
@@ -95,6 +102,8 @@ def check(config: setup.Config) -> None:
         raise ConfigError(f"negatives={config.negatives} finds confusing pairs by the projection: set contrast.width")
     if config.eval.candidates == 1 or config.eval.candidates < 0:
         raise ConfigError(f"eval.candidates={config.eval.candidates}: a ranking needs two candidates, 0 takes all")
+    if config.sentences < 0:
+        raise ConfigError(f"sentences={config.sentences}: the weight of a loss is 0, which leaves it out, or more")
 
 
 def _records(data: Data, split: str, among: np.ndarray | None = None) -> PairRecords:

@@ -1,0 +1,121 @@
+"""Probabilities from scores by a logistic curve (Platt 1999), and whether the scores tell right from wrong at all.
+
+Some sentences are right more often than others whatever the film, so a score that never saw a film may rank well. The
+control is the score of the same sentence with another film.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from medvill_jax.metrics import bootstrap
+from medvill_jax.metrics.classification import auroc
+
+_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A calibration of scores.
+
+    Attributes:
+        slope, intercept: the log-odds of a score s are `slope * s + intercept`; both 0 if nothing could be fitted.
+        auroc: of the scores; None without a right and a wrong example.
+        auroc_ci95: low and high, by resampling clusters; None likewise.
+        control: the AUROC of the control scores; None likewise.
+        gain_ci95: low and high of the AUROC less that of the control; None likewise.
+        examples, right: how many it was fitted to, and how many of these were right.
+    """
+
+    slope: float
+    intercept: float
+    auroc: float | None
+    auroc_ci95: tuple[float, float] | None
+    control: float | None
+    gain_ci95: tuple[float, float] | None
+    examples: int
+    right: int
+
+    @property
+    def tells(self) -> bool:
+        """Whether scores rank right examples above wrong ones, and better than the control: both intervals say so."""
+        return (
+            self.auroc_ci95 is not None and self.auroc_ci95[0] > 0.5 and bool(self.gain_ci95 and self.gain_ci95[0] > 0)
+        )
+
+    def probability(self, score: float) -> float:
+        """The probability that an example of this score is right."""
+        return float(0.5 * (1 + np.tanh(0.5 * (self.slope * score + self.intercept))))
+
+
+def fit(
+    scores: np.ndarray,
+    right: np.ndarray,
+    control: np.ndarray,
+    *,
+    clusters: bootstrap.Clusters = None,
+    seed: int = 0,
+) -> Curve:
+    """Fits the curve by maximum likelihood, with Platt's targets, under which no data are separable.
+
+    Args:
+        scores: float `[n]`.
+        right: bool `[n]`.
+        control: float `[n]`, scores that do not depend on what decides whether an example is right.
+        clusters: an identifier for each example; those with the same are resampled together.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: lengths that differ.
+    """
+    scores, control, right = np.asarray(scores, float), np.asarray(control, float), np.asarray(right, bool)
+    if not scores.shape == right.shape == control.shape or scores.ndim != 1:
+        raise ValueError(f"scores {scores.shape}, right {right.shape}, control {control.shape}: give one of each")
+    good = int(right.sum())
+    if not 0 < good < len(right):
+        return Curve(0.0, 0.0, None, None, None, None, len(right), good)
+    numbers = bootstrap.numbered(clusters, len(right))
+
+    def statistic(drawn: np.ndarray) -> np.ndarray:
+        own, other = (np.atleast_1d(auroc(values, right, drawn[:, numbers])) for values in (scores, control))
+        return np.stack([own, own - other], 1)
+
+    (low, low_gain), (high, high_gain) = bootstrap.interval_of_weights(
+        statistic, int(numbers.max()) + 1, seed=seed
+    ).tolist()
+    return Curve(
+        *_newton(scores, right),
+        float(auroc(scores, right)),
+        (low, high),
+        float(auroc(control, right)),
+        (low_gain, high_gain),
+        len(right),
+        good,
+    )
+
+
+def _newton(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+    """Slope and intercept of the logistic curve through scores, of which some are right and some are not."""
+    good, bad = right.sum(), (~right).sum()
+    targets = np.where(right, (good + 1) / (good + 2), 1 / (bad + 2))
+    center, scale = scores.mean(), scores.std() or 1.0
+    columns = np.stack([(scores - center) / scale, np.ones(len(scores))], 1)  # [n, 2]
+
+    def loss(weights: np.ndarray) -> float:
+        logits = columns @ weights
+        return float(np.sum(np.logaddexp(0, logits) - targets * logits))
+
+    weights = np.zeros(2)
+    for _ in range(_STEPS):
+        found = 0.5 * (1 + np.tanh(0.5 * (columns @ weights)))
+        gradient = columns.T @ (found - targets)
+        curvature = (columns * (found * (1 - found))[:, None]).T @ columns + 1e-9 * np.eye(2)
+        step = np.linalg.solve(curvature, gradient)
+        # Halved until it descends: far from the optimum a whole step may overshoot.
+        size = next((size for size in 0.5 ** np.arange(30) if loss(weights - size * step) <= loss(weights)), 0.0)
+        weights = weights - size * step
+        if np.abs(size * step).max() < 1e-9:
+            break
+    return float(weights[0] / scale), float(weights[1] - weights[0] * center / scale)
