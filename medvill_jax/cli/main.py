@@ -12,18 +12,18 @@ from medvill_jax.version import VERSION
 _HELP = """\
 Medical vision-language pre-training: data, training, and answers about films.
 
-  predict   asks a trained model about films
-  web       the same as a page in the browser; `medvill web --demo` brings its own model
-  index     films and their reports, among which the page finds similar ones
-  calibrate measures whether a model tells right sentences of its reports from wrong ones
-  summary   writes an HTML page about runs
-  audit     asks any model about films that are exchanged, blackened or mirrored: does it look?
-  prep      prepares data sets from official files or your own pairs    python -m data_prep
-  train     trains or evaluates one task                                 python -m medvill_jax.run
-  plan      what a training will take on a TPU slice (--mode=plan)       python -m medvill_jax.run
-  launch    writes the file by which SLURM, GKE or SkyPilot runs a training
-  convert   converts PyTorch checkpoints into exports and back           python -m medvill_jax.hub.convert
-  labels    labels the 14 CheXpert findings in reports, by rules         python -m medvill_jax.metrics.clinical
+  predict    asks a trained model about films
+  web        the same as a page in the browser; `medvill web --demo` brings its own model
+  index      films and their reports, among which the page finds similar ones
+  calibrate  measures whether a model tells right sentences of its reports from wrong ones
+  summary    writes an HTML page about runs
+  audit      asks any model about films that are exchanged, blackened or mirrored: does it look?
+  launch     writes the file by which SLURM, GKE or SkyPilot runs a training
+  prep       prepares data sets from official files or your own pairs  python -m data_prep
+  train      trains or evaluates one task                              python -m medvill_jax.run
+  plan       what a training will take on a TPU slice (--mode=plan)    python -m medvill_jax.run
+  convert    converts PyTorch checkpoints into exports and back        python -m medvill_jax.hub.convert
+  labels     labels the 14 CheXpert findings in reports, by rules      python -m medvill_jax.metrics.clinical
 
 `medvill COMMAND --help` teaches a command; the last five are the programs named beside them, with their flags.
 
@@ -45,10 +45,10 @@ COMMANDS = {
     "calibrate": calibrate.main,
     "summary": summary.main,
     "audit": audit.main,
+    "launch": launch.main,
     "prep": doors.prep,
     "train": doors.train,
     "plan": doors.plan,
-    "launch": launch.main,
     "convert": doors.convert,
     "labels": doors.labels,
 }
