@@ -7,6 +7,9 @@ import contextlib
 import logging
 import os
 import shlex
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +27,9 @@ WORKER_OPTIONS = {
 # Of a worker, no record is logged below errors. Where triggers may be unsafe, DirectRunner stays in Python: otherwise
 # it fetches Prism, a program, from GitHub, and has it run everything in one process. No pipeline of ours has a trigger.
 _ALWAYS = ("--default_sdk_harness_log_level=ERROR", "--allow_unsafe_triggers")
+
+# The thread of DirectRunner that waits for a worker process, and those that hear of it. All fail if it does.
+_PROCESS, _HEAR = "run_worker", ("beam_control_read", "read_grpc_client_inputs")
 
 
 class BeamError(UserError):
@@ -126,7 +132,7 @@ def pipeline(runner: str, options: Any) -> Iterator[Any]:
     import apache_beam as beam  # pyright: ignore
 
     filled, made = False, beam.Pipeline(runner=runner, options=options)
-    with _only_errors(), _environment(runner, options):
+    with _only_errors(), _environment(runner, options), _quiet_processes(runner), _watched_processes():
         try:
             with made:
                 yield made
@@ -135,6 +141,8 @@ def pipeline(runner: str, options: Any) -> Iterator[Any]:
             if (job := getattr(made, "result", None)) is not None:
                 with contextlib.suppress(NotImplementedError):
                     job.cancel()
+            raise
+        except BeamError:
             raise
         except Exception as error:  # runners have exceptions without a common base
             if not filled:
@@ -172,6 +180,47 @@ def _environment(runner: str, options: Any) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _quiet_processes(runner: str) -> Iterator[None]:
+    """Has processes of DirectRunner ignore Ctrl-C, which reaches all processes of a terminal, and say nothing of it or
+    of how they start and end: they end with this one, and what they log as an error arrives here by another way.
+    """
+    before = sys.executable
+    if runner == "DirectRunner":  # a shell starts them by the name of the interpreter
+        sys.executable = f"trap '' INT; exec 2>/dev/null; exec {shlex.quote(before)}"
+    try:
+        yield
+    finally:
+        sys.executable = before
+
+
+@contextlib.contextmanager
+def _watched_processes() -> Iterator[None]:
+    """Raises `BeamError` in the block where a process of DirectRunner is killed, which would wait for it for ever."""
+    if threading.current_thread() is not threading.main_thread():  # signals are for the main thread
+        yield
+        return
+    hook = threading.excepthook
+
+    def ended(what: threading.ExceptHookArgs) -> None:
+        name = None if what.thread is None else what.thread.name
+        if name == _PROCESS:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        elif name not in _HEAR:
+            hook(what)
+
+    def told(*_: object) -> None:
+        raise BeamError("a worker process was killed, perhaps for want of memory: try fewer --num_workers")
+
+    before = signal.signal(signal.SIGUSR1, told)
+    threading.excepthook = ended
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+        signal.signal(signal.SIGUSR1, before)
 
 
 def _share(workers: int) -> int:

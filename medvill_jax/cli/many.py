@@ -33,15 +33,18 @@ def many(
     """
     from tqdm import tqdm
 
+    failed = doubtful = 0
     with contextlib.ExitStack() as opened:
         file, done = None, set[str]()
         if out is not None:
             file, done = opened.enter_context(answers.continued(out, [*named.films], made_with))
-        failures = None if rejected is None else opened.enter_context(open(rejected, "wb", opener=private.opener))
+        failures = None
+        if rejected is not None:
+            opened.callback(lambda: None if failed else rejected.unlink())
+            failures = opened.enter_context(open(rejected, "wb", opener=private.opener))
         bar = opened.enter_context(
             tqdm(total=len(named.films), initial=len(done), unit=" films", disable=not sys.stderr.isatty())
         )
-        failed = doubtful = 0
 
         def add(answer: dict[str, Any]) -> None:
             nonlocal failed, doubtful
@@ -61,8 +64,6 @@ def many(
 
         if left := [film for name, film in named.films.items() if name not in done]:
             ask(left, add)
-    if rejected is not None and not failed:
-        rejected.unlink()
     total = len(named.films)
     parts = [f"{total} films: {total - failed} answered, {failed} failed"]
     parts += [f"{len(done)} were answered before"] if done else []

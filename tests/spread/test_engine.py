@@ -49,6 +49,18 @@ def workers() -> Iterator[int]:
             yield int(folder.name)
 
 
+def write_films(folder: Path, count: int) -> None:
+    (folder / "films").mkdir()
+    for number in range(count):
+        shutil.copy(DEMO / "films" / f"{number % 6 + 1}.jpg", folder / "films" / f"{number}.jpg")
+
+
+def wait_for_answers(out: Path, started: subprocess.Popen[str]) -> None:
+    while not out.exists() or out.read_bytes().count(b"\n") < 4:
+        assert started.poll() is None, started.communicate()[1]
+        time.sleep(0.05)
+
+
 def test_two_processes_answer_as_one_does(films: list[str], tmp_path: Path) -> None:
     started = program(tmp_path, "--task=findings", "--out=findings.jsonl")
     out, told = started.communicate()
@@ -80,24 +92,20 @@ def test_two_processes_answer_as_one_does(films: list[str], tmp_path: Path) -> N
 
 
 def test_the_same_command_goes_on_after_ctrl_c(tmp_path: Path) -> None:
-    (tmp_path / "films").mkdir()
-    for number in range(240):
-        shutil.copy(DEMO / "films" / f"{number % 6 + 1}.jpg", tmp_path / "films" / f"{number}.jpg")
+    write_films(tmp_path, 240)
     out = tmp_path / "reports.jsonl"
     before = {*workers()}
     started = program(tmp_path, "--task=report", "--out=reports.jsonl")
-    while not out.exists() or out.read_bytes().count(b"\n") < 4:
-        assert started.poll() is None, started.communicate()[1]
-        time.sleep(0.05)
+    wait_for_answers(out, started)
     os.killpg(started.pid, signal.SIGINT)  # as a terminal does
     told = started.communicate()[1]
     assert started.returncode == 130
-    assert told.endswith("\ninterrupted; the same command goes on after the answers that --out holds\n")
+    assert told == "\ninterrupted; the same command goes on after the answers that --out holds\n"
     kept = rows(out)
     assert 4 <= len(kept) < 240
     while {*workers()} - before:
         time.sleep(0.1)
-    assert {path.name for path in tmp_path.iterdir()} <= {"films", "reports.jsonl", "reports.rejected.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == {"films", "reports.jsonl"}
 
     again = program(tmp_path, "--task=report", "--out=reports.jsonl")
     told = again.communicate()[1]
@@ -106,6 +114,21 @@ def test_the_same_command_goes_on_after_ctrl_c(tmp_path: Path) -> None:
     assert rows(out)[: len(kept)] == kept
     assert sorted(row["film"] for row in rows(out)) == sorted(f"films/{number}.jpg" for number in range(240))
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["reports.jsonl"]
+
+
+def test_a_worker_that_is_killed_ends_the_command(tmp_path: Path) -> None:
+    write_films(tmp_path, 240)
+    out, before = tmp_path / "reports.jsonl", {*workers()}
+    started = program(tmp_path, "--task=report", "--out=reports.jsonl")
+    wait_for_answers(out, started)
+    os.kill(min({*workers()} - before), signal.SIGKILL)
+    told = started.communicate()[1]
+    assert started.returncode == 2
+    last = "error: a worker process was killed, perhaps for want of memory: try fewer --num_workers"
+    assert told.splitlines()[-1] == last
+    assert 4 <= len(rows(out)) < 240
+    while {*workers()} - before:
+        time.sleep(0.1)
 
 
 def note(number: int, folder: str) -> None:
