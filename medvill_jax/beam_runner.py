@@ -169,7 +169,7 @@ def _environment(runner: str, options: Any) -> Iterator[None]:
     wanted = {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
     workers = options.get_all_options().get("direct_num_workers") or 1
     if runner == "DirectRunner" and workers > 1:
-        wanted["NPROC"] = str(_share(workers))  # the threads of XLA on CPUs
+        wanted["NPROC"] = os.environ.get("NPROC", str(_share(workers)))  # the threads of XLA on CPUs
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -136,9 +136,10 @@ def note(number: int, folder: str) -> None:
     Path(folder, str(number)).write_text(json.dumps([os.getpid(), os.environ["NPROC"]]))
 
 
-def test_workers_are_processes_that_share_the_cores(tmp_path: Path) -> None:
+def test_workers_are_processes_that_share_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import apache_beam
 
+    monkeypatch.delenv("NPROC", raising=False)
     beam = BeamOptions("DirectRunner", 2)
     with beam_runner.pipeline(beam.runner, beam.pipeline_options()) as pipeline:
         _ = pipeline | apache_beam.Create(range(8)) | apache_beam.Reshuffle() | apache_beam.Map(note, str(tmp_path))

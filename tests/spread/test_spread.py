@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data_prep import pairs
-from medvill_jax import beam_runner
+from medvill_jax import beam_runner, paths
 from medvill_jax.app import prepared
 from medvill_jax.beam_runner import BeamError, BeamOptions
 from medvill_jax.cli.main import main
@@ -147,6 +147,20 @@ def test_a_full_disk_is_an_error(films: list[str], tmp_path: Path, monkeypatch: 
 
     with pytest.raises(OSError, match="No space left"):
         asked(films, tmp_path, full)
+
+
+def test_answers_are_left_in_a_bucket(predict: RunPy, films: list[str], tmp_path: Path, bucket: str) -> None:
+    ended = predict("films", "--task=findings", "--out=a.jsonl", f"--parts={bucket}/parts", *BEAM)
+    assert ended.status == 2, ended.err
+    assert ended.err.splitlines()[-1].startswith("7 films: 6 answered, 1 failed; ")
+    assert sorted(row["film"] for row in rows(tmp_path / "a.jsonl")) == films[:-1]
+    with opened(f"{bucket}/parts/.a.jsonl.parts") as parts:
+        assert parts.done() == set()
+        parts.ask(0, films)
+        Parts(parts.folder, "earlier").answer(0, [])
+        parts.answer(7, [])
+        assert (parts.films(0), parts.done()) == ((*films,), {7})
+    assert not paths.place(parts.folder).exists()
 
 
 def test_parts_of_another_run_are_not_seen(tmp_path: Path) -> None:
