@@ -40,8 +40,8 @@ def many(
             file, done = opened.enter_context(answers.continued(out, [*named.films], made_with))
         failures = None
         if rejected is not None:
-            opened.callback(lambda: None if failed else rejected.unlink())
             failures = opened.enter_context(open(rejected, "wb", opener=private.opener))
+            opened.callback(lambda: None if failed else rejected.unlink())
         bar = opened.enter_context(
             tqdm(total=len(named.films), initial=len(done), unit=" films", disable=not sys.stderr.isatty())
         )

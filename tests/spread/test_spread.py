@@ -155,8 +155,8 @@ def test_answers_are_left_in_a_bucket(predict: RunPy, films: list[str], tmp_path
     assert ended.err.splitlines()[-1].startswith("7 films: 6 answered, 1 failed; ")
     assert sorted(row["film"] for row in rows(tmp_path / "a.jsonl")) == films[:-1]
     with opened(f"{bucket}/parts/.a.jsonl.parts") as parts:
-        assert parts.done() == set()
         parts.ask(0, films)
+        assert parts.done() == set()
         Parts(parts.folder, "earlier").answer(0, [])
         parts.answer(7, [])
         assert (parts.films(0), parts.done()) == ((*films,), {7})
