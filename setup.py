@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 
 EXTRAS = {
-    # Builds on several processes or a cluster (--beam_runner).
+    # Builds and predictions on several processes or a cluster (--beam_runner).
     "beam": ["apache-beam>=2.70"],
     # DICOM films with their compressed transfer syntaxes.
     "dicom": [

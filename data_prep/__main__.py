@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_prep import flags
-from medvill_jax import private
+from medvill_jax import beam_runner, private
 from medvill_jax.commands import Exit, command
 from medvill_jax.data.records import DataError
 
@@ -92,14 +92,9 @@ def _finish(report: dict[str, Any], args: argparse.Namespace) -> int:
 
 
 def _common(args: argparse.Namespace) -> dict[str, Any]:
-    from data_prep.runners import BeamOptions
-
     names = ("image_size", "square", "dicom", "tokenizer", "vocab_size", "max_rejected", "limit", "workers")
     options = {name: getattr(args, name) for name in (*names, "contact_sheet", "progress")}
-    if args.beam_runner:
-        options["beam"] = BeamOptions(args.beam_runner, args.num_workers, args.beam_options)
-    elif args.num_workers is not None or args.beam_options:
-        raise DataError("--num_workers and --beam_options are for --beam_runner; image threads are --workers")
+    options["beam"] = beam_runner.chosen(args)
     return options
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medvill_jax import private
+from medvill_jax import beam_runner, private
 from medvill_jax.commands import Parser
 
 DESCRIPTION = """\
@@ -313,14 +313,9 @@ def _common(parser: argparse.ArgumentParser) -> None:
     rows.add_argument("--limit", type=int, help="take only this many rows, from the first, for a trial")
     speed = parser.add_argument_group("speed")
     speed.add_argument("--workers", type=int, help="image threads per process (default: one per core, at most 16)")
-    speed.add_argument(
-        "--beam_runner",
-        help="make the shards with Apache Beam: DirectRunner (processes on this host), DataflowRunner, FlinkRunner, "
-        "SparkRunner; source and --out must be folders that every worker sees (default: threads of this process)",
-    )
-    speed.add_argument("--num_workers", type=int, help="workers of --beam_runner (default: the runner decides)")
-    speed.add_argument(
-        "--beam_options", default="", help='more options for the runner, e.g. "--project=p --region=r --flink_master=h"'
+    beam_runner.add_flags(
+        speed,
+        "make the shards with Apache Beam, not with threads of this process; every worker must see source and --out",
     )
     _quiet(parser)
 

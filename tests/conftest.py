@@ -42,7 +42,7 @@ QUICKLY_COMPILED = (
     "app/", "audit/", "cluster/", "compile/", "console/", "decoding/", "end_to_end/", "golden/", "hub/",
     "learning/test_generate", "learning/test_vqa", "models/test_cached_step", "models/test_extend",
     "models/test_finetuned", "models/test_parity", "models/test_properties", "models/test_remat",
-    "models/test_training_parity", "tasks/", "training/",
+    "models/test_training_parity", "spread/", "tasks/", "training/",
 )  # fmt: skip
 # Then XLA spends most of its time on the newer way to write kernels, and a third of it without. JAX 0.10 is the last to
 # have the older way; it has no configuration for all programs of a process that already runs.

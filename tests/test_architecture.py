@@ -31,6 +31,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "medvill_jax.paths": (set(), {"etils"}),
     "medvill_jax.private": (set(), set()),
     "medvill_jax.findings": (set(), set()),
+    "medvill_jax.beam_runner": (set(), {"apache_beam"}),
     "medvill_jax.trees": (set(), {"jax"}),
     "medvill_jax.programs": (set(), {"jax"}),
     "medvill_jax.compiled": ({"medvill_jax.private"}, {"jax"}),
@@ -112,6 +113,18 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         },
         None,
     ),
+    "medvill_jax.spread": (
+        {
+            "medvill_jax.beam_runner",
+            "medvill_jax.paths",
+            "medvill_jax.private",
+            "medvill_jax.films.quiet",
+            "medvill_jax.app",
+            "medvill_jax.hub.report_writer",
+            "medvill_jax.spread",
+        },
+        {"apache_beam"},
+    ),
     "medvill_jax.web": (
         {"medvill_jax.films", "medvill_jax.data.transforms", "medvill_jax.app", "medvill_jax.web"},
         {"starlette", "uvicorn", "prometheus_client", "numpy", "cv2"},
@@ -167,8 +180,11 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
             "medvill_jax.private",
             "medvill_jax.flags",
             "medvill_jax.launch",
+            "medvill_jax.beam_runner",
+            "medvill_jax.films.quiet",
             "medvill_jax.films.signature",
             "medvill_jax.app",
+            "medvill_jax.spread",
             "medvill_jax.web",
             "medvill_jax.cli",
             "medvill_jax.audit",
@@ -185,6 +201,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "data_prep": (
         {
             "data_prep",
+            "medvill_jax.beam_runner",
             "medvill_jax.private",
             "medvill_jax.findings",
             "medvill_jax.films",

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from medvill_jax.app import gate
+from medvill_jax.app.prepared import Prepared
 from medvill_jax.data.transforms import read_image, square_image
 from medvill_jax.errors import ConfigError
 from medvill_jax.films import decode, stored
@@ -45,8 +46,8 @@ class Film:
         return warnings_of([self])[0]
 
 
-# A path, the content of a file, an image, pixels, or a film that was read before.
-AnyFilm = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Film
+# A path, the content of a file, an image, pixels, a film of a prepared data set, or one that was read before.
+AnyFilm = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Prepared | Film
 
 
 def read(film: AnyFilm, options: ImageOptions, size: int) -> Film:
@@ -89,8 +90,8 @@ def placed(mask: np.ndarray, options: ImageOptions, size: int) -> np.ndarray:
 
 
 def name_of(film: Any) -> str | None:
-    """The name of a film's file; None for other forms."""
-    if isinstance(film, Film):
+    """The name of a film's file, the identifier of its record; None for other forms."""
+    if isinstance(film, Film | Prepared):
         return film.name
     return os.fspath(film) if isinstance(film, str | os.PathLike) else None
 
@@ -103,6 +104,8 @@ def warnings_of(films: Sequence[Film]) -> list[tuple[str, ...]]:
 def _stored(film: AnyFilm, options: ImageOptions) -> stored.Encoded:
     if isinstance(film, str | os.PathLike):
         return stored.load(Path(film), options)
+    if isinstance(film, Prepared):
+        return stored.encode(film.image(), options)
     if isinstance(film, bytes | bytearray | memoryview):
         return stored.encode(bytes(film), options)
     if isinstance(film, np.ndarray):

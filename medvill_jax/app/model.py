@@ -182,7 +182,7 @@ class Model:
         )
 
     def stream(
-        self, films: Iterable[AnyFilm], task: str, *, batch_size: int = BATCH_SIZE, **options: Any
+        self, films: Iterable[AnyFilm], task: str, *, batch_size: int = BATCH_SIZE, whole: bool = False, **options: Any
     ) -> Iterator[Result]:
         """Results for any number of films, one for each and in their order.
 
@@ -193,6 +193,7 @@ class Model:
             films: any iterable.
             task: one of `tasks`, "embed" or "explain".
             batch_size: films that are computed at a time.
+            whole: compute even a few films as a whole batch, so that one program serves calls of any length.
             options: of the task: the arguments of its method.
 
         Raises:
@@ -200,7 +201,7 @@ class Model:
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size} is below 1")
-        return self._results(films, self._query(task, options), batch_size, fails=False)
+        return self._results(films, self._query(task, options), batch_size, whole=whole, fails=False)
 
     def options(self, task: str, **options: Any) -> dict[str, Any]:
         """The `options` that the results of a task carry; raises as `stream`."""
@@ -221,9 +222,13 @@ class Model:
         found = [*self._results(films, self._query(task, options), BATCH_SIZE, fails=True)]
         return found if is_batch else found[0]
 
-    def _results(self, films: Iterable[AnyFilm], query: Query, batch_size: int, *, fails: bool) -> Iterator[Result]:
+    def _results(
+        self, films: Iterable[AnyFilm], query: Query, batch_size: int, *, whole: bool = False, fails: bool
+    ) -> Iterator[Result]:
         made_with = {"version": VERSION, "weights": self.weights, "options": query.options}
-        return running.results(films, query, self.read, batch_size=batch_size, made_with=made_with, fails=fails)
+        return running.results(
+            films, query, self.read, batch_size=batch_size, whole=whole, made_with=made_with, fails=fails
+        )
 
 
 def load(path: str | Path, *, compat: str | Compat | None = None, dtype: str = "float32") -> Model:

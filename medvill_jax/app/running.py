@@ -24,6 +24,7 @@ def results(
     read: Callable[[AnyFilm], Film],
     *,
     batch_size: int,
+    whole: bool,
     made_with: Mapping[str, Any],
     fails: bool,
 ) -> Iterator[Result]:
@@ -34,6 +35,7 @@ def results(
         query: what is asked.
         read: reads one film; raises `UserError`.
         batch_size: films that are computed at a time.
+        whole: whether even a few films are computed as a whole batch.
         made_with: the fields that all results share.
         fails: whether a film that cannot be read raises its error; otherwise it gives a `Failed` result.
     """
@@ -47,7 +49,7 @@ def results(
             return name_of(one), error
 
     with contextlib.closing(ordered_map(reading, films, ahead=2 * batch_size)) as readings:
-        size = 0
+        size = batch_size if whole else 0
         while chunk := [*itertools.islice(readings, batch_size)]:
             # A few films need no whole batch; the last batch of many is filled up, so that it is compiled once.
             size = size or filled_size(len(chunk), batch_size)

@@ -6,16 +6,15 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from medvill_jax import private
 from medvill_jax.audit.answers import KEYS
-from medvill_jax.cli.predict import READERS
 from medvill_jax.commands import Exit, Parser, command
 from medvill_jax.errors import ConfigError
+from medvill_jax.films.quiet import quiet
 
 _HELP = """\
 Does a model look? Asks it about films, and again with another patient's film, a black one and a mirrored one in place
@@ -74,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the subcommand; returns its exit status."""
     args = parser().parse_args(argv)
     _check(args)
-    warnings.filterwarnings("ignore", module=READERS)
+    quiet()
     with private.files(args.shared):
         return _audited(args)
 

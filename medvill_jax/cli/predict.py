@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import json
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from medvill_jax import private
 from medvill_jax.app.defaults import DECODING
-from medvill_jax.cli import answers, films, shown
+from medvill_jax.cli import answers, films, shown, workers
+from medvill_jax.cli.many import many, told
 from medvill_jax.commands import Exit, Parser, command
 from medvill_jax.errors import ConfigError, UserError
+from medvill_jax.films.quiet import quiet
+from medvill_jax.spread.question import Question
 
 if TYPE_CHECKING:
     from medvill_jax.app.model import Model
@@ -34,6 +35,7 @@ one JSON object; several films, a folder, or a list of paths on stdin (-) in one
   medvill predict film.png --model=EXPORT --task=findings --finding=Edema --explain=edema.png
   medvill predict films --model=EXPORT --task=report --out=reports.jsonl
   find films -name "*.dcm" | medvill predict - --model=EXPORT --task=findings --out=findings.jsonl
+  medvill predict DATA --split=test --model=EXPORT --task=findings --out=test.jsonl
 
 EXPORT is the folder that training ends with, such as RUN/export, gs://BUCKET/RUN/export, or the name of a Hugging Face
 repository in the cache of this machine. What it can be asked depends on what it was trained for.
@@ -45,12 +47,16 @@ In a folder, files of images count, and DICOM of any name. A film that cannot be
 with "error" in the output. With --out the same command goes on where it stopped: films that were answered by the same
 model with the same options are left out, those that failed are tried again.
 
+--split asks about the films of a data set that `medvill prep` prepared, which are named by the identifiers of their
+records. With --beam_runner=DirectRunner --num_workers=8 processes of this host answer, with other runners of Apache
+Beam those of a cluster (docs/scale.md); films that cannot be read are then in a file of their own beside --out.
+
 Nothing here is a medical device. Exit status: 0 done, 2 something to correct, or films that cannot be read, 130
 interrupted.
 """
 
-# From paths of films to their answers, in order.
-Ask = Callable[[list[str]], Iterator[Any]]
+# From films to their answers, in order.
+Ask = Callable[[Sequence[Any]], Iterator[Any]]
 TASKS = ("report", "findings", "ask", "match")
 # Flag -> the task that it is of, the name of its option there, and whether the task needs it.
 _OF_TASK = {
@@ -63,14 +69,13 @@ _OF_TASK = {
 }
 # Flag of an explanation -> the task that it is for.
 _EXPLAINED = {"finding": "findings", "word": "report"}
-# Libraries that read films warn in their own words; what a user can do something about is an error.
-READERS = r"(PIL|pydicom|pylibjpeg|openjpeg|libjpeg)\b"
 
 
 def parser() -> Parser:
     """The parser of the subcommand."""
     out = Parser("medvill predict", _HELP)
     out.add_argument("films", nargs="+", metavar="FILM", help="file, folder, or - for a list of paths on stdin")
+    out.add_argument("--split", metavar="NAME", help="FILM is a prepared data set, of which this split is asked about")
     out.add_argument("--model", required=True, metavar="EXPORT", help="trained model")
     out.add_argument("--task", choices=TASKS, help="may be left out where the model can do one task only")
     out.add_argument("--question", metavar="TEXT", help="of --task=ask")
@@ -107,6 +112,7 @@ def parser() -> Parser:
     out.add_argument("--json", action="store_true", help="answer for one film as JSON")
     out.add_argument("--out", type=Path, metavar="FILE", help=".jsonl of answers, continued if it exists")
     out.add_argument("--batch_size", type=int, metavar="N", help="films that are computed at a time (default: 16)")
+    workers.add_flags(out)
     private.add_flag(out)
     return out
 
@@ -115,30 +121,40 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the subcommand; returns its exit status."""
     args = parser().parse_args(argv)
-    warnings.filterwarnings("ignore", module=READERS)
+    quiet()
     if args.task:
         _options(args, args.task)  # what is wrong with it shows before anything is loaded
-    named = films.named(args.films)
+    beam = workers.chosen(args)
+    named = films.named(args.films) if args.split is None else films.of_split(args.films, args.split)
     if args.report is not None and not named.single:
         raise ConfigError("--report belongs to one film: ask about one film at a time")
     if args.explain is not None and not (named.single and args.out is None):
         raise ConfigError("--explain is for one film, whose answer is printed: name one film and leave out --out")
 
-    from medvill_jax.app.model import load
+    from medvill_jax.app.model import BATCH_SIZE, load
 
     model = load(args.model)
     task = args.task or _only_task(model)
-    ask = functools.partial(model.stream, task=task, **_options(args, task))
+    options = _options(args, task)
+    batch_size = BATCH_SIZE if args.batch_size is None else args.batch_size
+    ask = functools.partial(model.stream, task=task, batch_size=batch_size, **options)
     explained = _explained(args, task)
     if args.explain is not None:
         model.options("explain", **explained)  # what is wrong with it shows before there is an answer
-    if args.batch_size is not None:
-        ask = functools.partial(ask, batch_size=args.batch_size)
     if named.single and args.out is None:
-        return _one(ask, named.films[0], args.json, functools.partial(_explain, model, args.explain, explained))
-    made_with = {"weights": model.weights, "options": model.options(task, **_options(args, task))}
+        [film] = named.films.values()
+        return _one(ask, film, args.json, functools.partial(_explain, model, args.explain, explained))
+    made_with = {"weights": model.weights, "options": model.options(task, **options)}
     with private.files(args.shared):
-        return _many(ask, named, args.out, made_with)
+        if beam is None:
+            return many(functools.partial(_streamed, ask), named, args.out, made_with)
+        question = Question(args.model, task, options, batch_size, made_with)
+        return many(workers.asking(beam, question, args), named, args.out, made_with, workers.rejected(args))
+
+
+def _streamed(ask: Ask, films: Sequence[Any], each: Callable[[dict[str, Any]], None]) -> None:
+    for answer in ask(films):
+        each(answer.to_dict())
 
 
 def _options(args: argparse.Namespace, task: str) -> dict[str, Any]:
@@ -217,52 +233,14 @@ def _only_task(model: Model) -> str:
             raise ConfigError(f"this export can do {', '.join(tasks)}: choose with --task")
 
 
-def _one(ask: Ask, film: str, as_json: bool, explain: Callable[[Any], str | None]) -> int:
+def _one(ask: Ask, film: Any, as_json: bool, explain: Callable[[Any], str | None]) -> int:
     """Prints the answer for one film, and draws its explanation."""
     [answer] = ask([film])
     if answer.error is not None:
-        raise UserError(_told(answer))
+        raise UserError(told(answer.film, answer.error))
     sys.stdout.write(answers.line(answer.to_dict()) if as_json else shown.text(answer) + "\n")
     for warning in () if as_json else answer.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    if told := explain(answer):
-        print(told, file=sys.stderr)
+    if shows := explain(answer):
+        print(shows, file=sys.stderr)
     return Exit.DONE
-
-
-def _many(ask: Ask, named: films.Named, out: Path | None, made_with: dict[str, Any]) -> int:
-    """Writes an answer for every film, to a file or to stdout, and tells how many there are."""
-    from tqdm import tqdm
-
-    output: contextlib.AbstractContextManager[tuple[IO[bytes] | None, set[str]]] = (
-        contextlib.nullcontext((None, set[str]())) if out is None else answers.continued(out, named.films, made_with)
-    )
-    total, failed, doubtful = len(named.films), 0, 0
-    with (
-        output as (file, done),
-        tqdm(total=total, initial=len(done), unit=" films", disable=not sys.stderr.isatty()) as bar,
-    ):
-        for answer in ask([film for film in named.films if film not in done]):
-            line = answers.line(answer.to_dict())
-            if file is None:
-                bar.write(line, end="")
-            else:
-                file.write(line.encode())
-                file.flush()  # whatever happens to this program, its lines are whole
-            if answer.error is not None:
-                failed += 1
-                bar.write(f"error: {_told(answer)}", file=sys.stderr)
-            doubtful += bool(answer.warnings)
-            bar.update()
-    parts = [f"{total} films: {total - failed} answered, {failed} failed"]
-    parts += [f"{len(done)} were answered before"] if done else []
-    parts += [f'{doubtful} have "warnings" in their lines'] if doubtful else []
-    parts += [f"{named.left_out} other files were left out"] if named.left_out else []
-    print("; ".join(parts), file=sys.stderr)
-    return Exit.USAGE if failed else Exit.DONE
-
-
-def _told(answer: Any) -> str:
-    """Why there is no answer for a film, with its name, in one line."""
-    words = answer.error if answer.film in answer.error else f"{answer.film}: {answer.error}"
-    return " ".join(words.split())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medvill_jax.cli.predict import READERS
 from medvill_jax.commands import Exit, Parser, command
 from medvill_jax.errors import ConfigError, MissingExtra
+from medvill_jax.films.quiet import quiet
 
 if TYPE_CHECKING:
     from medvill_jax.app.model import Model
@@ -66,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from medvill_jax.web import demo, server
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "web", "the page") from None
-    warnings.filterwarnings("ignore", module=READERS)
+    quiet()
     held = server.bound(args.host, args.port)  # before a model is loaded, which takes longer
     with held:
         models = [_loaded(path) for path in ([str(demo.EXPORT)] if args.demo else args.model)]

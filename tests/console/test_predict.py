@@ -61,10 +61,16 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def test_the_examples_of_prediction(
-    medvill: RunPy, export: Export, films: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    medvill: RunPy,
+    export: Export,
+    films: list[str],
+    tiny_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     draw(tmp_path / "film.png", 7)
     (tmp_path / "film.dcm").write_bytes(dicom_file(np.full((40, 36), np.arange(36), np.uint8)))
+    (tmp_path / "DATA").symlink_to(tiny_data)
     told = medvill("predict", "--help").out
     [piped] = [line.partition("|")[0] for line in told.splitlines() if "| medvill" in line]
     shown = examples(told)
@@ -82,6 +88,7 @@ def test_the_examples_of_prediction(
         assert ended.status == 0, ended.err
     assert [row["film"] for row in rows(tmp_path / "reports.jsonl")] == films
     assert [row["film"] for row in rows(tmp_path / "findings.jsonl")] == ["films/e.dcm"]
+    assert sorted(row["film"] for row in rows(tmp_path / "test.jsonl")) == [f"test{number}" for number in range(7)]
 
 
 def test_every_task_has_its_form_of_words() -> None:

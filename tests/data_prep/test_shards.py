@@ -231,24 +231,6 @@ def test_beam_from_the_command_line(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_beam_flags(monkeypatch):
-    with pytest.raises(DataError, match="at least one"):
-        BeamOptions("DirectRunner", 0).check()
-    try:
-        import apache_beam  # noqa: F401
-    except ImportError:
-        with pytest.raises(DataError, match="pip install"):
-            BeamOptions("DirectRunner", 2).check()
-        return
-    options = BeamOptions("DirectRunner", 2, "--temp_location='/a b'").pipeline_options().get_all_options()
-    assert options["direct_num_workers"] == 2
-    assert options["direct_running_mode"] == "multi_processing"
-    assert options["temp_location"] == "/a b"
-    assert BeamOptions("FlinkRunner", 3).pipeline_options().view_as
-    with pytest.raises(DataError, match="NoSuchRunner"):
-        BeamOptions("NoSuchRunner").check()
-
-
 def peak_memory(index: Path, out: Path) -> int:
     """MiB that a build holds at its peak, in a process of its own."""
     # Not getrusage: its maximum takes in the process that started this one, however large.

@@ -1,0 +1,1 @@
+"""Any number of films through one question, on the workers of an Apache Beam runner."""
