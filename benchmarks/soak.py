@@ -15,6 +15,7 @@ estimated from a short run. Writes soak.json, and prints a verdict; the exit sta
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -59,7 +60,25 @@ TIMES = ("_seconds", "_per_second", "_per_host", "input_wait")
 PROBE = 60  # steps of the run that estimates the speed
 # Of the time, for the run that is never touched: the other one starts often, and does steps again.
 SHARE = 0.35
+# Of the kills, which come at a moment of the first seconds of a start.
+EARLY = 0.25
 MINUTE = 60.0
+
+
+@dataclass(frozen=True)
+class Kill:
+    """When a start is killed.
+
+    Attributes:
+        number: the signal.
+        seconds: that it waits.
+        early: whether from the start on, else from the first metrics that the start writes, so that starts get on
+            however slow the machine is.
+    """
+
+    number: signal.Signals
+    seconds: float
+    early: bool
 
 
 @dataclass
@@ -85,7 +104,7 @@ def main() -> int:
     parser = Parser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=120.0, help="of both runs together, about")
     parser.add_argument("--steps", type=int, default=0, help="of each run, instead of --minutes")
-    parser.add_argument("--every", type=float, default=60.0, help="seconds between two kills, on average")
+    parser.add_argument("--every", type=float, default=60.0, help="seconds that a start trains, on average")
     parser.add_argument("--growth", type=float, default=0.03, help="of memory that counts as flat, as a share")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the kinds of the kills")
     parser.add_argument("--out", type=Path, default=Path("runs/soak"), help="folder for data and runs")
@@ -113,7 +132,9 @@ def _steps(probe: Path, data: Path, minutes: float) -> int:
     began = time.monotonic()
     assert _start(probe, data, PROBE).status == 0, f"failed: see {probe}.log"
     rates = [
-        line["train/step_seconds"] for line in history.read(probe / "metrics.jsonl") if "train/step_seconds" in line
+        line["train/step_seconds"]
+        for line in history.read(probe / history.METRICS_FILE)
+        if "train/step_seconds" in line
     ]
     seconds = minutes * MINUTE - (time.monotonic() - began)
     return max(2 * PROBE, round(seconds * SHARE / statistics.median(rates) / 50) * 50)
@@ -128,30 +149,32 @@ def _command(workdir: Path, data: Path, steps: int) -> list[str]:
     ]  # fmt: skip
 
 
-def _start(workdir: Path, data: Path, steps: int, end: tuple[float, signal.Signals] | None = None) -> Start:
-    """One start, looked at every second, and killed by a signal after so many seconds."""
+def _start(workdir: Path, data: Path, steps: int, kill: Kill | None = None) -> Start:
+    """One start, looked at every second, and killed once."""
     began, start = time.monotonic(), Start()
+    counted = began if kill is not None and kill.early else None
+    before = _size(workdir)
     with workdir.with_suffix(".log").open("a") as log:
         process = subprocess.Popen(_command(workdir, data, steps), cwd=ROOT, stdout=log, stderr=log)
         while process.poll() is None:
+            _look(process.pid, start)
             wait = 1.0
-            if end and not start.signal:
-                wait = min(wait, end[0] - (time.monotonic() - began))
-            if wait <= 0 and end:
-                process.send_signal(end[1])
-                start.signal = end[1].name
-            else:
-                _look(process.pid, start)
-                _wait(process, wait)
+            if counted is None and _size(workdir) > before:
+                counted = time.monotonic()
+            if kill is not None and counted is not None and not start.signal:
+                wait = min(wait, counted + kill.seconds - time.monotonic())
+                if wait <= 0:
+                    process.send_signal(kill.number)
+                    start.signal = kill.number.name
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(wait, 0.0))
     start.seconds, start.status = time.monotonic() - began, process.returncode
     return start
 
 
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return
+def _size(workdir: Path) -> int:
+    path = workdir / history.METRICS_FILE
+    return path.stat().st_size if path.exists() else 0
 
 
 def _look(pid: int, start: Start) -> None:
@@ -168,8 +191,9 @@ def _killed(workdir: Path, data: Path, steps: int, rng: random.Random, every: fl
     """The starts of a run that is killed until it is done."""
     starts = []
     while True:
-        end = (rng.uniform(0.05, 1.95) * every, rng.choice([signal.SIGTERM, signal.SIGKILL]))
-        start = _start(workdir, data, steps, end)
+        early = rng.random() < EARLY
+        kill = Kill(rng.choice([signal.SIGTERM, signal.SIGKILL]), rng.uniform(0.0, 2.0) * every / (1 + early), early)
+        start = _start(workdir, data, steps, kill)
         starts.append(start)
         done = (workdir / EXPORT_DIR).is_dir()
         print(
@@ -180,11 +204,11 @@ def _killed(workdir: Path, data: Path, steps: int, rng: random.Random, every: fl
 
 
 def _last(workdir: Path) -> int:
-    return max((line["step"] for line in history.read(workdir / "metrics.jsonl")), default=0)
+    return max((line["step"] for line in history.read(workdir / history.METRICS_FILE)), default=0)
 
 
 def _figures(workdir: Path) -> list[dict[str, Any]]:
-    lines = history.read(workdir / "metrics.jsonl")
+    lines = history.read(workdir / history.METRICS_FILE)
     return [{name: value for name, value in line.items() if not name.endswith(TIMES)} for line in lines]
 
 
