@@ -86,6 +86,20 @@ def base() -> ConfigDict:
     # (regex, factor of the learning rate); the first regex that matches the name of a parameter counts.
     config.optimizer.rate_policy = ((r".*", 1.0),)
 
+    # A step is bad if its loss or gradient is not finite, or if its loss is a spike: so many standard deviations above
+    # the mean of the accepted steps before it. docs/training.md#bad-steps
+    config.bad_steps = ConfigDict()
+    # stop: what is not finite ends the run, spikes do not count. skip: a bad step changes nothing but the number of
+    # steps. rollback: also, many in a row go back to the last checkpoint, and on with the data after them.
+    config.bad_steps.policy = "stop"
+    config.bad_steps.spike = 6.0  # 0: only what is not finite is bad
+    config.bad_steps.window = 128  # accepted steps of that mean; no loss is a spike before there are as many
+    config.bad_steps.in_a_row = 10  # so many bad steps end the run, or go back
+
+    config.ema = ConfigDict()
+    # Of exponential averages of the weights, which evaluations and the export then use, e.g. 0.999; 0: none.
+    config.ema.decay = 0.0
+
     config.mesh = ConfigDict()
     config.mesh.fsdp = 1  # devices that share one copy of the parameters; the other axis is data-parallel
     config.mesh.topology = ""  # target hardware of --mode=compile; "": the devices of this run

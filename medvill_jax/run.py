@@ -82,6 +82,12 @@ def start(config: Any) -> int:
     return Exit.DONE if complete else flags.STOPPED_STATUS.value
 
 
+def free_fields(config: Any) -> tuple[str, ...]:
+    """`FREE_FIELDS`; but what a run goes back to is a checkpoint, so they then decide about its metrics."""
+    goes_back = config.get("bad_steps", {}).get("policy") == "rollback"
+    return tuple(name for name in FREE_FIELDS if not (goes_back and name == "checkpoint."))
+
+
 @contextlib.contextmanager
 def keeping_programs() -> Iterator[None]:
     """A block whose compiled programs are kept for the next start, unless the flags say otherwise."""
@@ -140,7 +146,7 @@ def run_task(config: Any, name: str) -> bool:
         if task_type.trains and not config.eval.get("dry_run", False):
             workdir.check_same_run(fields, EVALUATION_FIELDS)
     else:
-        token = distributed.on_first("claim", lambda: workdir.claim(fields, FREE_FIELDS))
+        token = distributed.on_first("claim", lambda: workdir.claim(fields, free_fields(config)))
         workdir.check_shared(token, fields)
     if "phantom" in config.data and not config.data.path:
         makers = {"path": phantom.prepare_vqa if config.task == "vqa" else phantom.prepare}

@@ -31,6 +31,10 @@ CONFIG_FILE = "config.json"
 FORMAT_FIELD, FORMAT = "format_version", 1
 # Fields that were added after the first runs, with the values that describe those runs.
 ADDED_FIELDS = {
+    "bad_steps.in_a_row": 10,
+    "bad_steps.policy": "stop",
+    "bad_steps.spike": 6.0,
+    "bad_steps.window": 128,
     "cells": False,
     "contrast.weight": 1.0,
     "contrast.width": 0,
@@ -39,6 +43,7 @@ ADDED_FIELDS = {
     "data.fraction": 1.0,
     "data.holdout": 0.1,
     "data.phantom.difficulty": "standard",
+    "ema.decay": 0.0,
     "epochs": 0.0,
     "eval.every_epochs": 0.0,
     "eval.short_runs": False,

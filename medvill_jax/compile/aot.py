@@ -321,6 +321,7 @@ def _memory(program: Program, memory: Any) -> tuple[dict[str, int], int]:
     parts = {
         "parameters": _shard_bytes(program.state["params"]) + _shard_bytes(program.state["stats"]),
         "optimizer": _shard_bytes(program.state["opt"]),
+        **({"averaged weights": _shard_bytes(program.state["ema"])} if "ema" in program.state else {}),
         "batch": sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.batch))
         // math.prod(program.mesh.values()),
         "arguments": memory.argument_size_in_bytes,

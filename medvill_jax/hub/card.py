@@ -49,7 +49,7 @@ def model_card(
         arrays: shapes by name of all parameters and batch statistics.
         label_names: of the classes; empty if the model has none.
         card: any of "name", "data", "metrics" (name -> value), "training" (a JSON-like configuration), "intended_use",
-            "limits" and "source".
+            "limits", "source" and "weights" (what they are, if not those that an optimizer left).
         use: Python that shows how to begin; None loads an export.
     """
     size = sum(math.prod(shape) for name, shape in arrays.items() if not name.endswith(("/mean", "/var")))
@@ -63,6 +63,7 @@ def model_card(
         "```",
         *_section("Data", str(card.get("data") or "Not recorded.")),
         *_section("Source", str(card["source"]) if card.get("source") else ""),
+        *_section("Weights", str(card.get("weights") or "")),
         *_section("Labels", ", ".join(label_names)),
         *_section("Configuration", _settings(config, card.get("training"))),
         *_section("Metrics", _table(card.get("metrics") or {})),

@@ -31,6 +31,7 @@ def plan(runner: Runner, report: CompileReport, records: int | None, input_rate:
         workers = setup.workers(config.data)
         source = f"measured on this machine, with data.workers.processes={workers.processes}"
         input_rate = loader.rate(train, seed=config.seed, workers=workers)
+    held = config.bad_steps.policy == "rollback"  # the one to go back to, if signals have made the last ones
     saves = [every for every in (config.checkpoint.every_steps, run.eval_every) if every]
     return planning.plan(
         report,
@@ -39,7 +40,7 @@ def plan(runner: Runner, report: CompileReport, records: int | None, input_rate:
             records=run.records,
             steps=run.steps,
             save_every=min(saves, default=0),
-            kept=config.checkpoint.keep_last + config.checkpoint.keep_best,
+            kept=config.checkpoint.keep_last + config.checkpoint.keep_best + held,
             state=runner.trainer.abstract_state,
             input_rate=input_rate,
             input_source=source,

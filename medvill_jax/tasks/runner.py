@@ -95,6 +95,7 @@ class Runner:
             DataError: there is no split `eval.split`.
             CheckpointError: an evaluation has no metric `checkpoint.metric`, or a checkpoint cannot be used.
             NotFiniteError: the loss or the gradient became infinite or NaN.
+            BadStepsError: too many bad steps in a row.
         """
         if self.config.epochs and not self._length.steps:
             raise ConfigError("random arrays have no epochs: give --config.steps")
@@ -175,8 +176,9 @@ class Runner:
         parts = self.parts
         step, state, metrics = self.trainer.best_state()
         params, stats = self.trainer.to_host(state["params"]), self.trainer.to_host(state["stats"])
-        fake = parts.data.fake
+        fake, decay = parts.data.fake, self.config.ema.decay
         extra: dict[str, Any] = {"step": step, "text_len": self.config.model.text_len}
+        extra |= {"ema_decay": decay} if decay else {}
         if not fake:
             extra |= parts.export_extra(self.evaluator, state)
             extra |= {"films": films} if (films := parts.data.films) else {}
@@ -196,6 +198,7 @@ class Runner:
                 "data": parts.data.described(),
                 "metrics": metrics,
                 "training": setup.public(self.config),
+                "weights": f"Exponential averages over the training, decay {decay}." if decay else "",
             },
             extra=extra,
         )

@@ -20,6 +20,8 @@ from medvill_jax.models.compat import Compat
 from medvill_jax.models.medvill import MedvillConfig
 from medvill_jax.tasks.length import IN_LENGTH, Length
 from medvill_jax.training import sinks
+from medvill_jax.training.average import Average
+from medvill_jax.training.bad_steps import BadSteps
 from medvill_jax.training.checkpoint import Keep
 from medvill_jax.training.loop import LoopConfig
 from medvill_jax.training.optimizer import OptimizerConfig
@@ -105,7 +107,7 @@ def run_config(config: Config, length: Length) -> RunConfig:
     """Seed, accumulation, cadence, checkpoints and optimizer of any task's configuration, for a run of this length.
 
     Raises:
-        ConfigError: less than one microbatch.
+        ConfigError: less than one microbatch, or a rule of bad steps or a decay that is out of range.
     """
     if config.accumulate < 1:
         raise ConfigError(f"accumulate={config.accumulate} is below 1")
@@ -121,6 +123,7 @@ def run_config(config: Config, length: Length) -> RunConfig:
             checkpoint_every=config.checkpoint.every_steps,
             load_processes=config.data.workers.processes,
             sinks=sinks.chosen(config.log.get("sinks", ""), flat(public(config))),
+            bad_steps=BadSteps(**config.bad_steps, save_every=config.checkpoint.every_steps),
         ),
         keep=Keep(
             last=config.checkpoint.keep_last,
@@ -129,6 +132,7 @@ def run_config(config: Config, length: Length) -> RunConfig:
             higher_is_better=config.checkpoint.higher_is_better,
         ),
         optimizer=OptimizerConfig(**(optimizer | length.optimizer)),
+        average=Average(config.ema.decay),
     )
 
 

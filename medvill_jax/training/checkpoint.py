@@ -76,6 +76,22 @@ class Keep:
         return value if self.higher_is_better else -value
 
 
+@dataclass
+class _Held(preservation_policy.PreservationPolicy):
+    """Keeps one step."""
+
+    step: int | None = None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        return [checkpoint.step == self.step for checkpoint in checkpoints]
+
+
+def _policy(keep: Keep, held: _Held) -> preservation_policy.PreservationPolicy:
+    best = preservation_policy.BestN(get_metric_fn=keep.order, n=keep.best, keep_checkpoints_without_metrics=False)
+    return preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(keep.last), best, held])
+
+
 class _Manager(ocp.CheckpointManager):
     """Orbax's manager without its preemption check.
 
@@ -103,20 +119,13 @@ class Checkpoints:
         self._in_bucket = in_bucket(directory)
         self._directory = directory = epath.Path(directory if self._in_bucket else Path(directory).absolute())
         self._damaged: set[int] = set()
+        self._held = _Held()
         self._checksums: dict[str, int] = {}  # of the arrays that are being saved
-        policy = preservation_policy.AnyPreservationPolicy(
-            [
-                preservation_policy.LatestN(keep.last),
-                preservation_policy.BestN(
-                    get_metric_fn=keep.order, n=keep.best, keep_checkpoints_without_metrics=False
-                ),
-            ]
-        )
         self._manager = _Manager(
             directory,
             item_handlers={"state": ocp.PyTreeCheckpointHandler(), "position": ocp.JsonCheckpointHandler()},
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy,
+                preservation_policy=_policy(keep, self._held),
                 best_fn=keep.order,  # without it Orbax writes no metrics to disk
                 create=not read_only,
                 read_only=read_only,
@@ -126,14 +135,28 @@ class Checkpoints:
             ),
         )
 
-    def save(self, step: int, state: Any, position: dict[str, int], metrics: dict[str, float] | None = None) -> None:
+    def save(
+        self,
+        step: int,
+        state: Any,
+        position: dict[str, int],
+        metrics: dict[str, float] | None = None,
+        *,
+        hold: int | None = None,
+    ) -> None:
         """Writes a checkpoint; it is complete when this returns, so a killed run loses at most one interval.
 
         An existing step is replaced if it was found damaged, gets the metrics if it has none, and else stays as it is.
 
+        Args:
+            step, state, position: as `restore` returns them.
+            metrics: held-out, if the step was evaluated.
+            hold: a step whose checkpoint, if there is one, is kept besides those of `Keep` until the next save.
+
         Raises:
             CheckpointError: it cannot be written; complete checkpoints stay.
         """
+        self._held.step = hold
         if step in self._damaged:
             self._manager.delete(step)
             self._damaged.remove(step)

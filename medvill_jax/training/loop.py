@@ -7,7 +7,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jax
@@ -17,6 +17,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from medvill_jax.batch import Batch
 from medvill_jax.errors import UserError
 from medvill_jax.training import sinks
+from medvill_jax.training.bad_steps import BadSteps
 from medvill_jax.training.checkpoint import Checkpoints
 from medvill_jax.training.timing import Timing
 from medvill_jax.training.writer import MetricsWriter
@@ -38,6 +39,7 @@ class LoopConfig:
         and evaluated if the run has at least `eval_every` steps.
     load_processes: loader workers of each host, for the advice of `timing`.
     sinks: that get the metrics too.
+    bad_steps: what a step that is not finite, or a spike of the loss, does.
     """
 
     steps: int
@@ -47,6 +49,7 @@ class LoopConfig:
     checkpoint_every: int
     load_processes: int = 0
     sinks: sinks.Chosen = sinks.NONE
+    bad_steps: BadSteps = field(default_factory=BadSteps)
 
     def evaluates(self, step: int) -> bool:
         """Whether a run evaluates after a step."""
@@ -65,6 +68,7 @@ def train(
     should_stop: Callable[[], str | None] = lambda: None,
     publish: Callable[[], None] = lambda: None,
     barrier: Callable[[], None] = lambda: None,
+    go_back: Callable[[Tree], tuple[Tree, Iterator[Batch]]] = lambda state: (state, iter(())),
 ) -> tuple[Tree, dict[str, float] | None, bool]:
     """Trains from `state["step"]` to `config.steps`, or until `should_stop` returns a reason.
 
@@ -82,13 +86,17 @@ def train(
             must return the same in all processes, and a reason must stay the same once it is returned.
         publish: called before every checkpoint, to copy the metrics of its steps to where they are kept.
         barrier: returns when all processes have called it.
+        go_back: returns the state that goes on from one that `config.bad_steps` has halted, and the batches from its
+            step on, or raises; needed if steps are judged.
 
     Returns:
         The state; the last step's held-out metrics, None if the run was stopped or is too short to be evaluated; and
         whether the run is complete.
 
     Raises:
-        NotFiniteError: the loss or another training metric is infinite or NaN; earlier checkpoints stay.
+        NotFiniteError: the loss or another training metric is infinite or NaN, and steps are not judged; earlier
+            checkpoints stay.
+        BadStepsError: of `go_back`.
     """
     # ---------------------------------------------- where the run stands ----------------------------------------------
     step = first_step = int(jax.device_get(state["step"]))
@@ -96,7 +104,8 @@ def train(
     first_process = jax.process_index() == 0
     writer = MetricsWriter(workdir, resume_step=step, active=first_process, to=config.sinks)
     progress = tqdm(total=config.steps, initial=step, unit="step", disable=not (first_process and sys.stderr.isatty()))
-    told = False
+    told, rule = False, config.bad_steps
+    seen = rule.seen(state)
     timing = Timing(config.batch_size, hosts=jax.process_count(), processes=config.load_processes, barrier=barrier)
 
     def measure() -> dict[str, float] | None:
@@ -110,7 +119,13 @@ def train(
     def save() -> None:
         with timing.paused():
             publish()
-            checkpoints.save(step, state, {"next_example": step * config.batch_size}, held_out)
+            position = {"next_example": step * config.batch_size}
+            checkpoints.save(step, state, position, held_out, hold=rule.holds(seen))
+
+    def due() -> tuple[bool, bool, bool]:
+        last, evaluates = step == config.steps, config.evaluates(step) and not stop
+        logs = last or _due(step, config.log_every)
+        return logs, evaluates, bool(last or stop or evaluates or _due(step, config.checkpoint_every))
 
     with contextlib.ExitStack() as stack:
         stack.callback(writer.close)
@@ -135,18 +150,26 @@ def train(
             progress.update()
 
             # Once per step: a later signal stops the evaluation or the next step, either of which then saves.
-            stop, held_out, last = should_stop(), None, step == config.steps
-            logs = last or _due(step, config.log_every)
-            evaluates = config.evaluates(step) and not stop
-            saves = last or stop or evaluates or _due(step, config.checkpoint_every)
-
+            stop, held_out = should_stop(), None
+            logs, evaluates, saves = due()
             if not (logs or saves):
                 continue
+            before, seen = seen, rule.seen(state)
+            _tell_skipped(step, before, seen)
+            if rule.halted(seen):
+                # The steps after the one that halted it returned it as it was: they are as if they had not been.
+                with timing.paused(), jax.transfer_guard("allow"):
+                    state, batches = go_back(state)
+                step, seen = int(jax.device_get(state["step"])), rule.seen(state)
+                progress.update(step - progress.n)
+                logs, evaluates, saves = due()
             values = {f"train/{name}": float(value) for name, value in jax.device_get(metrics).items()}
-            _check_finite(step, values, checkpoints)
+            if not rule.judges:
+                _check_finite(step, values, checkpoints)
             if logs:
-                values |= {f"train/{name}": value for name, value in timing.read().items()}
-                if not told and (rate := values.get("train/examples_per_second")) and not last:
+                more = rule.metrics(seen) | timing.read()
+                values |= {f"train/{name}": value for name, value in more.items()}
+                if not told and (rate := values.get("train/examples_per_second")) and step < config.steps:
                     told = True
                     log.info("%s", expected(config.steps - step, config.batch_size, rate))
                 writer.write(step, values)
@@ -168,6 +191,13 @@ def train(
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
+
+
+def _tell_skipped(step: int, before: dict[str, float], seen: dict[str, float]) -> None:
+    if more := seen.get("skipped", 0) - before.get("skipped", 0):
+        log.warning(
+            "step %d: bad steps that were skipped: %d since the last look, %d in all", step, more, seen["skipped"]
+        )
 
 
 def _check_finite(step: int, values: dict[str, float], checkpoints: Checkpoints) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from medvill_jax import programs
 from medvill_jax.batch import AbstractBatch, Batch
 from medvill_jax.errors import ConfigError
 from medvill_jax.training import integrity, loop, sharding, step
+from medvill_jax.training.average import Average, Step
 from medvill_jax.training.checkpoint import CheckpointError, Checkpoints, Keep
 from medvill_jax.training.hosts import ALONE, Hosts
 from medvill_jax.training.optimizer import OptimizerConfig, adamw
@@ -33,6 +34,7 @@ class RunConfig:
     seed: of initialisation, dropout and cell sampling.
     accumulate: microbatches per step.
     loop, keep, optimizer: see `LoopConfig`, `Keep` and `OptimizerConfig`.
+    average: of the weights, over the steps; the trainer fills in what is frozen.
     """
 
     seed: int
@@ -40,6 +42,7 @@ class RunConfig:
     loop: loop.LoopConfig
     keep: Keep
     optimizer: OptimizerConfig
+    average: Average = field(default_factory=Average)
 
 
 class Trainer:
@@ -84,9 +87,11 @@ class Trainer:
             self.check_rows(what, config.loop.batch_size, microbatches)
         abstract_params, _ = jax.eval_shape(init, jax.random.key(config.seed))
         optimizer = adamw(config.optimizer, config.loop.steps, tree_names(step.trainable(abstract_params, frozen)))
+        self._average = replace(config.average, frozen=frozen)
 
         def init_state() -> Tree:
-            return step.init_state(init, optimizer, frozen, config.seed)
+            state = step.init_state(init, optimizer, frozen, config.seed)
+            return config.loop.bad_steps.begun(self._average.begun(state))
 
         abstract = jax.eval_shape(init_state)
         self.shardings = sharding.tree_shardings(self.mesh, abstract)
@@ -94,26 +99,13 @@ class Trainer:
             lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), abstract, self.shardings
         )
         self._init_state = jax.jit(init_state, out_shardings=self.shardings)
-        self._step = step.compile_step(
-            step.make_step(
-                objective,
-                optimizer,
-                shardings=self.shardings["params"],
-                frozen=frozen,
-                accumulate=config.accumulate,
-                seed=config.seed,
-            ),
-            self.shardings,
-            spec,
-            self.mesh,
-        )
+        whole_step = _whole_step(objective, optimizer, self.shardings["params"], config, self._average)
+        self._step = step.compile_step(whole_step, self.shardings, spec, self.mesh)
         self._spec = spec
         self._workdir, self._config, self._warm_start = workdir, config, warm_start
         self._directory, self._hosts, self._check = epath.Path(checkpoints), hosts, check
         _log_parameters(abstract_params, frozen, mesh)
-        if mesh.shape["fsdp"] > 1:
-            for line in sharding.decisions(abstract, self.shardings):
-                log.info("sharding: %s", line)
+        _log_sharding(abstract, self.shardings)
 
     def fit(
         self,
@@ -127,16 +119,25 @@ class Trainer:
 
         Args:
             batches: returns the global batches from a step on.
-            evaluate, should_stop, publish: as for `loop.train`.
+            evaluate: as for `loop.train`; gets the averaged weights if there are any.
+            should_stop, publish: as for `loop.train`.
 
         Returns:
             Whether the run is complete, and the held-out metrics of its last step, as `loop.train` returns them.
 
         Raises:
             CheckpointError: checkpoints cannot be read or written, or do not fit the model.
-            NotFiniteError: see `loop.train`.
+            NotFiniteError, BadStepsError: see `loop.train`.
         """
         checkpoints = Checkpoints(self._directory, self._config.keep, hosts=self._hosts)
+
+        def state_after(step: int) -> Tree:
+            return checkpoints.restore(step, self.abstract_state)[0] if step else self.initial_state()
+
+        def go_back(halted: Tree) -> tuple[Tree, Iterator[Batch]]:
+            state = self._config.loop.bad_steps.leave(halted, state_after)
+            return state, batches(int(jax.device_get(state["step"])))
+
         try:
             restored = checkpoints.restore_newest(self.abstract_state)
             if restored is None:
@@ -154,13 +155,14 @@ class Trainer:
                 state,
                 self._step,
                 batches(start),
-                evaluate,
+                lambda state: evaluate(self._average.of(state)),
                 checkpoints,
                 self._config.loop,
                 self._workdir,
                 should_stop=should_stop,
                 publish=publish,
                 barrier=lambda: self._hosts.barrier("timed step"),
+                go_back=go_back,
             )
             return complete, held_out
         finally:
@@ -218,10 +220,11 @@ class Trainer:
             return state
         params, stats = self._warm_start(self.to_host(state["params"]), self.to_host(state["stats"]))
         loaded = {"params": params, "stats": stats}
-        return state | jax.tree.map(jax.device_put, loaded, {name: self.shardings[name] for name in loaded})
+        state |= jax.tree.map(jax.device_put, loaded, {name: self.shardings[name] for name in loaded})
+        return self._average.begun(state)
 
     def best_state(self) -> tuple[int, Tree, dict[str, float]]:
-        """The step, the parameters and statistics, and the held-out metrics of the best checkpoint in the workdir.
+        """The step, the parameters and statistics, averaged if the run does so, and the metrics of the best checkpoint.
 
         The optimizer's state, twice the size of the parameters, is not read.
 
@@ -238,10 +241,31 @@ class Trainer:
             best = checkpoints.best_step()
             if best is None:
                 raise CheckpointError(f"no complete checkpoint under {directory}; train there first")
-            state, _ = checkpoints.restore(best, self.abstract_state, parts=("params", "stats"))
-            return best, state, checkpoints.metrics(best)
+            state, _ = checkpoints.restore(best, self.abstract_state, parts=self._average.parts)
+            return best, self._average.of(state), checkpoints.metrics(best)
         finally:
             checkpoints.close()
+
+
+def _whole_step(
+    objective: step.Objective, optimizer: Any, shardings: Tree, config: RunConfig, average: Average
+) -> Step:
+    """The optimizer's step, then the averages, and neither if the step is bad."""
+    plain = step.make_step(
+        objective,
+        optimizer,
+        shardings=shardings,
+        frozen=average.frozen,
+        accumulate=config.accumulate,
+        seed=config.seed,
+    )
+    return config.loop.bad_steps.guard(average.follow(plain))
+
+
+def _log_sharding(abstract: Tree, shardings: Tree) -> None:
+    if shardings["step"].mesh.shape["fsdp"] > 1:
+        for line in sharding.decisions(abstract, shardings):
+            log.info("sharding: %s", line)
 
 
 def _log_parameters(params: Tree, frozen: frozenset[str], mesh: jax.sharding.Mesh) -> None:

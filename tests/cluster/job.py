@@ -23,7 +23,7 @@ from medvill_jax.cluster import distributed
 from medvill_jax.cluster.stopping import StopSignal
 from medvill_jax.cluster.workdir import CHECKPOINT_DIR, Workdir, WorkdirError
 from medvill_jax.data import loader
-from medvill_jax.training import checkpoint, loop, optimizer, sharding, step, trainer
+from medvill_jax.training import average, bad_steps, checkpoint, loop, optimizer, sharding, step, trainer
 
 EXAMPLES = 24
 BATCH = 8
@@ -40,6 +40,7 @@ class Pictures:
     """Made from their numbers; shifted by draws from their places in the stream."""
 
     pause = 0.0
+    bad: frozenset[int] = frozenset()  # steps, from 0, whose targets are not numbers
 
     def __len__(self) -> int:
         return EXAMPLES
@@ -50,7 +51,7 @@ class Pictures:
         shift = int(np.random.default_rng((1, place)).integers(SIDE))
         return {
             "image": np.roll(image, shift, axis=0),
-            "target": np.float32(image.mean() / 256),
+            "target": np.float32(np.nan if place // BATCH in self.bad else image.mean() / 256),
             "record": np.int32(record),
         }
 
@@ -87,6 +88,9 @@ def main() -> None:
     parser.add_argument("--eval_pause", type=float, default=0.0, help="seconds that each of 50 evaluated batches takes")
     parser.add_argument("--load_processes", type=int, default=0)
     parser.add_argument("--load_pause", type=float, default=0.0, help="seconds that every example takes")
+    parser.add_argument("--bad", type=int, nargs="*", default=(), help="steps, from 0, with a batch that is not finite")
+    parser.add_argument("--policy", default="stop", help="of bad steps")
+    parser.add_argument("--decay", type=float, default=0.0, help="of averaged weights")
     parser.add_argument("--coordinator")
     parser.add_argument("--num_processes", type=int)
     parser.add_argument("--process_id", type=int)
@@ -130,9 +134,17 @@ def run(args: argparse.Namespace) -> None:
         config=trainer.RunConfig(
             seed=0,
             accumulate=1,
-            loop=loop.LoopConfig(args.steps, BATCH, 1, args.eval_every, args.checkpoint_every),
+            loop=loop.LoopConfig(
+                args.steps,
+                BATCH,
+                1,
+                args.eval_every,
+                args.checkpoint_every,
+                bad_steps=bad_steps.BadSteps(args.policy, in_a_row=3, save_every=args.checkpoint_every),
+            ),
             keep=checkpoint.Keep(last=2, best=0),
             optimizer=optimizer.OptimizerConfig(learning_rate=1e-2),
+            average=average.Average(args.decay),
         ),
         hosts=distributed,
         check=stop.check,
@@ -141,7 +153,7 @@ def run(args: argparse.Namespace) -> None:
     def batches(start: int) -> Any:
         def paused() -> Any:
             pictures, workers = Pictures(), loader.Workers(threads=1, processes=args.load_processes, buffer=1)
-            pictures.pause = args.load_pause
+            pictures.pause, pictures.bad = args.load_pause, frozenset(args.bad)
             for batch in loader.train_batches(
                 pictures,
                 batch_size=BATCH,
