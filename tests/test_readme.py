@@ -19,12 +19,12 @@ from ml_collections import ConfigDict
 
 import medvill_jax.flags  # noqa: F401  of medvill_jax.run
 from data_prep import flags as data_prep_flags
-from medvill_jax.cli import audit, calibrate, index, predict, summary, web
+from medvill_jax.cli import audit, calibrate, index, launch, predict, summary, web
 from medvill_jax.version import VERSION
 from tests.console.examples import DOORS
 
 ROOT = Path(__file__).parents[1]
-SUBCOMMANDS = (predict, web, index, calibrate, summary, audit)
+SUBCOMMANDS = (predict, web, index, calibrate, summary, audit, launch)
 PROGRAMS = {name: ["-m", module] for module, name in DOORS.items()} | {
     "train": ["run.py"],
     "plan": ["run.py", "--mode=plan"],
@@ -150,6 +150,10 @@ def test_commands_can_be_typed(page: str) -> None:
                 data_prep_flags.parser().parse_args(arguments[2:])
         elif arguments[1:2] == [predict.__name__]:
             predict.parser().parse_args(arguments[2:])
+        elif arguments[1:2] == [launch.__name__]:
+            engine, *words = arguments[2:]
+            if words:
+                check_run(launch.parser(engine).parse_known_args(words)[1])
         else:
             check_program(arguments)
 
