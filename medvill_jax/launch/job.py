@@ -7,6 +7,7 @@ import io
 import re
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -19,6 +20,8 @@ STOPPED = 75
 TERMINATED = 128 + signal.SIGTERM
 # A free port of the host of process 0, where nothing assigns one.
 PORT = 8476
+# Flags of the training whose values may be paths that it reads.
+_LOADED = ("--config.data.", "--config.init.")
 # A DNS label (RFC 1035), short enough for what engines append to it.
 _NAME, _LONGEST = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?"), 40
 
@@ -53,8 +56,11 @@ class Job:
         return "://" in self.workdir
 
     def require_bucket(self) -> None:
-        """Raises `ConfigError` unless data and workdir are where machines without a common disk find them."""
-        for flag, place in (("--workdir", self.workdir), ("--config.data.path", self.data)):
+        """Raises `ConfigError` unless what the run reads and writes is where machines without a common disk look."""
+        needed = {"--workdir": self.workdir, "--config.data.path": self.data}
+        given = dict(word.split("=", 1) for word in self.words if word.startswith(_LOADED) and "=" in word)
+        here = {flag: place for flag, place in given.items() if place and Path(place).exists()}
+        for flag, place in (needed | here).items():
             if not place.startswith("gs://"):
                 raise ConfigError(f"{flag}={place}: these machines share no disk; give a path in a bucket, gs://...")
 
@@ -67,11 +73,8 @@ def count(word: str) -> int:
 
 
 def add_spot(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags of machines that may be taken away."""
+    """Adds the flag of machines that may be taken away."""
     parser.add_argument("--spot", action="store_true", help="machines that are cheaper and taken away at any time")
-    parser.add_argument(
-        "--restarts", type=count, default=100, metavar="N", help="starts after failures, at most (default: 100)"
-    )
 
 
 def name_of(workdir: str) -> str:

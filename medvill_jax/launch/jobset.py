@@ -25,8 +25,8 @@ TPUS = {"v4": "tpu-v4-podslice", "v5e": "tpu-v5-lite-podslice", "v5p": "tpu-v5p-
 CHIPS = 4
 # Slices of eight chips on one host: ct5lp-hightpu-8t and ct6e-standard-8t.
 _EIGHT = {("v5e", (2, 4)), ("v6e", (2, 4))}
-# Exit statuses of a run after which it would fail again.
-_TO_CORRECT = [int(Exit.ERROR), int(Exit.USAGE)]
+# Exit statuses of a run after which it would fail again. Not that of other errors, which may be those of a machine.
+_TO_CORRECT = [int(Exit.USAGE)]
 # How long a pod may take to save, s; a spot machine is gone sooner.
 GRACE = 120
 
@@ -81,6 +81,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nodes", type=count, default=1, metavar="N", help="with GPUs (default: 1)")
     parser.add_argument("--service_account", default="", metavar="NAME", help="that may read and write the buckets")
     add_spot(parser)
+    parser.add_argument(
+        "--restarts", type=count, default=50, metavar="N", help="starts after the first, at most (default: 50)"
+    )
 
 
 def text(job: Job, flags: argparse.Namespace) -> str:
@@ -118,7 +121,9 @@ def text(job: Job, flags: argparse.Namespace) -> str:
         },
     }
     comments = (
-        f"start: kubectl apply -f FILE      log: kubectl logs -f -l jobset.sigs.k8s.io/jobset-name={job.name}",
+        "start: kubectl apply -f FILE",
+        f"log:   kubectl logs -f -l jobset.sigs.k8s.io/jobset-name={job.name}"
+        ",batch.kubernetes.io/job-completion-index=0",
         f"end:   kubectl delete jobset {job.name}",
         "Needs JobSet in the cluster: https://jobset.sigs.k8s.io/docs/installation/",
     )

@@ -9,6 +9,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+from medvill_jax.commands import Exit
 from medvill_jax.errors import ConfigError
 from medvill_jax.launch.job import PORT, STOPPED, TERMINATED, Job, add_spot, count, document
 
@@ -57,10 +58,8 @@ def text(job: Job, flags: argparse.Namespace) -> str:
         "resources": {
             "accelerators": flags.accelerators,
             "use_spot": flags.spot,
-            "job_recovery": {
-                "max_restarts_on_errors": flags.restarts,
-                "recover_on_exit_codes": [STOPPED, TERMINATED],
-            },
+            # A run that fails by itself stays away; 3 is how the others end when a machine is gone.
+            "job_recovery": {"recover_on_exit_codes": [STOPPED, TERMINATED, int(Exit.PROCESSES)]},
         },
         "envs": {"JAX_COMPILATION_CACHE_DIR": job.compiled},
         "setup": "\n".join((*setup, "")),

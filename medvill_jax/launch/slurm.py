@@ -41,6 +41,8 @@ def text(job: Job, flags: argparse.Namespace, *, python: str = sys.executable, f
         ConfigError: an option of sbatch is none.
     """
     folder = folder or Path.cwd()
+    if '"' in str(folder):
+        raise ConfigError(f"{folder}: sbatch takes no folder with a quotation mark in its name")
     for option in flags.sbatch:
         if not option.startswith("--") or "\n" in option:
             raise ConfigError(f"--sbatch={option}: write an option as sbatch has it, e.g. --sbatch=--time=24:00:00")
@@ -48,7 +50,7 @@ def text(job: Job, flags: argparse.Namespace, *, python: str = sys.executable, f
         f"--job-name={job.name}",
         f"--nodes={flags.nodes} --ntasks-per-node=1 --cpus-per-task={flags.cpus}",
         *([f"--gpus-per-node={flags.gpus}"] if flags.gpus else []),
-        f"--chdir={folder}",
+        f'--chdir="{folder}"',
         "--output=%x-%j.log --open-mode=append",
         f"--requeue --signal=TERM@{NOTICE}",
         *flags.sbatch,
@@ -68,7 +70,8 @@ export {cache}
 # SIGTERM is for the run, which saves and ends with {STOPPED}; this script has to outlive it.
 trap : TERM
 status=0
-srun --kill-on-bad-exit=1 {command} || status=$?
+# A process that fails ends the others by itself; SLURM would end them in a way that looks like being stopped.
+srun --kill-on-bad-exit=0 {command} || status=$?
 
 # Stopped, or so early that there was nothing to save; so is a job that was cancelled, but it is no longer running.
 case "$status" in {STOPPED} | {TERMINATED})

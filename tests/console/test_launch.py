@@ -31,7 +31,7 @@ def test_a_script_for_slurm(medvill: RunPy, tmp_path: Path) -> None:
     options = [line.removeprefix("#SBATCH ") for line in text.splitlines() if line.startswith("#SBATCH")]
     assert options[:3] == ["--job-name=mimic", "--nodes=4 --ntasks-per-node=1 --cpus-per-task=8", "--gpus-per-node=8"]
     assert options[-1] == "--time=24:00:00"
-    assert f"--chdir={tmp_path}" in options
+    assert f'--chdir="{tmp_path}"' in options
     assert f"export MEDVILL_JAX_CACHE={tmp_path}/runs/compiled\n" in text
     # What bash makes of it, with programs of SLURM that only tell what they are asked.
     said = 'srun() { printf \'%s\\n\' "$@"; return 75; }; squeue() { echo RUNNING; }; exec() { echo "$@"; }; '
@@ -68,6 +68,10 @@ SKY = ("skypilot", "--accelerators=H100:8")
         (("gke-jobset", *RUN, "--image=IMAGE", "--topology=v5e:4by4"), "v5e:4by4"),
         (("skypilot", *RUN), "--accelerators"),
         ((*SKY, *RUN[:2], "--workdir=runs/a"), "--workdir=runs/a: these machines share no disk"),
+        (
+            (*SKY, *RUN, "--config.init.checkpoint=there"),
+            "--config.init.checkpoint=there: these machines",
+        ),
         ((*SKY, RUN[0], RUN[2], "--config.data.path=/data"), "--config.data.path=/data: these machines share no disk"),
     ],
 )

@@ -54,7 +54,7 @@ def test_a_slice_has_its_hosts_and_starts_again_but_for_errors_to_correct(tmp_pa
     assert container["args"] == [*RUN, "--stopped_status=75"], "a slice tells its hosts who they are"
     assert container["env"] == [{"name": "JAX_COMPILATION_CACHE_DIR", "value": "gs://BUCKET/runs/compiled"}]
     [rule] = job["podFailurePolicy"]["rules"]
-    assert (rule["action"], rule["onExitCodes"]) == ("FailJob", {"operator": "In", "values": [1, 2]})
+    assert (rule["action"], rule["onExitCodes"]) == ("FailJob", {"operator": "In", "values": [2]})
     [rule] = content["spec"]["failurePolicy"]["rules"]
     assert (rule["action"], rule["onJobFailureReasons"]) == ("FailJobSet", ["PodFailurePolicy"])
 

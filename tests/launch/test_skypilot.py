@@ -34,7 +34,7 @@ def test_it_is_a_task(tmp_path: Path) -> None:
     file.write_text(written(tmp_path, *TASK, "--spot", "--nodes=2"))
     read = [python, "-c", READ, str(file)]
     ended = subprocess.run(read, env=env, capture_output=True, text=True, check=False)
-    assert ended.stdout == "mimic 2 True {'H100': 8} [75, 143]\n", ended.stderr
+    assert ended.stdout == "mimic 2 True {'H100': 8} [75, 143, 3]\n", ended.stderr
 
 
 def words(folder: Path, text: str, **variables: str) -> list[str]:

@@ -32,6 +32,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
+KillWait=300
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 StateSaveLocation={folder}/state
@@ -43,6 +44,10 @@ SlurmdLogFile={folder}/daemon.log
 MpiDefault=none
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES State=UP
+"""
+LATER = """
+import os, time
+time.sleep(10 * int(os.environ.get("SLURM_PROCID", 0)))
 """
 MUNGE = {"socket": "munge", "key-file": "key", "pid-file": "munge.pid", "log-file": "munge.log", "seed-file": "seed"}
 
@@ -149,9 +154,9 @@ class Queued:
     def command(self, *words: str) -> None:
         subprocess.run([*words, self._number], check=True)
 
-    def start_now(self) -> None:
-        """Without the two minutes that SLURM lets pass before it starts a job again."""
-        subprocess.run(["scontrol", "update", f"jobid={self._number}", "starttime=now"], check=True)
+    def start_soon(self) -> None:
+        """Without the two minutes that SLURM lets pass before it starts a job again; at once it would refuse to."""
+        subprocess.run(["scontrol", "update", f"jobid={self._number}", "starttime=now+5"], check=True)
 
     def _is_in(self, *states: str) -> bool:
         state = self.fields["JobState"]
@@ -176,21 +181,27 @@ def test_a_job_that_is_stopped_is_queued_again_and_comes_to_its_end(
     job.command("scancel", "--signal=TERM")  # to its step, as at the end of its time
     assert job.wait_for("PENDING")["Restarts"] == "1"
     assert not (job.workdir / "export").exists()
-    job.start_now()
+    job.start_soon()
     assert job.wait_for("COMPLETED")["ExitCode"] == "0:0"
     assert (job.workdir / "export").is_dir()
 
 
 @pytest.mark.slow
-def test_a_job_that_is_cancelled_or_wrong_stays_away(slurm: Path, tiny_data: Path, tmp_path: Path) -> None:
-    for name in ("cancelled", "wrong"):
+def test_a_job_that_is_cancelled_or_wrong_stays_away(
+    slurm: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cancelled", "wrong", "late"):
         (tmp_path / name).mkdir()
-    cancelled = Queued(tmp_path / "cancelled", *training(tiny_data, 100_000))
-    wrong = Queued(tmp_path / "wrong", *training(tmp_path / "nowhere", 3))
+    # Two tasks, the second of which comes later: what ends it must not look like being stopped.
+    (tmp_path / "late" / "sitecustomize.py").write_text(LATER)
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path / "late"))
+        wrong = Queued(tmp_path / "wrong", "--config.seed=-1", "--sbatch=--ntasks-per-node=2")
     fields = wrong.wait_for("FAILED")
-    assert (fields["Restarts"], fields["ExitCode"]) == ("0", "1:0")
-    assert "error: " in wrong.output
+    assert (fields["Restarts"], fields["ExitCode"]) == ("0", "2:0")
+    assert wrong.output.count("error: seed=-1 is below 0") == 2
 
+    cancelled = Queued(tmp_path / "cancelled", *training(tiny_data, 100_000))
     cancelled.wait_for_output("step 1/")
     cancelled.command("scancel")
     assert cancelled.wait_for("CANCELLED")["Restarts"] == "0"
