@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -19,14 +19,13 @@ from medvill_jax.web.refusals import EXPECTED, refusal
 Call = Callable[..., Awaitable[Any]]
 
 
-def app(ask: Call) -> Guard:
-    """The ASGI application."""
+def app(ask: Call, needed: Mapping[str, Sequence[str]]) -> Guard:
+    """The ASGI application; `needed` are the options that a task does not go without."""
     door = Door(limits.REQUESTS, limits.BYTES_TOGETHER)
 
     async def predict(request: Request) -> Response:
         """An answer about a film that is sent along, of which nothing is kept."""
-        task, kind = request.path_params["task"], request.headers.get("content-type", "")
-        size = arriving.size_of(request, asked.most_bytes(kind), "the film")
+        task, kind, size = asked.announced(request, needed)
         with door.entered(size):
             return await ask("predict", task, kind, await arriving.body(request))
 

@@ -29,7 +29,7 @@ from medvill_jax.serving.retrying import answered
 from medvill_jax.web import limits, openapi
 from medvill_jax.web.refusals import Refused, refusal
 from medvill_jax.web.routes import READERS
-from medvill_jax.web.service import Service, check_tasks
+from medvill_jax.web.service import Service, check_tasks, needed
 
 # Requests that a replica has at a time. As many as an ingress takes: those that a replica has no room for are offered
 # again after growing pauses, in which it may stand still.
@@ -99,7 +99,8 @@ def app(arguments: dict[str, Any]) -> Any:
     try:
         settings = Settings.model_validate(arguments)
         export = export_of(settings.model)
-        check_tasks(settings.model, queries.tasks_of(export, export.config))
+        check_tasks(settings.model, tasks := queries.tasks_of(export, export.config))
+        options = needed("findings" in tasks and queries.reads_reports(export))
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
         raise ClickException("; ".join(wrong)) from None
@@ -110,7 +111,7 @@ def app(arguments: dict[str, Any]) -> Any:
 
     def asgi() -> Any:
         handle = serve.get_deployment_handle("Model")
-        return ingress.app(functools.partial(_asked, handle, settings.timeout))
+        return ingress.app(functools.partial(_asked, handle, settings.timeout), options)
 
     # More than it takes at a time, so that it refuses the rest at once instead of having them wait.
     door = {"max_ongoing_requests": 2 * limits.REQUESTS, "graceful_shutdown_timeout_s": limits.DRAIN}

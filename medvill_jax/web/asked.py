@@ -8,10 +8,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medvill_jax.web import limits, openapi
+from starlette.requests import Request
+
+from medvill_jax.web import arriving, limits, openapi
 from medvill_jax.web.refusals import Refused
 
 JSON = "application/json"
+# Memory that a film in JSON takes at most, times its size: the request, and two of its text, its base64 and the film.
+IN_JSON = 3
 
 
 def options(task: str, body: bytes, needed: Sequence[str]) -> dict[str, Any]:
@@ -19,16 +23,34 @@ def options(task: str, body: bytes, needed: Sequence[str]) -> dict[str, Any]:
     return _checked(task, _object(body or b"{}"), needed)
 
 
-def most_bytes(kind: str) -> int:
-    """How many bytes a request may have that brings a film, by its Content-Type."""
-    return limits.FILM_JSON_BYTES if _is_json(kind) else limits.FILM_BYTES
+def announced(request: Request, needed: Mapping[str, Sequence[str]]) -> tuple[str, str, int]:
+    """What a request that brings its film says before any of it is read.
+
+    Args:
+        request: to an address with a `task`.
+        needed: the options that a task does not go without.
+
+    Returns:
+        The task, the Content-Type, and the bytes of memory that it takes.
+
+    Raises:
+        Refused: no film could be answered with it.
+    """
+    task, kind = request.path_params["task"], request.headers.get("content-type", "")
+    if task not in openapi.AT_ONCE:
+        raise Refused(404, f"no {task} at once; there are {', '.join(openapi.AT_ONCE)}")
+    if _is_json(kind):
+        return task, kind, IN_JSON * arriving.size_of(request, limits.FILM_JSON_BYTES, "the JSON with the film")
+    if names := needed.get(task, ()):
+        raise _lacking(task, names)
+    return task, kind, arriving.size_of(request, limits.FILM_BYTES, "the film")
 
 
 def with_film(task: str, kind: str, body: bytes, needed: Sequence[str]) -> tuple[bytes, dict[str, Any]]:
     """The film that a request brings along, and what it asks about it.
 
     Args:
-        task: one of `openapi.AT_ONCE`.
+        task: as `announced`.
         kind: the request's Content-Type: JSON holds the film in base64 and the options, anything else is the film.
         body: what the request brings.
         needed: options that the task does not go without.
@@ -36,14 +58,11 @@ def with_film(task: str, kind: str, body: bytes, needed: Sequence[str]) -> tuple
     Raises:
         Refused: they do not fit.
     """
-    if task not in openapi.AT_ONCE:
-        raise Refused(404, f"no {task} at once; there are {', '.join(openapi.AT_ONCE)}")
-    named = _object(body) if _is_json(kind) else {}
-    if any(name not in named for name in needed):
-        example = ", ".join(f'"{name}": ...' for name in ("film", *needed))
-        raise Refused(400, f"{task} needs {', '.join(needed)}: send {{{example}}} as {JSON}, the film in base64")
     if not _is_json(kind):
         return body, {}
+    named = _object(body)
+    if any(name not in named for name in needed):
+        raise _lacking(task, needed)
     try:
         film = base64.b64decode(named.pop("film"), validate=True)
     except KeyError:
@@ -59,7 +78,15 @@ def _is_json(kind: str) -> bool:
     return kind.partition(";")[0].strip().lower() == JSON
 
 
+def _lacking(task: str, needed: Sequence[str]) -> Refused:
+    example = ", ".join(f'"{name}": ...' for name in ("film", *needed))
+    return Refused(400, f"{task} needs {', '.join(needed)}: send {{{example}}} as {JSON}, the film in base64")
+
+
 def _object(body: bytes) -> dict[str, Any]:
+    # Lists and objects take many times their bytes; base64 has none of these characters, and texts are short.
+    if sum(body.count(one) for one in (b"[", b"{", b",")) > limits.TEXT_BYTES:
+        raise Refused(400, "the question is not JSON with a film and options: it has too many lists, objects or commas")
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):

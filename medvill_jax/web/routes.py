@@ -126,8 +126,7 @@ class Server:
 
     async def predict(self, request: Request) -> Response:
         """An answer about a film that is sent along, of which nothing is kept."""
-        task, kind = request.path_params["task"], request.headers.get("content-type", "")
-        size = arriving.size_of(request, asked.most_bytes(kind), "the film")
+        task, kind, size = asked.announced(request, self.service.needed)
         with self.door.entered(size):
             data = await arriving.body(request)
             question, film = await self._in_reader(self.service.at_once, task, kind, data)

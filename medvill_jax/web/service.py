@@ -79,9 +79,7 @@ class Service:
             if not own:
                 raise ConfigError("the index was made with another model: make it again with `medvill index DATA`")
             self.by_task[SIMILAR] = own[0]
-        self.needed: dict[str, tuple[str, ...]] = {"ask": ("question",)}
-        if "findings" in self.by_task and models[self.by_task["findings"]].reads_reports:
-            self.needed["findings"] = ("report",)
+        self.needed = needed("findings" in self.by_task and models[self.by_task["findings"]].reads_reports)
 
     def about(self) -> dict[str, Any]:
         """What can be asked here, and how much a request may hold, as JSON."""
@@ -189,6 +187,11 @@ def _picture(pixels: np.ndarray) -> bytes:
 def tasks_of(model: Model) -> list[str]:
     """What the page can ask a model."""
     return [task for task in SHOWN if task in model.tasks]
+
+
+def needed(reads_reports: bool) -> dict[str, tuple[str, ...]]:
+    """The options that tasks do not go without, where the model that names findings reads reports, or does not."""
+    return {"ask": ("question",)} | ({"findings": ("report",)} if reads_reports else {})
 
 
 def check_tasks(path: str, tasks: Sequence[str]) -> None:

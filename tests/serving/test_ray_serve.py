@@ -71,7 +71,13 @@ class Running:
 
     def logs(self) -> str:
         """All that Ray and its processes have logged."""
-        return "\n".join(path.read_text(errors="replace") for path in self.folder.rglob("*") if path.is_file())
+        found = []
+        for folder, _, names in os.walk(self.folder):
+            for path in (Path(folder, name) for name in names):
+                with contextlib.suppress(FileNotFoundError):  # Ray removes what it needs no more
+                    if path.is_file():
+                        found.append(path.read_text(errors="replace"))
+        return "\n".join(found)
 
 
 def _ancestors(number: int, parents: dict[int, int]) -> Iterator[int]:
@@ -142,7 +148,7 @@ def server() -> Iterator[Running]:
         finally:
             process.kill()
             print((folder / "out").read_text(errors="replace"))  # which pytest shows if a test failed
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # Ray's last processes may still write
 
 
 def _answers(server: Running) -> bool:
@@ -223,13 +229,23 @@ def test_what_cannot_be_answered_has_one_clear_sentence(
     assert "\n" not in answer["error"]
 
 
-def test_what_is_too_large_is_refused_before_it_is_read(server: Running) -> None:
+@pytest.mark.parametrize(
+    ("task", "size", "status", "words"),
+    [
+        ("report", limits.FILM_BYTES + 1, 413, b"at most 67,108,864 are taken"),
+        ("explain", 1000, 404, b"no explain at once"),
+        ("ask", 1000, 400, b"ask needs question"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_before_it_is_read(
+    server: Running, task: str, size: int, status: int, words: bytes
+) -> None:
     with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)) as connection:
-        connection.putrequest("POST", "/api/predict/report")
-        connection.putheader("Content-Length", str(limits.FILM_BYTES + 1))
+        connection.putrequest("POST", f"/api/predict/{task}")
+        connection.putheader("Content-Length", str(size))
         connection.endheaders()
         response = connection.getresponse()
-        assert (response.status, b"at most 67,108,864 are taken" in response.read()) == (413, True)
+        assert (response.status, words in response.read()) == (status, True)
 
 
 def test_a_film_may_be_as_large_as_is_said(server: Running) -> None:
@@ -271,7 +287,8 @@ def test_a_replica_killed_under_load_loses_no_request(server: Running, questions
             wait(CLIENTS)
             os.kill(before[0], signal.SIGSTOP)
             wait(done + CLIENTS)  # the other one goes on
-            os.kill(before[0], signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # Ray may have ended it, as it no longer said that it lives
+                os.kill(before[0], signal.SIGKILL)
         finally:
             killed.set()
         for job in jobs:
@@ -289,7 +306,8 @@ def test_requests_wait_for_a_replica_if_all_are_killed(server: Running, question
         before = eventually(lambda: len(found := server.replicas()) == 2 and found, "there are not two replicas")
         jobs = [pool.submit(asked.check, server) for asked in questions]
         for number in before:
-            os.kill(number, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
         for job in jobs:
             job.result()
 

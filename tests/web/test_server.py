@@ -35,14 +35,20 @@ def test_files_that_are_no_film_have_one_clear_message(server: Running, tmp_path
     assert server.request("GET", "/healthz").json() == {"status": "ok"}
 
 
-def test_what_is_too_large_is_refused_before_it_is_read(server: Running) -> None:
-    for path, most in (("/api/films", limits.FILM_BYTES), ("/api/predict/report", limits.FILM_BYTES)):
+def test_what_cannot_be_answered_is_refused_before_it_is_read(server: Running) -> None:
+    large = limits.FILM_BYTES + 1, 413, b"at most 67,108,864 are taken"
+    for path, size, status, words in (
+        ("/api/films", *large),
+        ("/api/predict/report", *large),
+        ("/api/predict/similar", 1000, 404, b"no similar at once"),
+        ("/api/predict/ask", 1000, 400, b"ask needs question"),
+    ):
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         connection.putrequest("POST", path)
-        connection.putheader("Content-Length", str(most + 1))
+        connection.putheader("Content-Length", str(size))
         connection.endheaders()
         response = connection.getresponse()
-        assert (response.status, b"at most 67,108,864 are taken" in response.read()) == (413, True)
+        assert (response.status, words in response.read()) == (status, True)
         connection.close()
 
 
@@ -100,7 +106,8 @@ def test_a_film_and_a_question_may_come_together(server: Running, films: list[by
     ("task", "body", "status", "words"),
     [
         ("ask", "{", 400, "not JSON"),
-        ("ask", "[" * 100_000, 400, "not JSON"),
+        ("ask", "[" * 100_000, 400, "too many lists"),
+        ("ask", "[" * 30_000, 400, "not JSON"),
         ("ask", "7", 400, "no JSON object"),
         ("ask", "{}", 400, 'ask needs question: send {"film": ..., "question": ...}'),
         ("ask", '{"question": "Is it?"}', 400, "there is no film"),
@@ -113,7 +120,7 @@ def test_a_film_and_a_question_may_come_together(server: Running, films: list[by
         ("findings", '{"film": ""}', 422, "empty"),
         ("similar", '{"film": "AAAA"}', 404, "there are report, findings, ask"),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_a_film_in_json_that_does_not_fit_says_what_does(
     server: Running, task: str, body: str, status: int, words: str
