@@ -9,7 +9,7 @@ from tests.cluster import processes
 from tests.cluster.processes import jobs
 
 # One is skipped, three in a row go back from step 13 to step 10.
-RUN = ("--fsdp=2", "--policy=rollback", "--decay=0.9", "--bad", "6", "10", "11", "12", "--steps=20", "--pause=0.02")
+RUN = ("--fsdp=2", "--policy=rollback", "--decay=0.9", "--bad", "6", "10", "11", "12", "--steps=40", "--pause=0.1")
 
 
 def test_processes_that_are_killed_skip_and_go_back_as_if_they_were_not(tmp_path: Path) -> None:
@@ -25,8 +25,9 @@ def test_processes_that_are_killed_skip_and_go_back_as_if_they_were_not(tmp_path
         with jobs(run, 2, 2, *RUN) as started:
             processes.wait_for_step(run, step, *started)
             started[1].send(number)
-            for process in started:
-                process.wait()
+            statuses = [process.wait() for process in started]
+        assert max(processes.losses(run)) < 40, "it came in time"
+        assert statuses[1] == (0 if number == signal.SIGTERM else -number)
     with jobs(run, 2, 2, *RUN) as started:
         for process in started:
             assert process.wait() == 0, process.output()
