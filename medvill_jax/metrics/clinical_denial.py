@@ -42,7 +42,8 @@ _BEFORE = (
 )
 # "No" makes no sentence of words that begin like these, or with these verbs; "no effusion is seen" is one.
 _NOT_AFTER_NO = (
-    r"(?:no|without|there|it|he|she|dr|mr|mrs|ms)\b|.*\b(?:(?:is|are)(?! (?:seen|present|noted|in place|in standard position)\b)|"
+    r"(?:no|without|there|it|he|she|dr|mr|mrs|ms)\b|"
+    r".*\b(?:(?:is|are)(?! (?:seen|present|noted|in place|in standard position)\b)|"
     r"was|were|be|been|has|have|had|(?:may|might|could)(?! represent\b)|can|should|will|would|"
     r"remains?|appears?|persists?)\b"
 )
