@@ -140,9 +140,17 @@ def test_sentences_of_a_blind_kind_are_not_checked(export: Path) -> None:
     assert report.options["calibration"] == {"affirms": None, "denies": [1.0, 0.0]}
 
 
-def test_few_patients_are_too_few_to_tell(export: Path) -> None:
+def without_network(model: Model, monkeypatch: pytest.MonkeyPatch) -> Model:
+    """The model, which writes one sentence whatever the film and the options, and scores all alike."""
+    written = [{"text": "No pleural effusion.", "log_prob": 0.0, "token_ids": [1]}]
+    monkeypatch.setattr(model.arrays, "generate", lambda images, **_: written)
+    monkeypatch.setattr(model.arrays, "match_pairs", lambda images, of, *_, **__: np.zeros(len(of)))
+    return model
+
+
+def test_few_patients_are_too_few_to_tell(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = dataclasses.replace(GOOD, wrong_clusters=19)
-    report = calibrated(export, denies=few).report(FILMS[0], verify=True)
+    report = without_network(calibrated(export, denies=few), monkeypatch).report(FILMS[0], verify=True)
     [warning] = [warning for warning in report.warnings if "not checked" in warning]
     assert (
         "sentences that deny findings are not checked: too few to tell, right ones of 50 patients and wrong" in warning
@@ -153,8 +161,8 @@ def test_few_patients_are_too_few_to_tell(export: Path) -> None:
     assert "not checked: too few to tell" in told[1]
 
 
-def test_reports_that_are_written_otherwise_are_warned_of(export: Path) -> None:
-    model = calibrated(export)
+def test_reports_that_are_written_otherwise_are_warned_of(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = without_network(calibrated(export), monkeypatch)
     assert model.report(FILMS[0], verify=True, seed=5).warnings == ()
     assert model.report(FILMS[0], verify="score", beam_size=2).warnings == ()
     [warning] = model.report(FILMS[0], verify=True, beam_size=2, max_len=100).warnings
@@ -163,12 +171,12 @@ def test_reports_that_are_written_otherwise_are_warned_of(export: Path) -> None:
     )
 
 
-def test_a_calibration_is_of_the_weights_that_it_was_made_with(export: Path) -> None:
+def test_a_calibration_is_of_the_weights_that_it_was_made_with(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = checking.entry({checking.AFFIRMS: GOOD, checking.DENIES: GOOD}, made_with(weights="0"))
     older = {kind: entry[kind] for kind in checking.KINDS}
     for recorded in (entry, older):
         add_entry(export, checking.ENTRY, recorded)
-        model = medvill_jax.load(export)
+        model = without_network(medvill_jax.load(export), monkeypatch)
         assert model.report(FILMS[0], verify="score").text
         with pytest.raises(ConfigError, match="made with other weights, or does not say with which: calibrate again"):
             model.report(FILMS[0], verify=True)
