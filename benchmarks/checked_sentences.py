@@ -3,8 +3,9 @@
     python -m benchmarks.checked_sentences --model=RUN/export --data=DATA --out=FOLDER
 
 Reports of the test split are written and their sentences scored, as `medvill predict --verify=drop` does, with the
-export's own calibration, or else with one that is measured on validation first and not recorded. Prints the rows of
-docs/results.md, and writes `checked_sentences.json` and the picture of its curves, `checked_sentences.png`:
+export's own calibration, which must be of other films, or else with one that is measured on validation first and not
+recorded. Prints the rows of docs/results.md, and writes `checked_sentences.json` and the picture of its curves,
+`checked_sentences.png`:
 
 * how well scores rank right sentences above wrong ones, with patients resampled, and with another patient's film;
 * clinical precision, recall and F1 of the reports before and after, and their differences;
@@ -14,9 +15,11 @@ docs/results.md, and writes `checked_sentences.json` and the picture of its curv
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,8 @@ from matplotlib.figure import Figure
 import medvill_jax
 from medvill_jax.app import calibrating, checking
 from medvill_jax.app.calibrating import Written
-from medvill_jax.commands import Parser
+from medvill_jax.commands import Parser, command
+from medvill_jax.errors import ConfigError
 from medvill_jax.findings import CHEXPERT_FINDINGS
 from medvill_jax.metrics import bootstrap, clinical, f1, label_f1, platt
 
@@ -39,7 +43,8 @@ THRESHOLDS = np.round(np.arange(0, 0.9501, 0.05), 2)
 SHARES = np.linspace(0.05, 1, 20)
 
 
-def main() -> int:
+@command()
+def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = Parser(description=__doc__)
     parser.add_argument("--model", required=True, help="an export that writes and matches")
@@ -47,14 +52,18 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for the figures")
     parser.add_argument("--split", default="test", help="that is reported")
     parser.add_argument("--threshold", type=float, default=checking.THRESHOLD)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     model = medvill_jax.load(args.model)
-    if checking.ENTRY in model.export.extra:
-        calibration = checking.calibration(model.export.extra)
+    recorded = checking.ENTRY in model.export.extra
+    if recorded:
+        calibration, made = checking.calibration(model.export)
     else:
-        calibration = calibrating.fit(calibrating.write(model, args.data, "validation"))
+        calibration, made = {}, calibrating.made_with(model, args.data, "validation")
+    require_other_records(made, args.data, args.split)
+    if not recorded:
+        calibration = calibrating.fit(calibrating.write(model, args.data, made.split))
     written = calibrating.write(model, args.data, args.split)
-    found = measured(written, calibration, args.threshold)
+    found = measured(written, calibration, made, args.split, args.threshold)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "checked_sentences.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     picture(found).savefig(args.out / "checked_sentences.png", dpi=110)
@@ -62,7 +71,17 @@ def main() -> int:
     return 0
 
 
-def measured(written: list[Written], calibration: checking.Calibration, threshold: float) -> dict[str, Any]:
+def require_other_records(made: checking.MadeWith, data: str, split: str) -> None:
+    """Raises `ConfigError` if a calibration was made on the films that are to be reported."""
+    if any(calibrating.fingerprint(data, part) == made.records for part in split.split("+")):
+        raise ConfigError(
+            f"--split={split}: the calibration was made on these films; report another split, or calibrate again"
+        )
+
+
+def measured(
+    written: list[Written], calibration: checking.Calibration, made: checking.MadeWith, split: str, threshold: float
+) -> dict[str, Any]:
     """All figures, JSON-like."""
     held_out = calibrating.fit(written)
     sentences = [sentence for report in written for sentence in report.sentences]
@@ -71,8 +90,9 @@ def measured(written: list[Written], calibration: checking.Calibration, threshol
         "sentences": len(sentences),
         "claim nothing": sum(sentence.score is None for sentence in sentences),
         "threshold": threshold,
-        "validation": checking.entry(calibration),
-        "held out": checking.entry(held_out),
+        "split": split,
+        "calibration": checking.entry(calibration, made),
+        "held out": {kind: dataclasses.asdict(held_out[kind]) for kind in checking.KINDS},
         "brier": {kind: brier(written, kind, calibration[kind]) for kind in checking.KINDS},
         "clinical": clinical_change(written, calibration, threshold),
         "coverage": {kind: coverage(written, kind) for kind in checking.KINDS},
@@ -81,7 +101,7 @@ def measured(written: list[Written], calibration: checking.Calibration, threshol
 
 
 def brier(written: list[Written], kind: str, curve: platt.Curve) -> list[float]:
-    """Mean squared errors of the curve's probabilities, and of the share of right sentences on validation alone."""
+    """Mean squared errors of the curve's probabilities, and of the share of right sentences it was fitted to."""
     scores, right = scored(written, kind)
     probabilities = np.array([curve.probability(score) for score in scores])
     return [float(np.mean((guess - right) ** 2)) for guess in (probabilities, curve.right / max(curve.examples, 1))]
@@ -176,12 +196,13 @@ def picture(found: dict[str, Any]) -> Figure:
 
 def table(found: dict[str, Any]) -> list[str]:
     """The rows of docs/results.md."""
+    fitted, reported = found["calibration"]["made_with"]["split"], found["split"]
     lines = [
-        "| sentences that | written | right | AUROC on validation | AUROC held out | with other films | checked |",
+        f"| sentences that | written | right | AUROC, {fitted} | AUROC, {reported} | with other films | checked |",
         "|---|---|---|---|---|---|---|",
     ]
     for kind in checking.KINDS:
-        first, second = found["validation"][kind], found["held out"][kind]
+        first, second = found["calibration"][kind], found["held out"][kind]
         tells = platt.Curve(**first).tells
         lines.append(
             f"| {checking.ABOUT[kind]} | {second['examples']} | {second['right']} | {_area(first)} | {_area(second)} | "

@@ -6,7 +6,8 @@
 
 Beside the fields below it has those of the single tasks, with the same meaning and defaults: `inputs` and `labels` of
 configs/classify.py; `objective`, `mask`, `decode` and `eval.generate_examples` of configs/generate.py; `summary` and
-`targets` of configs/vqa.py; `negatives`, `contrast`, `rank` and the other fields of `eval` of configs/retrieve.py.
+`targets` of configs/vqa.py; `negatives`, `contrast`, `sentences`, `rank` and the other fields of `eval` of
+configs/retrieve.py.
 """
 
 from typing import Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from medvill_jax.app import checking
+from medvill_jax.app.defaults import DECODING
 from medvill_jax.app.model import Model
 from medvill_jax.app.results import Sentence
 from medvill_jax.data import records
@@ -110,16 +112,39 @@ def require_place(export: Path) -> None:
     changeable(export)
 
 
-def record(export: Path, calibration: checking.Calibration) -> None:
+def made_with(model: Model, data: str | Path, split: str) -> checking.MadeWith:
+    """What a calibration on a split is made with. Raises `DataError` as `write`."""
+    options = model.options("report")
+    return checking.MadeWith(
+        split,
+        records.place(data).name,
+        fingerprint(data, split),
+        model.weights,
+        {name: options[name] for name in DECODING},
+    )
+
+
+def fingerprint(data: str | Path, split: str) -> str:
+    """A hash of the films and reports of a split, in their order; identifies none of them. Raises `DataError`."""
+    source = records.open_split(data, split)
+    digest = hashlib.blake2b(digest_size=16)
+    for number in range(len(source)):
+        row = source[number]
+        for content in (row["image"], row["text"]):
+            digest.update(f"{len(content)} ".encode() + content)
+    return digest.hexdigest()
+
+
+def record(export: Path, calibration: checking.Calibration, made: checking.MadeWith) -> None:
     """Adds a calibration to an export, in place of an older one. Raises `HubError` as `add_entry`."""
-    add_entry(export, checking.ENTRY, checking.entry(calibration))
+    add_entry(export, checking.ENTRY, checking.entry(calibration, made))
 
 
-def lines(calibration: checking.Calibration) -> list[str]:
-    """A calibration as text."""
+def lines(calibration: checking.Calibration, split: str) -> list[str]:
+    """A calibration on a split as text."""
     return [
-        f"  sentences that {checking.ABOUT[kind]}: {checking.in_words(curve)}; they are "
-        f"{'checked' if curve.tells else 'not checked'}"
+        f"  sentences that {checking.ABOUT[kind]}: {checking.in_words(curve, split)}; they are "
+        + ("checked" if curve.tells else f"not checked: {checking.reason(curve)}")
         for kind, curve in calibration.items()
     ]
 

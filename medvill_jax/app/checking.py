@@ -3,8 +3,8 @@
 The score of a sentence is the matching score of film and sentence less that of film and denied sentence
 (`metrics.clinical_denial`). A calibration, which `medvill calibrate` adds to an export, makes a probability of it. It
 has two curves, since a report is wrong more often about what it affirms than about what it denies. A curve is not used
-if on validation its scores do not rank right sentences above wrong ones, or no better than scores with other films do:
-such sentences stay unchecked, with a warning.
+if on validation its scores do not rank right sentences above wrong ones, or no better than scores with other films do,
+or if there were too few to tell: such sentences stay unchecked, with a warning.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from medvill_jax.app.defaults import DECODING
 from medvill_jax.app.results import Sentence
 from medvill_jax.app.texts import Texts
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.arrays import Arrays
+from medvill_jax.hub.export import Export
 from medvill_jax.metrics import clinical_denial
-from medvill_jax.metrics.platt import Curve
+from medvill_jax.metrics.platt import LEAST, Curve
 
 # The entry of an export.
 ENTRY = "sentences"
@@ -43,6 +45,25 @@ Calibration = Mapping[str, Curve]
 
 
 @dataclass(frozen=True)
+class MadeWith:
+    """What a calibration was made with.
+
+    Attributes:
+        split: "train", "validation" or "test".
+        data: the name of the data set's folder.
+        records: a fingerprint of the split's films and reports, see `calibrating.fingerprint`.
+        weights: SHA-256 of the export's arrays.
+        decoding: how the reports were written, the options of `defaults.DECODING`.
+    """
+
+    split: str
+    data: str
+    records: str
+    weights: str
+    decoding: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Checker:
     """Checks the sentences of reports.
 
@@ -52,6 +73,7 @@ class Checker:
         way: one of `WAYS`.
         threshold: sentences whose probability is below it are marked.
         calibration: of the export; empty if sentences are only scored.
+        made: what the calibration was made with; None if sentences are only scored.
     """
 
     arrays: Arrays
@@ -59,6 +81,7 @@ class Checker:
     way: str
     threshold: float
     calibration: Calibration
+    made: MadeWith | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -70,15 +93,21 @@ class Checker:
         }
         return {"verify": self.way, "threshold": self.threshold, "calibration": used}
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Which sentences cannot be checked, and why."""
-        return tuple(
-            f"sentences that {ABOUT[kind]} are not checked: the calibration found that the matching head does not tell "
-            f"right ones from wrong ones ({in_words(curve)})"
+    def warnings(self, decoding: Mapping[str, Any]) -> tuple[str, ...]:
+        """Which sentences of reports that are written with these options cannot be checked, and why."""
+        if self.made is None:
+            return ()
+        # Which of the seeds draws a report says nothing of how it is written.
+        names = [name for name in self.made.decoding if name != "seed"]
+        other = [f"{name}={decoding[name]}" for name in names if decoding[name] != self.made.decoding[name]]
+        warned = tuple(
+            f"sentences that {ABOUT[kind]} are not checked: {reason(curve)} ({in_words(curve, self.made.split)})"
             for kind, curve in self.calibration.items()
             if not curve.tells
         )
+        if other:
+            warned += (f"the calibration's reports were not written with {', '.join(other)}: trust probabilities less",)
+        return warned
 
     def reports(self, images: np.ndarray, texts: Sequence[str]) -> list[dict[str, Any]]:
         """The fields `text`, `sentences` and `warnings` of the reports of films uint8 `[B, S, S]`."""
@@ -152,19 +181,36 @@ def threshold_of(threshold: Any) -> float:
     return float(threshold)
 
 
-def calibration(extra: Mapping[str, Any]) -> Calibration:
-    """That of an export's entries. Raises `ConfigError` if it has none."""
-    if ENTRY not in extra:
+def calibration(export: Export) -> tuple[Calibration, MadeWith]:
+    """That of an export, and what it was made with. Raises `ConfigError` if it has none, or one of other weights."""
+    if ENTRY not in export.extra:
         raise ConfigError(
             "this export does not say how far its matching head tells right sentences from wrong ones: "
             "`medvill calibrate DATA --model=EXPORT` measures it on validation"
         )
-    return {kind: _curve(extra[ENTRY][kind]) for kind in KINDS}
+    recorded = export.extra[ENTRY]
+    made = MadeWith(**recorded["made_with"]) if "made_with" in recorded else None
+    if made is None or made.weights != export.weights:
+        raise ConfigError(
+            "the calibration of this export was made with other weights, or does not say with which: calibrate again, "
+            "by `medvill calibrate DATA --model=EXPORT`"
+        )
+    return {kind: _curve(recorded[kind]) for kind in KINDS}, made
 
 
-def in_words(curve: Curve) -> str:
-    """How well scores rank sentences."""
-    counted = f"{curve.examples} sentences, {curve.right} of them right"
+def reason(curve: Curve) -> str:
+    """Why sentences are not checked by a curve that does not tell."""
+    if not curve.enough:
+        return (
+            f"too few to tell, right ones of {curve.right_clusters} patients and wrong ones of {curve.wrong_clusters}, "
+            f"and {LEAST} of each are needed"
+        )
+    return "the calibration found that the matching head does not tell right ones from wrong ones"
+
+
+def in_words(curve: Curve, split: str) -> str:
+    """How well scores rank sentences of a split."""
+    counted = f"{curve.examples} sentences of {split}, {curve.right} of them right"
     if curve.auroc is None or curve.auroc_ci95 is None or curve.control is None:
         return counted
     low, high = curve.auroc_ci95
@@ -172,18 +218,24 @@ def in_words(curve: Curve) -> str:
     return f"{counted}, AUROC {curve.auroc:.2f}, 95 % interval {low:.2f} to {high:.2f}, and {control}"
 
 
-def entry(curves: Calibration) -> dict[str, Any]:
+def entry(curves: Calibration, made: MadeWith) -> dict[str, Any]:
     """A calibration as the entry of an export, JSON-like."""
-    return {kind: dataclasses.asdict(curves[kind]) for kind in KINDS}
+    return {"made_with": dataclasses.asdict(made)} | {kind: dataclasses.asdict(curves[kind]) for kind in KINDS}
 
 
 def entry_fits(recorded: Any) -> bool:
-    """Whether an entry is a calibration."""
+    """Whether an entry is a calibration, or one that does not say what it was made with, and so is never used."""
+    if isinstance(recorded, dict) and "made_with" not in recorded:
+        return {*KINDS} <= recorded.keys()
     try:
         curves = [_curve(recorded[kind]) for kind in KINDS]
+        made = MadeWith(**recorded["made_with"])
     except (KeyError, TypeError, ValueError):
         return False
-    return all(math.isfinite(value) for curve in curves for value in (curve.slope, curve.intercept))
+    named = all(isinstance(value, str) for value in (made.split, made.data, made.records, made.weights))
+    decodes = isinstance(made.decoding, dict) and made.decoding.keys() <= DECODING.keys()
+    finite = all(math.isfinite(value) for curve in curves for value in (curve.slope, curve.intercept))
+    return named and decodes and finite
 
 
 def _curve(fields: Mapping[str, Any]) -> Curve:
@@ -202,4 +254,6 @@ def _curve(fields: Mapping[str, Any]) -> Curve:
         gain_ci95=around("gain_ci95"),
         examples=int(fields["examples"]),
         right=int(fields["right"]),
+        right_clusters=int(fields["right_clusters"]),
+        wrong_clusters=int(fields["wrong_clusters"]),
     )

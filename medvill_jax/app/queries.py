@@ -219,7 +219,7 @@ def _report(asked: Asked, verify: Any = False, threshold: Any = None, **settings
     words.writing(asked.config, beams=options["beam_size"], banned=None, **search)
     if checker is None:
         return Query(Report, options, run)
-    return Query(Report, options | checker.options, run, checker.warnings)
+    return Query(Report, options | checker.options, run, checker.warnings(options))
 
 
 def _checker(asked: Asked, verify: Any, threshold: Any) -> checking.Checker | None:
@@ -238,13 +238,16 @@ def _checker(asked: Asked, verify: Any, threshold: Any) -> checking.Checker | No
             f"this export was trained for {asked.export.stage}, and sentences are checked by a matching head: verify "
             "takes an export of configs/multitask.py"
         )
+    least = checking.threshold_of(threshold)
     _ = asked.tokenizer  # its absence is an error now, not once films have been read
+    calibration, made = ({}, None) if way == checking.SCORE else checking.calibration(asked.export)
     return checking.Checker(
         asked.arrays,
         lambda texts: asked.reports(texts, "sentence"),
         way,
-        checking.threshold_of(threshold),
-        {} if way == checking.SCORE else checking.calibration(asked.export.extra),
+        least,
+        calibration,
+        made,
     )
 
 

@@ -62,7 +62,8 @@ class Sentence:
             for a sentence that claims nothing of a finding.
         checked: whether there is a probability: the sentence has a score, and the export's calibration says that such
             scores tell right sentences from wrong ones.
-        probability: that the film supports the sentence; None if it is not checked.
+        probability: that the film's report would agree with all that the sentence says of findings; None if it is not
+            checked.
         marked: whether the probability is below the threshold.
     """
 

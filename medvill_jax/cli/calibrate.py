@@ -19,8 +19,8 @@ A report of every film of the split is written, and its sentences are compared w
 of `medvill labels`. Sentences that affirm a finding and sentences that deny findings have a calibration each. Where the
 scores do not rank right sentences above wrong ones, sentences stay unchecked, and `medvill predict` says so.
 
-DATA is a prepared data set; take the split that chose the checkpoint, not the one that is to be reported. An older
-calibration is replaced. Exit status: 0 done, 2 something to correct, 130 interrupted.
+DATA is a prepared data set; take the split that chose the checkpoint, not the one that is to be reported. The export
+says which it was, and an older calibration is replaced. Exit status: 0 done, 2 something to correct, 130 interrupted.
 """
 SPLITS = ("validation", "test", "train")
 
@@ -42,11 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     from medvill_jax.app import calibrating
     from medvill_jax.app.model import load
 
+    if args.split != SPLITS[0]:
+        print(
+            f"warning: calibrated on {args.split}, so figures on {args.split} will look too good; take {SPLITS[0]}",
+            file=sys.stderr,
+        )
     calibrating.require_place(args.model)
     model = load(args.model)
     written = calibrating.write(model, args.data, args.split, progress=sys.stderr.isatty())
     calibration = calibrating.fit(written)
-    calibrating.record(args.model, calibration)
+    calibrating.record(args.model, calibration, calibrating.made_with(model, args.data, args.split))
     print(f"{args.model}: sentences of {len(written)} reports of {args.split}, judged by the films' own reports")
-    print("\n".join(calibrating.lines(calibration)))
+    print("\n".join(calibrating.lines(calibration, args.split)))
     return Exit.DONE

@@ -40,22 +40,29 @@ _BEFORE = (
     r"(?:an?|the|some|several|multiple|numerous|bands of|possible|probable|likely|questionable|early|new|"
     r"(?:very )?(?:small|tiny|trace|minimal|mild|moderate|large|severe|marked|faint|subtle)(?:ly)?)"
 )
+# "No" makes no sentence of words that begin like these, or with these verbs; "no effusion is seen" is one.
+_NOT_AFTER_NO = (
+    r"(?:no|without|there|it|he|she|dr|mr|mrs|ms)\b|"
+    r".*\b(?:(?:is|are)(?! (?:seen|present|noted|in place|in standard position)\b)|"
+    r"was|were|be|been|has|have|had|(?:may|might|could)(?! represent\b)|can|should|will|would|"
+    r"remains?|appears?|persists?)\b"
+)
 # How a sentence that affirms is denied, and one that denies is affirmed; the first row whose result the labeler reads
 # as the opposite counts.
 _TO_DENY = (
-    (rf"^there (is|are) (?:{_BEFORE} )*", r"there \1 no "),
+    (rf"^there (is|are) (?!no\b)(?:{_BEFORE} )*", r"there \1 no "),
     (rf"^there (?:may|might|could) be (?:{_BEFORE} )*", "there is no "),
     (r"^(findings|appearance|this)( is| are)? (?:consistent|compatible) with ", r"\1\2 not consistent with "),
     (r" (?:may|might|could) be (?:(?:mildly|moderately|severely) )?", " is not "),
     (r"^(the .*?) (is|are) ", r"\1 \2 not "),
     (rf"^(?:{_BEFORE} )*(.*?) cannot be excluded", r"no \1"),
-    (rf"^(?:{_BEFORE} )*", "no "),
+    (rf"^(?!{_NOT_AFTER_NO})(?:{_BEFORE} )*", "no "),
 )
 _TO_AFFIRM = (
-    (r"^there (is|are) (?:no|not any)(?: evidence of| sign of)? ", r"there \1 "),
-    (r"^(?:no|without)(?: evidence of| sign of)? ", ""),
+    (r"^there (is|are) (?:no|not any)(?! longer| change)(?: evidence of| sign of)? ", r"there \1 "),
+    (r"^(?:no(?! longer| change)|without)(?: evidence of| sign of)? ", ""),
     (r" (is|are|has been) not ", r" \1 "),
-    (r"(?<!ab)normal", "enlarged"),
+    (r"(?<!limits of )\bnormal\b(?! limits)", "enlarged"),
     (r" (?:is|are) absent", " is present"),
 )
 

@@ -13,6 +13,9 @@ import numpy as np
 from medvill_jax.metrics import bootstrap
 from medvill_jax.metrics.classification import auroc
 
+# Clusters, such as patients, that have a right example, and as many that have a wrong one: of fewer the bootstrap makes
+# intervals far too narrow.
+LEAST = 20
 _STEPS = 100
 
 
@@ -27,6 +30,7 @@ class Curve:
         control: the AUROC of the control scores; None likewise.
         gain_ci95: low and high of the AUROC less that of the control; None likewise.
         examples, right: how many it was fitted to, and how many of these were right.
+        right_clusters, wrong_clusters: how many clusters have a right example, and how many a wrong one.
     """
 
     slope: float
@@ -37,12 +41,26 @@ class Curve:
     gain_ci95: tuple[float, float] | None
     examples: int
     right: int
+    right_clusters: int
+    wrong_clusters: int
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are examples of enough clusters, of either kind, to say whether scores tell anything."""
+        return min(self.right_clusters, self.wrong_clusters) >= LEAST
 
     @property
     def tells(self) -> bool:
-        """Whether scores rank right examples above wrong ones, and better than the control: both intervals say so."""
+        """Whether scores rank right examples above wrong ones, and better than the control: both intervals say so.
+
+        Neither of too few, nor with a curve that falls, as an outlier may make it.
+        """
         return (
-            self.auroc_ci95 is not None and self.auroc_ci95[0] > 0.5 and bool(self.gain_ci95 and self.gain_ci95[0] > 0)
+            self.enough
+            and self.slope > 0
+            and self.auroc_ci95 is not None
+            and self.auroc_ci95[0] > 0.5
+            and bool(self.gain_ci95 and self.gain_ci95[0] > 0)
         )
 
     def probability(self, score: float) -> float:
@@ -73,10 +91,10 @@ def fit(
     scores, control, right = np.asarray(scores, float), np.asarray(control, float), np.asarray(right, bool)
     if not scores.shape == right.shape == control.shape or scores.ndim != 1:
         raise ValueError(f"scores {scores.shape}, right {right.shape}, control {control.shape}: give one of each")
-    good = int(right.sum())
-    if not 0 < good < len(right):
-        return Curve(0.0, 0.0, None, None, None, None, len(right), good)
     numbers = bootstrap.numbered(clusters, len(right))
+    counted = len(right), int(right.sum()), len(np.unique(numbers[right])), len(np.unique(numbers[~right]))
+    if right.all() or not right.any():
+        return Curve(0.0, 0.0, None, None, None, None, *counted)
 
     def statistic(drawn: np.ndarray) -> np.ndarray:
         own, other = (np.atleast_1d(auroc(values, right, drawn[:, numbers])) for values in (scores, control))
@@ -91,8 +109,7 @@ def fit(
         (low, high),
         float(auroc(control, right)),
         (low_gain, high_gain),
-        len(right),
-        good,
+        *counted,
     )
 
 

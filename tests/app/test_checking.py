@@ -14,6 +14,7 @@ import medvill_jax
 from benchmarks import checked_sentences
 from data_prep import phantom
 from medvill_jax.app import calibrating, checking
+from medvill_jax.app.defaults import DECODING
 from medvill_jax.app.model import Model
 from medvill_jax.app.results import Report
 from medvill_jax.cli import shown
@@ -32,7 +33,8 @@ FILMS = sorted((demo.FOLDER / "films").iterdir())
 OFTEN_WRONG = (
     "A displaced left rib fracture is seen. No atelectasis, opacity, edema, pleural effusion, or cardiomegaly."
 )
-GOOD = Curve(1.0, 0.0, 0.9, (0.8, 1.0), 0.5, (0.3, 0.5), 100, 60)
+NONE = Curve(0.0, 0.0, None, None, None, None, 3, 3, 3, 0)
+GOOD = Curve(1.0, 0.0, 0.9, (0.8, 1.0), 0.5, (0.3, 0.5), 100, 60, 50, 30)
 BLIND = dataclasses.replace(GOOD, auroc=0.5, auroc_ci95=(0.4, 0.6), gain_ci95=(-0.1, 0.1))
 
 
@@ -45,7 +47,7 @@ def model() -> Model:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Phantoms whose films are those that the planted heads know."""
-    return phantom.prepare(tmp_path_factory.mktemp("phantom"), studies=80, seed=3, image_size=96, progress=False)
+    return phantom.prepare(tmp_path_factory.mktemp("phantom"), studies=160, seed=3, image_size=96, progress=False)
 
 
 @pytest.fixture
@@ -54,8 +56,14 @@ def export(tmp_path: Path) -> Path:
     return shutil.copytree(demo.EXPORT, tmp_path / "export")
 
 
-def calibrated(export: Path, affirms: Curve = GOOD, denies: Curve = GOOD) -> Model:
-    calibrating.record(export, {checking.AFFIRMS: affirms, checking.DENIES: denies})
+def made_with(**changed: Any) -> checking.MadeWith:
+    decoding = {name: medvill_jax.load(demo.EXPORT).options("report")[name] for name in DECODING}
+    made = checking.MadeWith("validation", "drawn", "0", read_export(demo.EXPORT).weights, decoding)
+    return dataclasses.replace(made, **changed)
+
+
+def calibrated(export: Path, affirms: Curve = GOOD, denies: Curve = GOOD, **made: Any) -> Model:
+    calibrating.record(export, {checking.AFFIRMS: affirms, checking.DENIES: denies}, made_with(**made))
     return medvill_jax.load(export)
 
 
@@ -132,6 +140,51 @@ def test_sentences_of_a_blind_kind_are_not_checked(export: Path) -> None:
     assert report.options["calibration"] == {"affirms": None, "denies": [1.0, 0.0]}
 
 
+def without_network(model: Model, monkeypatch: pytest.MonkeyPatch) -> Model:
+    """The model, which writes one sentence whatever the film and the options, and scores all alike."""
+    written = [{"text": "No pleural effusion.", "log_prob": 0.0, "token_ids": [1]}]
+    monkeypatch.setattr(model.arrays, "generate", lambda images, **_: written)
+    monkeypatch.setattr(model.arrays, "match_pairs", lambda images, of, *_, **__: np.zeros(len(of)))
+    return model
+
+
+def test_few_patients_are_too_few_to_tell(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = dataclasses.replace(GOOD, wrong_clusters=19)
+    report = without_network(calibrated(export, denies=few), monkeypatch).report(FILMS[0], verify=True)
+    [warning] = [warning for warning in report.warnings if "not checked" in warning]
+    assert (
+        "sentences that deny findings are not checked: too few to tell, right ones of 50 patients and wrong" in warning
+    )
+    assert "100 sentences of validation" in warning
+    told = calibrating.lines({checking.AFFIRMS: GOOD, checking.DENIES: few}, "validation")
+    assert told[0].endswith("they are checked")
+    assert "not checked: too few to tell" in told[1]
+
+
+def test_reports_that_are_written_otherwise_are_warned_of(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = without_network(calibrated(export), monkeypatch)
+    assert model.report(FILMS[0], verify=True, seed=5).warnings == ()
+    assert model.report(FILMS[0], verify="score", beam_size=2).warnings == ()
+    [warning] = model.report(FILMS[0], verify=True, beam_size=2, max_len=100).warnings
+    assert warning == (
+        "the calibration's reports were not written with beam_size=2, max_len=100: trust probabilities less"
+    )
+
+
+def test_a_calibration_is_of_the_weights_that_it_was_made_with(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = checking.entry({checking.AFFIRMS: GOOD, checking.DENIES: GOOD}, made_with(weights="0"))
+    older = {kind: entry[kind] for kind in checking.KINDS}
+    for recorded in (entry, older):
+        add_entry(export, checking.ENTRY, recorded)
+        model = without_network(medvill_jax.load(export), monkeypatch)
+        assert model.report(FILMS[0], verify="score").text
+        with pytest.raises(ConfigError, match="made with other weights, or does not say with which: calibrate again"):
+            model.report(FILMS[0], verify=True)
+    add_entry(export, checking.ENTRY, {**entry, "made_with": {"split": "test"}})
+    with pytest.raises(HubError, match="its entry 'sentences' does not fit"):
+        medvill_jax.load(export)
+
+
 class Planted:
     """Writes reports of which some sentences are another film's, and scores sentences by what it is told of films."""
 
@@ -194,7 +247,7 @@ def test_a_head_that_knows_the_films_drops_what_is_wrong_and_keeps_what_is_right
         assert curve.auroc is not None
         assert curve.control is not None
         assert curve.control < 0.8 < curve.auroc
-    calibrating.record(export, calibration)
+    calibrating.record(export, calibration, made_with())
     again = medvill_jax.load(export)
     planted.put(again, monkeypatch)
     written = calibrating.write(again, data, "test")
@@ -210,7 +263,8 @@ def test_a_head_that_knows_the_films_drops_what_is_wrong_and_keeps_what_is_right
                 right_before.append(right)
                 right_after += [] if sentence.marked else [right]
                 kept_right += [not sentence.marked] if right else []
-    figures = checked_sentences.measured(written, calibration, checking.THRESHOLD)
+    made = made_with(split="train")
+    figures = checked_sentences.measured(written, calibration, made, "test", checking.THRESHOLD)
     clinical = figures["clinical"]["13, without No Finding"]
     assert clinical["after precision"][0] > clinical["before precision"][0] + 0.1
     assert clinical["change of precision"][1] > 0
@@ -218,6 +272,7 @@ def test_a_head_that_knows_the_films_drops_what_is_wrong_and_keeps_what_is_right
     best, *_, last = [share for _, share in figures["coverage"][checking.AFFIRMS]]
     assert best > last
     assert len(checked_sentences.picture(figures).axes) == 2
+    assert "| AUROC, train | AUROC, test |" in checked_sentences.table(figures)[0]
     assert sum("| yes |" in line for line in checked_sentences.table(figures)) == 2
     assert np.mean(right_before) < 0.85
     assert np.mean(right_after) > 0.93
@@ -237,7 +292,7 @@ def test_a_blind_head_cannot_check(export: Path, data: Path, monkeypatch: pytest
         assert curve.auroc_ci95 is not None
         assert (curve.auroc_ci95[0] > 0.5) == prejudiced
         assert not curve.tells
-    calibrating.record(export, calibration)
+    calibrating.record(export, calibration, made_with())
     again = medvill_jax.load(export)
     planted.put(again, monkeypatch)
     film = records.open_split(data, "test")[0]["image"]
@@ -251,10 +306,11 @@ def test_a_blind_head_cannot_check(export: Path, data: Path, monkeypatch: pytest
 def test_a_calibration_is_an_entry_of_the_export(export: Path) -> None:
     before = json.loads((export / "config.json").read_text())
     mode = (export / "config.json").stat().st_mode
-    calibrated(export, affirms=BLIND, denies=Curve(0.0, 0.0, None, None, None, None, 3, 3))
+    calibrated(export, affirms=BLIND, denies=NONE)
     after = json.loads((export / "config.json").read_text())
-    found = checking.calibration(read_export(export).extra)
-    assert found == {"affirms": BLIND, "denies": Curve(0.0, 0.0, None, None, None, None, 3, 3)}
+    found, made = checking.calibration(read_export(export))
+    assert found == {"affirms": BLIND, "denies": NONE}
+    assert made == made_with()
     assert (export / "config.json").stat().st_mode == mode
     del after["extra"][checking.ENTRY]
     assert after == before
@@ -300,10 +356,19 @@ def test_data_without_reports_are_named(model: Model, data: Path) -> None:
 
 def test_the_command(export: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", str(data), f"--model={export}", "--split=test"]) == 0
-    told = capsys.readouterr().out.splitlines()
+    captured = capsys.readouterr()
+    told = captured.out.splitlines()
+    assert captured.err.startswith("warning: calibrated on test, so figures on test will look too good")
     assert "reports of test" in told[0]
     assert ["affirm a finding" in told[1], "deny findings" in told[2]] == [True, True]
-    assert set(checking.calibration(read_export(export).extra)) == {*checking.KINDS}
+    calibration, made = checking.calibration(read_export(export))
+    assert set(calibration) == {*checking.KINDS}
+    assert made == made_with(split="test", data=data.name, records=calibrating.fingerprint(data, "test"))
+    assert "sentences of test" in told[1]
+    arguments = [f"--model={export}", f"--data={data}", f"--out={export.parent / 'out'}"]
+    assert checked_sentences.main([*arguments, "--split=train+test"]) == 1
+    assert "the calibration was made on these films" in capsys.readouterr().err
+    assert not (export.parent / "out").exists()
     assert main(["predict", str(FILMS[0]), f"--model={export}", "--task=report", "--verify=drop", "--json"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert len(row["sentences"]) >= 1

@@ -20,7 +20,7 @@ from tests.cli import Ended, RunPy
 from tests.conftest import TESTS
 
 # What earlier code wrote after a few steps.
-CURVE = Curve(0.5, 0.2, 0.8, (0.7, 0.9), 0.5, (0.2, 0.4), 100, 60)
+CURVE = Curve(0.5, 0.2, 0.8, (0.7, 0.9), 0.5, (0.2, 0.4), 100, 60, 50, 30)
 _GOLDEN = {"findings": "classify", "report": "generate", "match": "pretrain"}
 
 
@@ -61,6 +61,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         extra={"answers": names},
     )
     checking_sentences = shutil.copytree(demo.EXPORT, answering.with_name("verify"))
-    add_entry(checking_sentences, checking.ENTRY, checking.entry(dict.fromkeys(checking.KINDS, CURVE)))
+    made = checking.MadeWith("validation", "drawn", "0", read_export(demo.EXPORT).weights, {})
+    add_entry(checking_sentences, checking.ENTRY, checking.entry(dict.fromkeys(checking.KINDS, CURVE), made))
     own = {"ask": answering, "verify": checking_sentences}
     return lambda task: str(own[task] if task in own else TESTS / "golden" / "export" / _GOLDEN[task])

@@ -1,5 +1,8 @@
 """Denied sentences say the opposite to our labeler, and denied again what they said at first."""
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,12 +40,29 @@ def opposite(claimed: dict[str, bool]) -> dict[str, bool]:
         ("A left rib fracture cannot be excluded.", "No left rib fracture."),
         ("This is consistent with pneumonia.", "This is not consistent with pneumonia."),
         ("No consolidation, pleural effusion, or pneumothorax.", "Consolidation, pleural effusion and pneumothorax."),
+        # Words that no swap and no "no" make a sentence of.
+        ("No change in large right pneumothorax.", "No pneumothorax."),
+        ("There is no change in the large right pneumothorax.", "No pneumothorax."),
+        ("Without change in pneumothorax.", "No pneumothorax."),
+        ("The endotracheal tube is in normal position.", "No support device."),
+        ("Right pleural effusion has increased.", "No pleural effusion."),
+        ("There has been an increase in the effusion.", "No pleural effusion."),
+        ("There is no longer a pleural effusion.", "There is pleural effusion."),
+        ("Heart size is at the upper limits of normal.", "There is cardiomegaly."),
+        ("Heart size is within normal limits.", "There is cardiomegaly."),
+        ("Dr. Smith was notified of the pneumothorax.", "No pneumothorax."),
         # No change of a few words says the opposite of all of it.
         ("No effusion, mild edema.", "There is pleural effusion. no pulmonary edema."),
     ],
 )
 def test_sentences_are_denied_in_few_words(sentence: str, expected: str) -> None:
     assert denied(sentence) == expected
+
+
+def test_phantoms_are_denied_as_they_were_when_they_were_measured() -> None:
+    measured = json.loads((Path(__file__).parent / "phantom_denials.json").read_text())
+    assert len({*PHRASES} & {*measured}) > 80
+    assert {sentence: denied(sentence) for sentence in measured} == measured
 
 
 def test_the_words_of_phantoms_are_denied_and_affirmed_again() -> None:

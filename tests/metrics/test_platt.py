@@ -49,6 +49,36 @@ def test_scores_that_know_nothing_do_not_tell() -> None:
     assert not curve.tells
 
 
+@pytest.mark.parametrize("wrong", [1, 2, 3])
+@pytest.mark.parametrize("films", [1, 3])
+def test_a_few_wrong_examples_tell_nothing(wrong: int, films: int) -> None:
+    # The intervals of noise are far too narrow here, however many films a patient has.
+    surely = 0
+    for seed in range(30):
+        scores, control = np.random.default_rng(seed).normal(size=(2, 100))
+        patients = np.repeat(range(100), films)
+        curve = platt.fit(
+            *(np.repeat(values, films) for values in (scores, np.arange(100) >= wrong, control)), clusters=patients
+        )
+        assert (curve.right_clusters, curve.wrong_clusters) == (100 - wrong, wrong)
+        assert not curve.enough
+        assert not curve.tells
+        surely += bool(curve.auroc_ci95 and curve.auroc_ci95[0] > 0.5)
+    assert surely or wrong > 1
+
+
+def test_a_curve_that_falls_tells_nothing() -> None:
+    scores, right, control = drawn(2.0, -20.0, count=200)
+    scores[np.flatnonzero(~right)[0]] = 1e4
+    curve = platt.fit(scores, right, control)
+    assert curve.auroc_ci95 is not None
+    assert curve.gain_ci95 is not None
+    assert min(curve.auroc_ci95[0] - 0.5, curve.gain_ci95[0]) > 0
+    assert curve.enough
+    assert curve.slope < 0
+    assert not curve.tells
+
+
 def test_scores_that_rank_as_well_with_other_films_do_not_tell() -> None:
     scores, right, noise = drawn(0.8, -7.0, count=300)
     curve = platt.fit(scores, right, scores + 0.01 * noise)

@@ -12,6 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import classify, generate, multitask, retrieve, vqa
+from configs.base import base
 from data_prep import pairs
 from medvill_jax.data import records
 from medvill_jax.data.examples import PairRecords, QuestionRecords
@@ -32,6 +33,13 @@ def toy(factor: float) -> Objective:
         return {"loss": params["w"] * jnp.sum(batch["x"]), "noise": noise}, {"seen": stats["seen"] * 10 + factor}
 
     return Objective(sums, lambda batch: {"loss": jnp.sum(batch["weights"]), "noise": 1.0}, {"loss": factor})
+
+
+@pytest.mark.parametrize("task", [classify, generate, vqa, retrieve])
+def test_the_fields_of_single_tasks_are_listed(task: Any) -> None:
+    own = set(task.get_config()) - set(base()) - {"task", "fusion", "cells"}
+    assert own
+    assert {name for name in own if f"`{name}`" not in str(multitask.__doc__)} == set()
 
 
 def test_the_objective_is_the_weighted_sum_of_those_of_the_tasks() -> None:

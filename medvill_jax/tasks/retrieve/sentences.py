@@ -10,8 +10,9 @@ from medvill_jax.metrics import clinical_denial
 def choose(own: str, other: str, rng: np.random.Generator) -> tuple[str, str, bool] | None:
     """A sentence, the same sentence denied, and whether it agrees with the film's own report.
 
-    Half of the sentences are of the report itself, and half of another one, whose claims do not all hold. The words
-    alone then do not tell which is right: both kinds are as radiologists wrote them, and only denials are made up.
+    Half of the sentences are of the report itself, and half of another one, whose claims do not all hold. Both are as
+    radiologists wrote them, and only denials are made up, so the style of a sentence does not tell whether it is right.
+    What it claims may, without the film: a denial of what is rare is mostly right.
 
     Args:
         own: the film's report.
