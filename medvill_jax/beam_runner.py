@@ -11,9 +11,11 @@ import signal
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any
 
 from medvill_jax.errors import ConfigError, MissingExtra, UserError
@@ -33,6 +35,8 @@ _ALWAYS = ("--default_sdk_harness_log_level=ERROR", "--allow_unsafe_triggers")
 _PROCESS, _HEAR = "run_worker", ("beam_control_read", "read_grpc_client_inputs")
 # As the former ends where a process was killed, which says nothing itself; and how much is read of what others say.
 _KILLED, _WORDS = f"code {-signal.SIGKILL}", 4096
+# The function in which DirectRunner ends its processes: however they end then is no matter.
+_CLOSING = "close_all"
 
 # Why the pipeline that runs in the main thread is to end, first reason first; None if there is none to be told.
 _reasons: list[str] | None = None
@@ -240,8 +244,8 @@ def _watched_processes(words: IO[bytes]) -> Iterator[None]:
         elif name not in _HEAR:
             hook(what)
 
-    def told(*_: object) -> None:
-        if _reasons:
+    def told(_: int, frame: FrameType | None) -> None:
+        if _reasons and not any(at.f_code.co_name == _CLOSING for at, _ in traceback.walk_stack(frame)):
             raise BeamError(_reasons[0])
 
     before = signal.signal(signal.SIGUSR1, told)

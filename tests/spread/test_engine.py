@@ -1,5 +1,6 @@
 """DirectRunner, really started with two worker processes: the same answers, one for each film, also after Ctrl-C."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -180,6 +181,19 @@ def test_a_worker_that_ends_has_the_last_word(tmp_path: Path, monkeypatch: pytes
     ):
         _ = pipeline | apache_beam.Create([1]) | apache_beam.Map(crash)
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []
+
+
+def crash_at_the_end(number: int) -> None:
+    atexit.register(os._exit, 3)
+
+
+def test_how_workers_end_when_all_is_done_is_no_matter(caplog: pytest.LogCaptureFixture) -> None:
+    import apache_beam
+
+    beam = BeamOptions("DirectRunner", 2)
+    with beam_runner.pipeline(beam.runner, beam.pipeline_options()) as pipeline:
+        _ = pipeline | apache_beam.Create([1]) | apache_beam.Map(crash_at_the_end)
+    assert caplog.text == ""
 
 
 def note(number: int, folder: str) -> None:
