@@ -164,7 +164,10 @@ def test_a_worker_that_is_killed_ends_the_command(tmp_path: Path, mark: str) -> 
     wait_until(lambda: not [*workers(mark)], "workers are left")
 
 
-def crash(number: int) -> None:
+def crash(number: int, folder: str) -> None:
+    """Ends this process once both have begun: DirectRunner waits for one that begins while it closes them."""
+    Path(folder, str(os.getpid())).touch()
+    wait_until(lambda: len(os.listdir(folder)) == 2, "one process has all the work")
     os.write(2, b"no words left\n\n")
     os._exit(3)
 
@@ -172,6 +175,8 @@ def crash(number: int) -> None:
 def test_a_worker_that_ends_has_the_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import apache_beam
 
+    begun = tmp_path / "begun"
+    begun.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     beam = BeamOptions("DirectRunner", 2)
     said = r"^a worker process ended: .* code 3: no words left$"
@@ -179,7 +184,7 @@ def test_a_worker_that_ends_has_the_last_word(tmp_path: Path, monkeypatch: pytes
         pytest.raises(BeamError, match=said),
         beam_runner.pipeline(beam.runner, beam.pipeline_options()) as pipeline,
     ):
-        _ = pipeline | apache_beam.Create([1]) | apache_beam.Map(crash)
+        _ = pipeline | apache_beam.Create(range(8)) | apache_beam.Reshuffle() | apache_beam.Map(crash, str(begun))
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []
 
 
