@@ -9,11 +9,14 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import threading
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import IO, Any
 
 from medvill_jax.errors import ConfigError, MissingExtra, UserError
 
@@ -30,6 +33,14 @@ _ALWAYS = ("--default_sdk_harness_log_level=ERROR", "--allow_unsafe_triggers")
 
 # The thread of DirectRunner that waits for a worker process, and those that hear of it. All fail if it does.
 _PROCESS, _HEAR = "run_worker", ("beam_control_read", "read_grpc_client_inputs")
+# As the former ends where a process was killed, which says nothing itself; and how much is read of what others say.
+_KILLED, _WORDS = f"code {-signal.SIGKILL}", 4096
+# The function in which DirectRunner ends its processes: however they end then is no matter.
+_CLOSING = "close_all"
+
+# Why the pipeline that runs in the main thread is to end, first reason first; None if there is none to be told.
+_reasons: list[str] | None = None
+_telling = threading.Lock()
 
 
 class BeamError(UserError):
@@ -120,7 +131,8 @@ def chosen(args: argparse.Namespace) -> BeamOptions | None:
 def pipeline(runner: str, options: Any) -> Iterator[Any]:
     """An empty pipeline for the block to fill, which runs at its end.
 
-    Worker processes on this host can import this package, and share its cores. An interruption cancels the job.
+    Worker processes on this host can import this package, and share its cores. An interruption cancels the job, and so
+    does `stop`.
 
     Args:
         runner: its name.
@@ -132,23 +144,34 @@ def pipeline(runner: str, options: Any) -> Iterator[Any]:
     import apache_beam as beam  # pyright: ignore
 
     filled, made = False, beam.Pipeline(runner=runner, options=options)
-    with _only_errors(), _environment(runner, options), _quiet_processes(runner), _watched_processes():
+    with (
+        _only_errors(),
+        _environment(runner, options),
+        _quiet_processes(runner) as words,
+        _watched_processes(words),
+    ):
         try:
             with made:
                 yield made
                 filled = True
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, BeamError):
             if (job := getattr(made, "result", None)) is not None:
                 with contextlib.suppress(NotImplementedError):
                     job.cancel()
-            raise
-        except BeamError:
             raise
         except Exception as error:  # runners have exceptions without a common base
             if not filled:
                 raise
             last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
             raise BeamError(f"the {runner} of Apache Beam stopped: {last}") from error
+
+
+def stop(why: str) -> None:
+    """Ends the pipeline that the main thread runs, if it runs one, with a `BeamError`; called on another thread."""
+    with _telling:
+        if _reasons is not None:
+            _reasons.append(why)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
 
 @contextlib.contextmanager
@@ -183,22 +206,32 @@ def _environment(runner: str, options: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet_processes(runner: str) -> Iterator[None]:
+def _quiet_processes(runner: str) -> Iterator[IO[bytes]]:
     """Has processes of DirectRunner ignore Ctrl-C, which reaches all processes of a terminal, and say nothing of it or
     of how they start and end: they end with this one, and what they log as an error arrives here by another way.
+
+    Yields:
+        The file that has what they say instead.
     """
     before = sys.executable
-    if runner == "DirectRunner":  # a shell starts them by the name of the interpreter
-        sys.executable = f"trap '' INT; exec 2>/dev/null; exec {shlex.quote(before)}"
-    try:
-        yield
-    finally:
-        sys.executable = before
+    with tempfile.NamedTemporaryFile() as words:  # for this user alone
+        if runner == "DirectRunner":  # a shell starts them by the name of the interpreter
+            sys.executable = f"trap '' INT; exec 2>>{shlex.quote(words.name)}; exec {shlex.quote(before)}"
+        try:
+            yield words
+        finally:
+            sys.executable = before
 
 
 @contextlib.contextmanager
-def _watched_processes() -> Iterator[None]:
-    """Raises `BeamError` in the block where a process of DirectRunner is killed, which would wait for it for ever."""
+def _watched_processes(words: IO[bytes]) -> Iterator[None]:
+    """Raises `BeamError` in the block where a process of DirectRunner ends, which would wait for it for ever, or where
+    `stop` is called.
+
+    Args:
+        words: of the processes.
+    """
+    global _reasons
     if threading.current_thread() is not threading.main_thread():  # signals are for the main thread
         yield
         return
@@ -207,20 +240,32 @@ def _watched_processes() -> Iterator[None]:
     def ended(what: threading.ExceptHookArgs) -> None:
         name = None if what.thread is None else what.thread.name
         if name == _PROCESS:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            stop(_why(str(what.exc_value), words))
         elif name not in _HEAR:
             hook(what)
 
-    def told(*_: object) -> None:
-        raise BeamError("a worker process was killed, perhaps for want of memory: try fewer --num_workers")
+    def told(_: int, frame: FrameType | None) -> None:
+        if _reasons and not any(at.f_code.co_name == _CLOSING for at, _ in traceback.walk_stack(frame)):
+            raise BeamError(_reasons[0])
 
     before = signal.signal(signal.SIGUSR1, told)
-    threading.excepthook = ended
+    _reasons, threading.excepthook = [], ended
     try:
         yield
     finally:
         threading.excepthook = hook
+        with _telling:  # from here no signal is sent, which would end this program
+            _reasons = None
         signal.signal(signal.SIGUSR1, before)
+
+
+def _why(ended: str, words: IO[bytes]) -> str:
+    """Why a worker process ended, from how it did and the last line that there is."""
+    if ended.endswith(_KILLED):
+        return "a worker process was killed, perhaps for want of memory: try fewer --num_workers"
+    file = words.fileno()
+    said = os.pread(file, _WORDS, max(0, os.fstat(file).st_size - _WORDS)).decode(errors="replace").split("\n")
+    return ": ".join(["a worker process ended", ended, *[line.strip() for line in said if line.strip()][-1:]])
 
 
 def _share(workers: int) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import functools
+import hashlib
+import os
 from pathlib import Path
 
 from medvill_jax import beam_runner
@@ -52,7 +54,11 @@ def asking(beam: BeamOptions, question: Question, args: argparse.Namespace) -> A
     """The workers as `many` asks them."""
     from medvill_jax.spread import spread
 
-    folder = f"{args.parts or args.out.absolute().parent}/.{args.out.name}.parts"
+    folder = f"{args.out.absolute().parent}/.{args.out.name}.parts"
+    if args.parts is not None:
+        # Commands with other files of this name may have the same --parts.
+        own = hashlib.sha256(os.fsencode(f"{os.uname().nodename}:{args.out.absolute()}")).hexdigest()[:8]
+        folder = f"{args.parts}/.{args.out.name}.{own}.parts"
     return functools.partial(spread.run, question, beam, folder)
 
 

@@ -18,11 +18,16 @@ from typing import Any
 
 from medvill_jax import paths, private
 from medvill_jax.app.prepared import Prepared
+from medvill_jax.errors import UserError
 
 # A path, or a film of a prepared data set: what any worker finds by itself.
 Found = str | Prepared
 # Films of a part and the answers to them, as JSON.
 _FILMS, _ANSWERS = "films.json", "answers.json"
+
+
+class UnreadError(UserError):
+    """Answers of workers cannot be read now; the message says where they are."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,23 @@ class Parts:
         self._write(number, _ANSWERS, answers)
 
     def answers(self, number: int) -> list[dict[str, Any]]:
-        """The answers of a part that is done."""
-        return self._read(number, _ANSWERS)
+        """The answers of a part that is done. Raises `UnreadError`."""
+        with self._reading():
+            return self._read(number, _ANSWERS)
 
     def done(self) -> set[int]:
-        """The numbers of the parts that have answers."""
-        ours = [path.name.split("-") for path in paths.place(self.folder).iterdir() if path.name.endswith(_ANSWERS)]
+        """The numbers of the parts that have answers. Raises `UnreadError`."""
+        with self._reading():
+            ours = [path.name.split("-") for path in paths.place(self.folder).iterdir() if path.name.endswith(_ANSWERS)]
         return {int(name[1]) for name in ours if name[0] == self.run}
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # gcsfs, google.auth and aiohttp have exceptions without a common base
+            why = paths.unreachable(self.folder, "read", error)
+            raise UnreadError(f"{why}; answers not yet collected stay there until the command is repeated") from error
 
     def _name(self, number: int, kind: str) -> str:
         return f"{self.run}-{number:06}-{kind}"
@@ -77,6 +92,8 @@ class Parts:
 def opened(folder: Path | str) -> Iterator[Parts]:
     """The files of a run in a folder, or at a `gs://` URL, that is emptied before and gone after the block.
 
+    It stays after an `UnreadError`, whose answers are nowhere else.
+
     Raises:
         PathError: the bucket cannot be written.
     """
@@ -84,10 +101,15 @@ def opened(folder: Path | str) -> Iterator[Parts]:
     if not paths.in_bucket(folder):
         folder = Path(folder).absolute()
         private.folder(folder)
+    keep = False
     try:
         yield Parts(str(folder), uuid.uuid4().hex[:8])
+    except UnreadError:
+        keep = True
+        raise
     finally:
-        remove(folder)
+        if not keep:
+            remove(folder)
 
 
 def remove(folder: Path | str) -> None:

@@ -14,8 +14,9 @@ from medvill_jax.app.film import name_of
 from medvill_jax.beam_runner import BeamError, BeamOptions
 from medvill_jax.hub.report_writer import filled_size
 from medvill_jax.spread import parts as work
-from medvill_jax.spread.parts import Found, Parts
+from medvill_jax.spread.parts import Found, Parts, UnreadError
 from medvill_jax.spread.question import Question
+from medvill_jax.version import VERSION
 
 # Parts that there are at least, if there are as many batches, so that all workers have some; and the most batches of
 # one, which is what an interruption loses.
@@ -36,12 +37,14 @@ def run(
     Args:
         question: to all films; batches are smaller where there are fewer of them.
         beam: whose workers.
-        folder: for files of parts; all workers see it. It is emptied before, and gone after.
+        folder: for files of parts; all workers see it. It is emptied before, and gone after unless it cannot be read.
         films: of different names.
-        each: called on one thread with the answer to every film, once, as lines of `medvill predict` are.
+        each: called on one thread with the answer to every film, once, as lines of `medvill predict` are. What it
+            raises ends the work.
 
     Raises:
         BeamError: the runner stopped, workers have another model or version, or do not see the folder.
+        UnreadError: answers of workers could not be read at the end.
     """
     import apache_beam  # pyright: ignore[reportMissingImports]
     from apache_beam.ml.inference.base import RunInference  # pyright: ignore[reportMissingImports]
@@ -56,7 +59,7 @@ def run(
             waiting[number] = [name_of(film) for film in some]
         numbers = [*waiting]
         with (
-            _collected(parts, waiting, each, question.made_with),
+            _collected(parts, waiting, each, {**question.made_with, "version": VERSION}),
             beam_runner.pipeline(beam.runner, beam.pipeline_options()) as pipeline,
         ):
             _ = (
@@ -114,9 +117,11 @@ def _collected(
     def watch() -> None:
         try:
             while not stop.wait(_POLL_BUCKET if paths.in_bucket(parts.folder) else _POLL):
-                look()
+                with contextlib.suppress(UnreadError):  # for a while, perhaps: the last look tells
+                    look()
         except Exception as error:
             failure.append(error)
+            beam_runner.stop(f"answers cannot be kept: {error}")
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -125,7 +130,6 @@ def _collected(
     finally:
         stop.set()
         watcher.join()
-        if not failure:
-            look()
-    if failure:
-        raise failure[0]
+        if failure:
+            raise failure[0]
+        look()

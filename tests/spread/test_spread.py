@@ -1,11 +1,17 @@
 """Films divided among workers, here threads of this process: one answer for each, as `medvill predict` gives it."""
 
+import argparse
+import errno
 import json
+import os
 import shutil
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,12 +21,14 @@ from data_prep import pairs
 from medvill_jax import beam_runner, paths
 from medvill_jax.app import prepared
 from medvill_jax.beam_runner import BeamError, BeamOptions
+from medvill_jax.cli import workers
 from medvill_jax.cli.main import main
 from medvill_jax.data.records import DataError
 from medvill_jax.errors import ConfigError, MissingExtra
 from medvill_jax.spread import spread
-from medvill_jax.spread.parts import Parts, opened
+from medvill_jax.spread.parts import Parts, UnreadError, opened
 from medvill_jax.spread.question import Question
+from medvill_jax.version import VERSION
 from tests import cli
 from tests.cli import RunPy
 from tests.conftest import write_pairs
@@ -28,6 +36,7 @@ from tests.spread.conftest import DEMO
 
 EXPORT = str(DEMO / "export")
 BEAM = ("--beam_runner=DirectRunner", "--batch_size=2")
+WEIGHTS = json.loads((DEMO / "export" / "config.json").read_text())["weights"]
 
 
 @pytest.fixture
@@ -118,8 +127,7 @@ def test_films_are_divided_into_whole_batches(count: int) -> None:
 
 
 def asked(films: list[str], folder: Path, each: Callable[[dict[str, Any]], None], **made_with: Any) -> None:
-    weights = json.loads((DEMO / "export" / "config.json").read_text())["weights"]
-    question = Question(EXPORT, "findings", {}, 2, {"weights": weights} | made_with)
+    question = Question(EXPORT, "findings", {}, 2, {"weights": WEIGHTS} | made_with)
     spread.run(question, BeamOptions(), folder / "parts", films, each)
 
 
@@ -137,6 +145,55 @@ def test_workers_with_another_model(films: list[str], tmp_path: Path, monkeypatc
         asked(films, tmp_path, print, weights="0")
     with pytest.raises(BeamError, match="a worker answered another question"):
         asked(films, tmp_path, print, options={"task": "report"})
+    monkeypatch.setattr(spread, "VERSION", "0.0.1")
+    with pytest.raises(BeamError, match="a worker answered another question"):
+        asked(films, tmp_path, print)
+
+
+def unread(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Has as many readings of answers fail."""
+    read, left = Parts._read, iter(range(times))
+
+    def stale(self: Parts, number: int, kind: str) -> Any:
+        if "answers" in kind and next(left, None) is not None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return read(self, number, kind)
+
+    monkeypatch.setattr(Parts, "_read", stale)
+
+
+def test_reading_that_fails_is_tried_again(films: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    unread(monkeypatch, 2)
+    collected = tmp_path / "collected"
+
+    def answer(self: Parts, number: int, answers: Any) -> None:
+        deadline = time.monotonic() + 120
+        while self.done() and not collected.exists():  # it is not the last look that collects the first answers
+            if time.monotonic() > deadline:
+                raise TimeoutError("no answers were collected")
+            time.sleep(0.05)
+        self._write(number, "answers.json", answers)
+
+    monkeypatch.setattr(Parts, "answer", answer)
+    names = list[str]()
+
+    def keep(answer: dict[str, Any]) -> None:
+        names.append(answer["film"])
+        collected.touch()
+
+    asked(films, tmp_path, keep)
+    assert sorted(names) == films
+    assert not (tmp_path / "parts").exists()
+
+
+def test_answers_that_cannot_be_read_stay(films: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    unread(monkeypatch, 10**9)
+    with pytest.raises(UnreadError, match=r"/parts cannot be read: .*Stale.*; answers not yet collected stay there"):
+        asked(films, tmp_path, print)
+    left = [json.loads(path.read_text()) for path in (tmp_path / "parts").glob("*-answers.json")]
+    assert sorted(answer["film"] for answers in left for answer in answers) == films
 
 
 def test_a_full_disk_is_an_error(films: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +204,55 @@ def test_a_full_disk_is_an_error(films: list[str], tmp_path: Path, monkeypatch: 
 
     with pytest.raises(OSError, match="No space left"):
         asked(films, tmp_path, full)
+
+
+def test_a_full_disk_ends_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import apache_beam
+
+    ended = []
+
+    class Job:
+        def wait_until_finish(self) -> None:
+            [asked_for] = (tmp_path / "parts").iterdir()
+            answer = {"film": "a.png", "weights": WEIGHTS, "version": VERSION}
+            Parts(str(asked_for.parent), asked_for.name.split("-")[0]).answer(0, [answer])
+            threading.Event().wait(120)
+            ended.append("by itself")
+
+        def cancel(self) -> None:
+            ended.append("cancelled")
+
+    def full(answer: dict[str, Any]) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(apache_beam.Pipeline, "run", lambda self: Job())
+    with pytest.raises(OSError, match="No space left"):
+        asked(["a.png"], tmp_path, full)
+    assert ended == ["cancelled"]
+    beam_runner.stop("nothing runs any more")  # and no signal is sent, which would end this process
+
+
+def test_commands_with_one_folder_of_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = list[str]()
+    monkeypatch.setattr(spread, "run", lambda question, beam, folder, films, each: folders.append(folder))
+    question = Question(EXPORT, "findings", {}, 2, {})
+
+    def ask(out: Path, parts: str | None) -> None:
+        args = argparse.Namespace(out=out, parts=parts)
+        workers.asking(BeamOptions(), question, args)([], print)
+
+    ask(tmp_path / "a" / "test.jsonl", "/parts")
+    ask(tmp_path / "b" / "test.jsonl", "/parts")
+    monkeypatch.chdir(tmp_path)
+    ask(Path("a", "test.jsonl"), "/parts")
+    ask(Path("a", "test.jsonl"), None)
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(nodename="another"))
+    ask(Path("a", "test.jsonl"), "/parts")
+    first, second, again, beside, elsewhere = folders
+    assert first == again
+    assert len({first, second, elsewhere}) == 3
+    assert {str(Path(folder).parent) for folder in (first, second, elsewhere)} == {"/parts"}
+    assert beside == f"{tmp_path}/a/.test.jsonl.parts"
 
 
 def test_answers_are_left_in_a_bucket(predict: RunPy, films: list[str], tmp_path: Path, bucket: str) -> None:
