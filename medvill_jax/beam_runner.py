@@ -265,7 +265,8 @@ def _why(ended: str, words: IO[bytes]) -> str:
         return "a worker process was killed, perhaps for want of memory: try fewer --num_workers"
     file = words.fileno()
     said = os.pread(file, _WORDS, max(0, os.fstat(file).st_size - _WORDS)).decode(errors="replace").split("\n")
-    return ": ".join(["a worker process ended", ended, *[line.strip() for line in said if line.strip()][-1:]])
+    last = [line.strip() for line in said if line.strip()][-1:]
+    return f"a worker process ended: {ended}" + "".join(f": {line}" for line in last)
 
 
 def _share(workers: int) -> int:
