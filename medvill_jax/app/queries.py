@@ -303,7 +303,7 @@ def _repeated(row: np.ndarray, images: np.ndarray) -> np.ndarray:
 # Task -> its query, and the names of its options.
 _QUERIES: dict[str, tuple[Callable[..., Query], tuple[str, ...]]] = {
     "findings": (_findings, ("report",)),
-    "report": (_report, ("verify", "threshold", *DECODING)),
+    "report": (_report, (*DECODING, "verify", "threshold")),
     "ask": (_ask, ("question",)),
     "match": (_match, ("texts",)),
     "embed": (_embed, ()),
