@@ -93,9 +93,11 @@ def parser() -> Parser:
     )
     out.add_argument(
         "--verify",
+        nargs="?",
+        const="mark",
         choices=("mark", "drop", "score"),
-        help="check each sentence of a report against its film: mark or drop those that it does not support, or only "
-        "score them; mark and drop take an export that `medvill calibrate` has measured",
+        help="check each sentence of a report against its film: mark (default) or drop those that it does not support, "
+        "or only score them; mark and drop take an export that `medvill calibrate` has measured",
     )
     out.add_argument(
         "--threshold",
