@@ -189,11 +189,11 @@ def calibration(export: Export) -> tuple[Calibration, MadeWith]:
             "`medvill calibrate DATA --model=EXPORT` measures it on validation"
         )
     recorded = export.extra[ENTRY]
-    made = MadeWith(**recorded["made_with"]) if "made_with" in recorded else None
-    if made is None or made.weights != export.weights:
+    made = MadeWith(**recorded["made_with"])
+    if made.weights != export.weights:
         raise ConfigError(
-            "the calibration of this export was made with other weights, or does not say with which: calibrate again, "
-            "by `medvill calibrate DATA --model=EXPORT`"
+            "the calibration of this export was made with other weights: calibrate again, by `medvill calibrate DATA "
+            "--model=EXPORT`"
         )
     return {kind: _curve(recorded[kind]) for kind in KINDS}, made
 
@@ -224,9 +224,7 @@ def entry(curves: Calibration, made: MadeWith) -> dict[str, Any]:
 
 
 def entry_fits(recorded: Any) -> bool:
-    """Whether an entry is a calibration, or one that does not say what it was made with, and so is never used."""
-    if isinstance(recorded, dict) and "made_with" not in recorded:
-        return {*KINDS} <= recorded.keys()
+    """Whether an entry is a calibration."""
     try:
         curves = [_curve(recorded[kind]) for kind in KINDS]
         made = MadeWith(**recorded["made_with"])

@@ -17,8 +17,10 @@ from tests.conftest import TESTS
 
 CURVE = {
     "slope": 1.0, "intercept": 0.0, "auroc": 0.8, "auroc_ci95": [0.7, 0.9], "control": 0.5, "gain_ci95": [0.1, 0.5],
-    "examples": 9, "right": 5,
+    "examples": 90, "right": 50, "right_clusters": 40, "wrong_clusters": 30,
 }  # fmt: skip
+MADE = {"split": "validation", "data": "DATA", "records": "0", "weights": "0", "decoding": {"beam_size": 1}}
+SENTENCES = {"affirms": CURVE, "denies": CURVE, "made_with": MADE}
 DAMAGED = ({"slope": "a"}, {"slope": None}, {"slope": float("nan")}, {"auroc_ci95": [0.7]}, {"gain_ci95": 0.1})
 GOLDEN = TESTS / "golden" / "export"
 FILM = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
@@ -46,14 +48,24 @@ def rewrite(export: Path, **entries: Any) -> None:
         *(("text_len", value) for value in (None, "a", -3, 0, 2.5)),
         *(("decode", value) for value in (None, [], {"max_len": "x"}, {"beam_size": None}, {"temperature": "hot"})),
         *(("thresholds", value) for value in (None, "a", [0.5], ["a"] * 14)),
-        *(("sentences", value) for value in (None, [], {}, {"affirms": {}, "denies": {}}, {"affirms": CURVE})),
-        *(("sentences", {"affirms": CURVE, "denies": CURVE | change}) for change in DAMAGED),
+        *(("sentences", value) for value in (None, [], {}, SENTENCES | {"denies": {}}, SENTENCES | {"made_with": {}})),
+        *(("sentences", {name: SENTENCES[name] for name in SENTENCES if name != left}) for left in SENTENCES),
+        *(("sentences", SENTENCES | {"denies": CURVE | change}) for change in DAMAGED),
+        *(
+            ("sentences", SENTENCES | {"made_with": MADE | change})
+            for change in ({"weights": 0}, {"decoding": {"a": 1}})
+        ),
     ],
 )
 def test_an_entry_that_does_not_fit_is_named(export: Path, entry: str, value: Any) -> None:
     rewrite(export, **{entry: value})
     with pytest.raises(HubError, match=f"its entry '{entry}' does not fit the model"):
         medvill_jax.load(export)
+
+
+def test_a_whole_calibration_fits(export: Path) -> None:
+    rewrite(export, sentences=SENTENCES)
+    assert medvill_jax.load(export).export.extra["sentences"] == SENTENCES
 
 
 @pytest.mark.parametrize("extra", [[1], "a"])

@@ -8,6 +8,7 @@ import pytest
 
 from medvill_jax.serving.retrying import TRIED, answered
 from medvill_jax.web.refusals import Refused
+from tests import coroutines
 
 
 class Died(Exception):
@@ -24,7 +25,7 @@ def asked(send: Callable[[int], object], seconds: float = 300) -> tuple[object, 
         await asyncio.sleep(0)
         return send(tried)
 
-    return asyncio.run(answered(one, Died, seconds)), tried
+    return coroutines.run(answered(one, Died, seconds)), tried
 
 
 def dies_with(most: int) -> Callable[[int], object]:
@@ -62,7 +63,7 @@ def test_what_no_replica_answers_is_refused_in_time() -> None:
         return await asyncio.Future()
 
     with pytest.raises(Refused, match=r"within 0\.01 s: try again later") as refused:
-        asyncio.run(answered(never, Died, 0.01))
+        coroutines.run(answered(never, Died, 0.01))
     assert refused.value.status == 503
 
 

@@ -15,6 +15,7 @@ from medvill_jax.web import limits, routes
 from medvill_jax.web.asked import IN_JSON, JSON, with_film
 from medvill_jax.web.meters import Meters
 from medvill_jax.web.refusals import Refused
+from tests import coroutines
 
 MIB = 1 << 20
 NEEDED = {"ask": ("question",)}
@@ -81,7 +82,7 @@ async def never() -> Any:
 def test_what_cannot_be_answered_is_refused_before_it_is_read(
     app: Any, task: str, kind: str, size: int, status: int, words: str
 ) -> None:
-    got, said = asyncio.run(answer(app, task, kind, size, never))
+    got, said = coroutines.run(answer(app, task, kind, size, never))
     assert (got, words in said) == (status, True), said
 
 
@@ -105,7 +106,7 @@ def test_a_film_in_json_counts_with_the_memory_that_it_takes(app: Any) -> None:
         end.set()
         return [refused, *await asyncio.gather(*held)]
 
-    assert [status for status, _ in asyncio.run(ask())] == [503, 499, 499]
+    assert [status for status, _ in coroutines.run(ask())] == [503, 499, 499]
 
 
 @pytest.mark.parametrize("film", [b"{},", b"[],", b'{"a":', b"[", b"0,"])
