@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -65,22 +64,15 @@ def _run_beam(shards: Sequence[Shard], runner: str, options: Any) -> None:
 @contextlib.contextmanager
 def _watch(shards: Sequence[Shard], progress: Callable[[int], Any]) -> Iterator[None]:
     """Calls `progress` with the rows of shards that other processes finish."""
-    waiting, stop = list(shards), threading.Event()
+    waiting = list(shards)
 
     def look() -> None:
         for shard in [shard for shard in waiting if shard.stats.is_file()]:
             waiting.remove(shard)
             progress(shard.rows)
 
-    def watch() -> None:
-        while not stop.wait(_POLL_SECONDS):
-            look()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
     try:
-        yield
+        with beam_runner.polled(look, _POLL_SECONDS):
+            yield
     finally:
-        stop.set()
-        watcher.join()
         look()

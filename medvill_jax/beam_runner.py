@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -172,6 +172,24 @@ def stop(why: str) -> None:
         if _reasons is not None:
             _reasons.append(why)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+
+@contextlib.contextmanager
+def polled(look: Callable[[], None], seconds: float) -> Iterator[None]:
+    """A block during which a thread calls `look` every so many seconds, for what other processes leave."""
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(seconds):
+            look()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        watcher.join()
 
 
 @contextlib.contextmanager

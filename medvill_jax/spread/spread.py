@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,7 +100,7 @@ def _collected(
     Args:
         waiting: the names of the films of every part; parts that have been collected are removed.
     """
-    stop, failure = threading.Event(), list[Exception]()
+    failure = list[Exception]()
 
     def look() -> None:
         for number in sorted(parts.done() & waiting.keys()):
@@ -114,22 +113,20 @@ def _collected(
             for answer in answers:
                 each(answer)
 
-    def watch() -> None:
+    def look_early() -> None:
+        if failure:
+            return
         try:
-            while not stop.wait(_POLL_BUCKET if paths.in_bucket(parts.folder) else _POLL):
-                with contextlib.suppress(UnreadError):  # for a while, perhaps: the last look tells
-                    look()
+            with contextlib.suppress(UnreadError):  # for a while, perhaps: the last look tells
+                look()
         except Exception as error:
             failure.append(error)
             beam_runner.stop(f"answers cannot be kept: {error}")
 
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
     try:
-        yield
+        with beam_runner.polled(look_early, _POLL_BUCKET if paths.in_bucket(parts.folder) else _POLL):
+            yield
     finally:
-        stop.set()
-        watcher.join()
         if failure:
             raise failure[0]
         look()
