@@ -39,7 +39,7 @@ class Written:
         controls: the scores of the sentences with the film of another patient; None likewise.
     """
 
-    subject: bytes
+    subject: str
     reference: str
     text: str
     sentences: tuple[Sentence, ...]
@@ -64,27 +64,28 @@ def write(model: Model, data: str | Path, split: str, *, progress: bool = False)
     if records.kind(data) != "report":
         raise CalibrationError(f"{data} holds questions: name a data set of films with reports")
     source = records.open_split(data, split)
-    with_report = [number for number in range(len(source)) if source[number]["text"]]
+    columns = records.read_columns(data, split, ["subject_id", "text"])
+    subjects, texts = (columns[name].tolist() for name in ("subject_id", "text"))
+    with_report = [number for number, text in enumerate(texts) if text]
     if not with_report:
         raise CalibrationError(f"{data}: no film of {split} has a report")
     films = (source[number]["image"] for number in with_report)
     results = model.stream(films, "report", batch_size=BATCH_SIZE, verify=checking.SCORE)
-    partners = _partners([source[number]["subject_id"] for number in with_report])
+    partners = _partners([subjects[number] for number in with_report])
     written = []
     rows = zip(with_report, partners, results, strict=True)
     for number, partner, result in tqdm(rows, total=len(with_report), unit=" films", disable=not progress):
         found: Any = result
         if found.error is not None:
             raise CalibrationError(f"{data}: a film of {split} cannot be read: {found.error}")
-        reference = source[number]["text"].decode()
         sentences: tuple[Sentence, ...] = found.sentences
         written.append(
             Written(
-                source[number]["subject_id"],
-                reference,
+                subjects[number],
+                texts[number],
                 found.text,
                 sentences,
-                _right(sentences, reference),
+                _right(sentences, texts[number]),
                 _controls(model, source[with_report[partner]]["image"], sentences),
             )
         )
@@ -149,7 +150,7 @@ def lines(calibration: checking.Calibration, split: str) -> list[str]:
     ]
 
 
-def _partners(subjects: list[bytes]) -> list[int]:
+def _partners(subjects: list[str]) -> list[int]:
     """For each film another one, of another patient wherever there is one."""
     order = np.random.default_rng(0).permutation(len(subjects))
     partners = [0] * len(subjects)
