@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import optimize
+from scipy.special import expit
 
 from medvill_jax.metrics import bootstrap
 from medvill_jax.metrics.classification import auroc
@@ -16,7 +18,6 @@ from medvill_jax.metrics.classification import auroc
 # Clusters, such as patients, that have a right example, and as many that have a wrong one: of fewer the bootstrap makes
 # intervals far too narrow.
 LEAST = 20
-_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Curve:
 
     def probability(self, score: float) -> float:
         """The probability that an example of this score is right."""
-        return float(0.5 * (1 + np.tanh(0.5 * (self.slope * score + self.intercept))))
+        return float(expit(self.slope * score + self.intercept))
 
 
 def fit(
@@ -104,7 +105,7 @@ def fit(
         statistic, int(numbers.max()) + 1, seed=seed
     ).tolist()
     return Curve(
-        *_newton(scores, right),
+        *_likeliest(scores, right),
         float(auroc(scores, right)),
         (low, high),
         float(auroc(control, right)),
@@ -113,26 +114,17 @@ def fit(
     )
 
 
-def _newton(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
+def _likeliest(scores: np.ndarray, right: np.ndarray) -> tuple[float, float]:
     """Slope and intercept of the logistic curve through scores, of which some are right and some are not."""
     good, bad = right.sum(), (~right).sum()
     targets = np.where(right, (good + 1) / (good + 2), 1 / (bad + 2))
     center, scale = scores.mean(), scores.std() or 1.0
     columns = np.stack([(scores - center) / scale, np.ones(len(scores))], 1)  # [n, 2]
 
-    def loss(weights: np.ndarray) -> float:
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        """The cross entropy, and its gradient."""
         logits = columns @ weights
-        return float(np.sum(np.logaddexp(0, logits) - targets * logits))
+        return float(np.sum(np.logaddexp(0, logits) - targets * logits)), columns.T @ (expit(logits) - targets)
 
-    weights = np.zeros(2)
-    for _ in range(_STEPS):
-        found = 0.5 * (1 + np.tanh(0.5 * (columns @ weights)))
-        gradient = columns.T @ (found - targets)
-        curvature = (columns * (found * (1 - found))[:, None]).T @ columns + 1e-9 * np.eye(2)
-        step = np.linalg.solve(curvature, gradient)
-        # Halved until it descends: far from the optimum a whole step may overshoot.
-        size = next((size for size in 0.5 ** np.arange(30) if loss(weights - size * step) <= loss(weights)), 0.0)
-        weights = weights - size * step
-        if np.abs(size * step).max() < 1e-9:
-            break
-    return float(weights[0] / scale), float(weights[1] - weights[0] * center / scale)
+    slope, intercept = optimize.minimize(loss, np.zeros(2), jac=True, method="BFGS", options={"gtol": 1e-9}).x
+    return float(slope / scale), float(intercept - slope * center / scale)
