@@ -174,7 +174,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         },
         {"absl"},
     ),
-    "medvill_jax.launch": ({"medvill_jax.compile.topology", "medvill_jax.launch"}, {"yaml"}),
+    "medvill_jax.launch": ({"medvill_jax.paths", "medvill_jax.compile.topology", "medvill_jax.launch"}, {"yaml"}),
     "medvill_jax.cli": (
         {
             "medvill_jax.private",

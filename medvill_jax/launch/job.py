@@ -50,11 +50,6 @@ class Job:
         """Where compiled programs are kept: beside the workdir, for all runs there and every start of them."""
         return f"{self.workdir.rstrip('/').rpartition('/')[0] or '.'}/compiled"
 
-    @property
-    def in_bucket(self) -> bool:
-        """Whether the workdir is a URL."""
-        return "://" in self.workdir
-
     def require_bucket(self) -> None:
         """Raises `ConfigError` unless what the run reads and writes is where machines without a common disk look."""
         needed = {"--workdir": self.workdir, "--config.data.path": self.data}

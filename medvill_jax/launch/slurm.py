@@ -10,6 +10,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from medvill_jax import paths
 from medvill_jax.errors import ConfigError
 from medvill_jax.launch.job import STOPPED, TERMINATED, Job, count
 
@@ -55,7 +56,7 @@ def text(job: Job, flags: argparse.Namespace, *, python: str = sys.executable, f
         f"--requeue --signal=TERM@{NOTICE}",
         *flags.sbatch,
     ]
-    if job.in_bucket:
+    if paths.in_bucket(job.workdir):
         cache = f"JAX_COMPILATION_CACHE_DIR={shlex.quote(job.compiled)}"
     else:
         cache = f"MEDVILL_JAX_CACHE={shlex.quote(str(Path(folder, job.compiled)))}"
