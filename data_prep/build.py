@@ -29,7 +29,7 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from data_prep import card, images, shards, spool
-from data_prep.rows import EXPECTED, HINTS, Rejection, Row
+from data_prep.rows import EXPECTED, HINTS, Form, Rejection, Row
 from data_prep.runners import BeamOptions, run_shards
 from data_prep.workspace import Stopped, failed_list, finished, workspace
 from medvill_jax import private
@@ -64,6 +64,7 @@ def build(
     options: dict[str, Any],
     label_names: tuple[str, ...] = CHEXPERT_FINDINGS,
     kind: str = "report",
+    further: tuple[str, ...] = (),
     image_size: int = 512,
     square: bool = False,
     dicom: str = "window",
@@ -87,6 +88,7 @@ def build(
       options: JSON values of everything else that decides the result, including a fingerprint of the source.
       label_names: the findings, one per column of the labels.
       kind: the kind of record, a key of `records.EXTRAS`.
+      further: features beside those of the kind, keys of `records.FURTHER`.
       image_size, square: see `images.ImageOptions`.
       dicom: see `images.ImageOptions.dicom`.
       tokenizer: for `load_tokenizer`; None trains a vocabulary of up to `vocab_size` tokens on the training texts.
@@ -122,6 +124,7 @@ def build(
         **({"square": True} if square else {}),
         **({"dicom": dicom} if dicom != "window" else {}),
         "label_names": list(label_names),
+        **({"further": list(further)} if further else {}),
         "tokenizer": "trained" if vocabulary is None else f"sha256:{card.sha256(vocabulary.tokens)}",
         "vocab_size": vocabulary.vocab_size
         if vocabulary
@@ -138,7 +141,7 @@ def build(
         return {**existing, "reused": True}
     started = time.monotonic()
     with workspace(out, lambda work: spool.read_plan(work, options) is not None) as work, _bar(progress) as bar:
-        run = _Run(work, label_names, kind, bar, max_rejected)
+        run = _Run(work, Form(label_names, kind, further), bar, max_rejected)
         try:
             image_options = images.ImageOptions(image_size, square, dicom)
             run.read(rows, options, vocabulary, notes, text_required, image_options)
@@ -190,7 +193,8 @@ def summary(report: dict[str, Any], out: Path) -> str:
         lines.append(f"Every rejected row and its reason: {Path(out) / records.REJECTED_FILE}")
     lines.append(f"What is in it: {Path(out) / card.CARD_FILE}")
     without_text = sum(report.get("without_text", {}).values()) >= report["kept"]
-    task = "vqa" if "counts" in report else "classify" if without_text else "pretrain"
+    asked = "answer_type" in next(iter(report.get("counts", {}).values()), {})
+    task = "vqa" if asked else "classify" if without_text else "pretrain"
     lines.append(f"Next: python run.py --config=configs/{task}.py:small --config.data.path={out}")
     return "\n".join(lines)
 
@@ -212,9 +216,8 @@ def file_fingerprint(paths: Iterable[Path], most: int = sys.maxsize) -> str:
 class _Run:
     """The state and the stages of one build: read, write, finish."""
 
-    def __init__(self, work: Path, label_names: tuple[str, ...], kind: str, bar: tqdm[Any], max_rejected: float):
-        self.work, self.label_names, self.kind, self.bar = work, label_names, kind, bar
-        self.max_rejected = max_rejected
+    def __init__(self, work: Path, form: Form, bar: tqdm[Any], max_rejected: float):
+        self.work, self.form, self.bar, self.max_rejected = work, form, bar, max_rejected
         self.plan = spool.Plan({})
         self.shards: list[shards.Shard] = []
         self.rejected: Counter[str] = Counter()
@@ -242,7 +245,8 @@ class _Run:
             except images.ImageError:
                 return 0
 
-        spool.spool(rows, self.work, self.plan, len(self.label_names), record_bytes, self.bar.update, text_required)
+        names = self.form.label_names
+        spool.spool(rows, self.work, self.plan, len(names), record_bytes, self.bar.update, text_required)
         self.rejected = Counter(self.plan.rejected)
         self.require(bool(self.plan.rows["train"]), "no row of the train split is usable, so nothing to learn from")
         self.check()
@@ -268,15 +272,13 @@ class _Run:
     def resume(self) -> int:
         """Counts the rows of the shards that an earlier run has finished."""
         self.rejected = Counter(self.plan.rejected)
-        common = {"label_names": self.label_names, "kind": self.kind, "image": images.ImageOptions()}
-        self.shards = shards.plan_shards(self.work, self.plan, **common)
+        self.shards = shards.plan_shards(self.work, self.plan, form=self.form, image=images.ImageOptions())
         return sum(shard.rows for shard in self.shards if shard.stats.is_file())
 
     def write(self, name: str, image: images.ImageOptions, workers: int | None, beam: BeamOptions | None) -> Path:
         """Second pass: makes the shards; returns the folder of the records."""
         threads = workers or (beam.threads() if beam else None)
-        common = {"label_names": self.label_names, "kind": self.kind, "image": image, "threads": threads}
-        self.shards = shards.plan_shards(self.work, self.plan, **common)
+        self.shards = shards.plan_shards(self.work, self.plan, form=self.form, image=image, threads=threads)
         self.bar.reset(total=sum(shard.rows for shard in self.shards))
         self.bar.set_description_str("records")
         shutil.rmtree(self.work / "tfds", ignore_errors=True)
@@ -290,7 +292,7 @@ class _Run:
 
     def finish(self) -> card.Totals:
         """Adds up the statistics of the shards."""
-        totals = card.Totals(self.label_names, self.kind, self.plan)
+        totals = card.Totals(self.form, self.plan)
         for shard in self.shards:
             totals.add(shard.split, shards.read_stats(shard))
         self.rejected = totals.rejected
@@ -338,12 +340,16 @@ class _Builder(tfds.core.ShardBasedBuilder, skip_registration=True):
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        names, kind = self._run.label_names, self._run.kind
-        metadata = {"label_names": list(names), "format_version": records.FORMAT_VERSION, "kind": kind}
+        form = self._run.form
+        metadata = {
+            "label_names": list(form.label_names),
+            "format_version": records.FORMAT_VERSION,
+            "kind": form.kind,
+        }
         return _LocalInfo(
             builder=self,
             description="Chest radiographs with report text and findings, prepared by data_prep of medvill_jax.",
-            features=records.features(names, kind),
+            features=records.features(form.label_names, form.kind, form.further),
             metadata=tfds.core.MetadataDict(metadata),
         )
 
@@ -386,7 +392,7 @@ def _complete(data: Path, work: Path, run: _Run, report: dict[str, Any], totals:
         records.save_index(data, split, totals.index(split))
     with open(data / records.REJECTED_FILE, "w") as file:
         file.writelines(line + "\n" for line in run.rejections())
-    if run.kind == "vqa":
+    if run.form.kind == "vqa":
         (data / records.ANSWERS_FILE).write_text(json.dumps(totals.answers(), indent=0, ensure_ascii=False) + "\n")
     (data / records.REPORT_FILE).write_text(json.dumps(report, indent=1) + "\n")
     (data / card.CARD_FILE).write_text(card.markdown(report), "utf-8")

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data_prep.rows import EXPECTED, HINTS
+from data_prep.rows import EXPECTED, HINTS, Form
 from data_prep.shards import Stats
 from data_prep.spool import Plan
 from medvill_jax.data import records
@@ -39,17 +39,17 @@ _APART = {"pairs": "--split=subject", "mimic_cxr": "--split=subject", "vqa_rad":
 class Totals:
     """Sums over the shards of a build; takes a few bytes of memory per record."""
 
-    def __init__(self, label_names: tuple[str, ...], kind: str, plan: Plan):
-        self.label_names, self.kind, self.plan = label_names, kind, plan
+    def __init__(self, form: Form, plan: Plan):
+        self.label_names, self.form, self.plan = form.label_names, form, plan
         self.rejected: Counter[str] = Counter(plan.rejected)
         self.ids: dict[str, list[str]] = {split: [] for split in SPLITS}
         self.labels = {split: array("b") for split in SPLITS}
-        self.hashes = {split: {name: array("Q") for name in records.hashed(kind)} for split in SPLITS}
+        self.hashes = {split: {name: array("Q") for name in records.hashed(form.kind)} for split in SPLITS}
         self.lengths = {split: array("I") for split in SPLITS}
         self.sizes = array("I")
         self.image_bytes = 0
         self.counted: dict[str, dict[str, Counter[str]]] = {
-            split: {name: Counter() for name in records.COUNTED[kind]} for split in SPLITS
+            split: {name: Counter() for name in form.counted} for split in SPLITS
         }
 
     def add(self, split: str, stats: Stats) -> None:
@@ -93,7 +93,7 @@ class Totals:
             "expected_rejections": sorted(EXPECTED & set(self.rejected)),
             "splits": kept,
             "labels": {split: self._label_counts(split) for split in kept},
-            **({"counts": {split: self._counts(split) for split in kept}} if records.COUNTED[self.kind] else {}),
+            **({"counts": {split: self._counts(split) for split in kept}} if self.form.counted else {}),
             "text_length_in_word_pieces": {split: _quantiles(pieces, mean=True) for split, pieces in lengths.items()},
             "share_of_texts_longer_than": {
                 split: {str(most): round(float((pieces > most).mean()), 4) for most in TEXT_LENGTHS}
@@ -240,7 +240,7 @@ def markdown(report: dict[str, Any]) -> str:
     if report.get("studies_by_text"):
         lines += ["## Texts", "", *_source_table(report)]
     if "counts" in report:
-        lines += ["## Questions", "", *_count_table(report)]
+        lines += ["## Questions" if "answer" in _counted(report) else "## Counts", "", *_count_table(report)]
     if any(
         values["absent"] < report["splits"][split]
         for split, findings in report["labels"].items()
@@ -327,9 +327,14 @@ def _source_table(report: dict[str, Any]) -> list[str]:
     return [*_table(("text taken from", "studies", "share"), rows), *(lines if left_out else [])]
 
 
+def _counted(report: dict[str, Any]) -> list[str]:
+    """The features whose values a report counts."""
+    return list(next(iter(report["counts"].values()), {}))
+
+
 def _count_table(report: dict[str, Any]) -> list[str]:
     rows = []
-    for name in next(iter(report["counts"].values()), {}):
+    for name in _counted(report):
         values = sorted({value for counts in report["counts"].values() for value in counts[name]})
         listed = values[:_MOST_LISTED]
         rows += [(f"{name}: {v}", *(counts[name].get(v, 0) for counts in report["counts"].values())) for v in listed]

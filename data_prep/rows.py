@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from medvill_jax.data import records
 from medvill_jax.data.records import SPLITS
 
 # Reasons that follow from choices of the user or files of the operating system, not from faults of the data: these do
@@ -44,11 +45,26 @@ HINTS = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Form:
+    """What the records of a data set hold: the arguments of `records.features`."""
+
+    label_names: tuple[str, ...]
+    kind: str
+    further: tuple[str, ...] = ()
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The features whose values the build report counts."""
+        return (*records.COUNTED[self.kind], *(name for name in records.FURTHER_COUNTED if name in self.further))
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
     """One image with its text.
 
     `text` is "" for an image that has labels but no report. `labels` has one value per label name, `split` is one of
-    `records.SPLITS`, `extra` has the further features of the kind of record (see `records.EXTRAS`).
+    `records.SPLITS`, `extra` has the features of the kind of record (see `records.EXTRAS`) and the further ones of the
+    data set (see `records.FURTHER`; a film by the path of its file, "" for none; boxes as lists of four numbers).
     """
 
     id: str

@@ -21,7 +21,7 @@ import numpy as np
 from tensorflow_datasets.core import example_serializer, file_adapters
 
 from data_prep import images
-from data_prep.rows import Rejection, Row
+from data_prep.rows import Form, Rejection, Row
 from data_prep.spool import Plan, read_rows
 from data_prep.workspace import Stopped
 from medvill_jax import private
@@ -41,8 +41,7 @@ class Shard:
     index: int
     start: int
     rows: int
-    label_names: tuple[str, ...]
-    kind: str
+    form: Form
     image: images.ImageOptions
     threads: int | None = None
 
@@ -87,7 +86,7 @@ def make_shard(shard: Shard, progress: Callable[[], Any] = lambda: None) -> None
     if shard.stats.is_file():
         return
     shard.file.parent.mkdir(exist_ok=True)
-    stats = Stats([], [], {name: [] for name in records.hashed(shard.kind)}, [], [], 0, [], {})
+    stats = Stats([], [], {name: [] for name in records.hashed(shard.form.kind)}, [], [], 0, [], {})
     adapter = file_adapters.ADAPTER_FOR_FORMAT[file_adapters.FileFormat.ARRAY_RECORD]
     try:
         # Two workers of a cluster may be given the same shard; each writes its own file, and either may stay.
@@ -106,9 +105,9 @@ def read_stats(shard: Shard) -> Stats:
 
 def _serialized(shard: Shard, stats: Stats, progress: Callable[[], Any]) -> Iterator[tuple[str, bytes]]:
     """`(key, serialized record)` of every row whose image can be read; fills `stats`."""
-    features, serializer = _features(shard.label_names, shard.kind)
+    features, serializer = _features(shard.form)
     tokenizer = _tokenizer(str(Path(shard.work, VOCAB_FILE)))
-    counted: dict[str, Counter[str]] = {name: Counter() for name in records.COUNTED[shard.kind]}
+    counted: dict[str, Counter[str]] = {name: Counter() for name in shard.form.counted}
 
     def load(row: Row) -> tuple[Row, images.Encoded | images.ImageError]:
         try:
@@ -137,17 +136,24 @@ def _serialized(shard: Shard, stats: Stats, progress: Callable[[], Any]) -> Iter
             "text": row.text,
             "labels": np.asarray(row.labels, np.int8),
             "view": row.view,
-            **row.extra,
+            **{name: _encoded(name, value) for name, value in row.extra.items()},
         }
-        for name, (feature, prefix) in records.hashed(shard.kind).items():
+        for name, (feature, prefix) in records.hashed(shard.form.kind).items():
             stats.hashes[name].append(records.text_hash(f"{prefix}{record[feature]}"))
         yield row.id, serializer.serialize_example(features.encode_example(record))
     stats.counted = {name: dict(sorted(counter.items())) for name, counter in counted.items()}
 
 
+def _encoded(name: str, value: Any) -> Any:
+    """A feature of `Row.extra` as TFDS takes it."""
+    if records.FURTHER.get(name) == "boxes":
+        return np.asarray(value, np.float32).reshape(-1, 4)
+    return value
+
+
 @functools.lru_cache(maxsize=2)
-def _features(label_names: tuple[str, ...], kind: str) -> tuple[Any, Any]:
-    features = records.features(label_names, kind)
+def _features(form: Form) -> tuple[Any, Any]:
+    features = records.features(form.label_names, form.kind, form.further)
     return features, example_serializer.ExampleSerializer(features.get_serialized_info())
 
 

@@ -53,12 +53,29 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "organ",
         "image_name",
     ),
+    "phrase": ("category",),
+}
+# Feature -> what it holds, of those that a data set of any kind may have beside the ones of its kind.
+FURTHER: dict[str, str] = {
+    "sex": "text",
+    "age": "text",
+    "source": "text",
+    "language": "text",
+    "second_image": "film",
+    "second_view": "text",
+    "prior_image": "film",
+    "prior_view": "text",
+    "prior_text": "text",
+    "boxes": "boxes",
 }
 # Kind of record -> the extra features whose values the build report counts.
 COUNTED: dict[str, tuple[str, ...]] = {
     "report": (),
     "vqa": ("organ", "answer_type", "question_type", "phrase_type", "answer"),
+    "phrase": ("category",),
 }
+# The further features whose values the build report counts too.
+FURTHER_COUNTED = ("sex", "source", "language")
 _BUILT_BY = "python -m data_prep (see python -m data_prep --help)"
 
 
@@ -66,8 +83,11 @@ class DataError(UserError):
     """Something is wrong with the user's data; the message says what and what to do, and is shown without a trace."""
 
 
-def features(label_names: tuple[str, ...] = CHEXPERT_FINDINGS, kind: str = "report") -> Any:
-    """The TFDS features of a kind of record: "report" (image and report) or "vqa" (image, question and answer).
+def features(
+    label_names: tuple[str, ...] = CHEXPERT_FINDINGS, kind: str = "report", further: Sequence[str] = ()
+) -> Any:
+    """The TFDS features of a kind of record: "report" (image and report), "vqa" (image, question and answer) or
+    "phrase" (image, phrase and where it is).
 
     Every kind has:
 
@@ -84,10 +104,22 @@ def features(label_names: tuple[str, ...] = CHEXPERT_FINDINGS, kind: str = "repo
     * `answer_type`: "CLOSED" or "OPEN"; `question_type`, `phrase_type`, `organ`: as in the source, in upper case.
     * `image_name`: the image file; several records may show the same image.
 
-    Raises `ValueError` for a kind that is not in `EXTRAS`.
+    "phrase" has `category`, the finding that the phrase is about; its `text` is the phrase, all its `labels` are -2.
+
+    Further features, keys of `FURTHER`, are in the data sets whose source has them; "" where one film lacks them:
+
+    * `sex`: "F" or "M"; `age`: whole years at the time of the film, in decimal digits.
+    * `source`: the data set that the record comes from; `language`: of `text`, ISO 639-1.
+    * `second_image`, `second_view`: another film of the study.
+    * `prior_image`, `prior_view`, `prior_text`: film and report of the patient's study before.
+    * `boxes`: float32 `[n, 4]`, where `text` is seen: left, top, right, bottom in 0..1 of the stored image's sides.
+
+    Raises `ValueError` for a kind that is not in `EXTRAS` or a further feature that is not in `FURTHER`.
     """
     if kind not in EXTRAS:
         raise ValueError(f"no kind of record {kind!r}; there are {', '.join(EXTRAS)}")
+    if unknown := set(further) - FURTHER.keys():
+        raise ValueError(f"no further features {', '.join(sorted(unknown))}; there are {', '.join(FURTHER)}")
     import tensorflow_datasets as tfds
 
     return tfds.features.FeaturesDict(
@@ -100,8 +132,16 @@ def features(label_names: tuple[str, ...] = CHEXPERT_FINDINGS, kind: str = "repo
             "labels": tfds.features.Tensor(shape=(len(label_names),), dtype=np.int8),
             "view": tfds.features.Text(),
             **{name: tfds.features.Text() for name in EXTRAS[kind]},
+            **{name: _further(FURTHER[name]) for name in FURTHER if name in further},
         }
     )
+
+
+def _further(what: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    # A film is text to TFDS, since its images cannot be absent: an encoded image, or nothing.
+    return tfds.features.Tensor(shape=(None, 4), dtype=np.float32) if what == "boxes" else tfds.features.Text()
 
 
 def place(path: Place) -> epath.Path:
@@ -269,6 +309,12 @@ def kind(data_dir: Place) -> str:
     return str((_builder(data_dir).info.metadata or {}).get("kind", "report"))
 
 
+def further(data_dir: Place) -> tuple[str, ...]:
+    """The further features of the records, keys of `FURTHER` in its order."""
+    present = _builder(data_dir).info.features.keys()
+    return tuple(name for name in FURTHER if name in present)
+
+
 def read_answers(path: epath.Path | Path) -> tuple[str, ...]:
     """The answers in a file `answers.json`. Raises `DataError` for a damaged one."""
     try:
@@ -352,7 +398,8 @@ def read_columns(data_dir: Place, split: str, names: Sequence[str]) -> dict[str,
         DataError: there is no such data set, split or text feature.
     """
     source = open_split(data_dir, split)
-    known = ("id", "study_id", "subject_id", "text", "view", *EXTRAS[kind(data_dir)])
+    more = (name for name in further(data_dir) if FURTHER[name] == "text")
+    known = ("id", "study_id", "subject_id", "text", "view", *EXTRAS[kind(data_dir)], *more)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise DataError(f"{data_dir} has no text feature {', '.join(unknown)}; there are {', '.join(known)}")
