@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -76,6 +77,8 @@ COUNTED: dict[str, tuple[str, ...]] = {
 }
 # The further features whose values the build report counts too.
 FURTHER_COUNTED = ("sex", "source", "language")
+# Of TFDS; without the first two a folder is no data set.
+_DESCRIPTION = ("dataset_info.json", "features.json", "metadata.json")
 _BUILT_BY = "python -m data_prep (see python -m data_prep --help)"
 
 
@@ -163,15 +166,25 @@ def _builder(data_dir: Place) -> Any:
     path = place(data_dir)
     try:
         exists = path.exists()
-        missing = [name for name in ("dataset_info.json", "features.json") if not (path / name).is_file()]
+        files = [path / name for name in _DESCRIPTION]
+        contents = tuple(file.read_bytes() if file.is_file() else None for file in files)
     except Exception as error:  # gcsfs, google.auth and aiohttp have different base classes
-        raise DataError(str(paths.unreachable(path, "read", error))) from error
+        raise _failed(path, error, str(paths.unreachable(path, "read", error))) from error
     if not exists:
         raise DataError(f"there is no data set at {path}: make one with {_BUILT_BY}")
-    if missing:
+    if missing := [file.name for file, content in zip(files[:2], contents, strict=False) if content is None]:
         raise DataError(
             f"{path} is not a prepared data set (no {' and no '.join(missing)} in it): make one with {_BUILT_BY}"
         )
+    return _described(path, contents)
+
+
+@functools.lru_cache(maxsize=64)
+def _described(path: epath.Path, contents: tuple[bytes | None, ...]) -> Any:
+    """The builder of a data set whose `_DESCRIPTION` has these contents.
+
+    TFDS keeps every builder for as long as the process lives, and a run asks for one at each evaluation.
+    """
     import tensorflow_datasets as tfds
 
     try:

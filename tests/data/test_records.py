@@ -1,6 +1,7 @@
 """Columns of the records of a split."""
 
 import errno
+import gc
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from etils import epath
 
 from data_prep import pairs, spool, vqa_rad
@@ -89,14 +91,48 @@ def test_what_the_system_says_is_told_as_it_is(tiny_data: Path, monkeypatch: pyt
     def fail(*_: object) -> bytes:
         raise raised[1]
 
-    monkeypatch.setattr(type(records.place(tiny_data)), "read_bytes", fail)
+    def fail_for_the_index(path: epath.Path) -> bytes:
+        if path.suffix == ".npz":
+            return fail()
+        with path.open("rb") as file:
+            return file.read()
+
+    place = type(records.place(tiny_data))
+    monkeypatch.setattr(place, "read_bytes", fail_for_the_index)
     with pytest.raises(DataError, match=f"train.npz cannot be read: {said}") as caught:
         records.read_index(tiny_data, "train")
     assert "delete" not in str(caught.value)
+    monkeypatch.setattr(place, "read_bytes", fail)
+    with pytest.raises(DataError, match=f"cannot be read: {said}"):
+        records.splits(tiny_data)
+    monkeypatch.undo()
+    records._described.cache_clear()
     monkeypatch.setattr("tensorflow_datasets.builder_from_directory", fail)
     with pytest.raises(DataError, match=f"cannot be read: {said}") as caught:
         records.splits(tiny_data)
     assert "damaged" not in str(caught.value)
+
+
+def test_a_data_set_is_described_once(tiny_data: Path, tmp_path: Path) -> None:
+    """TFDS never lets go of a builder, so one at each evaluation would fill the memory of a long run."""
+
+    def builders() -> int:
+        return sum(isinstance(thing, tfds.core.DatasetBuilder) for thing in gc.get_objects())
+
+    records.open_split(tiny_data, "train")
+    before = builders()
+    for _ in range(3):
+        records.open_split(tiny_data, "validation")
+        assert records.kind(tiny_data) == "report"
+        assert records.splits(tiny_data)["train"] == 24
+    assert builders() == before
+    # One that is made anew at the same place is another data set.
+    shutil.copytree(tiny_data, tmp_path / "data")
+    assert records.label_names(tmp_path / "data") == records.label_names(tiny_data)
+    metadata = json.loads((tmp_path / "data/metadata.json").read_text())
+    metadata["label_names"][0] = "another"
+    (tmp_path / "data/metadata.json").write_text(json.dumps(metadata))
+    assert records.label_names(tmp_path / "data")[0] == "another"
 
 
 class Broken:
