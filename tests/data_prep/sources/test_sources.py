@@ -15,7 +15,7 @@ from medvill_jax.data.records import SPLITS
 
 NAMES = tuple(table.sources())
 SIZE = 40
-IMAGES = (".png", ".jpg", ".dcm")
+IMAGES = (".png", ".jpg", ".dcm", ".dicom")
 
 
 @pytest.fixture(scope="module")
