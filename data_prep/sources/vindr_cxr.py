@@ -30,17 +30,17 @@ Reads VinDr-CXR: DICOM films with labels and boxes of radiologists, without repo
   SOURCE/annotations/image_labels_train.csv, image_labels_test.csv     a column for each class, a row for each reader
   SOURCE/annotations/annotations_train.csv, annotations_test.csv       a box in a row
 
---records=findings: a record is a film with its labels, for classification. A reader sees a finding if he names one of
-its classes. The label is positive if most readers of the film see the finding, negative if most do not, uncertain if
-they are divided; in the test set it is their consensus. Classes without counterpart among the 14 of CheXpert (aortic
+--records=findings: a record is a film with its labels, for classification. A reader who marks one of the classes of a
+finding sees that finding. Its label is positive if most readers of the film see it, negative if most do not, uncertain
+if they are divided; the test set has their consensus. Classes without counterpart among the 14 of CheXpert (aortic
 enlargement, calcification, tuberculosis, ...) set no label; Enlarged Cardiomediastinum and Support Devices are never
 mentioned.
 
---records=phrases: a record is a film and one class that most of its readers have boxed; its text is the name of the
-class in plain words, its boxes are those of all readers, unmerged. Boxes of a minority and "other lesion" are no rows;
-DATA.md's build report counts them.
+--records=phrases: a record is a film and one class that most of its readers have boxed. Its text is the name of the
+class in plain words, its boxes are those of all readers, none merged. What a minority has boxed, and "other lesion",
+are no rows; build_report.json counts them.
 
-Films are not assigned to patients, so each counts as one. All films are PA. There is no validation split.
+No patients are named, so each film counts as one. All films are PA. There is no validation split.
 """
 RECORDS = ("findings", "phrases")
 VIEW = "PA"
@@ -63,7 +63,7 @@ _TAGS = ("PatientSex", "PatientAge", "Rows", "Columns")
 
 @dataclass
 class _Film:
-    """What the readers of a film say: reader -> the classes that he sees; `fault` is a reason and a detail."""
+    """What the readers of a film say: reader -> the classes that are seen; `fault` is a reason and a detail."""
 
     path: Path
     readers: dict[str, frozenset[str]] = field(default_factory=dict)
