@@ -75,7 +75,7 @@ def counted(out: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("name", MODULES)
 def test_training_reads_the_questions(name: str, sources: dict[str, Path], tmp_path: Path) -> None:
     assert build(name, sources[name], tmp_path / "data") == 0
-    config = get_config("small")
+    config: Any = get_config("small")
     config.data.path = str(tmp_path / "data")
     data = Data(config)
     answers = records.answers(tmp_path / "data")
