@@ -64,7 +64,7 @@ def test_records_are_what_was_drawn(name: str, trees: Any, tmp_path: Path) -> No
     source = table.sources()[name]
     assert build(name, trees(name), tmp_path / "data") == 0
     report = json.loads((tmp_path / "data" / records.REPORT_FILE).read_text())
-    assert report["found"] == report["kept"] + sum(report["rejected"].values()) == report["kept"] > 0
+    assert report["found"] == report["kept"] + sum(report["rejected"].values())
     truths = {truth["id"]: truth for truth in map(json.loads, (trees(name) / "truth.jsonl").read_text().splitlines())}
     found = records_of(tmp_path / "data")
     assert found.keys() == truths.keys()
@@ -99,10 +99,14 @@ def test_missing_columns_are_one_error(
     path = reading.find(source, tree)
     needed = [field.column for field in source.columns().values() if not field.optional]
     text = path.read_text("utf-8")
-    head, rest = text.split("\n", 1) if path.suffix == ".csv" else (text, "")
-    for column in needed[-2:]:
-        head = head.replace(f'"{column}":', f'"not {column}":') if not rest else head.replace(column, "x" * 9)
-    path.write_text(f"{head}\n{rest}", "utf-8")
+    if path.suffix == ".csv":
+        header, rest = text.split("\n", 1)
+        names = ["not" if name in needed[-2:] else name for name in header.split(",")]
+        text = f"{','.join(names)}\n{rest}"
+    else:
+        for column in needed[-2:]:
+            text = text.replace(f'"{column}":', f'"not {column}":')
+    path.write_text(text, "utf-8")
     assert build(name, tree, tmp_path / "data") == 2
     assert f"has no column {', '.join(needed[-2:])}" in capsys.readouterr().err
 
@@ -111,8 +115,10 @@ def test_missing_columns_are_one_error(
 def test_damaged_rows_and_films_are_quarantined(name: str, copy: Any, tmp_path: Path) -> None:
     source, tree = table.sources()[name], copy(name)
     films = sorted(path for path in tree.rglob("*") if path.suffix in IMAGES and "erased" not in path.parts)
-    films[0].write_bytes(films[0].read_bytes()[:90])
-    films[1].unlink()
+    for film in films[::4]:
+        film.write_bytes(film.read_bytes()[:90])
+    for film in films[1::4]:
+        film.unlink()
     path = reading.find(source, tree)
     if path.suffix == ".csv":
         with path.open("a") as file:
