@@ -115,6 +115,8 @@ def _labels(path: Path, key: str) -> dict[str, tuple[int, ...] | str]:
     same: dict[tuple[int, ...], tuple[int, ...]] = {}
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
             try:
                 entry = json.loads(line)
                 image = entry[key]
@@ -174,7 +176,7 @@ def _row(
         image=path,
         text=text,
         labels=labeling.labels_of(described(row)) if labels is None else labels,
-        view="LATERAL" if row["direction"].casefold() == "lateral" else values.view(row["view"]) or "FRONTAL",
+        view=values.view(row["view"]) or values.view(row["direction"]),
         extra={"sex": values.sex(row["sex"]), "age": values.age(row["age"])},
     )
 

@@ -67,13 +67,18 @@ def entries(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         text = path.read_text("utf-8-sig")
         place = _past(text, 0, "{")
-        while text[place] != "}":
+        more = text[place] != "}"
+        place = place if more else _past(text, place, "}")
+        while more:
             key, place = _VALUE.raw_decode(text, place)
             value, place = _VALUE.raw_decode(text, _past(text, place, ":"))
+            if not isinstance(key, str):
+                raise ValueError("a key is no text")
             yield key, value
-            place = _space(text, place)
-            if text[place] != "}":
-                place = _past(text, place, ",")
+            more = text[_space(text, place)] == ","
+            place = _past(text, place, "," if more else "}")
+        if place < len(text):
+            raise ValueError("something follows the object")
     except (ValueError, IndexError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({type(error).__name__}): download it again") from error
 

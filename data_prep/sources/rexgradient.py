@@ -72,12 +72,14 @@ def prepare(
 
 
 def _rows(table: Source, path: Path, part: str, chosen: Chosen, seed: int) -> Iterator[Row | Rejection]:
-    for count, (key, entry) in enumerate(reading.entries(path)):
+    checked = False
+    for key, entry in reading.entries(path):
         if not isinstance(entry, dict):
             yield Rejection(key, "malformed_row", "not an object")
             continue
-        if not count:
+        if not checked:
             reading.named(table, entry, path)
+            checked = True
         row = {name: entry.get(field.column) for name, field in table.columns().items()}
         images = row["images"] if isinstance(row["images"], list) else []
         views = row["views"] if isinstance(row["views"], list) else []

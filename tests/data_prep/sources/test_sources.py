@@ -1,62 +1,18 @@
 """Every source of the table: its phantom tree becomes the records that were drawn, and faults are found."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from data_prep.__main__ import main
 from data_prep.sources import module, reading, table
 from medvill_jax.data import records
-from medvill_jax.data.records import SPLITS
+from tests.data_prep.sources.building import SIZE, STUDIES, build, contents, records_of
 
 NAMES = tuple(table.sources())
-SIZE = 40
 IMAGES = (".png", ".jpg", ".dcm")
-
-
-@pytest.fixture(scope="module")
-def trees(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Source -> its phantom tree, made once and not to be changed."""
-    made: dict[str, Path] = {}
-
-    def tree(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name) / "tree"
-            flags = [f"--layout={name}", f"--out={made[name]}", "--studies=16", f"--image_size={SIZE}", "--quiet"]
-            assert main(["phantom", *flags]) == 0
-        return made[name]
-
-    return tree
-
-
-@pytest.fixture
-def copy(trees: Any, tmp_path: Path) -> Any:
-    """A copy of a source's tree, for damages."""
-    return lambda name: Path(shutil.copytree(trees(name), tmp_path / "copy"))
-
-
-def build(name: str, source: Path, out: Path, *more: str, accept: bool = True) -> int:
-    flags = [f"--source={source}", f"--out={out}", "--quiet", f"--image_size={SIZE}", "--vocab_size=300"]
-    return main([name, *flags, *(["--accept_unverified"] if accept else []), *more])
-
-
-def records_of(out: Path) -> dict[str, dict[str, Any]]:
-    """Every record of a data set by its id, as plain values, without its films."""
-    found = {}
-    for split in SPLITS:
-        if split in records.splits(out):
-            source = records.open_split(out, split)
-            for i in range(len(source)):
-                found[source[i]["id"].decode()] = {**{k: plain(v) for k, v in source[i].items()}, "split": split}
-    return found
-
-
-def plain(value: Any) -> Any:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value.tolist()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -134,12 +90,8 @@ def test_damaged_rows_and_films_are_quarantined(name: str, copy: Any, tmp_path: 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_options_give_equal_bytes(name: str, trees: Any, tmp_path: Path) -> None:
-    module(name).write_tree(tmp_path / "again", 16, 0, SIZE)
+    module(name).write_tree(tmp_path / "again", STUDIES, 0, SIZE)
     assert contents(tmp_path / "again") == contents(trees(name))
     assert [build(name, trees(name), tmp_path / folder) for folder in ("one", "two")] == [0, 0]
     one, two = (contents(tmp_path / folder) for folder in ("one", "two"))
     assert one == two
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
