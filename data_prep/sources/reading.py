@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,6 @@ from data_prep.files import hidden
 from data_prep.sources.table import Source
 from data_prep.tables import read_table
 from medvill_jax.data.records import DataError
-
-_SPACE = re.compile(r"[ \t\n\r]*")
-_VALUE = json.JSONDecoder()
 
 
 class Fields(dict[str, str]):
@@ -57,43 +52,6 @@ def named(source: Source, item: Mapping[str, Any], path: Path, file: str = "") -
     if missing:
         raise DataError(f"{path} has no column {', '.join(missing)}; it has {', '.join(map(str, item))[:300]}")
     return {name: item.get(field.column) for name, field in fields.items()}
-
-
-def entries(path: Path) -> Iterator[tuple[str, Any]]:
-    """The keys and values of the one object in a JSON file; of the values, one at a time is in memory.
-
-    Raises `DataError` for a file that is damaged.
-    """
-    try:
-        text = path.read_text("utf-8-sig")
-        place = _past(text, 0, "{")
-        more = text[place] != "}"
-        place = place if more else _past(text, place, "}")
-        while more:
-            key, place = _VALUE.raw_decode(text, place)
-            value, place = _VALUE.raw_decode(text, _past(text, place, ":"))
-            if not isinstance(key, str):
-                raise ValueError("a key is no text")
-            yield key, value
-            more = text[_space(text, place)] == ","
-            place = _past(text, place, "," if more else "}")
-        if place < len(text):
-            raise ValueError("something follows the object")
-    except (ValueError, IndexError, RecursionError) as error:
-        raise DataError(f"{path} is damaged ({type(error).__name__}): download it again") from error
-
-
-def _past(text: str, place: int, mark: str) -> int:
-    """The place of what follows a mark, which must come next; white space does not matter."""
-    place = _space(text, place)
-    if text[place] != mark:
-        raise ValueError(f"no {mark}")
-    return _space(text, place + 1)
-
-
-def _space(text: str, place: int) -> int:
-    match = _SPACE.match(text, place)
-    return match.end() if match else place
 
 
 def images(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:

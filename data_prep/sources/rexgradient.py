@@ -11,7 +11,7 @@ from data_prep import labeling
 from data_prep.files import escapes
 from data_prep.ids import identifier_of
 from data_prep.rows import Rejection, Row
-from data_prep.sources import own_flags, reading, values
+from data_prep.sources import json_items, own_flags, reading, values
 from data_prep.sources.made import made
 from data_prep.sources.sections import Chosen, clean, described
 from data_prep.sources.table import Source, accepted, sources
@@ -73,7 +73,7 @@ def prepare(
 
 def _rows(table: Source, path: Path, part: str, chosen: Chosen, seed: int) -> Iterator[Row | Rejection]:
     checked = False
-    for key, entry in reading.entries(path):
+    for key, entry in json_items.items(path):
         if not isinstance(entry, dict):
             yield Rejection(key, "malformed_row", "not an object")
             continue

@@ -12,7 +12,7 @@ from medvill_jax.data import records
 from tests.data_prep.sources.building import SIZE, STUDIES, build, contents, records_of
 
 NAMES = tuple(table.sources())
-IMAGES = (".png", ".jpg", ".dcm")
+IMAGES = (".png", ".jpg", ".dcm", ".dicom")
 
 
 @pytest.mark.parametrize("name", NAMES)

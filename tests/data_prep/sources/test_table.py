@@ -1,12 +1,11 @@
 """The table of sources, and values of their columns in our terms."""
 
-from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
 
 from data_prep import sources
-from data_prep.sources import reading, table, values
+from data_prep.sources import table, values
 from medvill_jax.data.records import DataError
 
 # Who publishes a source, and where: only their pages are citations.
@@ -51,20 +50,3 @@ def test_sexes_views_and_splits() -> None:
     assert [values.sex(cell) for cell in ("M", "Female", "O", "")] == ["M", "F", "", ""]
     assert [values.view(cell) for cell in ("pa", "POSTERO_ANTERIOR", "Lateral", "")] == ["PA", "PA", "LATERAL", ""]
     assert [values.split(cell) for cell in ("valid", "Train", "other")] == ["validation", "train", ""]
-
-
-@pytest.mark.parametrize("text", ['{"a": {"x": 1}, "b": [2]}', '\ufeff{ "a" :{"x": 1} ,\n"b":[2]\n}\n'])
-def test_objects_are_read_entry_by_entry(tmp_path: Path, text: str) -> None:
-    (tmp_path / "x.json").write_text(text, "utf-8")
-    assert dict(reading.entries(tmp_path / "x.json")) == {"a": {"x": 1}, "b": [2]}
-    (tmp_path / "x.json").write_text(" {}\n")
-    assert not list(reading.entries(tmp_path / "x.json"))
-
-
-@pytest.mark.parametrize(
-    "text", ["", "[1]", '{"a": 1', '{"a" 1}', '{"a": 1 "b": 2}', '{"a": 1, }', "{1: 2}", "{", '{"a": 1}}', "{} 1"]
-)
-def test_damaged_objects_are_one_error(tmp_path: Path, text: str) -> None:
-    (tmp_path / "x.json").write_text(text)
-    with pytest.raises(DataError, match="is damaged"):
-        list(reading.entries(tmp_path / "x.json"))
