@@ -12,7 +12,7 @@ from medvill_jax.data.records import SPLITS
 
 # Reasons that follow from choices of the user or files of the operating system, not from faults of the data: these do
 # not count towards max_rejected.
-EXPECTED = frozenset({"no_wanted_section", "no_frontal_image", "unknown_view", "hidden_file"})
+EXPECTED = frozenset({"no_wanted_section", "no_frontal_image", "unknown_view", "hidden_file", "excluded_by_source"})
 # Rejection reason -> what it means and what to do.
 HINTS = {
     "missing_image": "there is no image file: is the copy complete?",
@@ -36,6 +36,7 @@ HINTS = {
     "no_split": "the split file has no row for this image",
     "duplicate_id": "an earlier row has this id and the same content",
     "rows_disagree": "several rows have this id and differ, so none of them is used",
+    "excluded_by_source": "the source itself marks the row as not to be used",
     "hidden_file": "a file of macOS or Windows, not an image",
     "unsafe_path": "an id or path that is absolute or leads out of the source folder",
     "malformed_row": "the row cannot be read",
