@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -183,9 +182,8 @@ def write_tree(out: Path, studies: int, seed: int, image_size: int) -> dict[str,
                     options="\n".join(texts),
                     split=values.split(part),
                 )
-        (root / "metadata").mkdir()
         for part, listed in items.items():
-            (root / "metadata" / f"{part}_vqa_data.json").write_text(json.dumps(listed, indent=1) + "\n")
+            phantom_tree.write_json(root / "metadata" / f"{part}_vqa_data.json", listed)
 
     return phantom_tree.write(out, NAME, studies, seed, image_size, files)
 

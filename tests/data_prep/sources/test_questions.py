@@ -1,7 +1,6 @@
 """MIMIC-CXR-VQA and ReXVQA: one answer of several, layouts of the films, every bad item, and records to train on."""
 
 import json
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,35 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.vqa import get_config
-from data_prep.__main__ import main
-from data_prep.sources import mimic_cxr_vqa, questions, rexvqa
+from data_prep.sources import questions
 from medvill_jax.data import records
 from medvill_jax.data.examples import QuestionRecords
 from medvill_jax.data.questions import normalize_answer
 from medvill_jax.data.records import SPLITS
 from medvill_jax.tasks.data import Data
+from tests.data_prep.sources.building import build as build_strictly
+from tests.data_prep.sources.building import report_of
 
-MODULES = {"mimic_cxr_vqa": mimic_cxr_vqa, "rexvqa": rexvqa}
 FILES = {"mimic_cxr_vqa": "train.json", "rexvqa": "metadata/train_vqa_data.json"}
 
 
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Phantom trees, not to be changed."""
-    folder = tmp_path_factory.mktemp("questions")
-    for name, module in MODULES.items():
-        module.write_tree(folder / name, 12, 3, 40)
-    return {name: folder / name for name in MODULES}
-
-
-@pytest.fixture
-def copy(sources: dict[str, Path], tmp_path: Path) -> Any:
-    return lambda name: Path(shutil.copytree(sources[name], tmp_path / "copy"))
-
-
 def build(name: str, source: Path, out: Path, *more: str) -> int:
-    flags = [f"--source={source}", f"--out={out}", "--quiet", "--image_size=40", "--vocab_size=300"]
-    return main([name, *flags, "--accept_unverified", "--max_rejected=1", *more])
+    return build_strictly(name, source, out, "--max_rejected=1", *more)
 
 
 def damaged(name: str, source: Path, changes: list[dict[str, Any] | str | None]) -> list[str]:
@@ -67,14 +51,14 @@ def reasons(out: Path) -> list[tuple[str, str]]:
 
 
 def counted(out: Path) -> dict[str, Any]:
-    report = json.loads((out / records.REPORT_FILE).read_text())
+    report = report_of(out)
     assert report["found"] == report["kept"] + sum(report["rejected"].values())
     return report
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_training_reads_the_questions(name: str, sources: dict[str, Path], tmp_path: Path) -> None:
-    assert build(name, sources[name], tmp_path / "data") == 0
+@pytest.mark.parametrize("name", FILES)
+def test_training_reads_the_questions(name: str, trees: Any, tmp_path: Path) -> None:
+    assert build(name, trees(name), tmp_path / "data") == 0
     config: Any = get_config("small")
     config.data.path = str(tmp_path / "data")
     data = Data(config)
@@ -180,12 +164,12 @@ def test_bad_questions_of_rexvqa(copy: Any, tmp_path: Path) -> None:
     counted(tmp_path / "data")
 
 
-def test_the_first_of_several_films_is_taken(sources: dict[str, Path], tmp_path: Path) -> None:
-    assert build("rexvqa", sources["rexvqa"], tmp_path / "data") == 0
+def test_the_first_of_several_films_is_taken(trees: Any, tmp_path: Path) -> None:
+    assert build("rexvqa", trees("rexvqa"), tmp_path / "data") == 0
     everything = [
         item
         for part in ("train", "valid", "test")
-        for item in json.loads((sources["rexvqa"] / "metadata" / f"{part}_vqa_data.json").read_text()).values()
+        for item in json.loads((trees("rexvqa") / "metadata" / f"{part}_vqa_data.json").read_text()).values()
     ]
     several = sum(len(item["ImagePath"]) > 1 for item in everything)
     assert counted(tmp_path / "data")["questions_with_several_films"] == several > 0
