@@ -13,6 +13,7 @@ from medvill_jax.data.records import DataError
 _STEP = 1 << 20
 # Characters; an item is a question, with a report at most.
 _LARGEST_ITEM = 16 << 20
+_BEHIND = (",", ":", "]", "}")
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -43,9 +44,11 @@ def _items(path: Path) -> Iterator[tuple[str, Any]]:
             count += 1
             key = str(count)
             if opening == "{":
+                text.expect(text.next_sign(), '"')
+                text.back()
                 key = text.value()
                 text.expect(text.next_sign(), ":")
-            yield str(key), text.value()
+            yield key, text.value()
             sign = text.next_sign()
 
 
@@ -85,8 +88,9 @@ class _Text:
                 if not self._more():
                     raise
                 continue
-            # A number goes on in what is not read yet, perhaps.
-            if end < len(self._text) or not self._more():
+            # Of a number, only the first part may have been read.
+            after = _SPACE.match(self._text, end).end()  # pyright: ignore[reportOptionalMemberAccess]
+            if self._text[after : after + 1] in _BEHIND or not self._more():
                 self._at = end
                 return value
 

@@ -34,7 +34,7 @@ answer is "none". Questions to verify and to choose are CLOSED, queries are OPEN
 yes or no. The question_type is the content type, the phrase_type the semantic type. The splits are the three files.
 """
 # Semantic type -> whether the question has its possible answers in it.
-CLOSED = {"verify": True, "choose": True, "query": False}
+SEMANTICS = {"verify": True, "choose": True, "query": False}
 CONTENTS = ("anatomy", "attribute", "presence", "abnormality", "plane", "gender", "size")
 # Items by which the layout of the films is found.
 _SAMPLE = 40
@@ -68,13 +68,14 @@ def prepare(
             f"{folder} has none of the films that the questions are about: give the folder with "
             "files/p10/p10000032/s50414267/<image_id>.jpg and so on as --images"
         )
-    views = _views(folder)
+    metadata = mimic_layout.find_table(folder, "metadata")
+    views = _views(metadata) if metadata else {}
 
     def row(split: str, key: str, item: questions.Item) -> Row | Rejection:
         return _row(split, key, item, films, views)
 
-    rows = questions.rows(table, paths, row)
-    return made(table, rows, out, files=paths.values(), options={}, kind="vqa", text_required=True, **build_options)
+    rows, files = questions.rows(table, paths, row), [*paths.values(), *filter(None, [metadata])]
+    return made(table, rows, out, files=files, options={}, kind="vqa", text_required=True, **build_options)
 
 
 def _sample(table: Source, path: Path) -> list[tuple[str, str, str]]:
@@ -88,10 +89,9 @@ def _ids(subject: Any, study: Any, image: Any) -> tuple[str, str, str]:
     return number(identifier_of(subject) or ""), number(identifier_of(study) or ""), identifier_of(image) or ""
 
 
-def _views(folder: Path) -> dict[str, str]:
-    """Film -> its view, by the table of MIMIC-CXR-JPG; {} without one."""
-    path = mimic_layout.find_table(folder, "metadata")
-    rows = read_table(path, ("dicom_id", "ViewPosition")) if path else ()
+def _views(path: Path) -> dict[str, str]:
+    """Film -> its view, by a table of MIMIC-CXR-JPG."""
+    rows = read_table(path, ("dicom_id", "ViewPosition"))
     return {identifier(row["dicom_id"]): values.view(row["ViewPosition"]) for row in rows if not row.fault}
 
 
@@ -113,9 +113,9 @@ def _row(
         return Rejection(known, "tables_disagree", f"item {key}: image_path is of another film than the ids")
     if values.split(str(item["split"])) != split:
         return Rejection(known, "tables_disagree", f"item {key}: split is {str(item['split'])[:20]!r} in this file")
-    if semantic not in CLOSED or content not in CONTENTS:
+    if semantic not in SEMANTICS or content not in CONTENTS:
         kinds = f"semantic_type {semantic[:20]!r}, content_type {content[:20]!r}"
-        return Rejection(known, "unknown_value", f"item {key}: {kinds}; expected one of {', '.join(CLOSED)}")
+        return Rejection(known, "unknown_value", f"item {key}: {kinds}")
     answer = questions.answered(answers)
     if semantic == "verify" and answer not in ("yes", "no"):
         return Rejection(known, "unknown_value", f"item {key}: a question to verify has an answer beside yes and no")
@@ -128,7 +128,7 @@ def _row(
         question=item["question"],
         answer=answer,
         original=json.dumps(item["answer"], ensure_ascii=False),
-        closed=CLOSED[semantic],
+        closed=SEMANTICS[semantic],
         kinds=(content, semantic),
         view=views.get(image, ""),
     )
@@ -173,7 +173,7 @@ def write_tree(out: Path, studies: int, seed: int, image_size: int) -> dict[str,
                     age=None,
                 )
         for part, listed in items.items():
-            (root / f"{part}.json").write_text(json.dumps(listed, indent=1) + "\n")
+            phantom_tree.write_json(root / f"{part}.json", listed)
         (root / "mimic-cxr-2.0.0-metadata.csv").write_text("".join(f"{one},{view}\n" for one, view in views))
 
     return phantom_tree.write(out, NAME, studies, seed, image_size, files)

@@ -59,7 +59,7 @@ def rows(
 
 def answered(answers: list[str]) -> str:
     """Several answers as one: normalised, without repetition, in alphabetical order, joined by `AND`; or `NONE`."""
-    return AND.join(sorted({normalize_answer(answer) for answer in answers} - {""})) or NONE
+    return normalize_answer(AND.join(sorted({normalize_answer(answer) for answer in answers} - {""}))) or NONE
 
 
 def asked(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -26,7 +25,7 @@ Reads the questions of ReXVQA and their films, those of ReXGradient-160K:
   SOURCE/metadata/train_vqa_data.json, valid_vqa_data.json, test_vqa_data.json     one object, a question for each key
   IMAGES/deid_png/...                                                              where the paths of the questions lead
 
-A record is one question with the first film that it names; DATA.md's build report counts the questions that name
+A record is one question with the first film that it names; build_report.json counts the questions that name
 several. Its answer is the text of the right option, without its letter, and options has the texts of all options, one
 in a line. Questions whose answer is yes or no are CLOSED, all others OPEN. The question_type is the task, the
 phrase_type the category. The splits are the three files.
@@ -183,9 +182,8 @@ def write_tree(out: Path, studies: int, seed: int, image_size: int) -> dict[str,
                     options="\n".join(texts),
                     split=values.split(part),
                 )
-        (root / "metadata").mkdir()
         for part, listed in items.items():
-            (root / "metadata" / f"{part}_vqa_data.json").write_text(json.dumps(listed, indent=1) + "\n")
+            phantom_tree.write_json(root / "metadata" / f"{part}_vqa_data.json", listed)
 
     return phantom_tree.write(out, NAME, studies, seed, image_size, files)
 

@@ -30,17 +30,17 @@ Reads VinDr-CXR: DICOM films with labels and boxes of radiologists, without repo
   SOURCE/annotations/image_labels_train.csv, image_labels_test.csv     a column for each class, a row for each reader
   SOURCE/annotations/annotations_train.csv, annotations_test.csv       a box in a row
 
---records=findings: a record is a film with its labels, for classification. A reader sees a finding if he names one of
-its classes. The label is positive if most readers of the film see the finding, negative if most do not, uncertain if
-they are divided; in the test set it is their consensus. Classes without counterpart among the 14 of CheXpert (aortic
+--records=findings: a record is a film with its labels, for classification. A reader who marks one of the classes of a
+finding sees that finding. Its label is positive if most readers of the film see it, negative if most do not, uncertain
+if they are divided; the test set has their consensus. Classes without counterpart among the 14 of CheXpert (aortic
 enlargement, calcification, tuberculosis, ...) set no label; Enlarged Cardiomediastinum and Support Devices are never
 mentioned.
 
---records=phrases: a record is a film and one class that most of its readers have boxed; its text is the name of the
-class in plain words, its boxes are those of all readers, unmerged. Boxes of a minority and "other lesion" are no rows;
-DATA.md's build report counts them.
+--records=phrases: a record is a film and one class that most of its readers have boxed. Its text is the name of the
+class in plain words, its boxes are those of all readers, none merged. What a minority has boxed, and "other lesion",
+are no rows; build_report.json counts them.
 
-Films are not assigned to patients, so each counts as one. All films are PA. There is no validation split.
+No patients are named, so each film counts as one. All films are PA. There is no validation split.
 """
 RECORDS = ("findings", "phrases")
 VIEW = "PA"
@@ -63,11 +63,16 @@ _TAGS = ("PatientSex", "PatientAge", "Rows", "Columns")
 
 @dataclass
 class _Film:
-    """What the readers of a film say: reader -> the classes that he sees; `fault` is a reason and a detail."""
+    """What the readers of a film say: reader -> the classes that are seen; `fault` is a reason and a detail."""
 
     path: Path
     readers: dict[str, frozenset[str]] = field(default_factory=dict)
     fault: tuple[str, str] = ("", "")
+
+    @functools.cached_property
+    def tags(self) -> dict[str, Any] | None:
+        """What its header says, None if that cannot be read."""
+        return _tags(self.path)
 
 
 @dataclass
@@ -132,11 +137,10 @@ def _phrases(table: Source, files: dict[str, Path], source: Path, notes: dict[st
             film = films.get(image, _Film(source, fault=("tables_disagree", "the label table has no row of this film")))
             if name in NO_PHRASES:
                 left_out[name] += 1
-            elif film.readers and not boxes.fault[0] and 2 * len(boxes.readers) <= len(film.readers):
+            elif not film.fault[0] and not boxes.fault[0] and 2 * len(boxes.readers) <= len(film.readers):
                 left_out["seen by a minority"] += 1
             else:
-                row = _row(table, image, film, part)
-                yield _phrase(table, row, name, boxes)
+                yield _phrase(table, _row(table, image, film, part), name, boxes, film.tags or {})
     notes["phrases_left_out"] = dict(sorted(left_out.items()))
 
 
@@ -144,7 +148,7 @@ def _row(table: Source, image: str, film: _Film, part: str) -> Row | Rejection:
     """A film with its labels."""
     if film.fault[0]:
         return Rejection(image, *film.fault)
-    tags = _tags(film.path)
+    tags = film.tags
     if tags is None:
         reason = "unreadable_image" if film.path.is_file() else "missing_image"
         return Rejection(image, reason, str(film.path))
@@ -171,12 +175,11 @@ def _voted(table: Source, film: _Film) -> tuple[int, ...]:
     return tuple(labels.values())
 
 
-def _phrase(table: Source, row: Row | Rejection, name: str, boxes: _Boxes) -> Row | Rejection:
+def _phrase(table: Source, row: Row | Rejection, name: str, boxes: _Boxes, tags: dict[str, Any]) -> Row | Rejection:
     """A film's row -> the row of one class that is boxed in it."""
     identifier = f"{row.id}-{name.lower().replace(' ', '_').replace('/', '_')}"
     if isinstance(row, Rejection):
         return Rejection(identifier, row.reason, row.detail)
-    tags = _tags(row.image) or {}
     size = np.asarray([tags["Columns"], tags["Rows"]] * 2, np.float64)
     places = np.asarray(boxes.places).reshape(-1, 4)
     if boxes.fault[0]:
@@ -233,7 +236,6 @@ def _boxes(table: Source, path: Path) -> dict[tuple[str, str], _Boxes]:
     return found
 
 
-@functools.lru_cache(maxsize=1)
 def _tags(path: Path) -> dict[str, Any] | None:
     """What is read of a film before its pixels; None if it cannot be read."""
     try:

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 
 from data_prep.phantom import masks, tree
-from data_prep.phantom.dicom import write_dicom
 from data_prep.phantom.findings import Sign
 from data_prep.sources import phantom_tree
 from data_prep.sources.table import Source
@@ -89,12 +88,8 @@ def _seen(table: Source, film: phantom_tree.Film, doubts: bool) -> set[str]:
 
 def _drawn(table: Source, film: phantom_tree.Film, path: Path) -> dict[str, list[tuple[int, ...]]]:
     """Writes a film, and returns class -> the boxes around what is seen of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     pixels = film.pixels()
-    who = {"subject_id": int(film.subject_id), "study_id": int(film.study_id), "sex": film.study.sex}
-    when = {"date": "20200101", "time": "120000", "age": film.study.age}
-    rng = np.random.default_rng([film.seed, film.number, film.index, 1])
-    write_dicom(path, pixels, view=film.view, rng=rng, **who, **when)
+    phantom_tree.write_dicom(path, film, pixels)
     seed = tree.film_seed(film.seed, film.number, film.index)
     seen = {"image_size": film.image_size, "sex": film.study.sex}
     found = masks.drawn(pixels, seed, film.view, film.study.signs, **seen)
