@@ -150,7 +150,7 @@ def _row(
     image = f"{study}_{PurePosixPath(relative).stem}"
     if row.fault:
         return Rejection(relative or where, "malformed_row", row.fault)
-    if not relative or not subject:
+    if not PurePosixPath(relative).name or not subject:
         return Rejection(relative or where, "missing_field", f"{where} has no image or no patient")
     if escapes(relative) or escapes(row["dicom"]):
         return Rejection(where, "unsafe_path", f"{where}: the path leads out of the source")
@@ -163,8 +163,8 @@ def _row(
     text = chosen.text(study, row)
     if not text:
         return Rejection(image, "no_wanted_section", where)
-    file = PurePosixPath(relative).with_suffix(".png") if images == "png" else PurePosixPath(row["dicom"] or relative)
-    file = file if images == "png" else file.with_suffix(".dcm")
+    file = PurePosixPath(relative if images == "png" else row["dicom"] or relative)
+    file = file.with_suffix(".png" if images == "png" else ".dcm")
     path = next((path for folder in _FOLDERS[images] if (path := source / folder / file).is_file()), None)
     if path is None:
         return Rejection(image, "missing_image", where)

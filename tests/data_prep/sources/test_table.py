@@ -7,6 +7,7 @@ import pytest
 from data_prep import sources
 from data_prep.sources import table, values
 from medvill_jax.data.records import DataError
+from tests.test_architecture import ROOT
 
 # Who publishes a source, and where: only their pages are citations.
 OFFICIAL = {
@@ -24,6 +25,15 @@ def test_every_entry_has_a_module_and_official_pages() -> None:
         for page in (source.page, *(field.cited for field in source.fields.values() if field.cited)):
             assert urlparse(page).scheme == "https", (name, page)
             assert urlparse(page).netloc in OFFICIAL, (name, page)
+
+
+def test_the_documentation_names_every_source() -> None:
+    page = (ROOT / "docs" / "data.md").read_text("utf-8")
+    for name, source in table.sources().items():
+        consent = " --accept_unverified" if source.unverified else ""
+        assert f"| `{name}` | [{source.title}]({source.page})" in page
+        assert f"python -m data_prep phantom --layout={name} --out=TREE --studies=40\n" in page
+        assert f"python -m data_prep {name} --source=TREE --out=DATA{consent}" in page
 
 
 def test_every_module_has_an_entry() -> None:
