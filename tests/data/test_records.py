@@ -117,6 +117,7 @@ def test_a_data_set_is_described_once(tiny_data: Path, tmp_path: Path) -> None:
     """TFDS never lets go of a builder, so one at each evaluation would fill the memory of a long run."""
 
     def builders() -> int:
+        gc.collect()
         return sum(isinstance(thing, tfds.core.DatasetBuilder) for thing in gc.get_objects())
 
     records.open_split(tiny_data, "train")
@@ -125,7 +126,7 @@ def test_a_data_set_is_described_once(tiny_data: Path, tmp_path: Path) -> None:
         records.open_split(tiny_data, "validation")
         assert records.kind(tiny_data) == "report"
         assert records.splits(tiny_data)["train"] == 24
-    assert builders() == before
+    assert builders() <= before
     # One that is made anew at the same place is another data set.
     shutil.copytree(tiny_data, tmp_path / "data")
     assert records.label_names(tmp_path / "data") == records.label_names(tiny_data)
