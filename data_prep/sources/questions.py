@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.rows import Rejection, Row
-from data_prep.sources import json_items, reading
+from data_prep.sources import reading
 from data_prep.sources.table import Source
 from medvill_jax.data.questions import normalize_answer, without_note
 from medvill_jax.data.records import SPLITS
@@ -36,25 +36,19 @@ def rows(
 ) -> Iterator[Row | Rejection]:
     """The rows of all items; `row(split, key, fields)` makes one of our fields of an item, None where it lacks one.
 
-    Raises `DataError` if a file is damaged, or its first item lacks a field.
+    Raises `DataError` as `reading.items` does.
     """
-    main = next(iter(source.files))
+    needed = {name: field.column for name, field in source.columns().items() if not field.optional}
     for split in SPLITS:
-        for number, (key, item) in enumerate(json_items.items(paths[split])):
-            if not isinstance(item, dict):
-                yield Rejection(f"{split}-{key}"[:_LONGEST], "malformed_row", f"item {key[:40]} is not an object")
-                continue
-            fields = source.columns(main)
-            if number == 0:
-                reading.named(source, item, paths[split], main)
-            missing = [
-                field.column for field in fields.values() if not field.optional and item.get(field.column) is None
-            ]
-            if missing:
-                detail = f"item {key[:40]} has no {', '.join(missing)}"
-                yield Rejection(f"{split}-{key}"[:_LONGEST], "missing_field", detail)
+        for key, item in reading.items(source, paths[split]):
+            known = f"{split}-{key}"[:_LONGEST]
+            missing = [column for name, column in needed.items() if item is not None and item[name] is None]
+            if item is None:
+                yield Rejection(known, "malformed_row", f"item {key[:40]} is not an object")
+            elif missing:
+                yield Rejection(known, "missing_field", f"item {key[:40]} has no {', '.join(missing)}")
             else:
-                yield row(split, key, {name: item.get(field.column) for name, field in fields.items()})
+                yield row(split, key, item)
 
 
 def answered(answers: list[str]) -> str:

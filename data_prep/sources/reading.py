@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data_prep.files import hidden
+from data_prep.sources import json_items
 from data_prep.sources.table import Source
 from data_prep.tables import read_table
 from medvill_jax.data.records import DataError
@@ -42,16 +43,21 @@ def rows(source: Source, path: Path, file: str = "") -> Iterator[Fields]:
         yield row
 
 
-def named(source: Source, item: Mapping[str, Any], path: Path, file: str = "") -> dict[str, Any]:
-    """The fields of an object of a JSON file. Raises `DataError` with all keys that it lacks; `path` is for the error.
+def items(source: Source, path: Path) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """`(key, fields)` of the items of a JSON file: None for what is no object, and for a field that an object lacks.
 
-    Call it on the first object only if others may lack keys; `None` stands for an optional key that is missing.
+    Raises `DataError` if the file is damaged, or with all keys that its first object lacks.
     """
-    fields = source.columns(file)
-    missing = [field.column for field in fields.values() if not field.optional and field.column not in item]
-    if missing:
-        raise DataError(f"{path} has no column {', '.join(missing)}; it has {', '.join(map(str, item))[:300]}")
-    return {name: item.get(field.column) for name, field in fields.items()}
+    fields, known = source.columns(), False
+    for key, item in json_items.items(path):
+        if not isinstance(item, dict):
+            yield key, None
+            continue
+        missing = [field.column for field in fields.values() if not field.optional and field.column not in item]
+        if missing and not known:
+            raise DataError(f"{path} has no column {', '.join(missing)}; it has {', '.join(map(str, item))[:300]}")
+        known = True
+        yield key, {name: item.get(field.column) for name, field in fields.items()}
 
 
 def images(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:

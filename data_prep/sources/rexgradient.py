@@ -11,7 +11,7 @@ from data_prep import labeling
 from data_prep.files import escapes
 from data_prep.ids import identifier_of
 from data_prep.rows import Rejection, Row
-from data_prep.sources import json_items, own_flags, reading, values
+from data_prep.sources import own_flags, reading, values
 from data_prep.sources.made import made
 from data_prep.sources.sections import Chosen, clean, described
 from data_prep.sources.table import Source, accepted, sources
@@ -72,15 +72,10 @@ def prepare(
 
 
 def _rows(table: Source, path: Path, part: str, chosen: Chosen, seed: int) -> Iterator[Row | Rejection]:
-    checked = False
-    for key, entry in json_items.items(path):
-        if not isinstance(entry, dict):
+    for key, row in reading.items(table, path):
+        if row is None:
             yield Rejection(key, "malformed_row", "not an object")
             continue
-        if not checked:
-            reading.named(table, entry, path)
-            checked = True
-        row = {name: entry.get(field.column) for name, field in table.columns().items()}
         images = row["images"] if isinstance(row["images"], list) else []
         views = row["views"] if isinstance(row["views"], list) else []
         subject, study = identifier_of(row["subject_id"]), identifier_of(row["study_id"]) or key
