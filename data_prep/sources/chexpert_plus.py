@@ -193,15 +193,15 @@ def write_tree(out: Path, studies: int, seed: int, image_size: int) -> dict[str,
         for film in films:
             part = "train" if film.split == "train" else "valid"
             frontal = film.view != "LATERAL"
-            name = f"{'frontal' if frontal else 'lateral'}"
+            name = "frontal" if frontal else "lateral"
             stem = f"{part}/patient{film.subject_id}/study{film.study_id}/view{film.index + 1}_{name}"
-            pixels, labels = film.pixels(), film.study.labels()
+            pixels, labels, findings = film.pixels(), film.study.labels(), film.findings()
             rows.append(
                 {
                     "image": f"{stem}.jpg",
                     "dicom": f"{stem}.dcm",
                     "subject_id": f"patient{film.subject_id}",
-                    "findings": film.findings(),
+                    "findings": findings,
                     "impression": film.impression(),
                     "direction": name.capitalize(),
                     "view": film.view if frontal else "",
@@ -214,11 +214,11 @@ def write_tree(out: Path, studies: int, seed: int, image_size: int) -> dict[str,
             lines.append(json.dumps({table.fields["label_image"].column: f"{stem}.jpg", **named}) + "\n")
             phantom_tree.write_png(root / "PNG" / f"{stem}.png", pixels)
             phantom_tree.write_dicom(root / "DICOM" / f"{stem}.dcm", film, pixels)
-            if film.findings():
+            if findings:
                 study = f"patient{film.subject_id}_study{film.study_id}"
                 yield film.truth(
                     labels,
-                    text=clean(film.findings()),
+                    text=clean(findings),
                     id=f"{study}_view{film.index + 1}_{name}",
                     subject_id=f"patient{film.subject_id}",
                     study_id=study,

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from data_prep import mimic_layout
 from data_prep.ids import identifier, identifier_of, number
 from data_prep.rows import Rejection, Row
-from data_prep.sources import json_items, questions, values
+from data_prep.sources import questions, reading, values
 from data_prep.sources.made import made
 from data_prep.sources.table import Source, accepted, sources
 from data_prep.tables import read_table
@@ -79,9 +78,8 @@ def prepare(
 
 
 def _sample(table: Source, path: Path) -> list[tuple[str, str, str]]:
-    names = [table.fields[name].column for name in ("subject_id", "study_id", "image")]
-    items = (item for _, item in itertools.islice(json_items.items(path), _SAMPLE) if isinstance(item, dict))
-    ids = (_ids(*(item.get(name) for name in names)) for item in items)
+    items = (item for _, item in itertools.islice(reading.items(table, path), _SAMPLE) if item is not None)
+    ids = (_ids(item["subject_id"], item["study_id"], item["image"]) for item in items)
     return [each for each in ids if mimic_layout.usable(*each)]
 
 
@@ -137,20 +135,21 @@ def _row(
 def write_tree(out: Path, studies: int, seed: int, image_size: int) -> dict[str, int]:
     """Makes the folder `out` with questions about phantom films in this layout, see `phantom_tree.write`."""
     from data_prep.phantom.questions import ask
+    from data_prep.phantom.tree import save_jpeg
     from data_prep.sources import phantom_tree
 
     table = sources()[NAME]
 
     def files(root: Path, films: Iterator[phantom_tree.Film]) -> Iterator[dict[str, Any]]:
         items: dict[str, list[dict[str, Any]]] = {"train": [], "valid": [], "test": []}
-        views = [("dicom_id", "ViewPosition")]
+        views: list[tuple[str, str]] = []
         for film in films:
             views.append((film.id, film.view))
             if film.view == "LATERAL":
                 continue
             part = "valid" if film.split == "validate" else film.split
             path = f"p{film.subject_id[:2]}/p{film.subject_id}/s{film.study_id}/{film.id}.jpg"
-            _write_jpeg(root / "files" / path, film.pixels())
+            save_jpeg(film.pixels(), root / "files" / path)
             seen = sorted({name.lower() for name in film.positive()} - {"no finding"})
             told = [("List all abnormalities.", "abnormality", "query", seen)]
             told += map(_told, ask(film.study, np.random.default_rng([seed, film.number, film.index])))
@@ -174,7 +173,7 @@ def write_tree(out: Path, studies: int, seed: int, image_size: int) -> dict[str,
                 )
         for part, listed in items.items():
             phantom_tree.write_json(root / f"{part}.json", listed)
-        (root / "mimic-cxr-2.0.0-metadata.csv").write_text("".join(f"{one},{view}\n" for one, view in views))
+        phantom_tree.write_csv(root / "mimic-cxr-2.0.0-metadata.csv", ("dicom_id", "ViewPosition"), views)
 
     return phantom_tree.write(out, NAME, studies, seed, image_size, files)
 
@@ -184,10 +183,3 @@ def _told(question: Any) -> tuple[str, str, str, list[str]]:
     content = {"PRES": "presence", "POS": "anatomy", "ABN": "abnormality", "SIZE": "size"}[question.question_type]
     closed = "verify" if question.answer in ("yes", "no") else "choose"
     return question.text, content, closed if question.answer_type == questions.CLOSED else "query", [question.answer]
-
-
-def _write_jpeg(path: Path, pixels: Any) -> None:
-    from data_prep.phantom import film
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(film.eight_bit(pixels)).save(path, "JPEG", quality=95)

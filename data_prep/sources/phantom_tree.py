@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -177,8 +177,12 @@ def write_json(path: Path, content: Any) -> None:
 def write_table(source: Source, path: Path, rows: Iterable[dict[str, Any]], file: str = "") -> None:
     """Writes a csv file of a source from rows of our fields, under the source's names of the columns."""
     fields = source.columns(file)
+    columns = [field.column for field in fields.values()]
+    write_csv(path, columns, ([row.get(name, "") for name in fields] for row in rows))
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a csv file; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="", encoding="utf-8") as table:
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow([field.column for field in fields.values()])
-        writer.writerows([row.get(name, "") for name in fields] for row in rows)
+        csv.writer(table, lineterminator="\n").writerows([columns, *rows])

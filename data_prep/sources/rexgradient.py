@@ -118,14 +118,14 @@ def write_tree(out: Path, studies: int, seed: int, image_size: int) -> dict[str,
     def files(root: Path, films: Iterator[phantom_tree.Film]) -> Iterator[dict[str, Any]]:
         entries: dict[str, dict[str, dict[str, Any]]] = {part: {} for part in PARTS}
         for film in films:
-            part = values.split(film.split)
+            part, findings = values.split(film.split), film.findings()
             file = f"deid_png/P{film.subject_id}/A{film.study_id}/studies/{film.study_id}/instances/{film.id}.png"
             study = {
                 "subject_id": f"P{film.subject_id}",
                 "study_id": film.study_id,
                 "sex": film.study.sex,
                 "age": f"{film.study.age:03d}Y",
-                "findings": film.findings() or None,
+                "findings": findings or None,
                 "impression": film.impression(),
                 "images": [],
                 "views": [],
@@ -135,8 +135,8 @@ def write_tree(out: Path, studies: int, seed: int, image_size: int) -> dict[str,
             entry[table.fields["images"].column].append(f"../{file}")
             entry[table.fields["views"].column].append(film.view)
             phantom_tree.write_png(root / file, film.pixels())
-            if film.findings():
-                text = clean(film.findings())
+            if findings:
+                text = clean(findings)
                 yield film.truth(
                     film.study.labels(), text, subject_id=f"P{film.subject_id}", study_id=film.study_id, split=part
                 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +64,8 @@ def write(table: Source, out: Path, studies: int, seed: int, image_size: int) ->
             columns = [table.fields[name].column for name in ("id", "reader")[: 2 if part == "train" else 1]]
             sides = [table.fields[name].column for name in ("category", "left", "top", "right", "bottom")]
             for name, more in ((f"labels_{part}", _columns(table, part)), (f"boxes_{part}", sides)):
-                _write(root / "annotations" / table.files[name][0], [*columns, *more], rows[name])
+                path = root / "annotations" / table.files[name][0]
+                phantom_tree.write_csv(path, [*columns, *more], rows[name])
 
     return phantom_tree.write(out, table.name, studies, seed, image_size, files)
 
@@ -118,10 +118,3 @@ def _redrawn(box: tuple[int, ...], rng: np.random.Generator) -> list[float]:
     far = rng.uniform(0, _DIFFERENCE, 4) * (right - left, bottom - top, right - left, bottom - top)
     places = (max(0, left - far[0]), max(0, top - far[1]), right + far[2], bottom + far[3])
     return [round(float(place), 2) for place in places]
-
-
-def _write(path: Path, columns: list[str], rows: list[list[Any]]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([columns, *rows])
