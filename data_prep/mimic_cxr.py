@@ -18,7 +18,7 @@ from data_prep.splits import split_of
 from data_prep.tables import UNCERTAIN_AS, Cells, Labels, read_table, settle_uncertain
 from data_prep.texts import Texts
 from medvill_jax.data.records import DataError
-from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
+from medvill_jax.findings import NO_LABELS
 
 LABELERS = ("chexpert", "negbio", "report")
 SPLIT_RULES = ("official", "subject")
@@ -271,7 +271,7 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
             yield Rejection(image, "unknown_view", view.unknown)
             continue
         split = splits.of(image, study, subject) if splits else split_of(subject, choice.seed)
-        values: Any = labels.of(study, subject) if labels else (ABSENT,) * len(CHEXPERT_FINDINGS)
+        values: Any = labels.of(study, subject) if labels else NO_LABELS
         if isinstance(split, tuple):
             yield Rejection(image, *split)
         elif isinstance(values[0], str):

@@ -27,7 +27,7 @@ from data_prep.texts import Texts
 from medvill_jax.data.cleaning import MARK_RULES, clean_text
 from medvill_jax.data.records import DataError
 from medvill_jax.films.files import TooLargeError, read_bytes
-from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
+from medvill_jax.findings import NO_LABELS
 
 SECTIONS = ("findings", "impression", "indication", "comparison")
 REPORTS_TABLE, PROJECTIONS_TABLE = "indiana_reports.csv", "indiana_projections.csv"
@@ -294,7 +294,7 @@ def _rows_of_report(
     taken = [name for name in (SECTIONS if wanted == (FULL,) else wanted) if name in present]
     text = " ".join(cleaned[name] for name in taken)
     texts.add(report.id, present, wanted if taken else ())
-    labels = (ABSENT,) * len(CHEXPERT_FINDINGS)
+    labels = NO_LABELS
     if choice.labels == "report" and text:
         # The labeler reads the text with its marks, so that labels do not depend on `marks`.
         descriptions = (clean_text(report.sections[name], "keep") for name in taken if name in DESCRIBING)

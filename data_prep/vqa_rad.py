@@ -15,7 +15,7 @@ from data_prep.ids import identifier_of
 from data_prep.splits import split_of
 from medvill_jax.data.questions import normalize_answer, without_note
 from medvill_jax.data.records import DataError
-from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
+from medvill_jax.findings import NO_LABELS
 
 QUESTION_FILES = ("VQA_RAD Dataset Public.json", "VQA_RAD_Dataset_Public.json", "vqa_rad.json", "questions.json")
 IMAGE_FOLDERS = ("VQA_RAD Image Folder", "VQA_RAD_Image_Folder", "images", ".")
@@ -26,7 +26,6 @@ TEST_PHRASES = "test_"
 # The image-disjoint split has about the shares of the official one.
 IMAGE_SHARES = (("train", 0.8), ("test", 1.0))
 ANSWER_TYPES = ("CLOSED", "OPEN")
-_LABELS = (ABSENT,) * len(CHEXPERT_FINDINGS)
 _IMAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._ -]{0,200}")
 
 
@@ -187,7 +186,7 @@ def _row(
         split=part,
         image=images / name,
         text=without_note(question_text),
-        labels=_LABELS,
+        labels=NO_LABELS,
         extra={
             "question": question_text,
             "answer": normalize_answer(question["answer"]),

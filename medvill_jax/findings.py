@@ -21,3 +21,5 @@ CHEXPERT_FINDINGS = (
 )
 # ABSENT: the report does not mention it.
 POSITIVE, NEGATIVE, UNCERTAIN, ABSENT = 1, 0, -1, -2
+# The labels of a record without any.
+NO_LABELS = (ABSENT,) * len(CHEXPERT_FINDINGS)

@@ -11,7 +11,7 @@ from data_prep.sources import reading
 from data_prep.sources.table import Source
 from medvill_jax.data.questions import normalize_answer, without_note
 from medvill_jax.data.records import SPLITS
-from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
+from medvill_jax.findings import NO_LABELS
 
 if TYPE_CHECKING:
     from data_prep.sources.phantom_tree import Film
@@ -20,7 +20,6 @@ CLOSED, OPEN = "CLOSED", "OPEN"
 ORGAN = "CHEST"
 # The answer to a question to which there is nothing to say, and what stands between several answers.
 NONE, AND = "none", " and "
-_LABELS = (ABSENT,) * len(CHEXPERT_FINDINGS)
 _LONGEST = 120
 
 Item = Mapping[str, Any]
@@ -82,7 +81,7 @@ def asked(
         "organ": ORGAN,
         "image_name": image.name,
     }
-    return Row(identifier, study, subject, split, image, without_note(question), _LABELS, view, {**extra, **further})
+    return Row(identifier, study, subject, split, image, without_note(question), NO_LABELS, view, {**extra, **further})
 
 
 def truth(film: Film, *, text: str, **more: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from data_prep.sources.table import Source, accepted, sources
 from data_prep.tables import label_value, read_table
 from medvill_jax.data.records import DataError
 from medvill_jax.errors import MissingExtra
-from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, POSITIVE, UNCERTAIN
+from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS, NEGATIVE, NO_LABELS, POSITIVE, UNCERTAIN
 
 NAME = "vindr_cxr"
 HELP = """\
@@ -57,7 +57,6 @@ NO_FINDING = "No finding"
 NO_PHRASES = (NO_FINDING, "Other lesion", "Other disease", "Other diseases")
 # Pixels by which a box may stand out of its film.
 _MARGIN = 1.0
-_NO_LABELS = (ABSENT,) * len(CHEXPERT_FINDINGS)
 _TAGS = ("PatientSex", "PatientAge", "Rows", "Columns")
 
 
@@ -188,7 +187,7 @@ def _phrase(table: Source, row: Row | Rejection, name: str, boxes: _Boxes, tags:
         return Rejection(identifier, "unknown_value", f"a box leaves its film of {size[0]:g} x {size[1]:g} pixels")
     seen = np.unique(np.clip(places / size, 0, 1), axis=0).tolist()
     extra = {**row.extra, "category": table.labels[name] or name, "language": "en", "boxes": seen}
-    return replace(row, id=identifier, text=PHRASES.get(name, name.lower()), labels=_NO_LABELS, extra=extra)
+    return replace(row, id=identifier, text=PHRASES.get(name, name.lower()), labels=NO_LABELS, extra=extra)
 
 
 def _films(table: Source, path: Path, folder: Path) -> dict[str, _Film]:
