@@ -19,22 +19,11 @@ from data_prep.build import Rejection, Row, build, file_fingerprint
 from data_prep.files import hidden
 from data_prep.ids import identifier_of
 from data_prep.mimic_layout import SUFFIXES
-from data_prep.splits import split_of
+from data_prep.splits import SPLIT_NAMES, split_of
 from data_prep.tables import label_value
 from medvill_jax.data.records import DataError
 from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS, POSITIVE
 
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "valid": "validation",
-    "validate": "validation",
-    "validation": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
 SUBJECT_FIELDS = ("subject_id", "patientid", "patient_id")
 _FIELDS = ("id", "image", "text", "split", "labels", "study_id", "view", *SUBJECT_FIELDS)
 SPLIT_RULES = ("index", "subject")

@@ -155,8 +155,7 @@ def write_tree(
     }
     check(studies, seed)
     hard.check(difficulty)
-    if image_size < _SMALLEST_IMAGE:
-        raise DataError(f"phantom images of {image_size} pixels show nothing: at least {_SMALLEST_IMAGE}")
+    check_size(image_size)
     existing = finished(out, MARKER, options)
     if existing is not None:
         return existing
@@ -203,6 +202,12 @@ def check(studies: int, seed: int) -> None:
         raise DataError(f"{studies} phantom studies: at least one is needed")
     if seed < 0:
         raise DataError(f"the phantom seed is {seed}: it must not be negative")
+
+
+def check_size(image_size: int) -> None:
+    """Raises `DataError` if films of this size show nothing."""
+    if image_size < _SMALLEST_IMAGE:
+        raise DataError(f"phantom images of {image_size} pixels show nothing: at least {_SMALLEST_IMAGE}")
 
 
 def finished(out: Path, name: str, options: dict[str, Any], what: str = "a phantom tree") -> dict[str, int] | None:
