@@ -103,7 +103,7 @@ def locate(source: Path, tables: Sequence[str], reports_root: Path | None = None
     if not source.is_dir():
         raise DataError(f"there is no folder {source}: --source is the folder of your copy of MIMIC-CXR")
     roots = _expand(source, ROOTS)
-    table_files = {table: path for table in TABLES if (path := _table_file(roots, table)) is not None}
+    table_files = tables_in(source)
     needed = [table for table in tables if table not in table_files]
     if "metadata" in needed and "record_list" in table_files and images != "jpg":
         needed.remove("metadata")
@@ -136,6 +136,20 @@ def locate(source: Path, tables: Sequence[str], reports_root: Path | None = None
             "if they are elsewhere, name their folder or the zip file with --reports."
         )
     return Source(images=image_files, reports=reports, tables=used_tables)
+
+
+def tables_in(source: Path) -> dict[str, Path]:
+    """The tables that there are below `source`, by their names in `TABLES`."""
+    roots = _expand(source, ROOTS)
+    return {table: path for table in TABLES if (path := _table_file(roots, table)) is not None}
+
+
+def find_images(source: Path, sample: Sequence[tuple[str, str, str]]) -> Images | None:
+    """The images below `source`, in the layout in which most of a sample of (subject, study, image) are there, if any.
+
+    JPEG files come before DICOM files.
+    """
+    return _find_images(_expand(source, ROOTS), sample, "auto")
 
 
 def ids_of(row: Mapping[str, str]) -> tuple[str, str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from data_prep.phantom import masks, tree
+from data_prep.phantom import masks
 from data_prep.phantom.findings import Study
 from data_prep.phantom.report import sentence
 
@@ -43,11 +43,6 @@ def located(study: Study, found: dict[str, masks.Mask], rng: np.random.Generator
         text = " ".join(sentence(sign, rng) for sign in signs)
         if signs and (boxes := _boxes(mask)):
             yield Located(finding, text, boxes)
-
-
-def phrase_rng(seed: int, film: tree.Film) -> np.random.Generator:
-    """The random stream of the phrases about a film, apart from that of its questions."""
-    return np.random.default_rng([*tree.question_rng(seed, film).bytes(8), film.index])
 
 
 def _boxes(mask: masks.Mask) -> tuple[tuple[int, int, int, int], ...]:

@@ -328,8 +328,8 @@ def make_study(job: Job) -> WrittenStudy:
         if job.erased:
             without = masks.erased(drawn, film_seed(seed, number, index), view, study.signs, **seen)
             for finding, pixels in without.items():
-                _save(pixels, Path(job.root, masks.ERASED_FOLDER, dicom_id, f"{finding}.jpg"))
-        _save(drawn, path / f"{dicom_id}.jpg")
+                save_jpeg(pixels, Path(job.root, masks.ERASED_FOLDER, dicom_id, f"{finding}.jpg"))
+        save_jpeg(drawn, path / f"{dicom_id}.jpg")
         if job.dicom:
             from data_prep.phantom.dicom import write_dicom
 
@@ -353,7 +353,8 @@ def make_study(job: Job) -> WrittenStudy:
     )
 
 
-def _save(drawn: Any, path: Path) -> None:
+def save_jpeg(drawn: Any, path: Path) -> None:
+    """Writes a film, float32 `[rows, columns]` in 0 to 1; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(film.eight_bit(drawn)).save(path, "JPEG", quality=_JPEG_QUALITY)
 
