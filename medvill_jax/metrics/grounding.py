@@ -49,16 +49,20 @@ def measured(heat: np.ndarray, scaled: np.ndarray, inside: np.ndarray, box: np.n
         difference, noise = within.mean() - without.mean(), np.sqrt(within.var() + without.var())
         # A map of two values, one in each part, has no noise; one of a single value has no contrast either.
         contrast = difference / noise if noise > 0 else np.inf * np.sign(difference) if difference else 0.0
-    overlaps = [overlap(scaled >= threshold, inside) for threshold in THRESHOLDS]
     # Of several highest places, such as all places of a map of one value, each is as likely to be pointed at.
     pointing = float(inside[highest].mean())
-    return np.array([pointing, np.mean(overlaps), contrast, abs(contrast), overlap(box, inside)])
+    return np.array([pointing, mean_overlap(scaled, inside), contrast, abs(contrast), overlap(box, inside)])
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
     """Intersection over union of two sets of places, bool `[H, W]`; 0 if both are empty."""
     union = float((one | other).sum())
     return float((one & other).sum()) / union if union else 0.0
+
+
+def mean_overlap(scaled: np.ndarray, inside: np.ndarray) -> float:
+    """`miou` of one map, float `[H, W]` from 0 to 1, and the places bool `[H, W]` in the boxes."""
+    return float(np.mean([overlap(scaled >= threshold, inside) for threshold in THRESHOLDS]))
 
 
 def score(

@@ -8,7 +8,7 @@ of another patient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,8 +205,3 @@ def closing_lines(metrics: dict[str, Any], split: str, what: str, workdir: Workd
 def _signed(metrics: dict[str, Any], name: str) -> str:
     low, high = metrics[f"{name}_ci95"]
     return f"{metrics[name]:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
-def chosen_map(found: Sequence[tuple[str, float]]) -> str:
-    """The name of the highest value, the first of equal ones."""
-    return max(found, key=lambda pair: pair[1])[0]
