@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from medvill_jax.app import explaining, queries, recorded, running
+from medvill_jax.app import explaining, grounding, queries, recorded, running
 from medvill_jax.app import film as film_files
 from medvill_jax.app.film import AnyFilm, Film
 from medvill_jax.app.queries import Asked, Query
-from medvill_jax.app.results import Answer, Embedding, Findings, HeatMap, Match, Report, Result
+from medvill_jax.app.results import Answer, Embedding, Findings, HeatMap, Match, Place, Report, Result
 from medvill_jax.data.tokenizer import Tokenizer
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.arrays import Arrays
@@ -181,6 +181,28 @@ class Model:
             film, explaining.TASK, **{name: value for name, value in options.items() if value is not None}
         )
 
+    @overload
+    def ground(
+        self, film: AnyFilm, phrase: str, *, method: str | None = None, threshold: float | None = None
+    ) -> Place: ...
+    @overload
+    def ground(
+        self, film: Batch, phrase: str, *, method: str | None = None, threshold: float | None = None
+    ) -> list[Place]: ...
+    def ground(self, film: Any, phrase: str, *, method: str | None = None, threshold: float | None = None) -> Any:
+        """Shows where on a film, or on each of a list of films, a phrase is seen: a heat map and a box.
+
+        Args:
+            film: one film, or a list of films.
+            phrase: a sentence or less, such as "small left pleural effusion".
+            method: "head", of an export of configs/ground.py and its default; or one that needs a matching head only
+                (see `hub.arrays.grounding`).
+            threshold: the share of the map's height that the box surrounds; None is that of the export, or 0.5.
+        """
+        named = {"method": method, "threshold": threshold}
+        options = {name: value for name, value in named.items() if value is not None}
+        return self._answer(film, grounding.TASK, phrase=phrase, **options)
+
     def stream(
         self, films: Iterable[AnyFilm], task: str, *, batch_size: int = BATCH_SIZE, whole: bool = False, **options: Any
     ) -> Iterator[Result]:
@@ -191,7 +213,7 @@ class Model:
 
         Args:
             films: any iterable.
-            task: one of `tasks`, "embed" or "explain".
+            task: one of `tasks`, "embed", "explain" or "ground".
             batch_size: films that are computed at a time.
             whole: compute even a few films as a whole batch, so that one program serves calls of any length.
             options: of the task: the arguments of its method.
@@ -210,6 +232,8 @@ class Model:
     def _query(self, task: str, options: dict[str, Any]) -> Query:
         if task == explaining.TASK:
             query = explaining.query(self._asked, options)
+        elif task == grounding.TASK:
+            query = grounding.query(self._asked, options)
         else:
             query = queries.query(self._asked, task, options)
         return dataclasses.replace(query, options={"task": task, **query.options, **self._computed})

@@ -44,10 +44,12 @@ def measured(heat: np.ndarray, scaled: np.ndarray, inside: np.ndarray, box: np.n
         return np.full(len(MEASURES), np.nan)
     highest = heat == heat.max()
     contrast = np.nan
-    if not inside.all():
+    if highest.all():
+        contrast = np.nan if inside.all() else 0.0  # and not what rounding makes of equal values
+    elif not inside.all():
         within, without = heat[inside], heat[~inside]
         difference, noise = within.mean() - without.mean(), np.sqrt(within.var() + without.var())
-        # A map of two values, one in each part, has no noise; one of a single value has no contrast either.
+        # A map of two values, one in each part, has no noise.
         contrast = difference / noise if noise > 0 else np.inf * np.sign(difference) if difference else 0.0
     # Of several highest places, such as all places of a map of one value, each is as likely to be pointed at.
     pointing = float(inside[highest].mean())
