@@ -161,17 +161,18 @@ class _Phrases:
     def rows(self, films: Path, tables: dict[str, Path], seed: int, square: bool) -> Iterator[Row | Rejection]:
         """The rows of all phrases, in the order of the table."""
         yield from self._damaged
-        places = {phrase.image: _ids(phrase) for phrase in self._phrases.values()}
+        places = {key: _ids(phrase) for key, phrase in self._phrases.items()}
         found = mimic_layout.find_images(films, [ids for ids in places.values() if ids])
         if found is None:
             raise DataError(
                 f"{films} has none of the films of the table: --images is the folder of your copy of MIMIC-CXR-JPG, "
                 "with files/p10/p10000032/s50414267/<dicom_id>.jpg and so on"
             )
-        splits = _column(tables.get("split"), "split", places)
-        views = _column(tables.get("metadata"), "ViewPosition", places)
-        for phrase in self._phrases.values():
-            name, ids = f"{phrase.image}-{phrase.number}", places[phrase.image]
+        named = {phrase.image for phrase in self._phrases.values()}
+        splits = _column(tables.get("split"), "split", named)
+        views = _column(tables.get("metadata"), "ViewPosition", named)
+        for key, phrase in self._phrases.items():
+            name, ids = f"{phrase.image}-{phrase.number}", places[key]
             split = values.split(splits.get(phrase.image, "")) if "split" in tables else ""
             if ids is None:
                 yield Rejection(name, "unsafe_path", "the path does not name patient and study")
@@ -213,7 +214,7 @@ def _stored(phrase: _Phrase, square: bool) -> list[list[float]]:
     return boxes.tolist()
 
 
-def _column(path: Path | None, column: str, films: dict[str, Any]) -> dict[str, str]:
+def _column(path: Path | None, column: str, films: set[str]) -> dict[str, str]:
     """A column of a table of MIMIC-CXR for these films."""
     if path is None:
         return {}

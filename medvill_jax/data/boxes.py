@@ -51,7 +51,9 @@ def mask(boxes: np.ndarray, side: int = RASTER) -> np.ndarray:
     return (in_rows[:, :, None] & in_columns[:, None, :]).any(0)
 
 
-def on_film(cells: np.ndarray, height: int, width: int, window: Window, side: int = RASTER) -> np.ndarray:
+def on_film(
+    cells: np.ndarray, height: int, width: int, window: Window, side: int = RASTER, *, smooth: bool = True
+) -> np.ndarray:
     """A map of the cells of a window, on the whole film.
 
     Args:
@@ -59,13 +61,15 @@ def on_film(cells: np.ndarray, height: int, width: int, window: Window, side: in
         height, width: of the film, pixels.
         window: what the network saw of the film.
         side: of the result.
+        smooth: linear between the middles of cells, and beyond the outermost ones as in them; or each place as its
+            cell.
 
     Returns:
-        float32 `[side, side]`, linear between the middles of cells, and beyond the outermost ones as in them.
+        float32 `[side, side]`.
     """
     top, left, bottom, right = window
     spread = [
-        _between(side, of_film, start, end, count)
+        _weights(side, of_film, start, end, count, smooth)
         for of_film, start, end, count in (
             (height, top, bottom, cells.shape[0]),
             (width, left, right, cells.shape[1]),
@@ -74,10 +78,11 @@ def on_film(cells: np.ndarray, height: int, width: int, window: Window, side: in
     return (spread[0] @ np.asarray(cells, np.float64) @ spread[1].T).astype(np.float32)
 
 
-def _between(side: int, film: int, start: int, end: int, cells: int) -> np.ndarray:
+def _weights(side: int, film: int, start: int, end: int, cells: int, smooth: bool) -> np.ndarray:
     """Weights `[side, cells]` of the cells at the places of a raster, along one side."""
     places = (np.arange(side) + 0.5) / side * film  # pixels
     at = np.clip((places - start) / (end - start) * cells - 0.5, 0, cells - 1)
+    at = at if smooth else np.round(at)
     before = np.minimum(at.astype(int), max(cells - 2, 0))
     weights = np.zeros((side, cells))
     rows = np.arange(side)

@@ -1,6 +1,7 @@
 """Metrics of phrase grounding: does a heat map show where the phrase is seen? See docs/metrics.md#grounding.
 
-pointing      whether the highest place lies in a box (Zhang et al., IJCV 2018, without their margin of 15 pixels)
+pointing      whether the highest place lies in a box (Zhang et al., IJCV 2018, without their margin of 15 pixels); a
+              network's highest place is anywhere in its highest cell, so this is the share of that cell in the boxes
 miou          the mean, over `THRESHOLDS`, of the overlap of the boxes with the map from that height on, the map scaled
               to 0..1 on its film (Boecking et al., ECCV 2022, who threshold cosines, which need no scale)
 cnr           contrast-to-noise ratio (mean inside - mean outside) / sqrt(variance inside + variance outside), with its
@@ -26,7 +27,9 @@ MEASURES = ("pointing", "miou", "cnr", "cnr_absolute", "box_iou")
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
-def measured(heat: np.ndarray, scaled: np.ndarray, inside: np.ndarray, box: np.ndarray) -> np.ndarray:
+def measured(
+    heat: np.ndarray, scaled: np.ndarray, inside: np.ndarray, box: np.ndarray, highest: np.ndarray | None = None
+) -> np.ndarray:
     """The measures of one phrase.
 
     Args:
@@ -34,6 +37,8 @@ def measured(heat: np.ndarray, scaled: np.ndarray, inside: np.ndarray, box: np.n
       scaled: float `[H, W]`, the same from 0 to 1.
       inside: bool `[H, W]`, the places in the boxes.
       box: bool `[H, W]`, the places in the one box that is predicted.
+      highest: bool `[H, W]`, at least one place, of which each is as likely to be pointed at; None for those where the
+        map is highest.
 
     Returns:
       float64 `[5]`, as in `MEASURES`; NaN for what is not defined: all of them without a place in a box, contrasts
@@ -42,17 +47,16 @@ def measured(heat: np.ndarray, scaled: np.ndarray, inside: np.ndarray, box: np.n
     heat = np.asarray(heat, np.float64)
     if not inside.any():
         return np.full(len(MEASURES), np.nan)
-    highest = heat == heat.max()
+    at_top = heat == heat.max()
     contrast = np.nan
-    if highest.all():
+    if at_top.all():
         contrast = np.nan if inside.all() else 0.0  # and not what rounding makes of equal values
     elif not inside.all():
         within, without = heat[inside], heat[~inside]
         difference, noise = within.mean() - without.mean(), np.sqrt(within.var() + without.var())
         # A map of two values, one in each part, has no noise.
         contrast = difference / noise if noise > 0 else np.inf * np.sign(difference) if difference else 0.0
-    # Of several highest places, such as all places of a map of one value, each is as likely to be pointed at.
-    pointing = float(inside[highest].mean())
+    pointing = float(inside[at_top if highest is None else highest].mean())
     return np.array([pointing, mean_overlap(scaled, inside), contrast, abs(contrast), overlap(box, inside)])
 
 
@@ -94,7 +98,9 @@ def score(
     """
     measures = np.asarray(measures, np.float64)
     if measures.ndim != 2 or measures.shape[1] != len(MEASURES) or not len(measures):
-        raise ValueError(f"measures of shape {list(measures.shape)}; expected [N, {len(MEASURES)}], at least one phrase")
+        raise ValueError(
+            f"measures of shape {list(measures.shape)}; expected [N, {len(MEASURES)}], at least one phrase"
+        )
     if len(categories) != len(measures):
         raise ValueError(f"{len(measures)} phrases, but {len(categories)} categories")
     groups = {"": np.ones(len(measures), bool)}

@@ -1,8 +1,8 @@
 """Phrase grounding without training: maps of what a pre-trained model attends to when it matches a phrase with a film.
 
-Every method of `config.methods` makes a map of each phrase (`hub.arrays.grounding`). The method with the highest mIoU on
-the validation split, and the threshold of its boxes, are chosen there alone; the phrases of `config.eval.split` are then
-grounded by that method. The mIoU of every method on the validation split is `validation/METHOD/miou`.
+Every method of `config.methods` makes a map of each phrase (`hub.arrays.grounding`). The method with the highest mIoU
+on the validation split, and the threshold of its boxes, are chosen there alone; the phrases of `config.eval.split` are
+then grounded by that method. The mIoU of every method on the validation split is `validation/METHOD/miou`.
 
 Writes `metrics.json` and `predictions.jsonl` as `ground` does, beside the same baselines. Runs in one process.
 """
@@ -20,7 +20,7 @@ from medvill_jax import private
 from medvill_jax.cluster import distributed
 from medvill_jax.cluster.stopping import StopSignal
 from medvill_jax.cluster.workdir import Workdir
-from medvill_jax.data import boxes, loader, records
+from medvill_jax.data import boxes, loader
 from medvill_jax.data.phrases import PhraseRecords
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.arrays import Arrays
@@ -82,23 +82,19 @@ class Task:
             maps[method] = tuning.on_films(self._cells(tuning, method))
             overlaps = [
                 grounding.mean_overlap(boxes.scaled(one), inside)
-                for one, inside in zip(maps[method], tuning.inside, strict=True)
+                for one, inside in zip(maps[method].heat, tuning.inside, strict=True)
             ]
             found[method] = float(np.mean(overlaps))
         method = max(found, key=lambda name: found[name])
-        threshold = grounded.threshold_of(maps[method], tuning.inside)
+        threshold = grounded.threshold_of(maps[method].heat, tuning.inside)
         log.info("by %s, chosen with a threshold of %.2f on %d validation phrases", method, threshold, len(tuning.rows))
         held_out = self._records(split)
         phrases = Phrases.read(held_out, loader.evenly(len(held_out), config.eval.max_examples))
         heat = phrases.on_films(self._cells(phrases, method))
         elsewhere = phrases.on_films(self._cells(phrases, method, own_film=False), own_film=False)
-
-        def box_of(one: np.ndarray) -> np.ndarray:
-            return boxes.box_of(one, threshold)
-
-        own = grounded.measures(heat, phrases.inside, box_of)
+        own = grounded.measures(heat, phrases.inside, threshold)
         others = grounded.baselines(Phrases.read(self._records("train")), phrases)
-        others[grounded.OTHER_FILM] = grounded.measures(elsewhere, phrases.inside, box_of)
+        others[grounded.OTHER_FILM] = grounded.measures(elsewhere, phrases.inside, threshold)
         metrics = grounded.metrics_of(own, others, phrases, split, config.seed)
         metrics |= {f"validation/{name}/miou": value for name, value in found.items()}
         metrics |= {f"{split}/method": method, f"{split}/threshold": threshold}

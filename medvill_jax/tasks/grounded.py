@@ -8,7 +8,7 @@ of another patient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,19 @@ COMPARED = ("mean_box", OTHER_FILM)
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 20))
 DEFAULT_THRESHOLD = 0.5
 TITLES = {"pointing": "pointing", "miou": "mIoU", "cnr": "CNR", "box_iou": "box IoU"}
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Maps of n phrases on their films.
+
+    Attributes:
+        heat: float32 `[n, R, R]`, linear between the middles of cells.
+        highest: bool `[n, R, R]`, the places of the highest cell.
+    """
+
+    heat: np.ndarray
+    highest: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -58,16 +71,15 @@ class Phrases:
         """int `[n]`, a number for each patient."""
         return self.records.subjects()[self.rows]
 
-    def on_films(self, cells: np.ndarray, *, own_film: bool = True) -> np.ndarray:
-        """Maps of square grids of cells, float `[n, G]`, on the films that the network was shown: `[n, R, R]`."""
-        side = round(cells.shape[1] ** 0.5)
-        shown = (self.records.shown(int(row), own_film=own_film) for row in self.rows)
-        return np.stack(
-            [
-                boxes.on_film(of_one.reshape(side, side), *self.records.window(record))
-                for of_one, record in zip(cells, shown, strict=True)
-            ]
-        )
+    def on_films(self, cells: np.ndarray, *, own_film: bool = True) -> Maps:
+        """Maps of square grids of cells, float `[n, G]`, on the films that the network was shown."""
+        side, heat, highest = round(cells.shape[1] ** 0.5), [], []
+        for of_one, row in zip(cells, self.rows, strict=True):
+            seen = self.records.window(self.records.shown(int(row), own_film=own_film))
+            heat.append(boxes.on_film(of_one.reshape(side, side), *seen))
+            top = (of_one == of_one.max()).reshape(side, side)
+            highest.append(boxes.on_film(top, *seen, smooth=False) > 0)
+        return Maps(np.stack(heat), np.stack(highest))
 
 
 def threshold_of(heat: np.ndarray, inside: np.ndarray) -> float:
@@ -79,12 +91,12 @@ def threshold_of(heat: np.ndarray, inside: np.ndarray) -> float:
     return grounding.best_threshold(boxes_at, list(inside), THRESHOLDS)[0]
 
 
-def measures(heat: np.ndarray, inside: np.ndarray, box_of: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """The rows of `grounding.measured` of maps `[n, R, R]`, float64 `[n, 5]`; `box_of` draws the box of a map."""
+def measures(maps: Maps, inside: np.ndarray, threshold: float) -> np.ndarray:
+    """The rows of `grounding.measured` of n maps, float64 `[n, 5]`, with the boxes of `boxes.box_of`."""
     return np.stack(
         [
-            grounding.measured(one, boxes.scaled(one), of_one, boxes.mask(box_of(one)))
-            for one, of_one in zip(heat, inside, strict=True)
+            grounding.measured(heat, boxes.scaled(heat), of_one, boxes.mask(boxes.box_of(heat, threshold)), highest)
+            for heat, highest, of_one in zip(maps.heat, maps.highest, inside, strict=True)
         ]
     )
 
@@ -93,26 +105,26 @@ def baselines(train: Phrases, held_out: Phrases) -> dict[str, np.ndarray]:
     """Name -> the measures float64 `[n, 5]` of maps that look at no film."""
     middles = (np.arange(boxes.RASTER) + 0.5) / boxes.RASTER - 0.5
     centre = -np.hypot(middles[:, None], middles)
-    fixed = {"uniform": (np.zeros_like(centre), _WHOLE), "centre": (centre, boxes.box_of(centre, DEFAULT_THRESHOLD))}
-    found = {
-        name: measures(np.broadcast_to(heat, held_out.inside.shape), held_out.inside, lambda _, box=box: box)
-        for name, (heat, box) in fixed.items()
+    count = len(held_out.rows)
+    maps = {
+        "uniform": [(np.zeros_like(centre), _WHOLE)] * count,
+        "centre": [(centre, boxes.box_of(centre, DEFAULT_THRESHOLD))] * count,
     }
     overall = _mean(train, np.ones(len(train.rows), bool))
     of_category = {
         name: _mean(train, np.array([other == name for other in train.categories])) for name in {*train.categories}
     }
-    for name, means in (
-        ("mean_box", [overall] * len(held_out.rows)),
-        ("mean_box_of_category", [of_category.get(category, overall) for category in held_out.categories]),
-    ):
-        found[name] = np.stack(
+    maps["mean_box"] = [overall] * count
+    maps["mean_box_of_category"] = [of_category.get(category, overall) for category in held_out.categories]
+    return {
+        name: np.stack(
             [
                 grounding.measured(heat, boxes.scaled(heat), inside, boxes.mask(box))
-                for (heat, box), inside in zip(means, held_out.inside, strict=True)
+                for (heat, box), inside in zip(of_name, held_out.inside, strict=True)
             ]
         )
-    return found
+        for name, of_name in maps.items()
+    }
 
 
 _WHOLE = np.array([0.0, 0.0, 1.0, 1.0], np.float32)
@@ -159,7 +171,7 @@ def write(
     workdir: Workdir,
     metrics: dict[str, Any],
     phrases: Phrases,
-    heat: np.ndarray,
+    maps: Maps,
     threshold: float,
     own: np.ndarray,
     made_with: dict[str, Any],
@@ -172,7 +184,7 @@ def write(
             "id": phrases.records.identifier(int(record)),
             "category": phrases.categories[row],
             "boxes": phrases.records.boxes(int(record)).tolist(),
-            "box": boxes.box_of(heat[row], threshold).tolist(),
+            "box": boxes.box_of(maps.heat[row], threshold).tolist(),
             **{
                 name: float(value) if np.isfinite(value) else None
                 for name, value in zip(grounding.MEASURES, own[row], strict=True)
@@ -186,7 +198,7 @@ def write(
 
 def closing_lines(metrics: dict[str, Any], split: str, what: str, workdir: Workdir) -> list[str]:
     """The metrics beside their baselines, as text; `what` says what was evaluated."""
-    names = [name for name in ("mean_box", "mean_box_of_category", OTHER_FILM, "centre", "uniform")]
+    names = ("mean_box", "mean_box_of_category", OTHER_FILM, "centre", "uniform")
     heads = ("mean box", "of category", "other film", "centre", "uniform")
     lines = [
         f"{metrics[f'{split}/phrases']:.0f} phrases of {split}, {what}:",

@@ -42,7 +42,7 @@ def binary_cross_entropy(logits: Any, targets: Any, positive_weight: Any = 1.0) 
 def soft_dice(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """The soft Dice loss of each row (Milletari et al., 3DV 2016), float32 `[B]` in 0..1.
 
-    1 - (2 sum(p t) + 1) / (sum(p^2) + sum(t^2) + 1) over the N places of a row; the ones keep it defined without target.
+    1 - (2 sum(p t) + 1) / (sum(p^2) + sum(t^2) + 1) over the N places; the ones keep it defined without target.
 
     Args:
         logits: float32 `[B, N]`, of which p is the sigmoid.

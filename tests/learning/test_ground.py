@@ -45,8 +45,8 @@ def test_phrases_on_films(
     phrases: tuple[Path, Path, dict[str, list[list[float]]]], tmp_path: Path, rolled: bool
 ) -> None:
     tree, data, truths = phrases
-    config = shrink(ground.get_config("small"), data, steps=90)
-    config.data.fraction = 1.0
+    config = shrink(ground.get_config("small"), data, steps=200)
+    config.data.fraction, config.optimizer.learning_rate = 1.0, 5e-3
     model, names = learn(task, config, tmp_path)
     assert 16 <= len(names) <= 60
     files = {path.stem: path for path in tree.glob("files/*/*/*/*.jpg")}
@@ -67,7 +67,7 @@ def test_phrases_on_films(
     )
     # What one map for all films would reach.
     assert _overlap(np.broadcast_to(right.mean(0), right.shape), right) < 0.35
-    judge(_overlap(found, right), reached=0.7, missed=0.45, rolled=rolled)
+    judge(_overlap(found, right), reached=0.7, missed=0.4, rolled=rolled)
 
 
 def _overlap(found: np.ndarray, right: np.ndarray) -> float:

@@ -8,10 +8,10 @@ binary cross entropy of the cells plus `config.dice` times the soft Dice loss of
 The map on the film is linear between the middles of cells. Its box surrounds the places that hang together with the
 highest one and reach a share of its height, which is chosen on the validation split.
 
-Held-out metrics while training, `eval/...`: `pointing`, `miou`, `cnr` (`metrics.grounding`). `--eval_only` grounds every
-phrase of `config.eval.split` and writes `predictions.jsonl`, a row per phrase, and `metrics.json`: the measures with
-intervals as `SPLIT/...`, also by category, those of the baselines of `tasks.grounded` as `baseline/NAME/...`, and how
-much higher the model's are, as `gain/NAME/...`.
+Held-out metrics while training, `eval/...`: `pointing`, `miou`, `cnr` (`metrics.grounding`). `--eval_only` grounds
+every phrase of `config.eval.split` and writes `predictions.jsonl`, a row per phrase, and `metrics.json`: the measures
+with intervals as `SPLIT/...`, also by category, those of the baselines of `tasks.grounded` as `baseline/NAME/...`, and
+how much higher the model's are, as `gain/NAME/...`.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
             f"dice={config.dice} must not be negative, and positive_weight={config.positive_weight} above 0"
         )
     data = Data(config)
-    network = build_network(
-        config, data.vocabulary, heads=HeadsConfig(places=True), unused=(r"(mlm|itm|pooler)/.*",)
-    )
+    network = build_network(config, data.vocabulary, heads=HeadsConfig(places=True), unused=(r"(mlm|itm|pooler)/.*",))
     cells = network.config.grid_cells
     records_of = functools.partial(data.records, PhraseRecords, grid=round(cells**0.5))
     return Parts(
