@@ -34,7 +34,8 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "phantom":
         phantom(config)
         config.data.phantom.studies = 2000
-        config.steps = 1000
+        config.steps = 500
         config.model.text_len = 30
+        config.model.image_size = 192  # larger than the films, for 6 x 6 cells instead of 4 x 4
         config.eval.every_steps = 250
     return config
