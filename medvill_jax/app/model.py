@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 from medvill_jax.app import explaining, grounding, queries, recorded, running
 from medvill_jax.app import film as film_files
 from medvill_jax.app.film import AnyFilm, Film
+from medvill_jax.app.places import Batch, Places
 from medvill_jax.app.queries import Asked, Query
-from medvill_jax.app.results import Answer, Embedding, Findings, HeatMap, Match, Place, Report, Result
+from medvill_jax.app.results import Answer, Embedding, Findings, Match, Report, Result
 from medvill_jax.data.tokenizer import Tokenizer
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.arrays import Arrays
@@ -29,10 +30,8 @@ from medvill_jax.version import VERSION
 BATCH_SIZE = 16
 DTYPES = ("float32", "bfloat16", "float16")
 
-Batch = list[Any] | tuple[Any, ...]
 
-
-class Model:
+class Model(Places):
     """A trained model. Evaluation only: no dropout, running BatchNorm statistics.
 
     A film is the path of an image or DICOM file, the bytes of one, a PIL image, or an array (uint8 or uint16 `[H, W]`,
@@ -147,61 +146,6 @@ class Model:
     def embed(self, film: Any) -> Any:
         """One film, or each of a list of films, as a vector."""
         return self._answer(film, "embed")
-
-    @overload
-    def explain(
-        self,
-        film: AnyFilm,
-        *,
-        finding: str | None = None,
-        word: int | str | None = None,
-        question: str | None = None,
-        report: str | Report | None = None,
-        method: str | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> HeatMap: ...
-    @overload
-    def explain(self, film: Batch, **options: Any) -> list[HeatMap]: ...
-    def explain(self, film: Any, **options: Any) -> Any:
-        """Maps what in a film speaks for a finding, a word of a report, or the answer to a question.
-
-        Args:
-            film: one film, or a list of films.
-            finding: its name; if nothing else is named, the likeliest.
-            word: of the report, as text (the first place where it stands), or its number from 0; negative from the end.
-            question: whose answer is explained.
-            report: with `word`, that of the film: a text, or the result of `report`; None has the model write one.
-                With `finding`, as for `findings`.
-            method: one of "rollout", "chefer", "gradcam" (see `models.relevance`) and "occlusion"; None is
-                `explaining.DEFAULT`.
-            progress: called by occlusion after every batch of predictions, with how many are done, and of how many for
-                the films that are computed together; what it raises ends the computation.
-        """
-        return self._answer(
-            film, explaining.TASK, **{name: value for name, value in options.items() if value is not None}
-        )
-
-    @overload
-    def ground(
-        self, film: AnyFilm, phrase: str, *, method: str | None = None, threshold: float | None = None
-    ) -> Place: ...
-    @overload
-    def ground(
-        self, film: Batch, phrase: str, *, method: str | None = None, threshold: float | None = None
-    ) -> list[Place]: ...
-    def ground(self, film: Any, phrase: str, *, method: str | None = None, threshold: float | None = None) -> Any:
-        """Shows where on a film, or on each of a list of films, a phrase is seen: a heat map and a box.
-
-        Args:
-            film: one film, or a list of films.
-            phrase: a sentence or less, such as "small left pleural effusion".
-            method: "head", of an export of configs/ground.py and its default; or one that needs a matching head only
-                (see `hub.arrays.grounding`).
-            threshold: the share of the map's height that the box surrounds; None is that of the export, or 0.5.
-        """
-        named = {"method": method, "threshold": threshold}
-        options = {name: value for name, value in named.items() if value is not None}
-        return self._answer(film, grounding.TASK, phrase=phrase, **options)
 
     def stream(
         self, films: Iterable[AnyFilm], task: str, *, batch_size: int = BATCH_SIZE, whole: bool = False, **options: Any

@@ -48,7 +48,7 @@ def mask(boxes: np.ndarray, side: int = RASTER) -> np.ndarray:
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     in_rows = (boxes[:, 1, None] <= middles) & (middles < boxes[:, 3, None])  # [n, side]
     in_columns = (boxes[:, 0, None] <= middles) & (middles < boxes[:, 2, None])
-    return (in_rows[:, :, None] & in_columns[:, None, :]).any(0)
+    return np.any(in_rows[:, :, None] & in_columns[:, None, :], axis=0)
 
 
 def on_film(

@@ -108,7 +108,9 @@ def score(
         groups[f"/{slug(name)}"] = np.array([category == name for category in categories])
     names = [f"{measure}{group}" for group in groups for measure in MEASURES]
     rows = sums_of([(measures, inside) for inside in groups.values()])
-    metrics: dict[str, Value] = bootstrap.resampled(clusters, len(measures)) if resamples else {}
+    metrics: dict[str, Value] = {}
+    if resamples:
+        metrics |= bootstrap.resampled(clusters, len(measures))
     metrics |= {f"phrases{group}": float(inside.sum()) for group, inside in groups.items()}
     metrics |= dict(zip(names, ratios(rows.sum(0)).tolist(), strict=True))
     if resamples:

@@ -1,4 +1,4 @@
-"""Phrase grounding as its user runs it: fine-tune, evaluate, ask; and the same from a model that was not trained for it."""
+"""Phrase grounding as its user runs it: fine-tune, evaluate, ask; and by a model that was not trained for it."""
 
 import json
 from pathlib import Path
@@ -131,12 +131,7 @@ def test_attention_of_words_is_their_mean() -> None:
     found = np.asarray(relevance.of_words(layers, words, 3))  # pyright: ignore[reportArgumentType]
     for example, count in enumerate(words):
         for cell in range(3):
-            seen = [
-                layer[example, head, 5 + word, 1 + cell]
-                for layer in layers
-                for head in range(2)
-                for word in range(count)
-            ]
+            seen = [layer[example, :, 5 + word, 1 + cell] for layer in layers for word in range(count)]
             assert found[example, cell] == pytest.approx(np.mean(seen), rel=1e-5)
 
 

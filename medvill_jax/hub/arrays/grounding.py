@@ -24,6 +24,7 @@ from medvill_jax.hub.export import Export
 from medvill_jax.hub.head_functions import in_batches
 from medvill_jax.models import relevance
 from medvill_jax.models.medvill import MedvillConfig
+from medvill_jax.trees import Tree
 
 HEAD = "head"
 # Method -> the layers whose attention is averaged.
@@ -78,7 +79,7 @@ class Grounding(Explanations):
         return maps.reshape(-1, side, side)
 
     def _places(
-        self, params: object, stats: object, images: jax.Array, ids: jax.Array, lens: jax.Array, *, method: str
+        self, params: Tree, stats: Tree, images: jax.Array, ids: jax.Array, lens: jax.Array, *, method: str
     ) -> jax.Array:
         functions = self._functions
         assert functions is not None
