@@ -103,7 +103,7 @@ def locate(source: Path, tables: Sequence[str], reports_root: Path | None = None
     if not source.is_dir():
         raise DataError(f"there is no folder {source}: --source is the folder of your copy of MIMIC-CXR")
     roots = _expand(source, ROOTS)
-    table_files = tables_in(source)
+    table_files = {table: path for table in TABLES if (path := _table_file(roots, table)) is not None}
     needed = [table for table in tables if table not in table_files]
     if "metadata" in needed and "record_list" in table_files and images != "jpg":
         needed.remove("metadata")
@@ -138,18 +138,20 @@ def locate(source: Path, tables: Sequence[str], reports_root: Path | None = None
     return Source(images=image_files, reports=reports, tables=used_tables)
 
 
-def tables_in(source: Path) -> dict[str, Path]:
-    """The tables that there are below `source`, by their names in `TABLES`."""
-    roots = _expand(source, ROOTS)
-    return {table: path for table in TABLES if (path := _table_file(roots, table)) is not None}
+def find_images(folder: Path, sample: Sequence[tuple[str, str, str]], kind: str = "auto") -> Images | None:
+    """The films of a copy of which nothing else is needed; None if none of them is there.
 
-
-def find_images(source: Path, sample: Sequence[tuple[str, str, str]]) -> Images | None:
-    """The images below `source`, in the layout in which most of a sample of (subject, study, image) are there, if any.
-
-    JPEG files come before DICOM files.
+    Args:
+      folder: the folder of the copy, or one above it.
+      sample: the ids of subject, study and image of some films.
+      kind: "jpg", "dicom", or "auto": the JPEG files if there are any.
     """
-    return _find_images(_expand(source, ROOTS), sample, "auto")
+    return _find_images(_expand(folder, ROOTS), sample, kind)
+
+
+def find_table(folder: Path, table: str) -> Path | None:
+    """The file of one of `TABLES` in a copy, None if it has none."""
+    return _table_file(_expand(folder, ROOTS), table)
 
 
 def ids_of(row: Mapping[str, str]) -> tuple[str, str, str]:

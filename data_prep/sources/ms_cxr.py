@@ -23,9 +23,7 @@ from data_prep.sources.made import made
 from data_prep.sources.table import Source, accepted, sources
 from data_prep.splits import split_of
 from data_prep.tables import read_table
-from medvill_jax.data.boxes import in_window
 from medvill_jax.data.records import DataError
-from medvill_jax.data.transforms import square_window
 from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS
 
 NAME = "ms_cxr"
@@ -61,7 +59,6 @@ def prepare(
     images: Path | None = None,
     split: str = "official",
     seed: int = 0,
-    square: bool = False,
     accept_unverified: bool = False,
     **build_options: Any,
 ) -> dict[str, Any]:
@@ -73,7 +70,6 @@ def prepare(
       images: the folder of MIMIC-CXR's films and tables; None for `source`.
       split: "official", MIMIC-CXR's split table if there is one, or "subject" (80 / 10 / 10 per cent of the patients).
       seed: of the split by patient.
-      square: see `images.ImageOptions`.
       accept_unverified: read columns that the table does not cite.
       build_options: as for `made.made`.
 
@@ -83,21 +79,19 @@ def prepare(
     file, films = reading.find(table, source), images or source
     if not films.is_dir():
         raise DataError(f"there is no folder {films}: --images is the folder of your copy of MIMIC-CXR-JPG")
-    tables = mimic_layout.tables_in(films)
-    if split != "official":
-        tables.pop("split", None)
+    wanted = ("split", "metadata") if split == "official" else ("metadata",)
+    tables = {name: path for name in wanted if (path := mimic_layout.find_table(films, name)) is not None}
     notes: dict[str, Any] = {"split_from": "MIMIC-CXR's table" if "split" in tables else f"subjects, seed {seed}"}
-    rows = _Phrases(table, file, notes).rows(films, tables, seed, square)
+    rows = _Phrases(table, file, notes).rows(films, tables, seed)
     return made(
         table,
         rows,
         out,
-        files=[file, *(tables[name] for name in ("split", "metadata") if name in tables)],
+        files=[file, *tables.values()],
         options={"split": split, "seed": seed},
         further=("boxes",),
         kind="phrase",
         text_required=True,
-        square=square,
         notes=notes,
         **build_options,
     )
@@ -112,7 +106,6 @@ class _Phrase:
     category: str
     path: str
     number: int
-    size: tuple[int, int] = (0, 0)
     boxes: list[tuple[float, ...]] = field(default_factory=list)
     fault: tuple[str, str] | None = None
 
@@ -154,11 +147,10 @@ class _Phrases:
             phrase.fault = phrase.fault or ("bad_box", f"line {line}: no box on the film")
             return
         box = tuple(min(max(end / side, 0.0), 1.0) for end, side in ends)
-        phrase.size = (round(height), round(width))
         if box not in phrase.boxes:
             phrase.boxes.append(box)
 
-    def rows(self, films: Path, tables: dict[str, Path], seed: int, square: bool) -> Iterator[Row | Rejection]:
+    def rows(self, films: Path, tables: dict[str, Path], seed: int) -> Iterator[Row | Rejection]:
         """The rows of all phrases, in the order of the table."""
         yield from self._damaged
         places = {key: _ids(phrase) for key, phrase in self._phrases.items()}
@@ -194,7 +186,7 @@ class _Phrases:
                     text=phrase.text,
                     labels=(ABSENT,) * len(CHEXPERT_FINDINGS),
                     view=values.view(views.get(phrase.image, "")),
-                    extra={"category": phrase.category, "boxes": _stored(phrase, square)},
+                    extra={"category": phrase.category, "boxes": [list(box) for box in phrase.boxes]},
                 )
 
 
@@ -203,15 +195,6 @@ def _ids(phrase: _Phrase) -> tuple[str, str, str] | None:
     match = _PLACE.search(phrase.path.strip())
     ids = (match[1], match[2], phrase.image) if match else None
     return ids if ids and mimic_layout.usable(*ids) else None
-
-
-def _stored(phrase: _Phrase, square: bool) -> list[list[float]]:
-    """The boxes on the image that a record holds."""
-    boxes = np.array(phrase.boxes)
-    if square:
-        height, width = phrase.size
-        boxes = in_window(boxes, height, width, square_window(height, width, None, np.random.default_rng(0)))
-    return boxes.tolist()
 
 
 def _column(path: Path | None, column: str, films: set[str]) -> dict[str, str]:

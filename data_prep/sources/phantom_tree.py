@@ -22,6 +22,7 @@ from data_prep.phantom import film, report, tree
 from data_prep.phantom.findings import Study
 from data_prep.sources.table import Source
 from data_prep.workspace import workspace
+from medvill_jax.data.records import DataError
 from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS, POSITIVE
 
 TRUTH_FILE = "truth.jsonl"
@@ -51,7 +52,9 @@ class Film:
         return film.render(seed, self.view, self.study.signs, image_size=self.image_size, sex=self.study.sex)
 
     def findings(self) -> str:
-        """The findings section of the report, one text for all films of the study."""
+        """The findings section of the report, one text for all films of the study; "" for a report without one."""
+        if not self.study.findings_section:
+            return ""
         return report.findings_text(self.study, np.random.default_rng([self.seed, self.number, 0]))
 
     def impression(self) -> str:
@@ -137,10 +140,38 @@ def write(
     return counts
 
 
-def write_png(path: Path, pixels: npt.NDArray[np.float32]) -> None:
-    """Writes a film as an 8-bit PNG file; missing folders are made."""
+def write_png(path: Path, pixels: npt.NDArray[np.float32], bits: int = 8) -> None:
+    """Writes a film as a gray PNG file of 8 or 16 bits; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(film.eight_bit(pixels)).save(path)
+    gray = film.eight_bit(pixels) if bits == 8 else np.round(pixels * 65535).astype(np.uint16)
+    Image.fromarray(gray).save(path)
+
+
+def write_dicom(path: Path, film: Film, pixels: npt.NDArray[np.float32]) -> None:
+    """Writes a film as a DICOM file; missing folders are made. Raises `DataError` without pydicom."""
+    try:
+        from data_prep.phantom import dicom
+    except ImportError as error:
+        raise DataError("DICOM files need pydicom: pip install 'medvill_jax[dicom]'") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dicom.write_dicom(
+        path,
+        pixels,
+        view=film.view,
+        subject_id=int(film.subject_id),
+        study_id=int(film.study_id),
+        date="20140601",
+        time="120000",
+        sex=film.study.sex,
+        age=film.study.age,
+        rng=np.random.default_rng([film.seed, film.number, film.index]),
+    )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file; missing folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
 
 def write_table(source: Source, path: Path, rows: Iterable[dict[str, Any]], file: str = "") -> None:

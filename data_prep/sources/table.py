@@ -6,7 +6,7 @@ A source is an object with
 * `files`: key -> the names that the file may have, as patterns; the first key is the main file;
 * `fields`: our field -> `column` (its name in the file), `cited` (the official page that names this column, or null if
   none was found), and if needed `file` (not the main one), `optional` (may be missing) and `note`;
-* `labels`: label of the source -> finding of CheXpert, or null for a label without counterpart.
+* `labels`: label of the source -> finding of CheXpert, several with ", " between them, or null for none.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def _source(name: str, entry: dict[str, Any]) -> Source:
     labels = entry.get("labels", {})
     if unknown := {field.file for field in fields.values()} - files.keys():
         raise ValueError(f"{name}: no file {', '.join(sorted(unknown))} in {TABLE_FILE.name}")
-    if unknown := set(filter(None, labels.values())) - set(CHEXPERT_FINDINGS):
+    findings = {finding for value in labels.values() if value for finding in value.split(", ")}
+    if unknown := findings - set(CHEXPERT_FINDINGS):
         raise ValueError(f"{name}: no finding {', '.join(sorted(unknown))} in {TABLE_FILE.name}")
     texts = {key: entry[key] for key in ("title", "page", "licence", "language")}
     return Source(name=name, **texts, files=files, fields=fields, labels=labels)

@@ -49,6 +49,7 @@ def labels(source: Source, found: Iterable[str]) -> tuple[int, ...] | str:
     for name in found:
         if name not in source.labels:
             return name
-        if finding := source.labels[name]:
-            values[finding] = POSITIVE
+        for finding in (source.labels[name] or "").split(", "):
+            if finding:
+                values[finding] = POSITIVE
     return tuple(values.values())

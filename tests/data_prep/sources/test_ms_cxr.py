@@ -90,8 +90,8 @@ def test_square_records_have_boxes_on_the_square(tree: Path, tmp_path: Path) -> 
         side = max(height, width)
         offset = np.array([(side - width) / 2, (side - height) / 2] * 2)
         on_square = (record["boxes"] * np.array([width, height] * 2) + offset) / side
-        # Half a pixel of the film, where the padding is odd.
-        np.testing.assert_allclose(square[name]["boxes"], on_square, atol=0.51 / side)
+        # The film is fitted into the square in whole pixels.
+        np.testing.assert_allclose(square[name]["boxes"], on_square, atol=1 / SIZE)
 
 
 def test_faulty_rows_are_rejected_and_named(tree: Path, tmp_path: Path) -> None:

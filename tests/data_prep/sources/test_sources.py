@@ -1,62 +1,18 @@
 """Every source of the table: its phantom tree becomes the records that were drawn, and faults are found."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from data_prep.__main__ import main
 from data_prep.sources import module, reading, table
 from medvill_jax.data import records
-from medvill_jax.data.records import SPLITS
+from tests.data_prep.sources.building import SIZE, STUDIES, build, contents, records_of
 
 NAMES = tuple(table.sources())
-SIZE = 40
-IMAGES = (".png", ".jpg", ".dcm")
-
-
-@pytest.fixture(scope="module")
-def trees(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Source -> its phantom tree, made once and not to be changed."""
-    made: dict[str, Path] = {}
-
-    def tree(name: str) -> Path:
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name) / "tree"
-            flags = [f"--layout={name}", f"--out={made[name]}", "--studies=16", f"--image_size={SIZE}", "--quiet"]
-            assert main(["phantom", *flags]) == 0
-        return made[name]
-
-    return tree
-
-
-@pytest.fixture
-def copy(trees: Any, tmp_path: Path) -> Any:
-    """A copy of a source's tree, for damages."""
-    return lambda name: Path(shutil.copytree(trees(name), tmp_path / "copy"))
-
-
-def build(name: str, source: Path, out: Path, *more: str, accept: bool = True) -> int:
-    flags = [f"--source={source}", f"--out={out}", "--quiet", f"--image_size={SIZE}", "--vocab_size=300"]
-    return main([name, *flags, *(["--accept_unverified"] if accept else []), *more])
-
-
-def records_of(out: Path) -> dict[str, dict[str, Any]]:
-    """Every record of a data set by its id, as plain values, without its films."""
-    found = {}
-    for split in SPLITS:
-        if split in records.splits(out):
-            source = records.open_split(out, split)
-            for i in range(len(source)):
-                found[source[i]["id"].decode()] = {**{k: plain(v) for k, v in source[i].items()}, "split": split}
-    return found
-
-
-def plain(value: Any) -> Any:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value.tolist()
+IMAGES = (".png", ".jpg", ".dcm", ".dicom")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -64,7 +20,7 @@ def test_records_are_what_was_drawn(name: str, trees: Any, tmp_path: Path) -> No
     source = table.sources()[name]
     assert build(name, trees(name), tmp_path / "data") == 0
     report = json.loads((tmp_path / "data" / records.REPORT_FILE).read_text())
-    assert report["found"] == report["kept"] + sum(report["rejected"].values()) == report["kept"] > 0
+    assert report["found"] == report["kept"] + sum(report["rejected"].values())
     truths = {truth["id"]: truth for truth in map(json.loads, (trees(name) / "truth.jsonl").read_text().splitlines())}
     found = records_of(tmp_path / "data")
     assert found.keys() == truths.keys()
@@ -99,10 +55,14 @@ def test_missing_columns_are_one_error(
     path = reading.find(source, tree)
     needed = [field.column for field in source.columns().values() if not field.optional]
     text = path.read_text("utf-8")
-    head, rest = text.split("\n", 1) if path.suffix == ".csv" else (text, "")
-    for column in needed[-2:]:
-        head = head.replace(f'"{column}":', f'"not {column}":') if not rest else head.replace(column, "x" * 9)
-    path.write_text(f"{head}\n{rest}", "utf-8")
+    if path.suffix == ".csv":
+        header, rest = text.split("\n", 1)
+        names = ["not" if name in needed[-2:] else name for name in header.split(",")]
+        text = f"{','.join(names)}\n{rest}"
+    else:
+        for column in needed[-2:]:
+            text = text.replace(f'"{column}":', f'"not {column}":')
+    path.write_text(text, "utf-8")
     assert build(name, tree, tmp_path / "data") == 2
     assert f"has no column {', '.join(needed[-2:])}" in capsys.readouterr().err
 
@@ -111,8 +71,10 @@ def test_missing_columns_are_one_error(
 def test_damaged_rows_and_films_are_quarantined(name: str, copy: Any, tmp_path: Path) -> None:
     source, tree = table.sources()[name], copy(name)
     films = sorted(path for path in tree.rglob("*") if path.suffix in IMAGES and "erased" not in path.parts)
-    films[0].write_bytes(films[0].read_bytes()[:90])
-    films[1].unlink()
+    for film in films[::4]:
+        film.write_bytes(film.read_bytes()[:90])
+    for film in films[1::4]:
+        film.unlink()
     path = reading.find(source, tree)
     if path.suffix == ".csv":
         with path.open("a") as file:
@@ -128,12 +90,8 @@ def test_damaged_rows_and_films_are_quarantined(name: str, copy: Any, tmp_path: 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equal_options_give_equal_bytes(name: str, trees: Any, tmp_path: Path) -> None:
-    module(name).write_tree(tmp_path / "again", 16, 0, SIZE)
+    module(name).write_tree(tmp_path / "again", STUDIES, 0, SIZE)
     assert contents(tmp_path / "again") == contents(trees(name))
     assert [build(name, trees(name), tmp_path / folder) for folder in ("one", "two")] == [0, 0]
     one, two = (contents(tmp_path / folder) for folder in ("one", "two"))
     assert one == two
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
