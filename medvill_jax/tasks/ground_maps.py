@@ -98,7 +98,13 @@ class Task:
         metrics = grounded.metrics_of(own, others, phrases, split, config.seed)
         metrics |= {f"validation/{name}/miou": value for name, value in found.items()}
         metrics |= {f"{split}/method": method, f"{split}/threshold": threshold}
-        made_with = {"checkpoint": self._export.weights, "records": held_out.fingerprint(), "split": split}
+        made_with = {
+            "checkpoint": self._export.weights,
+            "split": split,
+            "records": held_out.fingerprint(),
+            "method": method,
+            "seed": config.seed,
+        }
         private.folder(self.workdir.path)
         grounded.write(self.workdir, metrics, phrases, heat, threshold, own, made_with)
         return metrics

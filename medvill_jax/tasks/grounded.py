@@ -37,7 +37,7 @@ class Maps:
 
     Attributes:
         heat: float32 `[n, R, R]`, linear between the middles of cells.
-        highest: bool `[n, R, R]`, the places of the highest cell.
+        highest: bool `[n, R, R]`, the places of the highest cell on the film.
     """
 
     heat: np.ndarray
@@ -74,11 +74,12 @@ class Phrases:
     def on_films(self, cells: np.ndarray, *, own_film: bool = True) -> Maps:
         """Maps of square grids of cells, float `[n, G]`, on the films that the network was shown."""
         side, heat, highest = round(cells.shape[1] ** 0.5), [], []
-        for of_one, row in zip(cells, self.rows, strict=True):
+        for of_one, row in zip(cells.reshape(-1, side, side), self.rows, strict=True):
             seen = self.records.window(self.records.shown(int(row), own_film=own_film))
-            heat.append(boxes.on_film(of_one.reshape(side, side), *seen))
-            top = (of_one == of_one.max()).reshape(side, side)
-            highest.append(boxes.on_film(top, *seen, smooth=False) > 0)
+            heat.append(boxes.on_film(of_one, *seen))
+            # Of the cells that show some of the film: one in the black border may be higher.
+            by_cell = boxes.on_film(of_one, *seen, smooth=False)
+            highest.append(by_cell == by_cell.max())
         return Maps(np.stack(heat), np.stack(highest))
 
 

@@ -75,6 +75,13 @@ def test_a_map_returns_to_the_film(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(boxes.box_of(back, 0.5), film_box[0], atol=0.04)
 
 
+def test_a_cell_in_the_border_is_not_on_the_film() -> None:
+    """A film of 24 x 48 pixels lies in the middle two of the four rows of cells; each place is that of its cell."""
+    cells = np.arange(16.0).reshape(4, 4)
+    found = boxes.on_film(cells, 24, 48, square_window(24, 48, None, np.random.default_rng(0)), 8, smooth=False)
+    np.testing.assert_array_equal(found, np.repeat(np.repeat(cells[1:3], 4, 0), 2, 1))
+
+
 def test_a_constant_map_is_the_same_on_the_film() -> None:
     np.testing.assert_allclose(boxes.on_film(np.full((3, 3), 0.3), 30, 50, (-10, 0, 40, 50)), 0.3, rtol=1e-6)
 
