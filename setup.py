@@ -84,6 +84,7 @@ setup(
     packages=find_packages(include=["medvill_jax*", "data_prep*", "configs*"]),
     package_data={
         "configs": ["*.json"],
+        "data_prep": ["sources/*.json"],
         "medvill_jax": ["py.typed", "app/*.safetensors", "web/static/*", "web/demo/**/*"],
     },
     entry_points={"console_scripts": ["medvill=medvill_jax.cli.main:main"]},

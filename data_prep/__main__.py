@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from data_prep import flags
+from data_prep import flags, sources
 from medvill_jax import beam_runner, private
 from medvill_jax.commands import Exit, command
 from medvill_jax.data.records import DataError
@@ -18,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0 done, 2 an error for the user (on stderr), 130 interrupted."""
     args = flags.parser().parse_args(argv)
     with private.files(args.shared):
-        return _COMMANDS[args.command](args)
+        return _COMMANDS.get(args.command, _source)(args)
 
 
 def _phantom(args: argparse.Namespace) -> int:
@@ -26,6 +27,8 @@ def _phantom(args: argparse.Namespace) -> int:
 
     if args.studies < 1:
         raise DataError(f"--studies={args.studies}: at least one")
+    if args.layout != "mimic_cxr":
+        return _phantom_of(args)
     if args.vqa:
         vqa.check(args.studies, args.seed)
     counts = write_tree(
@@ -46,6 +49,21 @@ def _phantom(args: argparse.Namespace) -> int:
         print(
             f"then: python -m data_prep vqa_rad --source={args.out / 'vqa'} --out=QUESTIONS --tokenizer=DATA/tokenizer"
         )
+    return Exit.DONE
+
+
+def _phantom_of(args: argparse.Namespace) -> int:
+    """Phantom studies in the layout of a source of the table."""
+    from data_prep.sources import table
+
+    others = [name for name in ("dicom", "vqa", "masks", "erased") if getattr(args, name)]
+    others += ["difficulty"] if args.difficulty != "standard" else []
+    if others:
+        raise DataError(f"--{', --'.join(others)}: only with --layout=mimic_cxr")
+    counts = sources.module(args.layout).write_tree(args.out, args.studies, args.seed, args.image_size)
+    print("\n".join(f"{name:<12} {count:>9}" for name, count in counts.items()))
+    accept = " --accept_unverified" if table.sources()[args.layout].unverified else ""
+    print(f"Next: python -m data_prep {args.layout} --source={args.out} --out=DATA{accept}")
     return Exit.DONE
 
 
@@ -79,6 +97,17 @@ def _pairs(args: argparse.Namespace) -> int:
 
     options = {name: getattr(args, name) for name in ("label_names", "split", "seed")}
     return _finish(pairs.prepare(args.source, args.out, **options, **_common(args)), args)
+
+
+def _source(args: argparse.Namespace) -> int:
+    """A source of the table; the options of its `prepare` are flags of the same names."""
+    prepare = sources.module(args.command).prepare
+    own = {
+        name: getattr(args, name)
+        for name, parameter in inspect.signature(prepare).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    return _finish(prepare(args.source, args.out, views=args.views, **{**_common(args), **own}), args)
 
 
 _COMMANDS = {"phantom": _phantom, "mimic_cxr": _mimic_cxr, "open_i": _open_i, "vqa_rad": _vqa_rad, "pairs": _pairs}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 # Programs of users import these from here.
 from medvill_jax.films.files import TooLargeError as TooLargeError
@@ -17,6 +17,15 @@ def hidden(path: str) -> bool:
     """Whether a path in a source is a file of the operating system: `._1.xml`, `__MACOSX/1.xml`, `Thumbs.db`."""
     parts = PurePosixPath(path.replace("\\", "/")).parts
     return any(part.lower() in _OF_THE_SYSTEM for part in parts) or any(part.startswith(".") for part in parts[-1:])
+
+
+def escapes(path: str) -> bool:
+    """Whether a path is absolute or leads out of its root, by the rules of any operating system.
+
+    Symbolic links are not followed: owners of a data set often link image folders to other disks.
+    """
+    parts = PureWindowsPath(path)
+    return bool(parts.root) or ".." in parts.parts or "\0" in path
 
 
 def listed(folder: Path, suffix: str) -> Iterator[Path]:

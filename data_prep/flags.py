@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
+from typing import Any
 
+from data_prep import sources
+from data_prep.sources import table
 from medvill_jax import beam_runner, private
 from medvill_jax.commands import Parser
 
@@ -21,6 +25,7 @@ command again changes nothing; after a kill it resumes where it stopped.
   Open-I:        python -m data_prep open_i --source=/path/to/open_i --out=DATA
   VQA-RAD:       python -m data_prep vqa_rad --source=/path/to/vqa_rad --out=DATA
   Your own data: python -m data_prep pairs --source=index.jsonl --out=DATA
+  Others:        python -m data_prep SOURCE --source=/path/to/copy --out=DATA, with one of the public data sets below
   Then:          python run.py --config=configs/pretrain.py:small --config.data.path=DATA
 """
 
@@ -39,6 +44,9 @@ reads it.
 
 --erased adds every film without each of its findings, all else as it was: OUT/erased/<dicom_id>/<finding>.jpg, for
 medvill audit --erased=OUT/erased.
+
+--layout writes the studies in the official files of another data set instead, for the command of that name; truth.jsonl
+then says what each record must be.
 """
 
 _MIMIC = """\
@@ -110,6 +118,9 @@ def parser() -> argparse.ArgumentParser:
     _open_i(command("open_i", "the Indiana University radiographs", _OPEN_I))
     _vqa_rad(command("vqa_rad", "questions and answers about images", _VQA_RAD))
     _pairs(command("pairs", "your own images and texts", _PAIRS))
+    for name, source in table.sources().items():
+        module = sources.module(name)
+        _source(command(name, source.title, f"{module.HELP}\n{_about(source)}"), source, module)
     return root
 
 
@@ -123,6 +134,13 @@ def _phantom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--masks", action="store_true", help="also write where findings were drawn to OUT/masks")
     parser.add_argument(
         "--erased", action="store_true", help="also write films without one of their findings to OUT/erased"
+    )
+    _choice(
+        parser,
+        "--layout",
+        ("mimic_cxr", *table.sources()),
+        "the official files to write the studies in (default: mimic_cxr); the flags for masks, questions and so on are "
+        "for mimic_cxr alone",
     )
     _choice(
         parser,
@@ -230,6 +248,33 @@ def _pairs(parser: argparse.ArgumentParser) -> None:
         "splits (default: index, so that results can be compared)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the split by subject (default: 0)")
+    _common(parser)
+
+
+def _about(source: table.Source) -> str:
+    """What the table says of a source, for its help."""
+    columns = [
+        f"  {name:<16} {field.column}{'' if field.cited else '   (not verified on an official page)'}"
+        for name, field in source.fields.items()
+    ]
+    about = textwrap.fill(f"From {source.page}. Licence: {source.licence}.", 120, break_long_words=False)
+    return "\n".join([about, "", "Our fields and the columns that they are read from:", "", *columns, ""])
+
+
+def _source(parser: argparse.ArgumentParser, source: table.Source, module: Any) -> None:
+    """The flags of a source of the table: those of all, and its own."""
+    parser.add_argument("--source", type=Path, required=True, help=f"your copy of {source.title}, see above")
+    _out(parser)
+    module.add_flags(parser)
+    parser.add_argument(
+        "--views", type=_views, default=(), help="e.g. AP,PA or FRONTAL: films of these views only (default: all)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of splits by subject (default: 0)")
+    parser.add_argument(
+        "--accept_unverified",
+        action="store_true",
+        help="read columns that no official page was found to name; compare them with your copy first",
+    )
     _common(parser)
 
 

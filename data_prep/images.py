@@ -12,7 +12,7 @@ from medvill_jax.films import stored
 from medvill_jax.films.decode import FORMATS, to_gray
 from medvill_jax.films.limits import MAX_BYTES, MAX_PIXELS, ImageError, check_size
 from medvill_jax.films.signature import DICOM_HEAD, dicom_start
-from medvill_jax.films.stored import JPEG_QUALITY, Encoded, ImageOptions, shrink, square
+from medvill_jax.films.stored import JPEG_QUALITY, Encoded, ImageOptions, placed, shrink, square
 from medvill_jax.films.threads import ordered_map
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "load",
     "load_jpeg",
     "ordered_map",
+    "placed",
     "shrink",
     "square",
     "to_gray",

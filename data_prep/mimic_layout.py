@@ -138,6 +138,22 @@ def locate(source: Path, tables: Sequence[str], reports_root: Path | None = None
     return Source(images=image_files, reports=reports, tables=used_tables)
 
 
+def find_images(folder: Path, sample: Sequence[tuple[str, str, str]], kind: str = "auto") -> Images | None:
+    """The films of a copy of which nothing else is needed; None if none of them is there.
+
+    Args:
+      folder: the folder of the copy, or one above it.
+      sample: the ids of subject, study and image of some films.
+      kind: "jpg", "dicom", or "auto": the JPEG files if there are any.
+    """
+    return _find_images(_expand(folder, ROOTS), sample, kind)
+
+
+def find_table(folder: Path, table: str) -> Path | None:
+    """The file of one of `TABLES` in a copy, None if it has none."""
+    return _table_file(_expand(folder, ROOTS), table)
+
+
 def ids_of(row: Mapping[str, str]) -> tuple[str, str, str]:
     """The ids of subject, study and image in a row of a table."""
     return number(row["subject_id"]), number(row["study_id"]), identifier(row["dicom_id"])

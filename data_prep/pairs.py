@@ -11,30 +11,19 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from data_prep import dicom, reports
 from data_prep.build import Rejection, Row, build, file_fingerprint
-from data_prep.files import hidden
+from data_prep.files import escapes, hidden
 from data_prep.ids import identifier_of
 from data_prep.mimic_layout import SUFFIXES
-from data_prep.splits import split_of
+from data_prep.splits import SPLIT_NAMES, split_of
 from data_prep.tables import label_value
 from medvill_jax.data.records import DataError
 from medvill_jax.findings import ABSENT, CHEXPERT_FINDINGS, POSITIVE
 
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "valid": "validation",
-    "validate": "validation",
-    "validation": "validation",
-    "val": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
 SUBJECT_FIELDS = ("subject_id", "patientid", "patient_id")
 _FIELDS = ("id", "image", "text", "split", "labels", "study_id", "view", *SUBJECT_FIELDS)
 SPLIT_RULES = ("index", "subject")
@@ -279,15 +268,6 @@ def _row(
     if not view and path.suffix.lower() in SUFFIXES["dicom"]:
         view = dicom.view_position(path) or ""
     return Row(identifier, study, subject, split, path, text, labels, view)
-
-
-def escapes(path: str) -> bool:
-    """Whether a path is absolute or leads out of its root, by the rules of any operating system.
-
-    Symbolic links are not followed: owners of a data set often link image folders to other disks.
-    """
-    parts = PureWindowsPath(path)
-    return bool(parts.root) or ".." in parts.parts or "\0" in path
 
 
 def _labels(labels: Any, names: tuple[str, ...]) -> tuple[int, ...] | Rejection:

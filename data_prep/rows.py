@@ -12,7 +12,7 @@ from medvill_jax.data.records import SPLITS
 
 # Reasons that follow from choices of the user or files of the operating system, not from faults of the data: these do
 # not count towards max_rejected.
-EXPECTED = frozenset({"no_wanted_section", "no_frontal_image", "unknown_view", "hidden_file"})
+EXPECTED = frozenset({"no_wanted_section", "no_frontal_image", "unknown_view", "hidden_file", "excluded_by_source"})
 # Rejection reason -> what it means and what to do.
 HINTS = {
     "missing_image": "there is no image file: is the copy complete?",
@@ -36,10 +36,12 @@ HINTS = {
     "no_split": "the split file has no row for this image",
     "duplicate_id": "an earlier row has this id and the same content",
     "rows_disagree": "several rows have this id and differ, so none of them is used",
+    "excluded_by_source": "the source itself marks the row as not to be used",
     "hidden_file": "a file of macOS or Windows, not an image",
     "unsafe_path": "an id or path that is absolute or leads out of the source folder",
     "malformed_row": "the row cannot be read",
     "missing_field": "the row lacks a field",
+    "bad_box": "a box of the phrase has no area, or lies outside of the film",
     "unknown_value": "a field has a value that is not one of the known ones",
 }
 
@@ -64,7 +66,8 @@ class Row:
 
     `text` is "" for an image that has labels but no report. `labels` has one value per label name, `split` is one of
     `records.SPLITS`, `extra` has the features of the kind of record (see `records.EXTRAS`) and the further ones of the
-    data set (see `records.FURTHER`; a film by the path of its file, "" for none; boxes as lists of four numbers).
+    data set (see `records.FURTHER`; a film by the path of its file, "" for none; boxes as lists of four numbers, left,
+    top, right and bottom in 0..1 of the sides of the film `image`, which a record has in those of the stored image).
     """
 
     id: str

@@ -136,7 +136,7 @@ def _serialized(shard: Shard, stats: Stats, progress: Callable[[], Any]) -> Iter
             "text": row.text,
             "labels": np.asarray(row.labels, np.int8),
             "view": row.view,
-            **{name: _encoded(name, value) for name, value in row.extra.items()},
+            **{name: _encoded(name, value, image.film, shard.image) for name, value in row.extra.items()},
         }
         for name, (feature, prefix) in records.hashed(shard.form.kind).items():
             stats.hashes[name].append(records.text_hash(f"{prefix}{record[feature]}"))
@@ -144,10 +144,10 @@ def _serialized(shard: Shard, stats: Stats, progress: Callable[[], Any]) -> Iter
     stats.counted = {name: dict(sorted(counter.items())) for name, counter in counted.items()}
 
 
-def _encoded(name: str, value: Any) -> Any:
-    """A feature of `Row.extra` as TFDS takes it."""
+def _encoded(name: str, value: Any, film: tuple[int, ...], image: images.ImageOptions) -> Any:
+    """A feature of `Row.extra` as TFDS takes it; `film` is (height, width) before it was fitted."""
     if records.FURTHER.get(name) == "boxes":
-        return np.asarray(value, np.float32).reshape(-1, 4)
+        return images.placed(value, film, image)
     return value
 
 

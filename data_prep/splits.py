@@ -1,9 +1,21 @@
-"""Random splits by subject, for sources without splits: no subject is in two of them."""
+"""Names of splits, and random splits by subject, for sources without splits: no subject is in two of them."""
 
 from __future__ import annotations
 
 import hashlib
 
+# Name of a split, in small letters -> our name.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "valid": "validation",
+    "validate": "validation",
+    "validation": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
 # Split -> cumulative share of the subjects, in this order.
 SPLIT_SHARES = (("train", 0.8), ("validation", 0.9), ("test", 1.0))
 

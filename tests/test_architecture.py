@@ -1,6 +1,7 @@
 """Who may import whom. The table is CONTRIBUTING.md's; any other arrow between rooms fails here."""
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ COPIED = "medvill_jax.hub.transformers_files"
 GROUND = {"medvill_jax.errors", "medvill_jax.commands", "medvill_jax.version"}
 # What tasks may import of their room, beside their own package.
 SHARED_BY_TASKS = (
-    "data", "evaluation", "length", "made_with", "network", "pair_scores", "parts", "planned", "runner",
+    "data", "evaluation", "grounded", "length", "made_with", "network", "pair_scores", "parts", "planned", "runner",
     "setup", "splits",
 )  # fmt: skip
 
@@ -303,3 +304,11 @@ def test_no_class_grows_long() -> None:
         if isinstance(node, ast.ClassDef) and (lines := (node.end_lineno or 0) - node.lineno + 1) > LONGEST_CLASS
     ]
     assert not long, f"split these by idea: {long}"
+
+
+def test_sources_do_not_know_each_other() -> None:
+    folder = ROOT / "data_prep" / "sources"
+    modules = {f"data_prep.sources.{name}" for name in json.loads((folder / "fields.json").read_text("utf-8"))}
+    for path in folder.glob("*.py"):
+        known = imports(path) & modules
+        assert not known, f"{path.name} may not import {', '.join(known)}"

@@ -16,6 +16,7 @@ FOLDERS = {
     "data_prep/build.py",
     "data_prep/phantom/tree.py",
     "data_prep/phantom/vqa.py",
+    "data_prep/sources/phantom_tree.py",
 }
 
 

@@ -155,8 +155,7 @@ def write_tree(
     }
     check(studies, seed)
     hard.check(difficulty)
-    if image_size < _SMALLEST_IMAGE:
-        raise DataError(f"phantom images of {image_size} pixels show nothing: at least {_SMALLEST_IMAGE}")
+    check_size(image_size)
     existing = finished(out, MARKER, options)
     if existing is not None:
         return existing
@@ -203,6 +202,12 @@ def check(studies: int, seed: int) -> None:
         raise DataError(f"{studies} phantom studies: at least one is needed")
     if seed < 0:
         raise DataError(f"the phantom seed is {seed}: it must not be negative")
+
+
+def check_size(image_size: int) -> None:
+    """Raises `DataError` if films of this size show nothing."""
+    if image_size < _SMALLEST_IMAGE:
+        raise DataError(f"phantom images of {image_size} pixels show nothing: at least {_SMALLEST_IMAGE}")
 
 
 def finished(out: Path, name: str, options: dict[str, Any], what: str = "a phantom tree") -> dict[str, int] | None:
@@ -323,8 +328,8 @@ def make_study(job: Job) -> WrittenStudy:
         if job.erased:
             without = masks.erased(drawn, film_seed(seed, number, index), view, study.signs, **seen)
             for finding, pixels in without.items():
-                _save(pixels, Path(job.root, masks.ERASED_FOLDER, dicom_id, f"{finding}.jpg"))
-        _save(drawn, path / f"{dicom_id}.jpg")
+                save_jpeg(pixels, Path(job.root, masks.ERASED_FOLDER, dicom_id, f"{finding}.jpg"))
+        save_jpeg(drawn, path / f"{dicom_id}.jpg")
         if job.dicom:
             from data_prep.phantom.dicom import write_dicom
 
@@ -348,7 +353,8 @@ def make_study(job: Job) -> WrittenStudy:
     )
 
 
-def _save(drawn: Any, path: Path) -> None:
+def save_jpeg(drawn: Any, path: Path) -> None:
+    """Writes a film, float32 `[rows, columns]` in 0 to 1; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(film.eight_bit(drawn)).save(path, "JPEG", quality=_JPEG_QUALITY)
 

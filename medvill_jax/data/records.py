@@ -68,6 +68,7 @@ FURTHER: dict[str, str] = {
     "prior_view": "text",
     "prior_text": "text",
     "boxes": "boxes",
+    "options": "text",
 }
 # Kind of record -> the extra features whose values the build report counts.
 COUNTED: dict[str, tuple[str, ...]] = {
@@ -116,6 +117,7 @@ def features(
     * `second_image`, `second_view`: another film of the study.
     * `prior_image`, `prior_view`, `prior_text`: film and report of the patient's study before.
     * `boxes`: float32 `[n, 4]`, where `text` is seen: left, top, right, bottom in 0..1 of the stored image's sides.
+    * `options`: the answers to choose from, one in a line, of a question that names them.
 
     Raises `ValueError` for a kind that is not in `EXTRAS` or a further feature that is not in `FURTHER`.
     """

@@ -44,12 +44,14 @@ class Encoded:
         data: the file.
         width, height: pixels.
         pixels: what it decodes to, uint8 `[H, W]`; None where that takes decoding.
+        film: (height, width) of the film that it was made of.
     """
 
     data: bytes
     width: int
     height: int
     pixels: np.ndarray | None = None
+    film: tuple[int, ...] = ()
 
 
 def load(path: Path, options: ImageOptions) -> Encoded:
@@ -91,7 +93,8 @@ def encode(data: bytes, options: ImageOptions) -> Encoded:
 def encode_film(film: Film, data: bytes, options: ImageOptions) -> Encoded:
     """`encode` of bytes that have been decoded as `options` say. Raises `ImageError`."""
     if film.gray_jpeg and _has_size(film.pixels.shape, options):
-        return Encoded(data, film.pixels.shape[1], film.pixels.shape[0], film.pixels)
+        height, width = film.pixels.shape
+        return Encoded(data, width, height, film.pixels, (height, width))
     return encode_pixels(film.pixels, options)
 
 
@@ -101,14 +104,14 @@ def encode_pixels(pixels: np.ndarray, options: ImageOptions) -> Encoded:
     Raises:
         ImageError: "oversized_image", a side is longer than a JPEG can have.
     """
-    pixels = fitted(pixels, options)
+    film, pixels = pixels.shape, fitted(pixels, options)
     buffer = io.BytesIO()
     height, width = pixels.shape
     try:
         Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
     except OSError as error:
         raise ImageError("oversized_image", f"no JPEG can hold {width} x {height} pixels") from error
-    return Encoded(buffer.getvalue(), width, height)
+    return Encoded(buffer.getvalue(), width, height, film=film)
 
 
 def fitted(pixels: np.ndarray, options: ImageOptions) -> np.ndarray:
@@ -134,11 +137,35 @@ def shrink(pixels: np.ndarray, image_size: int) -> np.ndarray:
 
 def square(pixels: np.ndarray, side: int) -> np.ndarray:
     """uint8 `[H, W]` -> `[side, side]`: the whole image, as large as it fits, centred on black."""
-    height, width = pixels.shape
-    scale = side / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    fitted = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    left, top, width, height = _within(pixels.shape, side)
+    shrinks = side < max(pixels.shape)
+    fitted = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     canvas = np.zeros((side, side), np.uint8)
-    top, left = (side - size[1]) // 2, (side - size[0]) // 2
-    canvas[top : top + size[1], left : left + size[0]] = fitted
+    canvas[top : top + height, left : left + width] = fitted
     return canvas
+
+
+def placed(boxes: np.ndarray, film: tuple[int, ...], options: ImageOptions) -> np.ndarray:
+    """Boxes in a film -> the same boxes in the image that `fitted` makes of it.
+
+    Args:
+        boxes: float `[n, 4]`: left, top, right, bottom, each in 0..1 of the film's sides.
+        film: (height, width) of the film.
+        options: as for `fitted`.
+
+    Returns float32 `[n, 4]`, in 0..1 of the image's sides.
+    """
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    if not options.square:
+        return boxes
+    left, top, width, height = _within(film, options.image_size)
+    sides = np.asarray((width, height, width, height), np.float32)
+    corner = np.asarray((left, top, left, top), np.float32)
+    return (boxes * sides + corner) / np.float32(options.image_size)
+
+
+def _within(film: tuple[int, ...], side: int) -> tuple[int, int, int, int]:
+    """Where a film of (height, width) lies in a square: left, top, width, height in pixels."""
+    scale = side / max(film)
+    height, width = (max(1, round(length * scale)) for length in film)
+    return (side - width) // 2, (side - height) // 2, width, height
