@@ -25,7 +25,7 @@ command again changes nothing; after a kill it resumes where it stopped.
   Open-I:        python -m data_prep open_i --source=/path/to/open_i --out=DATA
   VQA-RAD:       python -m data_prep vqa_rad --source=/path/to/vqa_rad --out=DATA
   Your own data: python -m data_prep pairs --source=index.jsonl --out=DATA
-  Others:        python -m data_prep SOURCE --source=/path/to/copy --out=DATA, with one of the public data sets below
+  Others, below: python -m data_prep padchest --source=/path/to/padchest --out=DATA
   Then:          python run.py --config=configs/pretrain.py:small --config.data.path=DATA
 """
 

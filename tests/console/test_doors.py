@@ -14,6 +14,7 @@ from transformers import BertConfig, BertModel
 import medvill_jax
 from data_prep.__main__ import main as data_prep
 from data_prep.phantom import write_tree
+from data_prep.sources import padchest
 from medvill_jax.cli.main import COMMANDS
 from medvill_jax.commands import Main
 from medvill_jax.hub.convert import main as convert
@@ -85,10 +86,12 @@ def test_the_examples_of_preparation(medvill: RunPy, tmp_path: Path) -> None:
     png_films(tmp_path / "phantom")
     for kind in ("open_i_xml", "pairs_by_index"):
         phantom_tree(kind, tmp_path / "phantom", 40).write(tmp_path / kind)
+    padchest.write_tree(tmp_path / "padchest", studies=40, seed=0, image_size=64)
     places = {
         "/path/to/mimic": "TREE",
         "/path/to/vqa_rad": "TREE/vqa",
         "/path/to/open_i": "open_i_xml",
+        "/path/to/padchest": "padchest",
         "index.jsonl": "pairs_by_index/index.jsonl",
     }
     for words in shown(medvill, "prep"):
