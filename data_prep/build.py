@@ -193,8 +193,9 @@ def summary(report: dict[str, Any], out: Path) -> str:
         lines.append(f"Every rejected row and its reason: {Path(out) / records.REJECTED_FILE}")
     lines.append(f"What is in it: {Path(out) / card.CARD_FILE}")
     without_text = sum(report.get("without_text", {}).values()) >= report["kept"]
-    asked = "answer_type" in next(iter(report.get("counts", {}).values()), {})
-    task = "vqa" if asked else "classify" if without_text else "pretrain"
+    counted = next(iter(report.get("counts", {}).values()), {})
+    task = "vqa" if "answer_type" in counted else "ground" if "category" in counted else None
+    task = task or ("classify" if without_text else "pretrain")
     lines.append(f"Next: python run.py --config=configs/{task}.py:small --config.data.path={out}")
     return "\n".join(lines)
 

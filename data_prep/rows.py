@@ -41,6 +41,7 @@ HINTS = {
     "unsafe_path": "an id or path that is absolute or leads out of the source folder",
     "malformed_row": "the row cannot be read",
     "missing_field": "the row lacks a field",
+    "bad_box": "a box of the phrase has no area, or lies outside of the film",
     "unknown_value": "a field has a value that is not one of the known ones",
 }
 

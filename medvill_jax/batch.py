@@ -225,6 +225,17 @@ def vqa_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
     return BatchSpec(batch_size, image_key(image_size) | text_keys(text_len) | answers | WEIGHTS)
 
 
+def ground_spec(batch_size: int, *, image_size: int, text_len: int, cells: int) -> BatchSpec:
+    """Phrase grounding batch (docs/tasks.md#grounding).
+
+    `image`, `text_ids` (the phrase), `text_lens`, `weights` as in `pretrain_spec`, and
+
+    * `cells` float32 `[B, G]`: the share of each visual cell, in raster order, in which the phrase is seen.
+    """
+    seen = Key(shape=(cells,), dtype=np.float32, padding=REPEATED, random=lambda draw: draw.integers(0, 2, (cells,)))
+    return BatchSpec(batch_size, image_key(image_size) | text_keys(text_len) | {"cells": seen} | WEIGHTS)
+
+
 def retrieve_spec(batch_size: int, *, image_size: int, text_len: int, sentences: bool = False) -> BatchSpec:
     """Retrieval batch (docs/spec.md#retrieval).
 

@@ -149,7 +149,9 @@ def run_task(config: Any, name: str) -> bool:
         token = distributed.on_first("claim", lambda: workdir.claim(fields, free_fields(config)))
         workdir.check_shared(token, fields)
     if "phantom" in config.data and not config.data.path:
-        makers = {"path": phantom.prepare_vqa if config.task == "vqa" else phantom.prepare}
+        phrases, questions = phantom.prepare_phrases, phantom.prepare_vqa
+        of_task = {"vqa": questions, "ground": phrases, "ground_maps": phrases}
+        makers = {"path": of_task.get(config.task, phantom.prepare)}
         if "questions" in config.data:
             makers["questions"] = phantom.prepare_vqa
         for field, make in makers.items():

@@ -34,11 +34,13 @@ class Film:
         name: of its file, as it was given; None for a film without file.
         pixels: uint8 `[S, S]`.
         picture: what the input gate looks at, from the pixels as records hold them.
+        shape: rows and columns of those pixels.
     """
 
     name: str | None
     pixels: np.ndarray
     picture: np.ndarray
+    shape: tuple[int, int]
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -77,7 +79,8 @@ def read_decoded(decoded: decode.Film, data: bytes, options: ImageOptions, size:
 
 def _seen(name: str | None, encoded: stored.Encoded, size: int) -> Film:
     pixels = read_image(encoded.data) if encoded.pixels is None else encoded.pixels
-    return Film(name, square_image(pixels, size, None, _NO_CROP), gate.picture(pixels))
+    height, width = pixels.shape
+    return Film(name, square_image(pixels, size, None, _NO_CROP), gate.picture(pixels), (height, width))
 
 
 def placed(mask: np.ndarray, options: ImageOptions, size: int) -> np.ndarray:

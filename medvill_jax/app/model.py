@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from medvill_jax.app import explaining, queries, recorded, running
+from medvill_jax.app import explaining, grounding, queries, recorded, running
 from medvill_jax.app import film as film_files
 from medvill_jax.app.film import AnyFilm, Film
+from medvill_jax.app.places import Batch, Places
 from medvill_jax.app.queries import Asked, Query
-from medvill_jax.app.results import Answer, Embedding, Findings, HeatMap, Match, Report, Result
+from medvill_jax.app.results import Answer, Embedding, Findings, Match, Report, Result
 from medvill_jax.data.tokenizer import Tokenizer
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.arrays import Arrays
@@ -29,10 +30,8 @@ from medvill_jax.version import VERSION
 BATCH_SIZE = 16
 DTYPES = ("float32", "bfloat16", "float16")
 
-Batch = list[Any] | tuple[Any, ...]
 
-
-class Model:
+class Model(Places):
     """A trained model. Evaluation only: no dropout, running BatchNorm statistics.
 
     A film is the path of an image or DICOM file, the bytes of one, a PIL image, or an array (uint8 or uint16 `[H, W]`,
@@ -148,39 +147,6 @@ class Model:
         """One film, or each of a list of films, as a vector."""
         return self._answer(film, "embed")
 
-    @overload
-    def explain(
-        self,
-        film: AnyFilm,
-        *,
-        finding: str | None = None,
-        word: int | str | None = None,
-        question: str | None = None,
-        report: str | Report | None = None,
-        method: str | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> HeatMap: ...
-    @overload
-    def explain(self, film: Batch, **options: Any) -> list[HeatMap]: ...
-    def explain(self, film: Any, **options: Any) -> Any:
-        """Maps what in a film speaks for a finding, a word of a report, or the answer to a question.
-
-        Args:
-            film: one film, or a list of films.
-            finding: its name; if nothing else is named, the likeliest.
-            word: of the report, as text (the first place where it stands), or its number from 0; negative from the end.
-            question: whose answer is explained.
-            report: with `word`, that of the film: a text, or the result of `report`; None has the model write one.
-                With `finding`, as for `findings`.
-            method: one of "rollout", "chefer", "gradcam" (see `models.relevance`) and "occlusion"; None is
-                `explaining.DEFAULT`.
-            progress: called by occlusion after every batch of predictions, with how many are done, and of how many for
-                the films that are computed together; what it raises ends the computation.
-        """
-        return self._answer(
-            film, explaining.TASK, **{name: value for name, value in options.items() if value is not None}
-        )
-
     def stream(
         self, films: Iterable[AnyFilm], task: str, *, batch_size: int = BATCH_SIZE, whole: bool = False, **options: Any
     ) -> Iterator[Result]:
@@ -191,7 +157,7 @@ class Model:
 
         Args:
             films: any iterable.
-            task: one of `tasks`, "embed" or "explain".
+            task: one of `tasks`, "embed", "explain" or "ground".
             batch_size: films that are computed at a time.
             whole: compute even a few films as a whole batch, so that one program serves calls of any length.
             options: of the task: the arguments of its method.
@@ -210,6 +176,8 @@ class Model:
     def _query(self, task: str, options: dict[str, Any]) -> Query:
         if task == explaining.TASK:
             query = explaining.query(self._asked, options)
+        elif task == grounding.TASK:
+            query = grounding.query(self._asked, options)
         else:
             query = queries.query(self._asked, task, options)
         return dataclasses.replace(query, options={"task": task, **query.options, **self._computed})

@@ -11,6 +11,7 @@ import numpy as np
 from medvill_jax.app import checking
 from medvill_jax.app import texts as user_texts
 from medvill_jax.app.defaults import DECODING
+from medvill_jax.app.film import Film
 from medvill_jax.app.recorded import check_decoding
 from medvill_jax.app.results import Answer, Embedding, Findings, Match, Report, Result
 from medvill_jax.app.texts import Texts
@@ -49,12 +50,14 @@ class Query:
         options: of the task, with their defaults, JSON-like.
         run: uint8 `[B, S, S]` -> the fields of each film's result.
         warnings: for every result.
+        on_film: completes the fields of a result by what only its film knows; None leaves them.
     """
 
     kind: type[Result]
     options: dict[str, Any]
     run: Callable[[np.ndarray], list[dict[str, Any]]]
     warnings: tuple[str, ...] = ()
+    on_film: Callable[[Film, dict[str, Any]], dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,26 @@ class HeatMap(Result):
         private.write(path, cv2.imencode(".png", self.overlay()[..., ::-1])[1].tobytes())
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Place(Result):
+    """Where on a film a phrase is seen.
+
+    Attributes:
+        phrase: as it was asked.
+        method: that made the map, see `hub.arrays.grounding`.
+        map: float32 `[R, R]`, a raster of the sides of the whole film: probabilities of the trained head; or, by other
+            methods, from 0, the least of this film, to 1, the most.
+        box: left, top, right and bottom of the highest part of the map, in 0..1 of the film's sides.
+        shape: rows and columns of the film as records hold it.
+    """
+
+    phrase: str
+    method: str
+    map: np.ndarray
+    box: tuple[float, float, float, float]
+    shape: tuple[int, int]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Failed(Result):
     """A film of a stream that cannot be read; `error` says why in one line."""

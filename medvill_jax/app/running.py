@@ -58,6 +58,7 @@ def results(
             for name, one in chunk:
                 if isinstance(one, Film):
                     answer, of_film = next(answers)
+                    answer = query.on_film(one, answer) if query.on_film else answer
                     warnings = (*of_film, *query.warnings, *answer.pop("warnings", ()))
                     yield query.kind(film=name, warnings=warnings, **made_with, **answer)
                 else:

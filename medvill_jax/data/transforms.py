@@ -18,6 +18,9 @@ from medvill_jax.data.records import DataError
 # Loader threads read images in parallel already; OpenCV's thread pool would only compete with them.
 cv2.setNumThreads(1)
 
+# Top, left, bottom and right in pixels of an image; parts of it may lie outside.
+Window = tuple[int, int, int, int]
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -81,6 +84,11 @@ def square_image(image: np.ndarray, size: int, crop: Crop | None, rng: np.random
         rng: used only with a `crop`.
     """
     height, width = image.shape
+    return seen_through(image, square_window(height, width, crop, rng), size)
+
+
+def square_window(height: int, width: int, crop: Crop | None, rng: np.random.Generator) -> Window:
+    """What `square_image` shows of an image; arguments as there."""
     side = max(height, width)
     crop_h = crop_w = float(side)
     top, left = (height - side) / 2, (width - side) / 2
@@ -91,7 +99,13 @@ def square_image(image: np.ndarray, size: int, crop: Crop | None, rng: np.random
         top += _uniform(rng, sorted((0.0, side - crop_h)))
         left += _uniform(rng, sorted((0.0, side - crop_w)))
     y0, x0 = round(top), round(left)
-    y1, x1 = y0 + max(1, round(crop_h)), x0 + max(1, round(crop_w))
+    return y0, x0, y0 + max(1, round(crop_h)), x0 + max(1, round(crop_w))
+
+
+def seen_through(image: np.ndarray, window: Window, size: int) -> np.ndarray:
+    """The part of an image uint8 `[H, W]` in a window, black outside of the image, as uint8 `[size, size]`."""
+    height, width = image.shape
+    y0, x0, y1, x1 = window
     inside = image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
     padded = cv2.copyMakeBorder(
         inside,

@@ -28,8 +28,9 @@ EXAMPLES: dict[str, str] = {
     "generation": 'print(model.report("film.png").text)',
     "retrieval": 'print(model.match("film.png", ["No effusion.", "Pleural effusion."]).probabilities)',
     "vqa": 'print(model.ask("film.png", "Is there an effusion?").answer)',
+    "grounding": 'print(model.ground("film.png", "Small left pleural effusion.").box)',
 }
-EXAMPLES["multitask"] = "\n".join(EXAMPLES.values())
+EXAMPLES["multitask"] = "\n".join(EXAMPLES[stage] for stage in ("classification", "generation", "retrieval", "vqa"))
 
 
 def model_card(

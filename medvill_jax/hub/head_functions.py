@@ -35,6 +35,7 @@ def heads_of(export: Export) -> HeadsConfig:
             matches="match" in heads,
             fusion=fusion,
             cells="cells" in heads,
+            places="place" in heads,
         )
     except (KeyError, IndexError, AttributeError, ValueError) as error:
         raise HubError(f"the export's heads cannot be used: {error}") from None

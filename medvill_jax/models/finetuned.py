@@ -8,6 +8,7 @@ input:
     joint    image + text       pooled [CLS] of the joint sequence                                   H
     joint    image + question   h_[CLS] * h_[SEP], states of the image block, or h_[CLS]             H
     late     image + text       mean visual feature, then pooled [CLS] of the text                   C + H
+    joint    image + phrase     the state of each visual cell                                        H a cell
 
 `late` is the CNN + BERT baseline (docs/spec.md#late-fusion), without attention between image and text. With `cells` the
 maximum of each visual channel over the cells is appended to a joint summary, H + C values in all: most findings are in
@@ -44,9 +45,10 @@ class HeadsConfig:
         matches: whether late fusion has a matching head; joint fusion uses the network's.
         fusion: one of `FUSIONS`.
         cells: whether the maxima over the cells are appended to joint summaries.
+        places: whether there is a head that says of each cell whether a phrase is seen in it.
 
     Raises:
-        ConfigError: unknown fusion, or cells with late fusion.
+        ConfigError: unknown fusion, or cells or places with late fusion.
     """
 
     classes: int = 0
@@ -55,12 +57,15 @@ class HeadsConfig:
     matches: bool = False
     fusion: str = "joint"
     cells: bool = False
+    places: bool = False
 
     def __post_init__(self) -> None:
         if self.fusion not in FUSIONS:
             raise ConfigError(f"unknown fusion {self.fusion!r}; there are {', '.join(FUSIONS)}")
         if self.cells and self.fusion == "late":
             raise ConfigError("cells are for fusion=joint, not for fusion=late: leave one of them out")
+        if self.places and self.fusion == "late":
+            raise ConfigError("places are for fusion=joint: under fusion=late no cell meets a text")
 
 
 class AnswerHead(nnx.Module):
@@ -73,6 +78,18 @@ class AnswerHead(nnx.Module):
     def __call__(self, summary: jax.Array) -> jax.Array:
         """`[B, S]` -> float32 logits `[B, answers]`."""
         return self.output(jax.nn.relu(self.hidden(summary))).astype(jnp.float32)
+
+
+class PlaceHead(nnx.Module):
+    """Linear, GELU, Linear to one logit, for the state of each cell (docs/tasks.md#grounding)."""
+
+    def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.hidden = linear(config.hidden_size, config.hidden_size, config, dtype=dtype, rngs=rngs)
+        self.output = linear(config.hidden_size, 1, config, dtype=dtype, rngs=rngs)
+
+    def __call__(self, cells: jax.Array) -> jax.Array:
+        """`[B, N, H]` -> float32 logits `[B, N]`."""
+        return self.output(jax.nn.gelu(self.hidden(cells), approximate=False))[..., 0].astype(jnp.float32)
 
 
 class ContrastHead(nnx.Module):
@@ -102,6 +119,8 @@ class Heads(nnx.Module):
             self.classifier = linear(size, heads.classes, bert, dtype=dtype, rngs=rngs)
         if heads.answers:
             self.answer = AnswerHead(size, heads.answers, bert, dtype=dtype, rngs=rngs)
+        if heads.places:
+            self.place = PlaceHead(bert, dtype=dtype, rngs=rngs)
         if heads.contrast:
             self.contrast = ContrastHead(heads.contrast, bert, dtype=dtype, rngs=rngs)
         if heads.matches and heads.fusion == "late":
@@ -192,6 +211,20 @@ class Finetuned(Medvill):
     def answer_logits(self, summary: jax.Array) -> jax.Array:
         """float32 `[B, answers]`."""
         return self.heads.answer(summary)
+
+    def place_logits(
+        self,
+        features: jax.Array,
+        text_ids: jax.Array,
+        text_lens: jax.Array,
+        *,
+        cells: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Whether a phrase is seen in each cell, float32 logits `[B, N]`; arguments as for `summary`."""
+        block = self.embed_image(features, cells, fold(key, 0))
+        hidden = self.encode_block(block, text_ids, text_lens, key=key)
+        return self.heads.place(hidden.image[:, 1:-1])
 
     def project_image(self, block: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Unit vectors float32 `[B, D]` of image blocks `[B, N+2, H]`."""

@@ -71,6 +71,21 @@ def attentions(score: Callable[[], jax.Array]) -> tuple[list[jax.Array], list[ja
     return layers, gradients
 
 
+def of_words(layers: Sequence[jax.Array], words: jax.Array, cells: int) -> jax.Array:
+    """The attention of a text's words on each cell, mean over words, heads and layers, float32 `[B, G]`.
+
+    Args:
+        layers: probabilities `[B, heads, Q, S]` as from `attentions`, Q = S all slots of the sequence.
+        words: int `[B]`, how many slots of the text block are words; they come first.
+        cells: G.
+    """
+    block = cells + 2  # [CLS] and [SEP] around the cells
+    on_cells = sum(probs[:, :, block:, 1 : cells + 1].astype(jnp.float32).mean(axis=1) for probs in layers)
+    is_word = jnp.arange(layers[0].shape[2] - block) < words[:, None]  # [B, T+1]
+    weights = is_word / jnp.maximum(words, 1)[:, None] / len(layers)
+    return jnp.einsum("bt,btg->bg", weights, on_cells)
+
+
 def rollout(layers: Sequence[jax.Array]) -> jax.Array:
     """Where the states of the last layer come from, `[B, Q, L]`; every row sums to one.
 

@@ -14,6 +14,8 @@ TASKS = {
     "retrieve": "medvill_jax.tasks.retrieve",
     "vqa": "medvill_jax.tasks.vqa",
     "generate": "medvill_jax.tasks.generate",
+    "ground": "medvill_jax.tasks.ground",
+    "ground_maps": "medvill_jax.tasks.ground_maps",
     "multitask": "medvill_jax.tasks.multitask",
     "zero_shot": "medvill_jax.tasks.zero_shot",
 }

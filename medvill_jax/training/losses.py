@@ -39,6 +39,20 @@ def binary_cross_entropy(logits: Any, targets: Any, positive_weight: Any = 1.0) 
     return positive_weight * targets * positive + (1.0 - targets) * negative
 
 
+def soft_dice(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """The soft Dice loss of each row (Milletari et al., 3DV 2016), float32 `[B]` in 0..1.
+
+    1 - (2 sum(p t) + 1) / (sum(p^2) + sum(t^2) + 1) over the N places; the ones keep it defined without target.
+
+    Args:
+        logits: float32 `[B, N]`, of which p is the sigmoid.
+        targets: float32 `[B, N]`, t in 0..1.
+    """
+    p = jax.nn.sigmoid(logits)
+    both = 2.0 * jnp.sum(p * targets, axis=-1) + 1.0
+    return 1.0 - both / (jnp.sum(p * p, axis=-1) + jnp.sum(targets * targets, axis=-1) + 1.0)
+
+
 def correct_sum(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
     """Weighted count of positions where the arg-max is the label; arguments as in `cross_entropy_sum`."""
     return jnp.sum((jnp.argmax(logits, axis=-1) == labels) * weights)

@@ -153,10 +153,22 @@ def test_importing_the_package_is_light() -> None:
 
 
 def test_questions_over_arrays_leave_room_on_the_model_itself(loaded: Model) -> None:
-    asked = {"answer", "classify", "embed", "explain", "generate", "hidden", "logits", "match", "similarity"}
+    asked = {"answer", "classify", "embed", "explain", "generate", "ground", "hidden", "logits", "match", "similarity"}
     asked |= {"match_pairs", "text_hidden"}
     assert {name for name in dir(loaded.arrays) if not name.startswith("_")} == asked
-    about_films = {"ask", "embed", "explain", "findings", "match", "options", "read", "report", "stream", "words"}
+    about_films = {
+        "ask",
+        "embed",
+        "explain",
+        "findings",
+        "ground",
+        "match",
+        "options",
+        "read",
+        "report",
+        "stream",
+        "words",
+    }
     held = {"arrays", "config", "export", "films", "reads_reports", "tasks", "tokenizer", "weights"}
     assert {name for name in dir(loaded) if not name.startswith("_")} == about_films | held
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from medvill_jax.hub.arrays.explanations import Explanations
+from medvill_jax.hub.arrays.grounding import Grounding
 from medvill_jax.hub.arrays.heads import PretrainingHeads
 from medvill_jax.hub.arrays.reports import ReportGeneration
 
 
-class Arrays(PretrainingHeads, ReportGeneration, Explanations):
+class Arrays(PretrainingHeads, ReportGeneration, Grounding):
     """All functions of an export, over one copy of its arrays on the device."""
