@@ -14,7 +14,7 @@ COPIED = "medvill_jax.hub.transformers_files"
 GROUND = {"medvill_jax.errors", "medvill_jax.commands", "medvill_jax.version"}
 # What tasks may import of their room, beside their own package.
 SHARED_BY_TASKS = (
-    "data", "evaluation", "length", "made_with", "network", "pair_scores", "parts", "planned", "runner",
+    "data", "evaluation", "length", "made_with", "mixed", "network", "pair_scores", "parts", "planned", "runner",
     "setup", "splits",
 )  # fmt: skip
 
