@@ -26,9 +26,9 @@ class Order:
     def __init__(self, starts: np.ndarray, weights: Sequence[Fraction], seed: int):
         self._starts, self._weights = starts, weights
         # Not `seed + number`: sources of equal length would then have each other's orders in runs of other seeds.
-        seeds = np.random.SeedSequence(seed).generate_state(len(weights)) >> 1
+        seeds = np.random.SeedSequence(seed).generate_state(len(weights)) >> 1  # grain takes 31 bits
         self._orders = [
-            loader.shuffled(int(length), int(own)) for length, own in zip(np.diff(starts), seeds, strict=True)
+            loader.shuffled(int(starts[source + 1] - starts[source]), int(own)) for source, own in enumerate(seeds)
         ]
 
     def __getitem__(self, place: int) -> int:

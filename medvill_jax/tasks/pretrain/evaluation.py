@@ -18,7 +18,7 @@ from medvill_jax.data.mixed import MixedRecords
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.network import Network
 from medvill_jax.tasks.pretrain.measured import METRICS, MLM_METRICS, Films, Measured, metrics_of, pooled
-from medvill_jax.tasks.pretrain.report import write
+from medvill_jax.tasks.pretrain.report import write, write_subgroups
 from medvill_jax.training.losses import correct_sum, cross_entropy_sum
 from medvill_jax.trees import Tree
 
@@ -92,11 +92,11 @@ class Pretraining:
         answers = {name: self._answers(state, part, most) for name, (part, most) in parts.items()}
         made_with = self._evaluation.made_with(step, state, held_out)
         if jax.process_index() == 0:
-            write(
-                self._evaluation.workdir,
-                {name: (part, loader.evenly(len(part), most), answers[name]) for name, (part, most) in parts.items()},
-                made_with,
-            )
+            answered = {
+                name: (part, loader.evenly(len(part), most), answers[name]) for name, (part, most) in parts.items()
+            }
+            write(self._evaluation.workdir, answered, made_with)
+            write_subgroups(self._evaluation.workdir, answered, made_with, self._config.seed)
         return metrics
 
     def _parts(self, held_out: PretrainRecords | MixedRecords) -> dict[str, tuple[PretrainRecords, int]]:

@@ -11,8 +11,9 @@ import numpy as np
 from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import mixture
 from medvill_jax.data.examples import PretrainRecords
+from medvill_jax.metrics.report_scores import MetricGroup
 from medvill_jax.tasks import made_with as notes
-from medvill_jax.tasks import setup
+from medvill_jax.tasks import setup, subgroups
 
 Answers = Mapping[str, np.ndarray]
 
@@ -48,6 +49,38 @@ def _rows(parts: Mapping[str, tuple[PretrainRecords, np.ndarray, Answers]]) -> I
                 **({"source": source} if source else {}),
             }
         first_subject += int(subjects.max()) + 1
+
+
+def write_subgroups(
+    workdir: Workdir, parts: Mapping[str, tuple[PretrainRecords, np.ndarray, Answers]], made_with: Any, seed: int
+) -> None:
+    """Writes `subgroups.json`, if there are groups to tell apart; arguments as for `write`, and the bootstrap's seed.
+
+    The source of an example of a mixture is that of the mixture.
+    """
+    columns: dict[str, list[str]] = {}
+    subjects: list[np.ndarray] = []
+    sums: list[np.ndarray] = []
+    names = ("mlm_accuracy",)
+    for source, (held_out, chosen, answers) in parts.items():
+        found = held_out.characteristics(chosen) | ({"source": [source] * len(chosen)} if source else {})
+        before = sum(map(len, subjects))
+        for name in dict.fromkeys([*columns, *found]):
+            columns[name] = columns.get(name, [""] * before) + found.get(name, [""] * len(chosen))
+        numbers = held_out.subjects()
+        subjects.append(numbers[chosen] + sum(int(known.max()) + 1 for known in subjects))
+        right = [answers["mlm_correct"], answers["words"]]
+        if "own" in answers:
+            names = ("itm_accuracy", "mlm_accuracy")
+            right = [answers["own"] + answers["other"], np.full(len(chosen), 2.0), *right]
+        sums.append(np.stack(right, 1))
+
+    def ratios(totals: np.ndarray) -> np.ndarray:
+        return totals[..., 0::2] / totals[..., 1::2]
+
+    of_patients = np.concatenate(subjects)
+    score = subgroups.score_of_sums([MetricGroup(names, np.concatenate(sums), ratios)], of_patients, seed)
+    subgroups.write(workdir, columns, of_patients, score, names, made_with)
 
 
 def closing_lines(config: setup.Config, metrics: dict[str, Any]) -> list[str]:
