@@ -33,7 +33,7 @@ class Order:
 
     def __getitem__(self, place: int) -> int:
         source, own = mixture.place_in_source(place, self._weights)
-        return int(self._starts[source]) + int(self._orders[source][own])
+        return int(self._starts[source]) + int(self._orders[source][own])  # pyright: ignore[reportArgumentType]
 
 
 class MixedRecords:
