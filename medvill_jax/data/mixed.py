@@ -51,7 +51,7 @@ class MixedRecords:
     """
 
     def __init__(self, parts: Mapping[str, PretrainRecords], weights: Mapping[str, Fraction]):
-        self.parts = dict(parts)
+        self.parts, self._splits = dict(parts), list(parts.values())
         self._weights = [weights[name] for name in self.parts]
         self.positive = np.concatenate([part.positive for part in self.parts.values()])
         self._starts = np.cumsum([0, *map(len, self.parts.values())])
@@ -65,19 +65,19 @@ class MixedRecords:
         Where it has the numbers of its groups, which count within its source, it also has `sources`, the number of the
         source; see `batch.pretrain_spec`.
         """
-        number, own = self._own(record)
-        example = list(self.parts.values())[number].example(own, place, **pairing)
+        number, part, own = self._own(record)
+        example = part.example(own, place, **pairing)
         return example | ({"sources": np.asarray(number, np.int32)} if "label_groups" in example else {})
 
     def text(self, record: int) -> str:
         """One whole text."""
-        number, own = self._own(record)
-        return list(self.parts.values())[number].text(own)
+        _, part, own = self._own(record)
+        return part.text(own)
 
     def text_ids(self, record: int) -> np.ndarray:
         """Word-piece ids of one text, cut to `text_len`."""
-        number, own = self._own(record)
-        return list(self.parts.values())[number].text_ids(own)
+        _, part, own = self._own(record)
+        return part.text_ids(own)
 
     def order(self, seed: int) -> Order:
         """Which record stands at each place of the training stream."""
@@ -108,6 +108,7 @@ class MixedRecords:
         found = [f"{name} {part.fingerprint()}" for name, part in self.parts.items()]
         return hashlib.blake2b("\n".join(found).encode(), digest_size=16).hexdigest()
 
-    def _own(self, record: int) -> tuple[int, int]:
+    def _own(self, record: int) -> tuple[int, PretrainRecords, int]:
+        """The number of a record's source, the records of that source, and the record's number among them."""
         number = int(np.searchsorted(self._starts, record, "right")) - 1
-        return number, record - int(self._starts[number])
+        return number, self._splits[number], record - int(self._starts[number])
