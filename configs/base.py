@@ -29,6 +29,8 @@ def base() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.path = ""  # a data set made by `python -m data_prep`
+    # Pre-training on several data sets instead of `path`, each with its share of the examples: 'A:0.6,B:0.4'.
+    config.data.mixture = ""
     config.data.tokenizer = ""  # vocab.txt, tokenizer folder or Hugging Face name; "": the one stored with the data
     config.data.fraction = 1.0  # share of the training records to use, sampled by the seed
     config.data.holdout = 0.1  # share of the training subjects held out if the data have no validation split

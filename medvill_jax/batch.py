@@ -144,7 +144,7 @@ def fake_batch(spec: BatchSpec, seed: int, *, vocab_size: int, sep_id: int) -> H
 
 
 def pretrain_spec(
-    batch_size: int, *, image_size: int, text_len: int, max_predictions: int, paired: bool = False
+    batch_size: int, *, image_size: int, text_len: int, max_predictions: int, paired: bool = False, sources: int = 0
 ) -> BatchSpec:
     """MLM + ITM batch (docs/spec.md#pretraining).
 
@@ -161,9 +161,11 @@ def pretrain_spec(
 
     * `plain_ids` int32 `[B, T+1]`: the report of `text_ids`, unmasked.
     * `negative_ids`, `negative_lens`, `label_groups`, `text_groups` as in `retrieve_spec`.
+    * `sources` int32 `[B]`, with so many `sources` of a mixture: the number of the example's. Groups count within one.
     """
     plain = {"plain_ids": _ids(text_len, lambda draw: draw.text[0]), **_others(text_len)} if paired else {}
     labels = Key(dtype=np.int32, padding=REPEATED, random=lambda draw: draw.integers(0, 2))
+    of = Key(dtype=np.int32, padding=REPEATED, random=lambda draw: draw.integers(0, sources))
     return BatchSpec(
         batch_size,
         image_key(image_size)
@@ -171,6 +173,7 @@ def pretrain_spec(
         | plain
         | _masked(max_predictions)
         | {"itm_labels": labels}
+        | ({"sources": of} if paired and sources else {})
         | WEIGHTS,
     )
 

@@ -34,7 +34,7 @@ from medvill_jax.errors import ConfigError
 # A run may be resumed with other values of these fields: they do not change the metrics of the training.
 FREE_FIELDS = ("remat", "log.", "checkpoint.", "mesh.", "data.workers.", "eval.batch_size")
 # These may also differ in an evaluation: they choose its data, and how the model is queried.
-EVALUATION_FIELDS = (*FREE_FIELDS, "eval.", "decode.", "rank.", "data.path", "data.questions", "dtype")
+EVALUATION_FIELDS = (*FREE_FIELDS, "eval.", "decode.", "rank.", "data.path", "data.mixture", "data.questions", "dtype")
 GOES_ON = "the same command goes on from the newest checkpoint"
 
 
@@ -137,7 +137,8 @@ def run_task(config: Any, name: str) -> bool:
 
     workdir = Workdir(name)
     logging.info("workdir: %s", workdir.home)
-    if "phantom" in config.data and not config.data.path and workdir.is_mirror:
+    makes_data = "phantom" in config.data and not (config.data.path or config.data.get("mixture"))
+    if makes_data and workdir.is_mirror:
         raise ConfigError(
             "the phantom data cannot be made in a bucket: give a --workdir outside, or --config.data.path"
         )
@@ -148,7 +149,7 @@ def run_task(config: Any, name: str) -> bool:
     else:
         token = distributed.on_first("claim", lambda: workdir.claim(fields, free_fields(config)))
         workdir.check_shared(token, fields)
-    if "phantom" in config.data and not config.data.path:
+    if makes_data:
         phrases, questions = phantom.prepare_phrases, phantom.prepare_vqa
         of_task = {"vqa": questions, "ground": phrases, "ground_maps": phrases}
         makers = {"path": of_task.get(config.task, phantom.prepare)}
@@ -199,7 +200,8 @@ def compile_step(config: Any, name: str) -> None:
         raise ConfigError(
             f"{config.task} does not train, so it has no step to compile: leave --mode={flags.MODE.value} out"
         )
-    config.data.path = config.data.path or FAKE
+    if not config.data.mixture:
+        config.data.path = config.data.path or FAKE
     if flags.MODE.value == "plan" and config.data.path == FAKE and not flags.TRAIN_RECORDS.value:
         raise ConfigError(
             "a plan needs the number of training examples: set --config.data.path=DATA to a prepared data set, or "

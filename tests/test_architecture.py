@@ -15,8 +15,8 @@ COPIED = "medvill_jax.hub.transformers_files"
 GROUND = {"medvill_jax.errors", "medvill_jax.commands", "medvill_jax.version"}
 # What tasks may import of their room, beside their own package.
 SHARED_BY_TASKS = (
-    "data", "evaluation", "grounded", "length", "made_with", "network", "pair_scores", "parts", "planned", "runner",
-    "setup", "splits",
+    "data", "evaluation", "grounded", "length", "made_with", "mixed", "network", "pair_scores", "parts", "planned",
+    "runner", "setup", "splits", "subgroups",
 )  # fmt: skip
 
 # What is made of other tasks, and may import them.
@@ -189,6 +189,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
             "medvill_jax.web",
             "medvill_jax.cli",
             "medvill_jax.audit",
+            "medvill_jax.data.mixture",
             "medvill_jax.hub.card",
             "medvill_jax.hub.convert",
             "medvill_jax.metrics.clinical",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from medvill_jax import private
 from medvill_jax.commands import Exit, Parser, command
+from medvill_jax.data import mixture
 from medvill_jax.errors import ConfigError
 from medvill_jax.launch import jobset, skypilot, slurm
 from medvill_jax.launch.job import Job, check_name, name_of
@@ -76,4 +77,7 @@ def _job(name: str | None, words: Sequence[str]) -> Job:
     workdir = flags.WORKDIR.value
     if not workdir:
         raise ConfigError("--workdir is needed, where a run that was stopped finds its checkpoints")
-    return Job(check_name(name) if name else name_of(workdir), tuple(words), workdir, flags.CONFIG.value.data.path)
+    data = flags.CONFIG.value.data
+    mixed = data.get("mixture", "")
+    paths = tuple(source.path for source in mixture.parse(mixed)) if mixed else (data.path,)
+    return Job(check_name(name) if name else name_of(workdir), tuple(words), workdir, paths)

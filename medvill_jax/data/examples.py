@@ -105,6 +105,23 @@ class Records:
                 digest.update(content)
         return digest.hexdigest()
 
+    def characteristics(self, chosen: np.ndarray | None = None) -> dict[str, list[str]]:
+        """Sex, age, view and source of some of the records, or of all, "" where unknown; those that the data hold.
+
+        Args:
+            chosen: int `[n]`; None for all.
+
+        Returns:
+            Feature -> n values. Reads every record once.
+        """
+        held = ("view", *records.further(self._data_dir))
+        columns: dict[str, list[str]] = {name: [] for name in ("sex", "age", "view", "source") if name in held}
+        for place in range(len(self)) if chosen is None else chosen.tolist():
+            record = self[place]
+            for name, column in columns.items():
+                column.append(record.get(name, b"").decode())
+        return columns
+
     def subjects(self) -> np.ndarray:
         """int64 `[n]`: a number for each record, equal for records of one `subject_id`, and otherwise meaningless."""
         hashes = records.read_index(self._data_dir, self._split, ["subject_hash"])["subject_hash"][self._rows]

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import grain
 import jax
@@ -56,6 +56,19 @@ class Examples(Protocol):
 
     @property
     def example(self) -> Callable[..., HostBatch]: ...
+
+
+class Order(Protocol):
+    """Record numbers, by their places in a stream without end."""
+
+    def __getitem__(self, place: int) -> Any: ...
+
+
+@runtime_checkable
+class Ordered(Protocol):
+    """Examples that are trained on in an order of their own, a function of the seed."""
+
+    def order(self, seed: int) -> Order: ...
 
 
 def _batches(dataset: grain.MapDataset, workers: Workers) -> Iterator[HostBatch]:
@@ -109,14 +122,14 @@ def train_batches(
     """This host's rows of the global batches `start_step` .. `stop_step - 1`; each epoch has a new order.
 
     Args:
-        examples: the split.
+        examples: the split; its own order counts if it is `Ordered`.
         batch_size: global.
         seed: of the shuffle.
         start_step, stop_step: the first batch, and the one after the last.
         workers, host: how to load, and for which host; by default in threads, for this one.
     """
     host = host or HostSlice()
-    order = shuffled(len(examples), seed)
+    order = examples.order(seed) if isinstance(examples, Ordered) else shuffled(len(examples), seed)
     places = _local_places(stop_step * batch_size, batch_size, host, start_step * batch_size)
     dataset = places.map(lambda place: examples.example(int(order[place]), place))
     return _batches(dataset.batch(batch_size // host.count), workers or Workers())

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from medvill_jax.metrics.compare import Row
 from medvill_jax.pages import markup
 from medvill_jax.pages.markup import Child, Element, element, table
-from medvill_jax.summary import sections, settings
+from medvill_jax.summary import grouped, sections, settings
 from medvill_jax.summary.comparison import Comparison, comparisons
 from medvill_jax.summary.runs import Run
 from medvill_jax.summary.sections import number
@@ -71,6 +71,7 @@ def _about(run: Run, examples: int) -> Iterable[Child]:
     yield element("p", f"Task {run.task or 'not recorded'}{trained}.")
     parts = {
         "Metrics": sections.metrics(run),
+        **({"Subgroups": grouped.subgroups(run)} if run.subgroups else {}),
         "Curves": [element("div", *sections.curves([run]), class_="grid")],
         "Throughput": sections.throughput(run),
         "Calibration and confusion": sections.answers(run),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from medvill_jax.errors import UserError
 from medvill_jax.training import history
 
 METRICS_FILE, ANSWERS_FILE, PLOT_FILE = "metrics.json", "predictions.jsonl", "reliability.png"
+SUBGROUPS_FILE = "subgroups.json"
 SHUFFLED_FILE = "predictions_shuffled_images.jsonl"
 # The folders of a multi-task run's answers, and before them the workdir itself, which has those of other runs.
 PARTS = ("", "findings", "report", "ask", "match")
@@ -77,6 +78,7 @@ class Run:
         data: the report on its data set, `build_report.json`; empty if that is not here.
         answers: to single examples.
         thresholds: of its export, one for each finding in order; None if it has none.
+        subgroups: part of a multi-task run, else "" -> the content of `subgroups.json`, of the parts that have one.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Run:
     data: dict[str, Any]
     answers: Sequence[Answers]
     thresholds: Sequence[float] | None = None
+    subgroups: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def task(self) -> str:
@@ -152,6 +155,7 @@ def _read(folder: Path, name: str) -> Run:
         data=_json(data_of(folder, config, questions=config.get("task") == "vqa") / records.REPORT_FILE),
         answers=[answers for part in PARTS if (answers := _answers(folder / part, part)) is not None],
         thresholds=_json(folder / "export" / "config.json").get("extra", {}).get("thresholds"),
+        subgroups={part: found for part in PARTS if (found := _json(folder / part / SUBGROUPS_FILE))},
     )
 
 

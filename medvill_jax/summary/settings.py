@@ -55,10 +55,14 @@ def differences(configs: Sequence[Mapping[str, Any]]) -> list[Setting]:
 
 
 def shown(value: Any) -> str:
-    """A value as text. Of a path, which may name a user or a patient, only the last two parts."""
-    if isinstance(value, str) and value.startswith(("/", "~", "gs://")):
-        return "/".join(("...", *PurePath(value).parts[-2:]))
+    """A value as text. Of paths, which may name a user or a patient, only the last two parts."""
+    if isinstance(value, str):
+        value = ",".join(map(_short, value.split(",")))
     return value if isinstance(value, str) and value else json.dumps(value)
+
+
+def _short(text: str) -> str:
+    return "/".join(("...", *PurePath(text).parts[-2:])) if text.startswith(("/", "~", "gs://")) else text
 
 
 def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:

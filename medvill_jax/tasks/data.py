@@ -13,6 +13,7 @@ from medvill_jax.data.tokenizer import Tokenizer, load_tokenizer
 from medvill_jax.data.transforms import Crop
 from medvill_jax.hub.export import VOCAB_FILE
 from medvill_jax.models.bert import BertConfig
+from medvill_jax.tasks import setup
 from medvill_jax.tasks.setup import Config
 from medvill_jax.tasks.splits import Splits
 
@@ -55,14 +56,19 @@ class Data:
 
     Attributes:
         fake: whether random arrays replace the records.
+        sources: the names of the data sets, where they are a mixture.
         vocabulary: of the model.
         splits: says which records a split consists of.
 
     Raises:
         DataError: no data are named, or they have no tokenizer.
+        ConfigError: a mixture is named, which `mixed.Mixed` reads.
     """
 
+    sources: tuple[str, ...] = ()
+
     def __init__(self, config: Config, tokenizer: Tokenizer | None = None):
+        setup.refuse_mixture(config)
         self._config = config
         self.fake = config.data.path == FAKE
         self.splits = Splits(config)
@@ -87,6 +93,11 @@ class Data:
     def marks(self) -> str:
         """What was done to marks in the reports (see `records.mark_rule`). Raises `DataError` if that is damaged."""
         return "drop" if self.fake else records.mark_rule(self._config.data.path)
+
+    @functools.cached_property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the columns of labels; none for random arrays."""
+        return () if self.fake else records.label_names(self._config.data.path)
 
     def records(self, kind: type[AnyRecords], split: str, *, train: bool = False, **options: Any) -> AnyRecords:
         """A split as examples of one class.
@@ -148,9 +159,14 @@ def _tokenizer(config: Config) -> Tokenizer:
             "no data: set --config.data.path=DATA to a prepared data set (`python -m data_prep --help` makes one), "
             "or use --config=configs/pretrain.py:phantom, or --config.data.path=fake for random arrays"
         )
+    return named_tokenizer(config) or load_tokenizer(records.tokenizer_path(config.data.path))
+
+
+def named_tokenizer(config: Config) -> Tokenizer | None:
+    """The tokenizer that the configuration names, or that of its initial weights; None for that of the data."""
     # Weights know word pieces by their ids, so an export's vocabulary comes with its weights.
     if not config.data.tokenizer and config.init.checkpoint:
         with_weights = records.place(config.init.checkpoint) / VOCAB_FILE
         if with_weights.is_file():
             return load_tokenizer(with_weights)
-    return load_tokenizer(config.data.tokenizer or records.tokenizer_path(config.data.path))
+    return load_tokenizer(config.data.tokenizer) if config.data.tokenizer else None

@@ -14,6 +14,7 @@ from medvill_jax.cluster import distributed
 from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import loader
 from medvill_jax.data.examples import Records
+from medvill_jax.data.mixed import MixedRecords
 from medvill_jax.tasks import setup
 from medvill_jax.tasks.network import Network
 from medvill_jax.training.trainer import Trainer
@@ -95,7 +96,7 @@ class Evaluation:
                 rows[start : start + self.batch_size] = new[: count - start]
         return whole
 
-    def made_with(self, step: int, state: Tree, held_out: Records) -> dict[str, Any]:
+    def made_with(self, step: int, state: Tree, held_out: Records | MixedRecords) -> dict[str, Any]:
         """What an evaluation of a checkpoint on records depends on, JSON-like; all processes must call it together."""
         return {
             "step": step,

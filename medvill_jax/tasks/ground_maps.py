@@ -106,7 +106,7 @@ class Task:
             "seed": config.seed,
         }
         private.folder(self.workdir.path)
-        grounded.write(self.workdir, metrics, phrases, heat, threshold, own, made_with)
+        grounded.write(self.workdir, metrics, phrases, heat, threshold, own, made_with, config.seed)
         return metrics
 
     def closing_lines(self, metrics: dict[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from medvill_jax.data.phrases import PhraseRecords
 from medvill_jax.metrics import bootstrap, grounding
 from medvill_jax.metrics.metrics_file import write_metrics
 from medvill_jax.tasks import made_with as notes
+from medvill_jax.tasks import subgroups
 
 METRICS_FILE = "metrics.json"
 OTHER_FILM = "other_film"
@@ -28,6 +29,8 @@ COMPARED = ("mean_box", OTHER_FILM)
 # Of the scaled map, to draw a box.
 THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(2, 20))
 DEFAULT_THRESHOLD = 0.5
+# Of subgroups.
+MAIN = ("pointing", "miou", "cnr")
 TITLES = {"pointing": "pointing", "miou": "mIoU", "cnr": "CNR", "box_iou": "box IoU"}
 
 
@@ -176,8 +179,13 @@ def write(
     threshold: float,
     own: np.ndarray,
     made_with: dict[str, Any],
+    seed: int,
 ) -> None:
-    """Writes `metrics.json`, and `predictions.jsonl` with a row per phrase: boxes, the predicted box, its measures."""
+    """Writes the files of an evaluation.
+
+    They are `metrics.json`; `predictions.jsonl` with a row per phrase, its boxes, the predicted box and its measures;
+    and `subgroups.json`, if there are groups to tell apart. `seed` is that of the intervals of groups.
+    """
     write_metrics(workdir / METRICS_FILE, metrics)
     subjects = phrases.subjects()
     rows = (
@@ -195,6 +203,13 @@ def write(
         for row, record in enumerate(phrases.rows)
     )
     notes.write_rows(workdir / notes.PREDICTIONS_FILE, rows, made_with)
+
+    def score(some: np.ndarray) -> dict[str, Any]:
+        categories = [phrases.categories[row] for row in some]
+        return dict(grounding.score(own[some], categories, clusters=subjects[some], seed=seed))
+
+    characteristics = phrases.records.characteristics(phrases.rows)
+    subgroups.write(workdir, characteristics, subjects, score, MAIN, made_with)
 
 
 def closing_lines(metrics: dict[str, Any], split: str, what: str, workdir: Workdir) -> list[str]:

@@ -24,7 +24,9 @@ def plan(runner: Runner, report: CompileReport, records: int | None, input_rate:
     """
     config, train = runner.config, runner.parts.train_records
     if train is not None and records not in (None, len(train)):
-        raise ConfigError(f"--train_records={records}, and {config.data.path} has {len(train)}: leave it out")
+        raise ConfigError(
+            f"--train_records={records}, and {config.data.path or 'the mixture'} has {len(train)}: leave it out"
+        )
     run = length.of(config, (records or 0) if train is None else len(train))
     source = "as --input_rate says"
     if input_rate is None and train is not None:

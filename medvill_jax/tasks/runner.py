@@ -19,7 +19,8 @@ from medvill_jax.cluster.workdir import CHECKPOINT_DIR, Workdir
 from medvill_jax.compile import topology
 from medvill_jax.compile.aot import Program
 from medvill_jax.compile.flops import training_flops
-from medvill_jax.data import loader, records
+from medvill_jax.data import loader
+from medvill_jax.data.mixed import MixedRecords
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.export import HEADS, write_export
 from medvill_jax.models import remat
@@ -65,7 +66,8 @@ class Runner:
         target = config.mesh.topology
         devices = topology.devices(topology.parse(target)) if target else None
         self._length = length.of(config, train_records=0 if train_records is None else len(train_records))
-        settings = setup.run_config(config, self._length)
+        self._mixed = train_records if isinstance(train_records, MixedRecords) else None
+        settings = setup.run_config(config, self._length, None if self._mixed is None else self._mixed.seen)
         self.trainer = Trainer(
             workdir.path,
             checkpoints=workdir.home / CHECKPOINT_DIR,
@@ -107,6 +109,9 @@ class Runner:
         self._write_files()
         self._warn()
         log.info("%s", self._length.line())
+        if self._mixed is not None:
+            for line in self._mixed.lines(self._length.steps * self._length.batch_size):
+                log.info("%s", line)
         if 0 < self._length.steps <= self._length.warmup_steps:
             log.warning("the run ends before its warm-up: lower optimizer.warmup_steps or warmup_epochs")
         with self.stop:
@@ -192,7 +197,7 @@ class Runner:
             stats=stats,
             heads=params.get(HEADS),
             vocabulary=None if fake else parts.data.tokenizer.tokens,
-            label_names=() if fake else records.label_names(self.config.data.path),
+            label_names=parts.data.label_names,
             stage=parts.stage,
             card={
                 "data": parts.data.described(),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
 from medvill_jax.cluster.workdir import flat
+from medvill_jax.data import mixture
 from medvill_jax.data.loader import Workers
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.init import load_init
@@ -39,7 +40,15 @@ def public(config: Config) -> dict[str, Any]:
     shown = config.to_dict()
     del shown["init"], shown["data"]["path"], shown["data"]["tokenizer"]
     shown["data"].pop("questions", None)
+    if text := shown["data"].pop("mixture", ""):
+        shown["data"]["mixture"] = {source.name: float(source.weight) for source in mixture.parse(text)}
     return shown
+
+
+def refuse_mixture(config: Config) -> None:
+    """Raises `ConfigError` if the configuration names a mixture of data sets."""
+    if config.data.get("mixture"):  # evaluations without training lack the field
+        raise ConfigError(f"only pre-training takes {mixture.FIELD}: name one data set by config.data.path")
 
 
 def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -> MedvillConfig:
@@ -103,8 +112,10 @@ def require_meeting(config: Config) -> None:
         )
 
 
-def run_config(config: Config, length: Length) -> RunConfig:
+def run_config(config: Config, length: Length, seen: Callable[[int], Mapping[str, int]] | None = None) -> RunConfig:
     """Seed, accumulation, cadence, checkpoints and optimizer of any task's configuration, for a run of this length.
+
+    `seen` tells how many of a number of training examples are of each source of a mixture.
 
     Raises:
         ConfigError: less than one microbatch, or a rule of bad steps or a decay that is out of range.
@@ -124,6 +135,7 @@ def run_config(config: Config, length: Length) -> RunConfig:
             load_processes=config.data.workers.processes,
             sinks=sinks.chosen(config.log.get("sinks", ""), flat(public(config))),
             bad_steps=BadSteps(**config.bad_steps, save_every=config.checkpoint.every_steps),
+            seen=seen or (lambda examples: {}),
         ),
         keep=Keep(
             last=config.checkpoint.keep_last,

@@ -63,10 +63,10 @@ class Splits:
             subjects = self._subjects(split)
             known = np.isin(subjects if rows is None else subjects[rows], self.held_out_elsewhere)
             if known.all():
-                raise records.DataError(f"all training subjects of {config.path} are held out in the other data set")
+                raise records.DataError(f"all training subjects of {config.path} are held out in other data sets")
             if known.any():
                 log.info(
-                    "%d of %d training records are left out: the other data set holds out their subjects",
+                    "%d of %d training records are left out: another data set holds out their subjects",
                     known.sum(),
                     len(known),
                 )

@@ -7,7 +7,8 @@ projection (`contrast`).
 
 Writes `metrics.json`: the ranking metrics of `metrics.classification`, every example exactly once, as `SPLIT/...`, and
 for the reworded sentences as `SPLIT/reworded/...`: a model may know sentences of its training reports by heart. Scores
-are not probabilities and have no threshold, so F1 and calibration are left out.
+are not probabilities and have no threshold, so F1 and calibration are left out. `subgroups.json` has the metrics of
+groups of patients and films, by the sentences of `config.prompts`.
 """
 
 from __future__ import annotations
@@ -33,10 +34,13 @@ from medvill_jax.hub.export import VOCAB_FILE, read_export
 from medvill_jax.hub.files import local_path
 from medvill_jax.metrics import bootstrap, classification
 from medvill_jax.metrics.metrics_file import write_metrics
-from medvill_jax.tasks import setup
+from medvill_jax.tasks import setup, subgroups
 
 SCORERS = ("itm", "contrast")
 METRICS_FILE = "metrics.json"
+RANKED = ("examples", "classes_undefined", "auroc", "auprc", "positives", "resampled")
+# Of subgroups.
+MAIN = ("auroc_macro", "auroc_micro")
 
 
 class Task:
@@ -63,7 +67,7 @@ class Task:
         if not config.data.path:
             raise records.DataError("no data: set --config.data.path=DATA to a prepared data set")
         self.config, self.workdir, self.stop = config, Workdir.of(workdir), StopSignal()
-        export = read_export(local_path(config.init.checkpoint))
+        self._export = export = read_export(local_path(config.init.checkpoint))
         self._image_size, self._arrays = export.config.image_size, Arrays(export, export.config, "float32")
         if config.scorer == "itm" and export.config.attention == "s2s":
             raise HubError(
@@ -114,9 +118,9 @@ class Task:
         by_sentence = np.concatenate(parts)  # [n, sentences]
         column = {sentence: number for number, sentence in enumerate(sentences)}
         known = held_out.target_weights[chosen] > 0
-        ranked = ("examples", "classes_undefined", "auroc", "auprc", "positives", "resampled")
         metrics: dict[str, Any] = {}
         subjects = held_out.subjects()[chosen]
+        likely: dict[str, np.ndarray] = {}  # float [n, C] in 0..1, for each kind of sentences
         for prefix, prompts in self._prompts.items():
             scores = np.stack(
                 [
@@ -125,19 +129,40 @@ class Task:
                 ],
                 axis=1,
             )  # [n, C]
-            between_0_and_1 = 0.5 * (1 + np.tanh(0.5 * scores.astype(np.float64)))
+            likely[prefix] = 0.5 * (1 + np.tanh(0.5 * scores.astype(np.float64)))
+
+        def score(rows: np.ndarray, prefix: str = "") -> dict[str, Any]:
             values = classification.score(
-                between_0_and_1,
-                held_out.targets[chosen] > 0.5,
-                known,
+                likely[prefix][rows],
+                held_out.targets[chosen[rows]] > 0.5,
+                known[rows],
                 self.names,
                 np.zeros(len(self.names)),
-                clusters=subjects,
+                clusters=subjects[rows],
                 seed=config.seed,
             )
-            metrics |= {f"{split}/{prefix}{name}": value for name, value in values.items() if name.startswith(ranked)}
+            return {name: value for name, value in values.items() if name.startswith(RANKED)}
+
+        for prefix in self._prompts:
+            values = score(np.arange(len(chosen)), prefix)
+            metrics |= {f"{split}/{prefix}{name}": value for name, value in values.items()}
         private.folder(self.workdir.path)
         write_metrics(self.workdir / METRICS_FILE, metrics)
+        made_with = {
+            "checkpoint": self._export.weights,
+            "split": split,
+            "records": held_out.fingerprint(),
+            "scorer": config.scorer,
+            "seed": config.seed,
+        }
+        subgroups.write(
+            self.workdir,
+            held_out.characteristics(chosen),
+            subjects,
+            lambda rows: score(rows) if known[rows].any() else {},
+            MAIN,
+            made_with,
+        )
         return metrics
 
     def closing_lines(self, metrics: dict[str, Any]) -> list[str]:

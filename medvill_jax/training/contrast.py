@@ -12,10 +12,13 @@ from medvill_jax.training.losses import cross_entropy_sum
 def negative_pairs(batch: Batch) -> jax.Array:
     """bool `[B, B]`: image (row) and text (column) differ in label set and in report, and neither is padding.
 
-    `batch` holds `label_groups`, `text_groups` and `weights` of `batch.retrieve_spec`.
+    `batch` holds `label_groups`, `text_groups` and `weights` of `batch.retrieve_spec`. Where it also holds `sources`,
+    the two are of one source: a report of another source could be told by its style, without a look at the film.
     """
     labels, texts, real = batch["label_groups"], batch["text_groups"], batch["weights"] > 0
     differ = (labels[:, None] != labels) & (texts[:, None] != texts)
+    if "sources" in batch:
+        differ &= batch["sources"][:, None] == batch["sources"]
     return differ & real[:, None] & real
 
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class LoopConfig:
     load_processes: loader workers of each host, for the advice of `timing`.
     sinks: that get the metrics too.
     bad_steps: what a step that is not finite, or a spike of the loss, does.
+    seen: source -> how many of the first so many examples are its, logged as `train/SOURCE/examples`.
     """
 
     steps: int
@@ -50,6 +51,7 @@ class LoopConfig:
     load_processes: int = 0
     sinks: sinks.Chosen = sinks.NONE
     bad_steps: BadSteps = field(default_factory=BadSteps)
+    seen: Callable[[int], Mapping[str, int]] = lambda examples: {}
 
     def evaluates(self, step: int) -> bool:
         """Whether a run evaluates after a step."""
@@ -167,7 +169,8 @@ def train(
             if not rule.judges:
                 _check_finite(step, values, checkpoints)
             if logs:
-                more = rule.metrics(seen) | timing.read()
+                sources = config.seen(step * config.batch_size)
+                more = rule.metrics(seen) | timing.read() | {f"{name}/examples": sources[name] for name in sources}
                 values |= {f"train/{name}": value for name, value in more.items()}
                 if not told and (rate := values.get("train/examples_per_second")) and step < config.steps:
                     told = True

@@ -14,6 +14,7 @@ from medvill_jax.batch import Batch
 from medvill_jax.data import loader
 from medvill_jax.data.examples import LabelRecords
 from medvill_jax.metrics import classification
+from medvill_jax.tasks import subgroups
 from medvill_jax.tasks.classify.objective import class_logits
 from medvill_jax.tasks.classify.report import write
 from medvill_jax.tasks.evaluation import Evaluation
@@ -29,6 +30,8 @@ METRICS = (
     *(f"{metric}_{mean}" for metric in ("auroc", "auprc", "f1") for mean in ("macro", "micro")),
     *("ece", "f1_in_sample", "loss"),
 )
+# Of subgroups.
+MAIN = ("auroc_macro", "auroc_micro", "f1_macro")
 
 
 class Classification:
@@ -87,7 +90,8 @@ class Classification:
         prior, prior_validation = (
             np.tile(self._prior_logits, (len(split_records), 1)) for split_records in (held_out, validation)
         )
-        model = self._score(logits, held_out, everything, best_thresholds(chosen_on, validation), clusters=subjects)
+        thresholds = best_thresholds(chosen_on, validation)
+        model = self._score(logits, held_out, everything, thresholds, clusters=subjects)
         baseline = self._score(prior, held_out, everything, best_thresholds(prior_validation, validation), resamples=0)
         metrics = {f"{split}/{name}": value for name, value in model.items()}
         metrics |= {f"baseline/prevalence/{name}": value for name, value in baseline.items() if "/" not in name}
@@ -106,6 +110,14 @@ class Classification:
                 subjects=subjects,
                 made_with=made_with,
             )
+
+            def score(rows: np.ndarray) -> dict[str, Any]:
+                if not known[rows].any():
+                    return {}
+                return self._score(logits[rows], held_out, rows, thresholds, clusters=subjects[rows])
+
+            workdir = self._evaluation.workdir
+            subgroups.write(workdir, held_out.characteristics(), subjects, score, MAIN, made_with)
         return metrics
 
     def thresholds(self, state: Tree) -> np.ndarray:

@@ -12,8 +12,9 @@ from medvill_jax.cluster import distributed
 from medvill_jax.data import loader
 from medvill_jax.data.examples import ReportRecords
 from medvill_jax.metrics.predictions import Prediction
-from medvill_jax.metrics.report_scores import perplexity, score
+from medvill_jax.metrics.report_scores import metric_groups, perplexity, score
 from medvill_jax.tasks import made_with as notes
+from medvill_jax.tasks import subgroups
 from medvill_jax.tasks.data import Data
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.generate.neighbours import Neighbours
@@ -29,6 +30,8 @@ BASELINE_REPORTS = 20_000
 # The metrics of an evaluation while training: of next word pieces, and of reports that the model writes.
 NEXT_WORDS = ("eval/loss", "eval/loss_shuffled_images", "eval/perplexity", "eval/accuracy", "eval/examples")
 WRITTEN = ("eval/bleu4", "eval/clinical_micro_f1_14", "eval/clinical_micro_f1_14_shuffled_images")
+# Of subgroups.
+MAIN = ("clinical_micro_f1_14", "clinical_macro_f1_14", "bleu4", "rouge_l")
 
 
 class Generation:
@@ -95,7 +98,8 @@ class Generation:
         config, split = self._config, self._config.eval.split
         log.info("writing the reports of %s with the best checkpoint, of step %d", split, step)
         decoder = {name: value for name, value in config.decode.to_dict().items() if name != "batch_size"}
-        self._start_files(self._evaluation.made_with(step, state, self._held_out()) | {"decode": decoder})
+        made_with = self._evaluation.made_with(step, state, self._held_out()) | {"decode": decoder}
+        self._start_files(made_with)
         written = self.writer.to_file(state, notes.PREDICTIONS_FILE, own_image=True)
         blind = self.writer.to_file(state, SHUFFLED_FILE, own_image=False)
         words = self._words(state, own_image=True)
@@ -105,7 +109,16 @@ class Generation:
         metrics: dict[str, Any] = {f"{split}/perplexity": perplexity(-words["loss"], round(words["words"]))}
         metrics |= self._scores(written, blind, nearest)
         write(self._workdir, metrics)
+        self._write_subgroups(written, made_with)
         return metrics
+
+    def _write_subgroups(self, written: list[Prediction], made_with: dict[str, Any]) -> None:
+        held_out = self._held_out()
+        subjects = held_out.subjects()
+        # Only where there are groups to tell apart.
+        measure = functools.cache(lambda: subgroups.score_of_sums(metric_groups(written), subjects, self._config.seed))
+        characteristics = held_out.characteristics()
+        subgroups.write(self._workdir, characteristics, subjects, lambda rows: measure()(rows), MAIN, made_with)
 
     def nearest_films(self, state: Tree) -> list[int]:
         """The training film most similar to each held-out film, as its place among `BASELINE_REPORTS` evenly spaced."""

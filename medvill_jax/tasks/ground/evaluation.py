@@ -70,7 +70,8 @@ class Grounding:
         metrics[f"{split}/threshold"] = threshold
         made_with = self._evaluation.made_with(step, state, held_out)
         if jax.process_index() == 0:
-            grounded.write(self._evaluation.workdir, metrics, phrases, maps, threshold, own, made_with)
+            workdir, seed = self._evaluation.workdir, self._config.seed
+            grounded.write(workdir, metrics, phrases, maps, threshold, own, made_with, seed)
         return metrics
 
     def threshold(self, state: Tree) -> float:

@@ -19,6 +19,10 @@ With `config.itm.pairs=both`, a film is encoded once. It is paired with its true
 its true report and with another one (ITM). `config.contrast` adds a symmetric InfoNCE of films alone with reports alone
 (`encode_image`, `encode_text`), from which `itm.negatives=in_batch` samples confusing reports.
 
+On a mixture (`config.data.mixture`) these metrics pool the splits of all sources, every example counting the same, and
+`eval/SOURCE/NAME` is that of one source; the probe is one, trained on films of all of them. `train/SOURCE/examples` is
+how many examples of a source were trained on. Negative reports are of the film's own source.
+
 Under `s2s` the image never sees the report, so no network can tell whether they match: `itm_accuracy` and `itm_loss`
 are undefined, and `loss` is `mlm_loss`. Under `mixed`, MLM is evaluated under both masks, `NAME_s2s` and
 `NAME_bidirectional`; NAME is their mean with the shares that they have in training. Matching is evaluated under the
@@ -32,11 +36,13 @@ import functools
 from medvill_jax.batch import pretrain_spec
 from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data.examples import PretrainRecords
+from medvill_jax.data.mixed import MixedRecords
 from medvill_jax.data.transforms import MlmConfig
 from medvill_jax.errors import ConfigError
 from medvill_jax.models.finetuned import HeadsConfig
 from medvill_jax.tasks import runner, setup
 from medvill_jax.tasks.data import Data
+from medvill_jax.tasks.mixed import data_of
 from medvill_jax.tasks.network import build_network
 from medvill_jax.tasks.parts import Parts
 from medvill_jax.tasks.pretrain.evaluation import Pretraining
@@ -53,7 +59,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
     del workdir
     _check(config)
     paired, contrasts = config.itm.pairs == "both", config.contrast.width > 0
-    data = Data(config)
+    data = data_of(config)
     heads = HeadsConfig(contrast=config.contrast.width) if contrasts else None
     network = build_network(config, data.vocabulary, heads=heads)
     records_of = functools.partial(_records, config, data)
@@ -68,6 +74,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
             text_len=config.model.text_len,
             max_predictions=config.mlm.max_predictions,
             paired=paired,
+            sources=len(data.sources),
         ),
         objective=paired_loss(network, config) if paired else single_loss(network, config),
         train_records=train_records,
@@ -76,6 +83,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
             vocab_size=data.vocabulary.size,
             records_of=records_of,
             train_records=train_records,
+            sources=data.sources,
         ),
         closing_lines=functools.partial(closing_lines, config),
         shared_in_batch=("the pairs that do not match are",) if contrasts else (),
@@ -95,7 +103,7 @@ def _check(config: setup.Config) -> None:
 
 def _records(
     config: setup.Config, data: Data, split: str, *, train: bool = False, whole: bool = False
-) -> PretrainRecords:
+) -> PretrainRecords | MixedRecords:
     """A split; with `train` only what is trained on, with random crops, which `whole` leaves out."""
     mlm = MlmConfig(
         probability=config.mlm.probability,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +14,11 @@ import optax
 from medvill_jax.batch import Batch
 from medvill_jax.data import loader
 from medvill_jax.data.examples import PretrainRecords
-from medvill_jax.metrics import probe
+from medvill_jax.data.mixed import MixedRecords
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.network import Network
-from medvill_jax.tasks.pretrain.report import write
+from medvill_jax.tasks.pretrain.measured import METRICS, MLM_METRICS, Films, Measured, metrics_of, pooled
+from medvill_jax.tasks.pretrain.report import write, write_subgroups
 from medvill_jax.training.losses import correct_sum, cross_entropy_sum
 from medvill_jax.trees import Tree
 
@@ -28,12 +28,6 @@ log = logging.getLogger(__name__)
 PROBE_FILMS = 512
 # Enough training reports for stable token frequencies, few enough to read at start-up.
 UNIGRAM_REPORTS = 10_000
-# The metrics of an evaluation: of masked tokens, which `mixed` evaluates under each of its masks too, and all others.
-MLM_METRICS = ("mlm_loss", "mlm_loss_shuffled_images", "mlm_loss_unigram", "mlm_accuracy", "mlm_accuracy_unigram")
-METRICS = (
-    *("eval/loss", "eval/itm_loss", "eval/itm_accuracy", "eval/examples"),
-    *("eval/probe_auroc", "eval/probe_auroc_cells", "eval/image_rank", "eval/image_rank_cells"),
-)
 
 
 class Pretraining:
@@ -44,6 +38,7 @@ class Pretraining:
         vocab_size: V, word pieces.
         records_of: the records of a split; with `whole` no film is cropped.
         train_records: whose tokens the unigram baseline counts; None for random arrays.
+        sources: the names of the data sets of a mixture, each of which has metrics of its own too.
 
     Attributes:
         names: of the metrics of `evaluate`.
@@ -54,11 +49,12 @@ class Pretraining:
         evaluation: Evaluation,
         *,
         vocab_size: int,
-        records_of: Callable[..., PretrainRecords],
-        train_records: PretrainRecords | None,
+        records_of: Callable[..., PretrainRecords | MixedRecords],
+        train_records: PretrainRecords | MixedRecords | None,
+        sources: Sequence[str] = (),
     ):
         self._evaluation, self._config, self._vocab_size = evaluation, evaluation.config, vocab_size
-        self._records_of, self._train_records = records_of, train_records
+        self._records_of, self._train_records, self._sources = records_of, train_records, tuple(sources)
         network = evaluation.network
         attention, s2s_prob = network.config.attention, network.config.s2s_prob
         # The attention masks under which tokens are predicted, and the share of each.
@@ -72,53 +68,57 @@ class Pretraining:
         }
         self._encode = evaluation.jit(functools.partial(_encoded, network))
         endings = ("", *(f"_{kind}" for kind in self._shares)) if len(self._shares) > 1 else ("",)
-        self.names = (*METRICS, *(f"eval/{name}{ending}" for name in MLM_METRICS for ending in endings))
+        names = (*METRICS, *(f"eval/{name}{ending}" for name in MLM_METRICS for ending in endings))
+        of_sources = (name.replace("eval/", f"eval/{source}/") for source in sources for name in names)
+        self.names = (*names, *of_sources)
 
     def evaluate(self, state: Tree) -> dict[str, float]:
-        """All metrics of `config.eval.split`."""
-        held_out = self._records_of(self._config.eval.split)
-        metrics: dict[str, float] = {}
-        matched: dict[str, dict[str, float]] = {}  # totals by attention mask
-        for kind, share in self._shares.items():
-            true_image = matched[kind] = self._totals(state, held_out, kind)
-            shuffled = self._totals(state, held_out, kind, own_image=False)
-            values = {
-                "mlm_loss": true_image["mlm_loss"] / true_image["words"],
-                "mlm_loss_shuffled_images": shuffled["mlm_loss"] / shuffled["words"],
-                "mlm_loss_unigram": true_image["unigram_loss"] / true_image["words"],
-                "mlm_accuracy": true_image["mlm_correct"] / true_image["words"],
-                "mlm_accuracy_unigram": true_image["unigram_correct"] / true_image["words"],
-            }
-            for name, value in values.items():
-                metrics[f"eval/{name}"] = metrics.get(f"eval/{name}", 0.0) + share * value
-                if len(self._shares) > 1:
-                    metrics[f"eval/{name}_{kind}"] = value
-        itm_loss = itm_accuracy = math.nan
-        itm_kind = next(iter(self._shares))
-        examples = matched[itm_kind]["examples"]
-        if itm_kind != "s2s":
-            both = matched[itm_kind], self._totals(state, held_out, itm_kind, matched=False)
-            itm_loss = sum(totals["itm_loss"] for totals in both) / (2 * examples)
-            itm_accuracy = sum(totals["itm_correct"] for totals in both) / (2 * examples)
-        metrics |= self._probe(state, held_out)
-        return {
-            "eval/loss": metrics["eval/mlm_loss"] + (0.0 if math.isnan(itm_loss) else itm_loss),
-            "eval/itm_loss": itm_loss,
-            "eval/itm_accuracy": itm_accuracy,
-            **metrics,
-            "eval/examples": examples,
-        }
+        """All metrics of `config.eval.split`; of a mixture over all sources, and of each."""
+        parts = self._parts(self._records_of(self._config.eval.split))
+        measured = {name: self._measured(state, part, most) for name, (part, most) in parts.items()}
+        train = self._films(state, self._probed, PROBE_FILMS)
+        metrics = metrics_of(pooled(measured.values()), self._shares, train)
+        for source in self._sources:
+            own = metrics_of(measured[source], self._shares, train)
+            metrics |= {name.replace("eval/", f"eval/{source}/"): value for name, value in own.items()}
+        return metrics
 
     def evaluate_best(self, step: int, state: Tree) -> dict[str, float]:
         """All metrics of `config.eval.split`, of the best checkpoint, and its answers to single examples as a file."""
         log.info("evaluating the best checkpoint, of step %d, on %s", step, self._config.eval.split)
         metrics = self.evaluate(state)
-        held_out, most = self._records_of(self._config.eval.split), self._config.eval.max_examples
-        answers = self._answers(state, held_out, most)
+        held_out = self._records_of(self._config.eval.split)
+        parts = self._parts(held_out)
+        answers = {name: self._answers(state, part, most) for name, (part, most) in parts.items()}
         made_with = self._evaluation.made_with(step, state, held_out)
         if jax.process_index() == 0:
-            write(self._evaluation.workdir, held_out, loader.evenly(len(held_out), most), answers, made_with)
+            answered = {
+                name: (part, loader.evenly(len(part), most), answers[name]) for name, (part, most) in parts.items()
+            }
+            write(self._evaluation.workdir, answered, made_with)
+            write_subgroups(self._evaluation.workdir, answered, made_with, self._config.seed)
         return metrics
+
+    def _parts(self, held_out: PretrainRecords | MixedRecords) -> dict[str, tuple[PretrainRecords, int]]:
+        """Source -> its records, and how many of them are evaluated; one without a name if there is no mixture."""
+        most = self._config.eval.max_examples
+        if isinstance(held_out, MixedRecords):
+            return {name: (held_out.parts[name], of_it) for name, of_it in held_out.evenly(most).items()}
+        return {"": (held_out, most)}
+
+    def _measured(self, state: Tree, held_out: PretrainRecords, most: int) -> Measured:
+        kinds = list(self._shares)
+        totals = functools.partial(self._totals, state, held_out, most)
+        return Measured(
+            true={kind: totals(kind) for kind in kinds},
+            shuffled={kind: totals(kind, own_image=False) for kind in kinds},
+            mismatched=None if kinds[0] == "s2s" else totals(kinds[0], matched=False),
+            films=self._films(state, held_out, most),
+        )
+
+    def _films(self, state: Tree, split: PretrainRecords | MixedRecords, most: int) -> Films:
+        features = self._evaluation.outputs(self._encode, state, split, most)
+        return Films(features, split.positive[loader.evenly(len(split), most)])
 
     def _answers(self, state: Tree, held_out: PretrainRecords, most: int) -> dict[str, np.ndarray]:
         """The sums of every example, float `[n]`; of its tokens the mean over the masks, with their shares."""
@@ -137,6 +137,7 @@ class Pretraining:
         self,
         state: Tree,
         held_out: PretrainRecords,
+        most: int,
         attention: str,
         *,
         matched: bool = True,
@@ -147,27 +148,10 @@ class Pretraining:
         def sums(params: Tree, stats: Tree, batch: Batch) -> dict[str, jax.Array]:
             return self._sums[attention](params, stats, batch, unigram)
 
-        most = self._config.eval.max_examples
         return self._evaluation.sums(sums, state, held_out, most, matched=matched, own_image=own_image)
 
-    def _probe(self, state: Tree, held_out: PretrainRecords) -> dict[str, float]:
-        """The metrics of the features of films alone: probes trained on a few training films, and effective ranks."""
-        train, most = self._probed, self._config.eval.max_examples
-        chosen = loader.evenly(len(train), PROBE_FILMS), loader.evenly(len(held_out), most)
-        train_features = self._evaluation.outputs(self._encode, state, train, PROBE_FILMS)
-        features = self._evaluation.outputs(self._encode, state, held_out, most)
-        labels = train.positive[chosen[0]], held_out.positive[chosen[1]]
-        metrics = {
-            name: probe.linear_auroc(train_features[kind], labels[0], features[kind], labels[1])
-            for name, kind in (("eval/probe_auroc", "summary"), ("eval/probe_auroc_cells", "cells"))
-        }
-        return metrics | {
-            "eval/image_rank": probe.effective_rank(features["summary"]),
-            "eval/image_rank_cells": probe.effective_rank(features["cells"]),
-        }
-
     @functools.cached_property
-    def _probed(self) -> PretrainRecords:
+    def _probed(self) -> PretrainRecords | MixedRecords:
         """The training records, without crops."""
         return self._records_of("train", train=True, whole=True)
 

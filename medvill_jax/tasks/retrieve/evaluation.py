@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from medvill_jax.data.examples import PairRecords
 from medvill_jax.metrics import ranking
+from medvill_jax.tasks import subgroups
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.retrieve.pool import open_pool
 from medvill_jax.tasks.retrieve.report import DIRECTIONS, write
@@ -22,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # The metrics of each direction while training.
 TRAINING_ROWS = ("mrr", "hit_at_1", "recall_at_10")
+# Those of subgroups.
+MAIN = tuple(f"{direction}/{row}" for direction in DIRECTIONS for row in ("mrr", "recall_at_10"))
 
 
 class Ranking:
@@ -76,6 +80,7 @@ class Ranking:
         metrics: dict[str, Any] = {f"{split}/candidates": float(len(pool))}
         resampling: dict[str, Any] = {"seed": config.seed, "clusters": pool.subjects()}
         ranks: dict[str, np.ndarray] = {}
+        ranker = _directions(pool, scores)
         if config.rank.method != "two_stage":
             metrics[f"{split}/pair_evaluations"] = float(scores.size)
             values = _measured("", _directions(pool, scores), ranks, resampling)
@@ -84,12 +89,16 @@ class Ranking:
             metrics[f"{split}/two_stage/pair_evaluations"] = float(proposed.either.sum())
             metrics[f"{split}/two_stage/proposals"] = float(proposed.for_films.sum(1).max())
             values = _measured("two_stage/", _two_stage(pool, scores, proposed), ranks, resampling)
+            ranker = _two_stage(pool, scores, proposed) if config.rank.method == "two_stage" else ranker
             metrics |= {f"{split}/{name}": value for name, value in values.items()}
         for name, _, relevant in _directions(pool, scores):
             chance = ranking.chance(relevant, np.arange(len(pool)))
             metrics |= {f"baseline/chance/{name}/{row}": value for row, value in chance.items()}
         if jax.process_index() == 0:
             write(self._evaluation.workdir, metrics, pool, ranks, made_with)
+            score = functools.partial(_of_queries, list(ranker), resampling)
+            characteristics = pool.characteristics()
+            subgroups.write(self._evaluation.workdir, characteristics, resampling["clusters"], score, MAIN, made_with)
         return metrics
 
     def _pool(self, count: int) -> PairRecords:
@@ -110,6 +119,18 @@ def _measured(
         metrics |= {f"{ranker}{name}/{row}": value for row, value in values.items()}
         ranks[f"{ranker}{name}"], ranks[f"{ranker}{name}/exact"] = ranking.own_ranks(per_query, relevant)
     return metrics
+
+
+def _of_queries(
+    directions: Iterable[tuple[str, np.ndarray, np.ndarray]], resampling: dict[str, Any], rows: np.ndarray
+) -> dict[str, Any]:
+    """The metrics of some of the queries, whose candidates are those of all."""
+    own = resampling | {"clusters": resampling["clusters"][rows]}
+    return {
+        f"{name}/{metric}": value
+        for name, per_query, relevant in directions
+        for metric, value in ranking.ranking(per_query[rows], relevant[rows], **own).items()
+    }
 
 
 def _two_stage(

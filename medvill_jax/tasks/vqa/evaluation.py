@@ -13,6 +13,7 @@ from medvill_jax.batch import Batch
 from medvill_jax.data import loader, records
 from medvill_jax.data.examples import QuestionRecords
 from medvill_jax.metrics import vqa
+from medvill_jax.tasks import subgroups
 from medvill_jax.tasks.data import Data
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.vqa.objective import answer_logits
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 GROUPS = ("answer_type", "organ", "question_type")
 # Of an evaluation while training.
 METRICS = ("questions", "accuracy", "accuracy_closed", "accuracy_open")
+# Of subgroups.
+MAIN = ("accuracy", "accuracy_closed", "accuracy_open")
 
 
 class Answering:
@@ -94,7 +97,15 @@ class Answering:
         made_with = self._evaluation.made_with(step, state, held_out)
         if jax.process_index() == 0:
             predicted = [self._answers[best] for best in logits.argmax(1)]
-            write(self._evaluation.workdir, metrics, held_out, columns, predicted, subjects, made_with)
+            workdir, seed = self._evaluation.workdir, self._config.seed
+            write(workdir, metrics, held_out, columns, predicted, subjects, made_with)
+            right, types = rows[split], columns["answer_type"]
+
+            def score(some: np.ndarray) -> dict[str, Any]:
+                own = {"answer_type": [types[row] for row in some]}
+                return dict(vqa.score(right[some], own, clusters=subjects[some], seed=seed))
+
+            subgroups.write(workdir, held_out.characteristics(), subjects, score, MAIN, made_with)
         return metrics
 
     def _columns(self, split: str, names: tuple[str, ...], *, train: bool = False) -> dict[str, list[str]]:
