@@ -68,6 +68,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
             text_len=config.model.text_len,
             max_predictions=config.mlm.max_predictions,
             paired=paired,
+            views=config.model.views,
         ),
         objective=paired_loss(network, config) if paired else single_loss(network, config),
         train_records=train_records,
