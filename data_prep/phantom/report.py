@@ -64,7 +64,7 @@ def findings_text(study: Study, rng: np.random.Generator) -> str:
     devices += [_pick(rng, phrases.DENIED[name]) for name in denied if name == "Support Devices"]
     blocks = [devices]
     for names in _BLOCKS:
-        block = [sentence(sign, rng) for sign in study.signs if sign.finding in names]
+        block = [_stated(study, sign, rng) for sign in study.signs if sign.finding in names]
         block += [_pick(rng, phrases.DENIED[name]) for name in denied if name in names]
         if "Consolidation" in names and _lungs_clear(study) and rng.random() < 0.6:
             block.insert(0, _pick(rng, phrases.CLEAR))
@@ -84,7 +84,7 @@ def impression_text(study: Study, rng: np.random.Generator) -> str:
     for sign in study.signs:
         if sign.finding == "Support Devices" and study.findings_section:
             continue
-        text = sentence(sign, rng)
+        text = _stated(study, sign, rng)
         if sign.finding == "Pneumonia" and points:
             points[-1] += f" {text}"
         else:
@@ -98,6 +98,16 @@ def impression_text(study: Study, rng: np.random.Generator) -> str:
     if len(points) == 1 or rng.random() < 0.4:
         return " ".join(points)
     return "\n".join(f"{number}. {text}" for number, text in enumerate(points, 1))
+
+
+def _stated(study: Study, sign: Sign, rng: np.random.Generator) -> str:
+    """The sentence of a sign, and what became of it since the study before."""
+    text, word = sentence(sign, rng), dict(study.changes).get(sign.finding)
+    # The opacity of a pneumonia is its sign, so that what became of it is said once.
+    if word is None or (sign.finding == "Lung Opacity" and sign.kind == "pneumonia"):
+        return text
+    changed = _pick(rng, phrases.CHANGED[word]).format(finding=phrases.NAMES[sign.finding])
+    return f"{text} {changed[0].upper()}{changed[1:]}"
 
 
 def sentence(sign: Sign, rng: np.random.Generator) -> str:
