@@ -31,7 +31,10 @@ def follow_up(before: Study, rng: np.random.Generator) -> Study:
     Every finding of `CHANGING` that is certain has a size drawn anew, uniformly, and all others are as they were, so
     that a third of the changing findings is unchanged.
     """
-    sizes = {sign.finding: sign.severity for sign in before.signs if _changes(sign)}
+    # Of a pneumonia its own sign is drawn, not the opacity that reports describe beside it: both change, or neither.
+    doubtful = any(sign.finding == "Pneumonia" and sign.uncertain for sign in before.signs)
+    changing = {s.finding for s in before.signs if _changes(s) and not (doubtful and s.kind == "pneumonia")}
+    sizes = {sign.finding: sign.severity for sign in before.signs if sign.finding in changing}
     findings_section = bool(rng.random() >= _NO_FINDINGS_SECTION)
     drawn, signs = dict(sizes), before.signs
     for _ in range(_DRAWS):
@@ -39,7 +42,7 @@ def follow_up(before: Study, rng: np.random.Generator) -> Study:
         if "Pneumonia" in new and "Lung Opacity" in new:
             new["Lung Opacity"] = new["Pneumonia"]  # its sign
         candidates = tuple(
-            replace(sign, severity=new[sign.finding]) if _changes(sign) else sign for sign in before.signs
+            replace(sign, severity=new[sign.finding]) if sign.finding in new else sign for sign in before.signs
         )
         if tuple(in_sight(list(candidates))) == candidates:
             drawn, signs = new, candidates

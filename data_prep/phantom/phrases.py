@@ -240,7 +240,9 @@ INDICATIONS = (
     "weakness",
     "a preoperative visit",
 )
-COMPARISONS = ("None.", "None available.", "Chest radiograph of ___.", "___.", "Prior study from ___.")
+# With the study before, and any.
+COMPARED = ("Chest radiograph of ___.", "___.", "Prior study from ___.")
+COMPARISONS = ("None.", "None available.", *COMPARED)
 TECHNIQUES = {
     "AP": ("Single portable AP view of the chest.", "Portable frontal radiograph of the chest."),
     "PA": ("PA view of the chest.", "Upright frontal radiograph of the chest."),

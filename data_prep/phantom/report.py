@@ -45,7 +45,7 @@ def report_text(study: Study, views: Sequence[str], rng: np.random.Generator) ->
         "EXAMINATION": examination,
         header: f"___ year old {person} with {_pick(rng, phrases.INDICATIONS)}.",
         "TECHNIQUE": _pick(rng, phrases.TECHNIQUES[view]).replace("PA", "AP" if "AP" in views else "PA"),
-        "COMPARISON": _pick(rng, phrases.COMPARISONS),
+        "COMPARISON": _pick(rng, phrases.COMPARISONS if not study.changes else phrases.COMPARED),
     }
     if rng.random() < 0.25:
         del sections[_pick(rng, ("EXAMINATION", "TECHNIQUE", "COMPARISON"))]
