@@ -1,6 +1,6 @@
 """Which films of MIMIC-CXR go with a film: another view of its study, and the patient's study before.
 
-The rules, which DATA.md and docs/data.md#several-films state:
+The rules (docs/data.md#several-films has them too):
 
 * second view: of the other films of the study, a lateral for a frontal film and a frontal for a lateral one; if there
   is none, another projection (PA for AP), then the same. Among equals the first by dicom_id. Films of other or unknown

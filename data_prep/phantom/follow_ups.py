@@ -31,19 +31,12 @@ def follow_up(before: Study, rng: np.random.Generator) -> Study:
     Every finding of `CHANGING` that is certain has a size drawn anew, uniformly, and all others are as they were, so
     that a third of the changing findings is unchanged.
     """
-    # Of a pneumonia its own sign is drawn, not the opacity that reports describe beside it: both change, or neither.
-    doubtful = any(sign.finding == "Pneumonia" and sign.uncertain for sign in before.signs)
-    changing = {s.finding for s in before.signs if _changes(s) and not (doubtful and s.kind == "pneumonia")}
-    sizes = {sign.finding: sign.severity for sign in before.signs if sign.finding in changing}
+    sizes = {sign.finding: sign.severity for sign in before.signs if _changes(sign)}
     findings_section = bool(rng.random() >= _NO_FINDINGS_SECTION)
     drawn, signs = dict(sizes), before.signs
     for _ in range(_DRAWS):
         new = {finding: SEVERITIES[int(rng.integers(len(SEVERITIES)))] for finding in sizes}
-        if "Pneumonia" in new and "Lung Opacity" in new:
-            new["Lung Opacity"] = new["Pneumonia"]  # its sign
-        candidates = tuple(
-            replace(sign, severity=new[sign.finding]) if sign.finding in new else sign for sign in before.signs
-        )
+        candidates = tuple(replace(sign, severity=new.get(_sized_as(sign), sign.severity)) for sign in before.signs)
         if tuple(in_sight(list(candidates))) == candidates:
             drawn, signs = new, candidates
             break
@@ -58,4 +51,9 @@ def change(before: str, after: str) -> str:
 
 
 def _changes(sign: Sign) -> bool:
-    return sign.finding in CHANGING and not sign.uncertain
+    return sign.finding in CHANGING and not sign.uncertain and _sized_as(sign) == sign.finding
+
+
+def _sized_as(sign: Sign) -> str:
+    """The finding whose size a sign has: of the opacity that reports describe beside a pneumonia, the pneumonia."""
+    return "Pneumonia" if sign.finding == "Lung Opacity" and sign.kind == "pneumonia" else sign.finding

@@ -103,8 +103,7 @@ def impression_text(study: Study, rng: np.random.Generator) -> str:
 def _stated(study: Study, sign: Sign, rng: np.random.Generator) -> str:
     """The sentence of a sign, and what became of it since the study before."""
     text, word = sentence(sign, rng), dict(study.changes).get(sign.finding)
-    # The opacity of a pneumonia is its sign, so that what became of it is said once.
-    if word is None or (sign.finding == "Lung Opacity" and sign.kind == "pneumonia"):
+    if word is None:
         return text
     changed = _pick(rng, phrases.CHANGED[word]).format(finding=phrases.NAMES[sign.finding])
     return f"{text} {changed[0].upper()}{changed[1:]}"
