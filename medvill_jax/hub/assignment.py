@@ -148,7 +148,7 @@ def token_types_of(name: str, shape: Sequence[int], wanted: Sequence[int]) -> in
 
     A model of several films has a token type for each (docs/spec.md#views).
     """
-    return shape[0] if name == TOKEN_TYPES and shape[1:] == wanted[1:] and 0 < shape[0] < wanted[0] else 0
+    return shape[0] if name == TOKEN_TYPES and shape[1:] == wanted[1:] and 1 < shape[0] < wanted[0] else 0
 
 
 def with_token_types(table: np.ndarray, count: int) -> np.ndarray:

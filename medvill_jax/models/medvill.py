@@ -188,10 +188,7 @@ class Medvill(nnx.Module):
         self.itm = ItmHead(bert, dtype=dtype, rngs=rngs)
 
     def image_features(self, images: AnyFilms, *, train: bool = False, frozen: frozenset[str] = frozenset()) -> Any:
-        """Images, uint8 `[B, S, S]` or normalised float `[B, S, S, 3]` -> features `[B, G, C]` in raster order.
-
-        Of several films `[B, V, ...]`, those of all in one pass; an absent one has those of the first.
-        """
+        """Images, uint8 `[B, S, S]` or normalised float `[B, S, S, 3]` -> features `[B, G, C]` in raster order."""
         if isinstance(images, Films):
             return images.filled().map(lambda pixels: self.image_features(pixels, train=train, frozen=frozen))
         if self.config.compat.frozen_batch_norm == "batch":
@@ -204,16 +201,14 @@ class Medvill(nnx.Module):
         Of several films `[B, V, G, C]` at the cells `[B, V, N]`, a block of each, `[B, V, N+2, H]`.
         """
         if not isinstance(features, Films):
-            return self._embed_image(features, cells, key, None)
+            return self._embed_image(features, cells, key)
         rows, count, *_ = features.values.shape
         kinds = jnp.tile(jnp.array(views.TOKEN_TYPES[:count]), rows)
         cells = None if cells is None else cells.reshape(rows * count, -1)
         return features.map(lambda values: self._embed_image(values, cells, key, kinds))
 
-    def _embed_image(
-        self, features: jax.Array, cells: jax.Array | None, key: jax.Array | None, kinds: jax.Array | None
-    ) -> jax.Array:
-        """`embed_image` of one film; `kinds` are the token types int32 `[B]`, None: 0."""
+    def _embed_image(self, features: jax.Array, cells: Any, key: jax.Array | None, kinds: Any = None) -> jax.Array:
+        """`embed_image` of one film each; `kinds` are their token types int32 `[B]`, None: 0."""
         batch, grid, _ = features.shape
         if cells is None:
             positions = jnp.broadcast_to(jnp.arange(grid), (batch, grid))

@@ -62,7 +62,7 @@ def test_reports_say_what_changed() -> None:
             assert "since the prior" not in text
             continue
         assert not study.changes or "comparison: none" not in text
-        for finding, word in study.changes:
+        for _, word in study.changes:
             said += word in text
             assert word in text
     assert said > 50

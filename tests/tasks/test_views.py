@@ -52,6 +52,8 @@ def test_absent_films_do_not_count_and_others_do(name: str, tmp_path: Path) -> N
     assert {key: parts.spec.abstract()[key] for key in one.spec.keys} == one.spec.abstract()
     vocabulary = parts.data.vocabulary
     batch = fake_batch(parts.spec, 0, vocab_size=vocabulary.size, sep_id=vocabulary.sep_id)
+    if "label_groups" in batch:
+        batch["label_groups"] = np.arange(4, dtype=np.int32)  # so that every pair of the batch is a negative
     batch |= {"second_present": np.array([0, 1, 0, 1]), "prior_present": np.array([0, 0, 1, 1])}
     held = {key: jnp.asarray(array) for key, array in batch.items()}
     params, stats = parts.network.model.init(jax.random.key(1))
