@@ -46,7 +46,10 @@ def base() -> ConfigDict:
     config.model.attention = "bar"  # bidirectional, s2s, bar, mixed, non_cross
     config.model.image_encoder = "resnet50"  # resnet_tiny, resnet18, resnet50, resnet101, vit_patch16, vit_patch32
     config.model.image_size = 512  # side of the square input, pixels
-    config.model.num_cells = 180  # visual tokens sampled in training; 0: the whole grid
+    config.model.num_cells = 180  # visual tokens of a film sampled in training; 0: the whole grid
+    # Films of an example: 1, its own; 2, also another view of the study; 3, also that of the study before. Those that
+    # an example lacks are masked. docs/training.md#several-films
+    config.model.views = 1
     config.model.s2s_prob = 0.75  # share of seq2seq examples under `mixed`
     config.model.text_len = 253  # word pieces kept of a report
     config.model.hidden_size = 768

@@ -39,12 +39,13 @@ def _phantom(args: argparse.Namespace) -> int:
         dicom=args.dicom,
         masks=args.masks,
         erased=args.erased,
+        priors=args.priors,
         difficulty=args.difficulty,
         progress=args.progress,
     )
     questions = vqa.write_questions(args.out, args.out / "vqa") if args.vqa else {}
     print("\n".join(f"{name:<12} {count:>9}" for name, count in {**counts, **questions}.items()))
-    print(f"Next: python -m data_prep mimic_cxr --source={args.out} --out=DATA")
+    print(f"Next: python -m data_prep mimic_cxr --source={args.out} --out=DATA" + " --priors" * args.priors)
     if args.vqa:
         print(
             f"then: python -m data_prep vqa_rad --source={args.out / 'vqa'} --out=QUESTIONS --tokenizer=DATA/tokenizer"
@@ -71,6 +72,7 @@ def _mimic_cxr(args: argparse.Namespace) -> int:
     from data_prep import mimic_cxr
 
     names = ("views", "sections", "fallback", "labels", "uncertain", "split", "seed", "one_image_per_study", "images")
+    names += ("second_view", "priors")
     options = {name: getattr(args, name) for name in names}
     return _finish(
         mimic_cxr.prepare(args.source, args.out, reports_root=args.reports, **options, **_common(args)), args

@@ -241,8 +241,12 @@ class _Run:
         self.bar.set_description_str("rows")
 
         def record_bytes(row: Row) -> int:
+            films = [
+                row.image,
+                *(Path(row.extra[name]) for name in shards.companions(self.form.further) if row.extra[name]),
+            ]
             try:
-                return len(images.load(row.image, image).data) + len(row.text.encode())
+                return sum(len(images.load(film, image).data) for film in films) + len(row.text.encode())
             except images.ImageError:
                 return 0
 

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from data_prep.rows import EXPECTED, HINTS, Form
-from data_prep.shards import Stats
+from data_prep.shards import Stats, companions
 from data_prep.spool import Plan
 from medvill_jax.data import records
 from medvill_jax.data.records import SPLITS
@@ -52,6 +52,10 @@ class Totals:
             split: {name: Counter() for name in form.counted} for split in SPLITS
         }
 
+        self.films: dict[str, dict[str, Counter[str]]] = {
+            split: {name: Counter() for name in companions(form.further)} for split in SPLITS
+        }
+
     def add(self, split: str, stats: Stats) -> None:
         self.rejected.update(row["reason"] for row in stats.rejected)
         self.ids[split] += stats.ids
@@ -65,6 +69,8 @@ class Totals:
             self.sizes.extend(size)
         for name, counts in stats.counted.items():
             self.counted[split][name].update(counts)
+        for name, counts in stats.films.items():
+            self.films[split][name].update(counts)
 
     def index(self, split: str) -> dict[str, np.ndarray]:
         """The columns of the index of a split (see `records.save_index`)."""
@@ -94,6 +100,11 @@ class Totals:
             "splits": kept,
             "labels": {split: self._label_counts(split) for split in kept},
             **({"counts": {split: self._counts(split) for split in kept}} if self.form.counted else {}),
+            **(
+                {"further_films": {split: self._films(split) for split in kept}}
+                if companions(self.form.further)
+                else {}
+            ),
             "text_length_in_word_pieces": {split: _quantiles(pieces, mean=True) for split, pieces in lengths.items()},
             "share_of_texts_longer_than": {
                 split: {str(most): round(float((pieces > most).mean()), 4) for most in TEXT_LENGTHS}
@@ -156,6 +167,9 @@ class Totals:
             label: {name: int((labels[:, column] == value).sum()) for name, value in VALUES.items()}
             for column, label in enumerate(self.label_names)
         }
+
+    def _films(self, split: str) -> dict[str, dict[str, int]]:
+        return {name: dict(counter.most_common()) for name, counter in self.films[split].items()}
 
     def _counts(self, split: str) -> dict[str, dict[str, int]]:
         return {

@@ -42,6 +42,9 @@ path in OUT/files, 16 bits a pixel and without loss. Bit i is set where the film
 values different without finding i of the 14 of CheXpert, in the order of the label tables; `data_prep.phantom.masks`
 reads it.
 
+--priors makes the studies of a patient follow each other: the same body, and findings that are larger, smaller or as
+they were, which the reports call worse, improved or unchanged; for mimic_cxr --priors.
+
 --erased adds every film without each of its findings, all else as it was: OUT/erased/<dicom_id>/<finding>.jpg, for
 medvill audit --erased=OUT/erased.
 
@@ -58,6 +61,10 @@ Reads the official MIMIC-CXR-JPG files (images and csv tables, .csv or .csv.gz) 
 
 Older copies are read too: tables named mimic_cxr_split.csv and so on, images in 10000032/50414267/. For MIMIC-CXR alone
 (DICOM and reports), --split=subject --labels=report replace the tables of MIMIC-CXR-JPG.
+
+--second_view and --priors add the films that belong to an image: another view of its study (a lateral, else another
+frontal), and the frontal film and text of the latest earlier study of the patient, never from another split. One that
+cannot be read is absent; build_report.json counts these.
 
 A record is one image of a chosen view with the chosen sections of its report. Studies whose report has none of these
 sections are left out; that is expected and does not count towards --max_rejected. A heading that names the views or the
@@ -135,6 +142,11 @@ def _phantom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--erased", action="store_true", help="also write films without one of their findings to OUT/erased"
     )
+    parser.add_argument(
+        "--priors",
+        action="store_true",
+        help="studies of one patient show one body, whose findings improve, stay or worsen, as the reports say",
+    )
     _choice(
         parser,
         "--layout",
@@ -188,6 +200,18 @@ def _mimic_cxr(parser: argparse.ArgumentParser) -> None:
         "which files to read where a copy has both (default: auto, JPEG if there are any, which is far faster)",
     )
     parser.add_argument("--reports", type=Path, help="folder or zip file of the reports, if it is outside SOURCE")
+    parser.add_argument(
+        "--second_view",
+        action="store_true",
+        help="also store another view of the study in each record, lateral first (default: the film alone), for "
+        "config.model.views=2",
+    )
+    parser.add_argument(
+        "--priors",
+        action="store_true",
+        help="also store the frontal film and the text of the patient's study before, by StudyDate and StudyTime, in "
+        "the same split (default: none), for config.model.views=3",
+    )
     _common(parser)
 
 

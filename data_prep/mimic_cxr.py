@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_prep import labeling, reports, views
+from data_prep import labeling, mimic_companions, reports, views
 from data_prep.build import Rejection, Row, build, file_fingerprint
 from data_prep.ids import identifier, number
+from data_prep.mimic_companions import Companions, Film, When
 from data_prep.mimic_layout import ID_COLUMNS, Source, ids_of, locate, usable
 from data_prep.report_files import ReportError
 from data_prep.splits import split_of
@@ -41,6 +42,7 @@ class Choice:
       seed: the seed of the split "subject".
       one_image_per_study: take only the first usable image of a study.
       limit: how many rows to take, from the first; None for all.
+      second_view, priors: whether records have another view of the study, and the study before.
     """
 
     views: tuple[str, ...]
@@ -51,6 +53,13 @@ class Choice:
     seed: int
     one_image_per_study: bool
     limit: int | None
+    second_view: bool = False
+    priors: bool = False
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """The further features of the records."""
+        return mimic_companions.SECOND * self.second_view + mimic_companions.PRIOR * self.priors
 
 
 @dataclass
@@ -60,6 +69,7 @@ class Notes:
     views_not_selected: Counter[str] = field(default_factory=Counter)
     further_images_of_studies: int = 0
     texts: Texts = field(default_factory=Texts)
+    companions: dict[str, Any] = field(default_factory=dict)
 
 
 class _Text(NamedTuple):
@@ -84,6 +94,8 @@ def prepare(
     images: str = "auto",
     reports_root: Path | None = None,
     limit: int | None = None,
+    second_view: bool = False,
+    priors: bool = False,
     **build_options: Any,
 ) -> dict[str, Any]:
     """Makes the data set `out` from a MIMIC-CXR tree and returns the build report.
@@ -104,6 +116,8 @@ def prepare(
       images: "jpg", "dicom", or "auto": the JPEG files if there are any.
       reports_root: the folder or zip file with the reports, if it is not found from `source`.
       limit: how many rows to take, from the first; None for all.
+      second_view: records also have another view of their study (see `mimic_companions`).
+      priors: records also have the frontal film and the text of the patient's study before.
       build_options: `image_size`, `tokenizer`, `max_rejected` and so on, see `build.build`.
 
     Raises `DataError`.
@@ -129,11 +143,15 @@ def prepare(
         seed=seed,
         one_image_per_study=one_image_per_study,
         limit=limit,
+        second_view=second_view,
+        priors=priors,
     )
     needed = [*(["split"] if split == "official" else []), "metadata", *([labels] if labels != "report" else [])]
     copy = locate(source, needed, reports_root, images)
     if "metadata" not in copy.tables and copy.images.kind != "dicom" and choice.views:
         raise DataError(f"{source} has no metadata table to choose views by: give it, or --views=all")
+    if choice.further:
+        mimic_companions.require_table("metadata" in copy.tables)
     notes: dict[str, Any] = {"files": {"images": f"{copy.images.folder}/<id>{copy.images.suffix}"}}
     notes["files"]["reports"] = copy.reports.name
     return build(
@@ -152,6 +170,7 @@ def prepare(
             **({"one_image_per_study": True} if one_image_per_study else {}),
             **({"images": "dicom"} if copy.images.kind == "dicom" else {}),
         },
+        further=choice.further,
         notes=notes,
         **build_options,
     )
@@ -182,7 +201,7 @@ def rows_of(source: Source, choice: Choice, notes: dict[str, Any]) -> Iterator[R
     notes["views_not_selected"] = counts.views_not_selected
     if counts.further_images_of_studies:
         notes["further_images_of_studies"] = counts.further_images_of_studies
-    notes.update(counts.texts.notes())
+    notes.update(counts.texts.notes() | counts.companions)
 
 
 class _Splits:
@@ -229,6 +248,7 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
     views_in_table = "metadata" in source.tables
     columns = (*ID_COLUMNS, *(("ViewPosition",) if views_in_table else ()))
     disagree = _disagreeing(source.rows, columns)
+    companions = _Further(source, choice, disagree, splits)
     studies_taken: set[str] = set()
 
     @functools.lru_cache(maxsize=8)
@@ -285,7 +305,63 @@ def _rows(source: Source, choice: Choice, notes: Notes) -> Iterator[Row | Reject
                     yield Rejection(image, "missing_image", f"no file at {path}")
                     continue
                 studies_taken.add(study)
-            yield Row(image, study, subject, split, path, text.text, text.labels or values, view.name)
+            extra = companions.of(Film(subject, study, image, view.name), split)
+            yield Row(image, study, subject, split, path, text.text, text.labels or values, view.name, extra)
+    notes.companions = companions.notes()
+
+
+class _Further:
+    """The further features of records: paths and texts of the films that go with a film."""
+
+    def __init__(self, source: Source, choice: Choice, disagree: Set[str], splits: _Splits | None):
+        self._source, self._choice, self._splits = source, choice, splits
+        self._companions = Companions(_films(source, disagree, choice) if choice.further else ())
+        # The labels of the record are its own study's, and only its own text is counted.
+        self._text_choice = replace(choice, labels="chexpert")
+
+    def of(self, film: Film, split: str) -> dict[str, Any]:
+        """The values of `Choice.further` for a record of this film and split."""
+        extra: dict[str, Any] = {}
+        if self._choice.second_view:
+            extra |= self._film("second", self._companions.second(film))
+        if self._choice.priors:
+            prior = self._companions.prior(film, split, self._split_of)
+            assert prior is None or self._split_of(prior) == split, "a study before is in another split"
+            extra |= self._film("prior", prior) | {"prior_text": "" if prior is None else self._text(prior)}
+        return extra
+
+    def notes(self) -> dict[str, Any]:
+        """Entries of the build report."""
+        if not self._choice.priors:
+            return {}
+        others = dict(self._companions.in_other_splits)
+        return {
+            "studies_without_date": self._companions.undated,
+            **({"priors_in_other_splits": others} if others else {}),
+        }
+
+    def _film(self, name: str, film: Film | None) -> dict[str, str]:
+        path = "" if film is None else str(self._source.images.path(film.subject, film.study, film.image))
+        return {f"{name}_image": path, f"{name}_view": "" if film is None else film.view}
+
+    def _split_of(self, film: Film) -> object:
+        if self._splits is None:
+            return split_of(film.subject, self._choice.seed)
+        return self._splits.of(film.image, film.study, film.subject)
+
+    def _text(self, film: Film) -> str:
+        text = _text(self._source, film.subject, film.study, self._text_choice, Texts())
+        return "" if isinstance(text, Rejection) else text.text
+
+
+def _films(source: Source, disagree: Set[str], choice: Choice) -> Iterator[tuple[Film, When]]:
+    """Every usable film of the table with its time."""
+    times = mimic_companions.TIME_COLUMNS if choice.priors else ()
+    for row in read_table(source.rows, (*ID_COLUMNS, "ViewPosition", *times)):
+        subject, study, image = ids_of(row)
+        if not row.fault and usable(subject, study, image) and image not in disagree:
+            moment = mimic_companions.when(*(row.get(name, "") for name in mimic_companions.TIME_COLUMNS))
+            yield Film(subject, study, image, _view(row).name), moment
 
 
 def _view(row: Cells) -> views.View:

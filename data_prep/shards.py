@@ -12,8 +12,8 @@ import functools
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,8 @@ class Shard:
 class Stats:
     """The statistics of a shard: lists over its records in the order of the file, and its rejected rows.
 
-    `hashes` are the columns of `records.hashed`, `counted` is feature -> value -> number of records.
+    `films` is further film -> what became of it, "present", "none" or the reason why it cannot be read -> number of
+    records; `hashes` are the columns of `records.hashed`, `counted` is feature -> value -> number of records.
     """
 
     ids: list[str]
@@ -69,6 +70,7 @@ class Stats:
     image_bytes: int
     rejected: list[dict[str, str]]
     counted: dict[str, dict[str, int]]
+    films: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def plan_shards(work: Path, plan: Plan, **common: Any) -> list[Shard]:
@@ -109,14 +111,21 @@ def _serialized(shard: Shard, stats: Stats, progress: Callable[[], Any]) -> Iter
     tokenizer = _tokenizer(str(Path(shard.work, VOCAB_FILE)))
     counted: dict[str, Counter[str]] = {name: Counter() for name in shard.form.counted}
 
-    def load(row: Row) -> tuple[Row, images.Encoded | images.ImageError]:
+    films = companions(shard.form.further)
+    outcomes: dict[str, Counter[str]] = {name: Counter() for name in films}
+
+    def read(path: Path) -> images.Encoded | images.ImageError:
         try:
-            return row, images.load(row.image, shard.image)
+            return images.load(path, shard.image)
         except images.ImageError as error:
-            return row, error
+            return error
+
+    def load(row: Row) -> tuple[Row, images.Encoded | images.ImageError, dict[str, Any]]:
+        further = {name: read(Path(row.extra[name])) if row.extra[name] else None for name in films}
+        return row, read(row.image), further
 
     rows = read_rows(Path(shard.work), shard.split, shard.start, shard.rows)
-    for row, image in images.ordered_map(load, rows, workers=shard.threads):
+    for row, image, further in images.ordered_map(load, rows, workers=shard.threads):
         progress()
         if isinstance(image, images.ImageError):
             stats.rejected.append(asdict(Rejection(row.id, image.reason, str(image))))
@@ -136,12 +145,35 @@ def _serialized(shard: Shard, stats: Stats, progress: Callable[[], Any]) -> Iter
             "text": row.text,
             "labels": np.asarray(row.labels, np.int8),
             "view": row.view,
-            **{name: _encoded(name, value, image.film, shard.image) for name, value in row.extra.items()},
+            **{
+                name: _encoded(name, value, image.film, shard.image)
+                for name, value in row.extra.items()
+                if name not in films
+            },
+            **{name: film.data if isinstance(film, images.Encoded) else b"" for name, film in further.items()},
         }
+        for name, film in further.items():
+            outcomes[name][_outcome(film)] += 1
+            # The view of a film that cannot be read is not that of the record either.
+            if not record[name]:
+                record[films[name]] = ""
         for name, (feature, prefix) in records.hashed(shard.form.kind).items():
             stats.hashes[name].append(records.text_hash(f"{prefix}{record[feature]}"))
         yield row.id, serializer.serialize_example(features.encode_example(record))
+    stats.films = {name: dict(sorted(counter.items())) for name, counter in outcomes.items()}
     stats.counted = {name: dict(sorted(counter.items())) for name, counter in counted.items()}
+
+
+def companions(further: Sequence[str]) -> dict[str, str]:
+    """The films of some further features -> the features that name their views."""
+    return {name: name.replace("_image", "_view") for name in further if records.FURTHER[name] == "film"}
+
+
+def _outcome(film: images.Encoded | images.ImageError | None) -> str:
+    """What became of a further film: "present", "none", or the reason why it cannot be read."""
+    if film is None:
+        return "none"
+    return film.reason if isinstance(film, images.ImageError) else "present"
 
 
 def _encoded(name: str, value: Any, film: tuple[int, ...], image: images.ImageOptions) -> Any:

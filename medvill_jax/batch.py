@@ -23,6 +23,8 @@ HostBatch = dict[str, np.ndarray]
 PAD_ID = 0  # of every BERT vocabulary
 # Padding that repeats the last example: for arrays that count only where a weight is not 0.
 REPEATED: Final = "repeated"
+# Films that an example may have beside its own, in the order in which `model.views` adds them.
+COMPANIONS: Final = ("second", "prior")
 
 
 class Draw:
@@ -144,7 +146,14 @@ def fake_batch(spec: BatchSpec, seed: int, *, vocab_size: int, sep_id: int) -> H
 
 
 def pretrain_spec(
-    batch_size: int, *, image_size: int, text_len: int, max_predictions: int, paired: bool = False, sources: int = 0
+    batch_size: int,
+    *,
+    image_size: int,
+    text_len: int,
+    max_predictions: int,
+    paired: bool = False,
+    sources: int = 0,
+    views: int = 1,
 ) -> BatchSpec:
     """MLM + ITM batch (docs/spec.md#pretraining).
 
@@ -156,6 +165,7 @@ def pretrain_spec(
     * `mlm_weights` float32 `[B, P]`: 1 for a used entry, else 0.
     * `itm_labels` int32 `[B]`: 1 if image and text belong together, 0 if the text is another study's.
     * `weights` float32 `[B]`: 1 for a real example, 0 for padding at the end of an evaluation split.
+    * `second_image`, `second_present`, `prior_image`, `prior_present`: with more than one of `views`, see `film_keys`.
 
     `paired` adds the keys that pair a film with more than one report:
 
@@ -168,7 +178,7 @@ def pretrain_spec(
     of = Key(dtype=np.int32, padding=REPEATED, random=lambda draw: draw.integers(0, sources))
     return BatchSpec(
         batch_size,
-        image_key(image_size)
+        film_keys(image_size, views)
         | text_keys(text_len)
         | plain
         | _masked(max_predictions)
@@ -178,7 +188,7 @@ def pretrain_spec(
     )
 
 
-def report_spec(batch_size: int, *, image_size: int, text_len: int, max_predictions: int) -> BatchSpec:
+def report_spec(batch_size: int, *, image_size: int, text_len: int, max_predictions: int, views: int = 1) -> BatchSpec:
     """Report generation batch (docs/spec.md#generation).
 
     `image`, `text_lens`, `weights` and the `mlm_...` keys as in `pretrain_spec`; the latter may also hold the position
@@ -190,10 +200,12 @@ def report_spec(batch_size: int, *, image_size: int, text_len: int, max_predicti
         dtype=np.int32, padding=REPEATED, random=lambda draw: draw.integers(0, 2) * (draw.text[1] == text_len + 1)
     )
     masked = _masked(max_predictions) if max_predictions else {}
-    return BatchSpec(batch_size, image_key(image_size) | text_keys(text_len) | {"text_cut": cut} | masked | WEIGHTS)
+    return BatchSpec(
+        batch_size, film_keys(image_size, views) | text_keys(text_len) | {"text_cut": cut} | masked | WEIGHTS
+    )
 
 
-def classify_spec(batch_size: int, *, image_size: int, text_len: int, classes: int) -> BatchSpec:
+def classify_spec(batch_size: int, *, image_size: int, text_len: int, classes: int, views: int = 1) -> BatchSpec:
     """Classification batch (docs/spec.md#classification); `text_ids`, `text_lens` are absent if `text_len` is 0.
 
     `image`, `text_ids` (unmasked), `text_lens`, `weights` as in `pretrain_spec`, and
@@ -210,7 +222,7 @@ def classify_spec(batch_size: int, *, image_size: int, text_len: int, classes: i
         "target_weights": Key(shape=(classes,), dtype=np.float32, padding=0, random=ones_and_zeros),
     }
     text = text_keys(text_len) if text_len else {}
-    return BatchSpec(batch_size, image_key(image_size) | text | targets | WEIGHTS)
+    return BatchSpec(batch_size, film_keys(image_size, views) | text | targets | WEIGHTS)
 
 
 def vqa_spec(batch_size: int, *, image_size: int, text_len: int) -> BatchSpec:
@@ -269,6 +281,24 @@ def image_key(size: int) -> dict[str, Key]:
     return {
         "image": Key(shape=shape, dtype=np.uint8, padding=REPEATED, random=lambda draw: draw.integers(0, 256, shape))
     }
+
+
+def film_keys(size: int, views: int = 1) -> dict[str, Key]:
+    """`image`, as in `pretrain_spec`; and with more than one view, of each of `companions(views)`
+
+    * `NAME_image` uint8 `[B, S, S]`: as `image`; black where there is none.
+    * `NAME_present` int32 `[B]`: 1 if there is such a film, else 0.
+    """
+    present = Key(dtype=np.int32, padding=REPEATED, random=lambda draw: draw.integers(0, 2))
+    keys = image_key(size)
+    for name in companions(views):
+        keys |= {f"{name}_image": keys["image"], f"{name}_present": present}
+    return keys
+
+
+def companions(views: int) -> tuple[str, ...]:
+    """The films beside the example's own, of so many views."""
+    return COMPANIONS[: views - 1]
 
 
 def text_keys(text_len: int) -> dict[str, Key]:

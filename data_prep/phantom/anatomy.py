@@ -5,7 +5,7 @@ The patient's left is on the right of the image (+x), as radiographs are viewed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,6 +79,12 @@ def body(rng: np.random.Generator, view: str, sex: str) -> Body:
         tree_seed=int(rng.integers(2**31)),
         noise_seed=int(rng.integers(2**31)),
     )
+
+
+def retaken(body: Body, other: Body) -> Body:
+    """A body in the position, and with the exposure and noise, of another."""
+    names = ("pose", "gamma", "gain", "offset", "noise", "noise_seed", "marker", "collimation")
+    return replace(body, **{name: getattr(other, name) for name in names})
 
 
 @dataclass(frozen=True)

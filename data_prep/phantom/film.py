@@ -22,14 +22,18 @@ def render(
     sex: str = "M",
     difficulty: str = hard.STANDARD,
     hidden: str = "",
+    taken: int | None = None,
 ) -> npt.NDArray[np.float32]:
     """One film, float32 `[rows, columns]` in 0 (air) to 1 (bone, metal); the short side has `image_size` pixels.
 
     Body, pose and noise depend on `seed`, `view`, `sex` and `difficulty` only: two films that differ in `signs` show
-    one patient with and without a finding. The finding `hidden` is left out, and the others stay where they are.
+    one patient with and without a finding. The finding `hidden` is left out, and the others stay where they are. With
+    the seed `taken`, position, exposure and noise depend on it instead: of one patient on another day.
     """
     rng = np.random.default_rng(seed)
     body = anatomy.body(rng, view, sex)
+    if taken is not None:
+        body = anatomy.retaken(body, anatomy.body(np.random.default_rng(taken), view, sex))
     ratio = float(rng.uniform(0.85, 1.2))
     shape = (image_size, round(image_size / ratio)) if ratio < 1 else (round(image_size * ratio), image_size)
     canvas = Canvas(shape, body.pose)

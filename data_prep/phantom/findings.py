@@ -74,7 +74,7 @@ _DEVICES = {
     "chest tube": 0.04,
     "monitoring leads": 0.12,
 }
-_SEVERITIES = ("small", "moderate", "large")
+SEVERITIES = ("small", "moderate", "large")
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,8 @@ class Study:
     findings_section: bool
     age: int
     sex: str
+    # Finding and what became of it since the study before, one of `follow_ups.WORDS`; none in a first study.
+    changes: tuple[tuple[str, str], ...] = ()
 
     def labels(self) -> dict[str, int]:
         """Finding -> 1 positive, 0 negative, -1 uncertain; findings that the report does not mention are left out."""
@@ -141,7 +143,7 @@ def sample(rng: np.random.Generator, age: int, sex: str) -> Study:
             names_present = {sign.finding for sign in signs}
             if rng.random() < _EXTRAS[name] and name not in names_present and len(names_present) < _MOST_FINDINGS:
                 signs += [sign for sign in _one(rng, name) if _fits(sign, signs)]
-    signs = _in_sight(signs)
+    signs = in_sight(signs)
     devices = _devices(rng, signs)
     present = {sign.finding for sign in signs + devices}
     denied = [name for name, chance in _DENIED.items() if rng.random() < chance and name not in present]
@@ -184,7 +186,7 @@ def _zone(rng: np.random.Generator, upper: float = 0.3, mid: float = 0.25) -> st
 
 
 def _severity(rng: np.random.Generator, small: float = 0.35, moderate: float = 0.4) -> str:
-    return _pick(rng, dict(zip(_SEVERITIES, (small, moderate, 1 - small - moderate), strict=True)))
+    return _pick(rng, dict(zip(SEVERITIES, (small, moderate, 1 - small - moderate), strict=True)))
 
 
 def _themed(rng: np.random.Generator, theme: str) -> list[Sign]:
@@ -281,7 +283,7 @@ def _fits(new: Sign, signs: list[Sign]) -> bool:
     return not any(sign.finding in rivals and set(sign.sides) & set(new.sides) for sign in signs)
 
 
-def _in_sight(signs: list[Sign]) -> list[Sign]:
+def in_sight(signs: list[Sign]) -> list[Sign]:
     """Moves findings that a large heart or an effusion would hide to a visible zone."""
     wide = any(sign.finding == "Cardiomegaly" and sign.severity != "small" for sign in signs)
     behind = {"left"} if wide else set()

@@ -9,6 +9,31 @@ from __future__ import annotations
 
 Table = dict[str, tuple[str, ...]]
 
+# What became of a finding since the study before -> sentences that say so; {finding} is one of `NAMES`.
+CHANGED: Table = {
+    "improved": (
+        "{finding} has improved since the prior study.",
+        "Compared with the prior study, {finding} has improved.",
+    ),
+    "unchanged": (
+        "{finding} is unchanged since the prior study.",
+        "Compared with the prior study, {finding} is unchanged.",
+    ),
+    "worse": ("{finding} is worse than on the prior study.", "Compared with the prior study, {finding} is worse."),
+}
+NAMES = {
+    "Atelectasis": "atelectasis",
+    "Cardiomegaly": "cardiomegaly",
+    "Consolidation": "consolidation",
+    "Edema": "pulmonary edema",
+    "Enlarged Cardiomediastinum": "mediastinal widening",
+    "Lung Lesion": "lung lesion",
+    "Lung Opacity": "opacity",
+    "Pleural Effusion": "pleural effusion",
+    "Pneumonia": "pneumonia",
+    "Pneumothorax": "pneumothorax",
+}
+
 # Finding, or finding:kind -> sentences that state it.
 PRESENT: Table = {
     "Atelectasis": (
@@ -215,7 +240,9 @@ INDICATIONS = (
     "weakness",
     "a preoperative visit",
 )
-COMPARISONS = ("None.", "None available.", "Chest radiograph of ___.", "___.", "Prior study from ___.")
+# With the study before, and any.
+COMPARED = ("Chest radiograph of ___.", "___.", "Prior study from ___.")
+COMPARISONS = ("None.", "None available.", *COMPARED)
 TECHNIQUES = {
     "AP": ("Single portable AP view of the chest.", "Portable frontal radiograph of the chest."),
     "PA": ("PA view of the chest.", "Upright frontal radiograph of the chest."),

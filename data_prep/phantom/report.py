@@ -45,7 +45,7 @@ def report_text(study: Study, views: Sequence[str], rng: np.random.Generator) ->
         "EXAMINATION": examination,
         header: f"___ year old {person} with {_pick(rng, phrases.INDICATIONS)}.",
         "TECHNIQUE": _pick(rng, phrases.TECHNIQUES[view]).replace("PA", "AP" if "AP" in views else "PA"),
-        "COMPARISON": _pick(rng, phrases.COMPARISONS),
+        "COMPARISON": _pick(rng, phrases.COMPARISONS if not study.changes else phrases.COMPARED),
     }
     if rng.random() < 0.25:
         del sections[_pick(rng, ("EXAMINATION", "TECHNIQUE", "COMPARISON"))]
@@ -64,7 +64,7 @@ def findings_text(study: Study, rng: np.random.Generator) -> str:
     devices += [_pick(rng, phrases.DENIED[name]) for name in denied if name == "Support Devices"]
     blocks = [devices]
     for names in _BLOCKS:
-        block = [sentence(sign, rng) for sign in study.signs if sign.finding in names]
+        block = [_stated(study, sign, rng) for sign in study.signs if sign.finding in names]
         block += [_pick(rng, phrases.DENIED[name]) for name in denied if name in names]
         if "Consolidation" in names and _lungs_clear(study) and rng.random() < 0.6:
             block.insert(0, _pick(rng, phrases.CLEAR))
@@ -84,7 +84,7 @@ def impression_text(study: Study, rng: np.random.Generator) -> str:
     for sign in study.signs:
         if sign.finding == "Support Devices" and study.findings_section:
             continue
-        text = sentence(sign, rng)
+        text = _stated(study, sign, rng)
         if sign.finding == "Pneumonia" and points:
             points[-1] += f" {text}"
         else:
@@ -98,6 +98,15 @@ def impression_text(study: Study, rng: np.random.Generator) -> str:
     if len(points) == 1 or rng.random() < 0.4:
         return " ".join(points)
     return "\n".join(f"{number}. {text}" for number, text in enumerate(points, 1))
+
+
+def _stated(study: Study, sign: Sign, rng: np.random.Generator) -> str:
+    """The sentence of a sign, and what became of it since the study before."""
+    text, word = sentence(sign, rng), dict(study.changes).get(sign.finding)
+    if word is None:
+        return text
+    changed = _pick(rng, phrases.CHANGED[word]).format(finding=phrases.NAMES[sign.finding])
+    return f"{text} {changed[0].upper()}{changed[1:]}"
 
 
 def sentence(sign: Sign, rng: np.random.Generator) -> str:

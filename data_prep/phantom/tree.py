@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import datetime
 import gzip
 import hashlib
 import io
@@ -22,7 +23,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from data_prep.phantom import film, hard, masks
+from data_prep.phantom import film, follow_ups, hard, masks
 from data_prep.phantom.findings import Study, sample
 from data_prep.phantom.report import report_text
 from data_prep.workspace import workspace
@@ -60,6 +61,8 @@ _SPLIT_GROUP = ("train",) * 20 + ("validate",) * 2 + ("test",) * 3
 _NEW_SUBJECT = 0.62
 _NEGBIO_DIFFERS = 0.02
 _SMALLEST_IMAGE = 32
+# Days between two studies of a patient in a tree with priors.
+_LONGEST_GAP = 30
 # For fewer studies, starting worker processes takes longer than the work.
 _WORTH_WORKERS = 64
 
@@ -77,6 +80,8 @@ class Job:
     difficulty: str
     masks: bool = False
     erased: bool = False
+    # The patient's first study in a tree with priors; None in one without.
+    first: int | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,7 @@ def write_tree(
     dicom: bool = False,
     masks: bool = False,
     erased: bool = False,
+    priors: bool = False,
     difficulty: str = hard.STANDARD,
     progress: bool = True,
     workers: int | None = None,
@@ -136,6 +142,7 @@ def write_tree(
       dicom: also write DICOM files, `s.../<dicom_id>.dcm`; needs pydicom.
       masks: also write where findings were drawn, `masks/p10/p10000032/s50414267/<dicom_id>.png` (`phantom.masks`).
       erased: also write every film without each of its findings, `erased/<dicom_id>/<finding>.jpg`.
+      priors: studies of a patient follow each other: the same body, and findings that change (`phantom.follow_ups`).
       difficulty: one of `hard.DIFFICULTIES`.
       progress: show a bar if stderr is a terminal.
       workers: number of processes; None for one per core, fewer for few studies.
@@ -151,6 +158,7 @@ def write_tree(
         "dicom": dicom,
         **({"masks": True} if masks else {}),
         **({"erased": True} if erased else {}),
+        **({"priors": True} if priors else {}),
         **marked(difficulty),
     }
     check(studies, seed)
@@ -167,8 +175,9 @@ def write_tree(
     with workspace(out) as work:
         root = work / "tree"
         root.mkdir()
+        first = first_studies(studies, seed) if priors else [None] * studies
         jobs = [
-            Job(str(root), seed, i, subject, image_size, dicom, difficulty, masks, erased)
+            Job(str(root), seed, i, subject, image_size, dicom, difficulty, masks, erased, first[i])
             for i, subject in enumerate(_subjects(studies, seed))
         ]
         bar = tqdm(total=studies, unit="study", desc="phantom", disable=None if progress else True)
@@ -251,6 +260,12 @@ def _subjects(studies: int, seed: int) -> list[int]:
     return [int(count) - 1 for count in np.cumsum(fresh)]
 
 
+def first_studies(studies: int, seed: int) -> list[int]:
+    """The number of the first study of the patient of every study."""
+    first: dict[int, int] = {}
+    return [first.setdefault(subject, number) for number, subject in enumerate(_subjects(studies, seed))]
+
+
 def _split(seed: int, subject: int) -> str:
     group, place = divmod(subject, len(_SPLIT_GROUP))
     if group:
@@ -306,12 +321,14 @@ def films(studies: int, seed: int) -> Iterator[Film]:
 def make_study(job: Job) -> WrittenStudy:
     """Writes the images and the report of one study below `job.root`."""
     seed, number = job.seed, job.number
-    study = study_of(seed, number, job.subject, job.difficulty)
+    study = study_of(seed, number, job.subject, job.difficulty, job.first)
     rng = _rng(seed, "circumstances", number)
     views = _views(rng)
-    year, month, day = int(rng.integers(2110, 2200)), int(rng.integers(1, 13)), int(rng.integers(1, 29))
+    day = _day(rng)
     clock = rng.integers(0, (24, 60, 60, 1000))
-    date, time = f"{year}{month:02d}{day:02d}", "{:02d}{:02d}{:02d}.{:03d}".format(*(int(n) for n in clock))
+    if job.first is not None:
+        day = _follow_up_day(seed, job.first, number)
+    date, time = f"{day:%Y%m%d}", "{:02d}{:02d}{:02d}.{:03d}".format(*(int(n) for n in clock))
     subject_id = _identifier(seed, job.subject, 10_000_000, "subject")
     study_id = _identifier(seed, number, 50_000_000, "study id")
     folder = _folder(seed, number, job.subject)
@@ -320,13 +337,17 @@ def make_study(job: Job) -> WrittenStudy:
     images = []
     for index, view in enumerate(views):
         seen: dict[str, Any] = {"image_size": job.image_size, "sex": study.sex, "difficulty": job.difficulty}
-        drawn = film.render(film_seed(seed, number, index), view, study.signs, **seen)
+        body_seed = film_seed(seed, number, index)
+        if job.first is not None:
+            # One body in all films of a patient, each taken anew.
+            seen["taken"], body_seed = body_seed, int(_rng(seed, "body", job.subject).integers(2**62))
+        drawn = film.render(body_seed, view, study.signs, **seen)
         dicom_id = _dicom_id(seed, number, index)
         if job.masks:
-            found = masks.drawn(drawn, film_seed(seed, number, index), view, study.signs, **seen)
+            found = masks.drawn(drawn, body_seed, view, study.signs, **seen)
             masks.write(masks.place(job.root, f"{folder}/{dicom_id}.jpg"), found, drawn.shape)
         if job.erased:
-            without = masks.erased(drawn, film_seed(seed, number, index), view, study.signs, **seen)
+            without = masks.erased(drawn, body_seed, view, study.signs, **seen)
             for finding, pixels in without.items():
                 save_jpeg(pixels, Path(job.root, masks.ERASED_FOLDER, dicom_id, f"{finding}.jpg"))
         save_jpeg(drawn, path / f"{dicom_id}.jpg")
@@ -359,8 +380,17 @@ def save_jpeg(drawn: Any, path: Path) -> None:
     Image.fromarray(film.eight_bit(drawn)).save(path, "JPEG", quality=_JPEG_QUALITY)
 
 
-def study_of(seed: int, number: int, subject: int = 0, difficulty: str = hard.STANDARD) -> Study:
-    """The findings of study `number` of a tree with this seed and difficulty; nothing is drawn."""
+def study_of(
+    seed: int, number: int, subject: int = 0, difficulty: str = hard.STANDARD, first: int | None = None
+) -> Study:
+    """The findings of study `number` of a tree with this seed and difficulty; nothing is drawn.
+
+    In a tree with priors, `first` is the number of the patient's first study (`first_studies`); the study before is
+    `number - 1`, and `Study.changes` says what became of its findings.
+    """
+    if first is not None and number > first:
+        before = study_of(seed, number - 1, subject, difficulty, first)
+        return follow_ups.follow_up(before, _rng(seed, "follow-up", number))
     person = _rng(seed, "person", subject)
     sex, age = ("M" if person.random() < 0.52 else "F"), int(person.integers(20, 90))
     study = sample(_rng(seed, "study", number), age, sex)
@@ -375,6 +405,18 @@ def question_rng(seed: int, film: Film) -> np.random.Generator:
 def film_seed(seed: int, number: int, index: int) -> int:
     """The seed of the body and the noise of image `index` of study `number`."""
     return int(_rng(seed, "film", number, index).integers(2**62))
+
+
+def _day(rng: np.random.Generator) -> datetime.date:
+    return datetime.date(int(rng.integers(2110, 2200)), int(rng.integers(1, 13)), int(rng.integers(1, 29)))
+
+
+def _follow_up_day(seed: int, first: int, number: int) -> datetime.date:
+    """The day of a study of a patient whose first study is `first`: some days after the one before."""
+    rng = _rng(seed, "circumstances", first)
+    _views(rng)
+    gaps = (1 + int(_rng(seed, "gap", later).integers(_LONGEST_GAP)) for later in range(first + 1, number + 1))
+    return _day(rng) + datetime.timedelta(days=sum(gaps))
 
 
 def _views(rng: np.random.Generator) -> tuple[str, ...]:

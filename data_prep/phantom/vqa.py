@@ -46,6 +46,7 @@ def write_questions(source: Path, out: Path) -> dict[str, int]:
         marker = json.loads((source / tree.MARKER).read_text())
         studies, seed = int(marker["studies"]), int(marker["seed"])
         difficulty = str(marker.get("difficulty", hard.STANDARD))
+        first = tree.first_studies(studies, seed) if marker.get("priors") else [None] * studies
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{source} is not a phantom tree: make one with python -m data_prep phantom") from error
     check(studies, seed)
@@ -61,7 +62,7 @@ def write_questions(source: Path, out: Path) -> dict[str, int]:
         for film in films:
             image = images / Path(film.file).name
             _link(source / film.file, image)
-            study = tree.study_of(seed, film.number, film.subject, difficulty)
+            study = tree.study_of(seed, film.number, film.subject, difficulty, first[film.number])
             for question in ask(study, tree.question_rng(seed, film)):
                 questions.append(
                     {

@@ -60,6 +60,7 @@ ADDED_FIELDS = {
     "mlm.all_words": 0.0,
     "model.compat": "",
     "model.initializer_range": 0.02,
+    "model.views": 1,
     "optimizer.batch_scaling": "",
     "optimizer.rate_policy": [[".*", 1.0]],
     "optimizer.warmup_epochs": 0.0,

@@ -6,12 +6,13 @@ An example is a function of the record and of its place in the global stream, so
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from medvill_jax.batch import HostBatch
+from medvill_jax.batch import HostBatch, companions
 from medvill_jax.data import records
 from medvill_jax.data.labels import targets
 from medvill_jax.data.negatives import Negatives, other_images
@@ -29,6 +30,8 @@ from medvill_jax.data.transforms import (
 from medvill_jax.findings import POSITIVE
 from medvill_jax.paths import Place
 
+log = logging.getLogger(__name__)
+
 ChooseSentence = Callable[[str, str, np.random.Generator], tuple[str, str, bool] | None]
 
 
@@ -44,9 +47,10 @@ class Records:
         crop: random crop, or None for the whole film.
         seed: all randomness is a function of it and of the place in the stream.
         rows: int `[n]`, the records of the split that are used; None for all.
+        views: films of an example at most, see `batch.film_keys`.
 
     Raises:
-        DataError: no such data set or split.
+        DataError: no such data set or split, or the data set has no such films.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Records:
         crop: Crop | None,
         seed: int,
         rows: np.ndarray | None = None,
+        views: int = 1,
     ):
         self._data_dir, self._split = data_dir, split
         self._source = records.open_split(data_dir, split)
@@ -69,6 +74,8 @@ class Records:
         self._tokenizer = tokenizer
         self._image_size, self._text_len = image_size, text_len
         self._crop, self._seed = crop, seed
+        self._companions = companions(views)
+        _require_films(data_dir, self._companions)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -137,6 +144,25 @@ class Records:
         image_of = record if own_image else int(self._other_images[record])
         return square_image(read_image(self[image_of]["image"]), self._image_size, self._crop, rng)
 
+    def films(self, record: int, place: int, rng: np.random.Generator, *, own_image: bool = True) -> HostBatch:
+        """The batch keys of `batch.film_keys`.
+
+        Args:
+            record, own_image: as for `image`.
+            place: index in the global stream; seeds the crops of all films but the first.
+            rng: samples the crop of the first.
+        """
+        keys: HostBatch = {"image": self.image(record, rng, own_image=own_image)}
+        shown = self[record if own_image else int(self._other_images[record])] if self._companions else {}
+        for number, name in enumerate(self._companions, 1):
+            encoded, size = shown.get(f"{name}_image", b""), self._image_size
+            # A generator of its own, so that an example has the same draws with any number of films.
+            crop = np.random.default_rng((self._seed, place, number))
+            pixels = square_image(read_image(encoded), size, self._crop, crop) if encoded else None
+            keys[f"{name}_image"] = np.zeros((size, size), np.uint8) if pixels is None else pixels
+            keys[f"{name}_present"] = np.asarray(pixels is not None, np.int32)
+        return keys
+
     def text_arrays(self, record: int) -> HostBatch:
         """The batch keys `text_ids` and `text_lens` of an unmasked text."""
         slots, length = self.slots(record)
@@ -145,6 +171,20 @@ class Records:
     def slots(self, record: int) -> tuple[np.ndarray, int]:
         """The text in its slots, int32 `[T+1]`, and the number of slots that are not padding."""
         return text_slots(self.text_ids(record), self._text_len, self._tokenizer.sep_id)
+
+
+def _require_films(data_dir: Place, names: Sequence[str]) -> None:
+    """Raises `DataError` if a data set lacks the last of these films; warns of others, which are absent then."""
+    present = records.further(data_dir) if names else ()
+    lacking = [name for name in names if f"{name}_image" not in present]
+    if names and names[-1] in lacking:
+        flag = {"second": "--second_view", "prior": "--priors"}[names[-1]]
+        raise records.DataError(
+            f"{data_dir} has no {names[-1]}_image, which model.views={len(names) + 1} adds: prepare it with "
+            f"python -m data_prep mimic_cxr {flag}, or set fewer views"
+        )
+    if lacking:
+        log.warning("no record of %s has a %s_image: it is absent everywhere", data_dir, lacking[0])
 
 
 def _report_numbers(text_hash: np.ndarray) -> np.ndarray:
@@ -228,7 +268,7 @@ class PretrainRecords(ReportGroups):
         slots, length = self.slots(record if matched else self._negatives.draw(record, rng))
         masked = mask_tokens(slots, length, self._mlm, rng)
         return {
-            "image": self.image(record, rng, own_image=own_image),
+            **self.films(record, place, rng, own_image=own_image),
             "text_lens": np.asarray(length, np.int32),
             "itm_labels": np.asarray(matched, np.int32),
             "weights": np.ones((), np.float32),
@@ -257,7 +297,7 @@ class ReportRecords(Records):
         cut = len(ids) > self._text_len
         masked = {"text_ids": slots} if self._mask is None else mask_report(slots, length, self._mask, rng, cut=cut)
         return {
-            "image": self.image(record, rng, own_image=own_image),
+            **self.films(record, place, rng, own_image=own_image),
             "text_lens": np.asarray(length, np.int32),
             "text_cut": np.asarray(cut, np.int32),
             "weights": np.ones((), np.float32),
@@ -289,7 +329,7 @@ class LabelRecords(Records):
     def example(self, record: int, place: int) -> HostBatch:
         """One example; `place` is its index in the global stream, which seeds the crop."""
         return {
-            "image": self.image(record, self.rng(place), own_image=True),
+            **self.films(record, place, self.rng(place)),
             "targets": self.targets[record],
             "target_weights": self.target_weights[record],
             "weights": np.ones((), np.float32),

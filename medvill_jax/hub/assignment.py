@@ -23,6 +23,7 @@ from medvill_jax.trees import part_of
 
 HEADS = "heads"
 POSITIONS = "embeddings/position_embeddings/embedding"
+TOKEN_TYPES = "embeddings/token_type_embeddings/embedding"
 _CASTABLE = ("float16", "bfloat16", "float64")
 
 
@@ -130,13 +131,34 @@ def assign(
         used.add(theirs)
         tensor = checkpoint.tensors[theirs]
         expected = their_shape(ours, tuple(shape)) if shape else tensor.shape
-        problem = _problem(ours, theirs, tensor, expected, cast)
+        known = token_types_of(ours, tensor.shape, expected)
+        problem = _problem(ours, theirs, tensor, tensor.shape if known else expected, cast)
         if problem is None:
-            result.arrays[ours] = to_ours(ours, tensor.read().astype(np.float32, copy=False))
+            array = to_ours(ours, tensor.read().astype(np.float32, copy=False))
+            result.arrays[ours] = with_token_types(array, expected[0]) if known else array
+            result.notes += [more_token_types(known, expected[0])] if known else []
         elif not allow(ours, theirs):
             result.problems.append(problem)
     _check_unused(checkpoint, used, allow, result)
     return result
+
+
+def token_types_of(name: str, shape: Sequence[int], wanted: Sequence[int]) -> int:
+    """The rows of a checkpoint's array of `shape` if it is of token types and the model has more of them; else 0.
+
+    A model of several films has a token type for each (docs/spec.md#views).
+    """
+    return shape[0] if name == TOKEN_TYPES and shape[1:] == wanted[1:] and 1 < shape[0] < wanted[0] else 0
+
+
+def with_token_types(table: np.ndarray, count: int) -> np.ndarray:
+    """Token types float32 `[n, H]` with copies of the first, that of the image, up to `count` of them."""
+    return np.concatenate([table, np.repeat(table[:1], count - len(table), axis=0)])
+
+
+def more_token_types(known: int, count: int) -> str:
+    """What a log says of `with_token_types`."""
+    return f"{count - known} token types more than the checkpoint's {known}: they start from that of the image"
 
 
 def _problem(ours: str, theirs: str, tensor: Tensor, expected: tuple[int, ...], cast: bool) -> str | None:

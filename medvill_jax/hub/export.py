@@ -15,7 +15,6 @@ network (a BERT, a ResNet); config.json names them.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import json
@@ -155,7 +154,7 @@ def write_export(
         "format": EXPORT_FORMAT,
         "version": VERSION,
         "stage": stage,
-        "model": dataclasses.asdict(model),
+        "model": model.as_dict(),
         "parts": parts,
         "absent": absent,
         "heads": {name: array.shape for name, array in head_arrays.items()},

@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from medvill_jax.hub.assignment import HEADS, POSITIONS, assign, recognise_source
+from medvill_jax.hub.assignment import (
+    HEADS,
+    POSITIONS,
+    assign,
+    more_token_types,
+    recognise_source,
+    token_types_of,
+    with_token_types,
+)
 from medvill_jax.hub.errors import Allowed, HubError, raise_all
 from medvill_jax.hub.export import read_export
 from medvill_jax.hub.files import is_export, local_path, read_source
@@ -170,10 +178,13 @@ def _from_export(
     if parts is not None:
         source = {name: array for name, array in source.items() if part_of(name) in parts}
         shapes = {name: shape for name, shape in shapes.items() if part_of(name) != "mlm" or "mlm" in export.parts}
-    arrays, problems = {}, []
+    arrays, problems, notes = {}, [], []
     for name, shape in shapes.items():
         if name in source and source[name].shape == tuple(shape):
             arrays[name] = source[name]
+        elif name in source and (known := token_types_of(name, source[name].shape, tuple(shape))):
+            arrays[name] = with_token_types(source[name], shape[0])
+            notes.append(more_token_types(known, shape[0]))
         elif allowed(name):
             continue
         elif name not in source:
@@ -188,7 +199,7 @@ def _from_export(
             problems.append(f"misshaped: {name} is {source[name].shape}, expected {tuple(shape)}")
     problems += [f"extra: {name} {source[name].shape}" for name in source if name not in shapes and not allowed(name)]
     raise_all(f"{field}={path} does not fit the model", problems)
-    return arrays, []
+    return arrays, notes
 
 
 def _check_num_heads(path: Path, num_heads: Any, config: MedvillConfig | None) -> None:

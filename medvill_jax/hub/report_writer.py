@@ -21,6 +21,7 @@ from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import Export
 from medvill_jax.models import cached_step
 from medvill_jax.models.medvill import Medvill, MedvillConfig
+from medvill_jax.models.views import AnyFilms
 
 # Ids of bert-base-uncased, the vocabulary of every published checkpoint; two are defaults of `MedvillConfig`.
 PUBLISHED: dict[str, int] = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103}
@@ -69,12 +70,12 @@ class Writing:
                 )
 
 
-def write(module: Medvill, images: jax.Array, live: jax.Array, seeds: jax.Array, writing: Writing) -> Decoded:
+def write(module: Medvill, images: AnyFilms, live: jax.Array, seeds: jax.Array, writing: Writing) -> Decoded:
     """Texts for images; pure, for use under `jax.jit` with `writing` static.
 
     Args:
         module: the network.
-        images: uint8 `[B, S, S]`, or normalised float `[B, S, S, 3]`.
+        images: uint8 `[B, S, S]`, or normalised float `[B, S, S, 3]`; or several films of each example.
         live: bool `[B]`, False for rows that only fill the batch up.
         seeds: int32 `[B]`, of sampling.
         writing: settings of the search.

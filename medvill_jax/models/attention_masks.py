@@ -10,6 +10,9 @@ the first `text_lens[b]` hold tokens and the final [SEP], and the rest are [PAD]
     non_cross       image                   real text
     mixed           per example, s2s where `use_s2s` says so, else bidirectional
 
+With several films (docs/spec.md#views) the image block consists of their blocks, one after the other, and the rules
+are the same: images see images. No query sees a slot of a film that is absent.
+
 No query sees a [PAD] key. The result of a [PAD] query is never used; it sees at least one real key, so that its softmax
 is defined.
 """
@@ -104,6 +107,7 @@ def visible(
     *,
     use_s2s: jax.Array | None = None,
     pad_visible: bool = False,
+    shown: jax.Array | None = None,
 ) -> jax.Array:
     """The mask as booleans `[B, L, L]`, L = image_len + text_len; True where the row may attend to the column.
 
@@ -115,6 +119,7 @@ def visible(
         use_s2s: bool `[B]`; required if the mask is `per_example`, and refused otherwise.
         pad_visible: reproduces the released masks: `bar`'s image rows, `non_cross`'s text rows and the [PAD] rows of
             causal masks see [PAD] keys (docs/spec.md#visible-padding).
+        shown: bool `[B, image_len]`, the image slots whose film is there, the first among them; None: all.
 
     Raises:
         ValueError: unknown kind, or `use_s2s` missing or superfluous.
@@ -136,7 +141,8 @@ def visible(
         use_s2s=use_s2s,
     )
     length = image_len + text_len
-    return jnp.broadcast_to(MASKS[kind].rule(at), (text_lens.shape[0], length, length))
+    may_attend = jnp.broadcast_to(MASKS[kind].rule(at), (text_lens.shape[0], length, length))
+    return may_attend if shown is None else may_attend & _columns(shown, length)
 
 
 def attention_mask(
@@ -147,27 +153,48 @@ def attention_mask(
     *,
     use_s2s: jax.Array | None = None,
     pad_visible: bool = False,
+    shown: jax.Array | None = None,
     dtype: jnp.dtype | type = jnp.float32,
 ) -> jax.Array:
     """The mask as a term `[B, 1, L, L]` of the attention logits: 0 where a query may attend, `MASKED` elsewhere.
 
     Arguments and errors as for `visible`; `dtype` is the result's.
     """
-    may_attend = visible(kind, image_len, text_lens, text_len, use_s2s=use_s2s, pad_visible=pad_visible)
+    may_attend = visible(kind, image_len, text_lens, text_len, use_s2s=use_s2s, pad_visible=pad_visible, shown=shown)
     return jnp.where(may_attend, 0.0, MASKED).astype(dtype)[:, None]
 
 
-def causal_queries(image_len: int, text_len: int, dtype: jnp.dtype | type = jnp.float32) -> jax.Array:
+def image_mask(shown: jax.Array | None, text_len: int = 0) -> jax.Array:
+    """The additive mask `[B, 1, 1, L]` of queries that see all films and the `text_len` slots after them.
+
+    Without `shown`, bool `[B, image_len]` as for `visible`, `[1, 1, 1, 1]`.
+    """
+    if shown is None:
+        return jnp.zeros((1, 1, 1, 1))
+    return jnp.where(_columns(shown, shown.shape[1] + text_len), 0.0, MASKED)[:, None]
+
+
+def causal_queries(
+    image_len: int, text_len: int, dtype: jnp.dtype | type = jnp.float32, *, shown: jax.Array | None = None
+) -> jax.Array:
     """The additive mask `[1, 1, L, L]` for predicting every token of a report in one pass, L = image_len + 2 text_len.
 
     The sequence is the image block, the report's `text_len` tokens, and one [MASK] query for each of them. Query t sees
     the image, the tokens before t and itself, and no other query; the other rows follow `s2s`. Its state is therefore
-    that of the [MASK] in step t of a search that has written the tokens before t.
+    that of the [MASK] in step t of a search that has written the tokens before t. With `shown`, as for `visible`, the
+    mask is `[B, 1, L, L]`.
     """
     index = jnp.arange(image_len + 2 * text_len)
     row, column = index[:, None], index[None, :]  # [L, 1], [1, L]
     queries = image_len + text_len
     query_row, token_column = row >= queries, (column >= image_len) & (column < queries)
     tokens = token_column & (row >= image_len) & jnp.where(query_row, column < row - text_len, column <= row)
-    may_attend = (column < image_len) | tokens | (query_row & (column == row))
-    return jnp.where(may_attend, 0.0, MASKED).astype(dtype)[None, None]
+    may_attend = ((column < image_len) | tokens | (query_row & (column == row)))[None]
+    if shown is not None:
+        may_attend = may_attend & _columns(shown, len(index))
+    return jnp.where(may_attend, 0.0, MASKED).astype(dtype)[:, None]
+
+
+def _columns(shown: jax.Array, length: int) -> jax.Array:
+    """bool `[B, 1, length]`: the columns that may be seen, given those of the image block."""
+    return jnp.pad(shown, ((0, 0), (0, length - shown.shape[1])), constant_values=True)[:, None]

@@ -28,26 +28,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from medvill_jax.models.attention_masks import MASKED
+from medvill_jax.models import views
+from medvill_jax.models.attention_masks import MASKED, image_mask
 from medvill_jax.models.bert import Memory
 from medvill_jax.models.medvill import Medvill
+from medvill_jax.models.views import AnyFilms
 
 Cache = dict[str, Any]
 # In `lineage`: no slot of this block is part of the beam's text.
 NO_SLOT = -1
 
 
-def begin(module: Medvill, images: jax.Array, *, beams: int, max_len: int) -> Cache:
+def begin(module: Medvill, images: AnyFilms, *, beams: int, max_len: int) -> Cache:
     """Runs the image block and returns the cache of the first step.
 
     Args:
-        images: uint8 `[B, S, S]`, or normalised float `[B, S, S, 3]`.
+        images: uint8 `[B, S, S]`, or normalised float `[B, S, S, 3]`; or several films of each example.
         beams: texts written per image, K.
         max_len: the largest number of steps, T.
 
     Returns:
         `shared`: a `Memory` per layer, `[B, heads, N+2 + (T+1) K, D]` each; `beams`: the entries that are rearranged
-        with the beams, `lineage` int32 `[B, K, T+1]`.
+        with the beams, `lineage` int32 `[B, K, T+1]`; of several films also `mask`, the additive mask float32
+        `[B, 1, 1, S]` that hides the absent ones.
 
     Raises:
         ValueError: the model has fewer than `max_len` positions.
@@ -55,12 +58,13 @@ def begin(module: Medvill, images: jax.Array, *, beams: int, max_len: int) -> Ca
     positions = module.config.bert.max_positions
     if max_len > positions:
         raise ValueError(f"a report of {max_len} tokens does not fit the model's {positions} positions")
-    x = module.embed_image(module.image_features(images), None, None)  # [B, N+2, H]
-    _, memories = module.encoder.remember(x, jnp.zeros((1, 1, 1, 1)))
+    x, shown = views.sequence(module.embed_image(module.image_features(images), None, None))  # [B, N+2, H]
+    _, memories = module.encoder.remember(x, image_mask(shown))
     padding = ((0, 0), (0, 0), (0, (max_len + 1) * beams), (0, 0))
     shared = tuple(Memory(jnp.pad(memory.keys, padding), jnp.pad(memory.values, padding)) for memory in memories)
-    lineage = jnp.full((images.shape[0], beams, max_len + 1), NO_SLOT, jnp.int32)
-    return {"shared": shared, "beams": {"lineage": lineage}}
+    lineage = jnp.full((x.shape[0], beams, max_len + 1), NO_SLOT, jnp.int32)
+    hidden = {} if shown is None else {"mask": image_mask(shown, (max_len + 1) * beams)}
+    return {"shared": shared, "beams": {"lineage": lineage}, **hidden}
 
 
 def step(
@@ -94,6 +98,9 @@ def step(
     seen = jnp.concatenate([text, text | query], axis=1).reshape(batch, 2 * beams, blocks * beams)
     image_len = cache["shared"][0].keys.shape[2] - blocks * beams
     mask = jnp.pad(jnp.where(seen, 0.0, MASKED), ((0, 0), (0, 0), (image_len, 0)))  # [B, 2K, S], 0 over the image
-    hidden, shared = module.encoder.remember(x, mask[:, None], cache["shared"], image_len + index * beams)
+    mask = mask[:, None]
+    if "mask" in cache:
+        mask = mask + cache["mask"]
+    hidden, shared = module.encoder.remember(x, mask, cache["shared"], image_len + index * beams)
     logits = module.mlm_logits(hidden[:, beams:])  # [B, K, V]
-    return logits, {"shared": shared, "beams": {"lineage": lineage}}
+    return logits, {**cache, "shared": shared, "beams": {"lineage": lineage}}

@@ -11,14 +11,15 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from medvill_jax.models import attention_masks
+from medvill_jax.models import attention_masks, views
 from medvill_jax.models.dropout import fold
 from medvill_jax.models.medvill import Medvill
+from medvill_jax.models.views import AnyFilms
 
 
 def next_word_states(
     module: Medvill,
-    images: jax.Array,
+    images: AnyFilms,
     text_ids: jax.Array,
     *,
     mask_id: int,
@@ -31,10 +32,10 @@ def next_word_states(
 
     Args:
         module: the network.
-        images: uint8 `[B, S, S]`, or normalised float `[B, S, S, 3]`.
+        images: uint8 `[B, S, S]`, or normalised float `[B, S, S, 3]`; or several films of each example.
         text_ids: int32 `[B, T+1]`: the report, [SEP], [PAD]...; query t does not see `text_ids[:, t:]`.
         mask_id: id of [MASK].
-        cells: int32 `[B, N]` raster indices of the kept cells, or None for all.
+        cells: int32 `[B, N]` raster indices of the kept cells, `[B, V, N]` of several films, or None for all.
         key: PRNG key for dropout; None switches dropout off.
         train, frozen: as for `Medvill.encode`.
     """
@@ -44,7 +45,7 @@ def next_word_states(
 
 def next_word_states_of(
     module: Medvill,
-    features: jax.Array,
+    features: AnyFilms,
     text_ids: jax.Array,
     *,
     mask_id: int,
@@ -52,9 +53,9 @@ def next_word_states_of(
     key: jax.Array | None = None,
 ) -> jax.Array:
     """`next_word_states` of features `[B, G, C]` from `Medvill.image_features`."""
-    image = module.embed_image(features, cells, fold(key, 0))  # [B, N+2, H]
+    image, shown = views.sequence(module.embed_image(features, cells, fold(key, 0)))  # [B, N+2, H]
     tokens = module.embed_text(text_ids, fold(key, 1), attention="s2s")  # [B, T+1, H]
     queries = module.embed_text(jnp.full_like(text_ids, mask_id), fold(key, 3), attention="s2s")  # [B, T+1, H]
     slots = text_ids.shape[1]
-    mask = attention_masks.causal_queries(image.shape[1], slots)
+    mask = attention_masks.causal_queries(image.shape[1], slots, shown=shown)
     return module.encoder(jnp.concatenate([image, tokens, queries], axis=1), mask, fold(key, 2), last=slots)

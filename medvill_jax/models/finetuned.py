@@ -12,21 +12,25 @@ input:
 
 `late` is the CNN + BERT baseline (docs/spec.md#late-fusion), without attention between image and text. With `cells` the
 maximum of each visual channel over the cells is appended to a joint summary, H + C values in all: most findings are in
-few cells, and their features then need not pass through [CLS].
+few cells, and their features then need not pass through [CLS]. Of several films (`views`), the mean and the maxima are
+those of the first.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from medvill_jax.errors import ConfigError
+from medvill_jax.models import views
 from medvill_jax.models.bert import BertConfig, layer_norm, linear
 from medvill_jax.models.dropout import fold
 from medvill_jax.models.medvill import Medvill, MedvillConfig
+from medvill_jax.models.views import AnyFilms
 
 FUSIONS = ("joint", "late")
 SUMMARIES = ("product", "cls")
@@ -135,16 +139,14 @@ class Finetuned(Medvill):
         self.fusion, self.takes_cells = heads.fusion, heads.cells
         self.heads = Heads(heads, config, self.image_encoder.width, dtype=dtype, rngs=rngs)
 
-    def match_side(
-        self, features: jax.Array, cells: jax.Array | None = None, key: jax.Array | None = None
-    ) -> jax.Array:
+    def match_side(self, features: AnyFilms, cells: jax.Array | None = None, key: jax.Array | None = None) -> Any:
         if self.fusion == "joint":
             return super().match_side(features, cells, key)
-        return features.mean(axis=1)  # [B, C]
+        return views.first(features).mean(axis=1)  # [B, C]
 
     def match(
         self,
-        side: jax.Array,
+        side: Any,
         text_ids: jax.Array,
         text_lens: jax.Array,
         *,
@@ -157,7 +159,7 @@ class Finetuned(Medvill):
 
     def summary(
         self,
-        features: jax.Array,
+        features: AnyFilms,
         text_ids: jax.Array | None = None,
         text_lens: jax.Array | None = None,
         *,
@@ -168,10 +170,10 @@ class Finetuned(Medvill):
         """The input of a head, `[B, H]`, `[B, C + H]` or with cells `[B, H + C]`; see the module's table.
 
         Args:
-            features: `[B, G, C]` from `image_features`.
+            features: `[B, G, C]` from `image_features`, or those of several films.
             text_ids: int32 `[B, T+1]`, or None for the image alone.
             text_lens: int32 `[B]`, or None for the image alone.
-            cells: int32 `[B, N]` raster indices of the kept cells, or None for all.
+            cells: int32 `[B, N]` raster indices of the kept cells, `[B, V, N]` of several films, or None for all.
             product: None takes the pooled [CLS], True the product h_[CLS] * h_[SEP], False h_[CLS].
             key: PRNG key for dropout, or None.
 
@@ -181,15 +183,15 @@ class Finetuned(Medvill):
         if self.fusion == "late":
             if text_ids is None or text_lens is None:
                 raise ValueError("late fusion needs a text: give text_ids and text_lens")
-            return self._fused(features.mean(axis=1), text_ids, text_lens, key)
+            return self._fused(views.first(features).mean(axis=1), text_ids, text_lens, key)
         summary = self._joint(features, text_ids, text_lens, cells, product, key)
         if not self.takes_cells:
             return summary
-        return jnp.concatenate([summary, self.heads.cells(features.max(axis=1))], axis=-1)
+        return jnp.concatenate([summary, self.heads.cells(views.first(features).max(axis=1))], axis=-1)
 
     def _joint(
         self,
-        features: jax.Array,
+        features: AnyFilms,
         text_ids: jax.Array | None,
         text_lens: jax.Array | None,
         cells: jax.Array | None,
@@ -226,7 +228,7 @@ class Finetuned(Medvill):
         hidden = self.encode_block(block, text_ids, text_lens, key=key)
         return self.heads.place(hidden.image[:, 1:-1])
 
-    def project_image(self, block: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def project_image(self, block: AnyFilms, key: jax.Array | None = None) -> jax.Array:
         """Unit vectors float32 `[B, D]` of image blocks `[B, N+2, H]`."""
         return _unit(self.heads.contrast.image(self.encode_image(block, key)))
 

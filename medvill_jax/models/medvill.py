@@ -4,6 +4,9 @@ docs/spec.md#layout defines token types and positions: type 0 in the image block
 token's position is the raster index of its cell, [CLS] and the first [SEP] have position 0, and text positions count
 from 0. Under the `non_cross` mask the text block begins with a second [CLS], and matching uses the product of both
 [CLS] states.
+
+With `views` above 1 the image block consists of one block for each film, `[CLS] v_1 .. v_N [SEP]` each, which differ in
+their token type (docs/spec.md#views).
 """
 
 from __future__ import annotations
@@ -19,12 +22,13 @@ import numpy as np
 from flax import nnx
 
 from medvill_jax.errors import ConfigError
-from medvill_jax.models import attention_masks, encoders
+from medvill_jax.models import attention_masks, encoders, views
 from medvill_jax.models.bert import BertConfig, Embeddings, Encoder, Pooler, linear
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.dropout import fold
 from medvill_jax.models.encoders import ImageEncoder
 from medvill_jax.models.heads import ItmHead, MlmHead
+from medvill_jax.models.views import AnyFilms, Films
 
 # ImageNet statistics, for the encoders' pre-trained weights; float32, RGB.
 PIXEL_MEAN = (0.485, 0.456, 0.406)
@@ -46,6 +50,7 @@ class MedvillConfig:
         s2s_prob: share of examples that take the s2s mask under `mixed`.
         cls_id, sep_id: ids of [CLS] and [SEP].
         compat: switches to the released code's behaviour; by default all are off.
+        views: films of an example at most: 1, 2 with a second view, 3 with the film of the study before too.
 
     Raises:
         ConfigError: sizes that do not fit together; the message names the fields.
@@ -60,6 +65,7 @@ class MedvillConfig:
     cls_id: int = 101
     sep_id: int = 102
     compat: Compat = CLEAN
+    views: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.image_encoder, str) and self.image_encoder not in encoders.ENCODERS:
@@ -72,6 +78,12 @@ class MedvillConfig:
             raise ConfigError(f"num_cells {self.num_cells} is not in 1..{self.grid_cells}, the cells of the image grid")
         if self.grid_cells > self.bert.max_positions:
             raise ConfigError(f"{self.grid_cells} image cells do not fit {self.bert.max_positions} positions")
+        if not 1 <= self.views <= len(views.TOKEN_TYPES):
+            raise ConfigError(f"views={self.views} is not in 1..{len(views.TOKEN_TYPES)}")
+        if self.views > 1 and self.compat != CLEAN:
+            raise ConfigError(f"views={self.views}: the released code takes one film; leave compat out, or set views=1")
+        if self.views > 1 and self.bert.token_types <= max(views.TOKEN_TYPES[: self.views]):
+            raise ConfigError(f"{self.bert.token_types} token types are too few for views={self.views} and a text")
         for name in ("cls_id", "sep_id"):
             if not 0 <= getattr(self, name) < self.bert.vocab_size:
                 raise ConfigError(f"{name}={getattr(self, name)} is outside the vocabulary of {self.bert.vocab_size}")
@@ -97,9 +109,14 @@ class MedvillConfig:
         """Cells of the whole grid, G."""
         return (self.image_size // self.stride) ** 2
 
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as nested dicts. Without `views` if there is one, as before networks could have several."""
+        fields = dataclasses.asdict(self)
+        return fields if self.views > 1 else {name: value for name, value in fields.items() if name != "views"}
+
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> MedvillConfig:
-        """The inverse of `dataclasses.asdict`, also of its JSON.
+        """The inverse of `as_dict` and `dataclasses.asdict`, also of their JSON.
 
         Raises:
             ConfigError: unknown or missing fields, or values that do not fit.
@@ -118,7 +135,10 @@ class MedvillConfig:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Hidden:
-    """Last hidden states `image` `[B, N+2, H]` and `text` `[B, T+1, H]`; the ITM head's input `summary` `[B, H]`."""
+    """Last hidden states `image` `[B, N+2, H]` and `text` `[B, T+1, H]`; the ITM head's input `summary` `[B, H]`.
+
+    Of several films, `image` is the first.
+    """
 
     image: jax.Array
     text: jax.Array
@@ -167,16 +187,28 @@ class Medvill(nnx.Module):
         self.mlm = MlmHead(bert, dtype=dtype, rngs=rngs)
         self.itm = ItmHead(bert, dtype=dtype, rngs=rngs)
 
-    def image_features(
-        self, images: jax.Array, *, train: bool = False, frozen: frozenset[str] = frozenset()
-    ) -> jax.Array:
+    def image_features(self, images: AnyFilms, *, train: bool = False, frozen: frozenset[str] = frozenset()) -> Any:
         """Images, uint8 `[B, S, S]` or normalised float `[B, S, S, 3]` -> features `[B, G, C]` in raster order."""
+        if isinstance(images, Films):
+            return images.filled().map(lambda pixels: self.image_features(pixels, train=train, frozen=frozen))
         if self.config.compat.frozen_batch_norm == "batch":
             frozen = frozenset()
         return self.image_encoder(normalize(images, self.dtype), train=train, frozen=frozen)
 
-    def embed_image(self, features: jax.Array, cells: jax.Array | None, key: jax.Array | None) -> jax.Array:
-        """The image block's embeddings `[B, N+2, H]` of features `[B, G, C]` at the cells `[B, N]` (None: all)."""
+    def embed_image(self, features: AnyFilms, cells: jax.Array | None, key: jax.Array | None) -> Any:
+        """The image block's embeddings `[B, N+2, H]` of features `[B, G, C]` at the cells `[B, N]` (None: all).
+
+        Of several films `[B, V, G, C]` at the cells `[B, V, N]`, a block of each, `[B, V, N+2, H]`.
+        """
+        if not isinstance(features, Films):
+            return self._embed_image(features, cells, key)
+        rows, count, *_ = features.values.shape
+        kinds = jnp.tile(jnp.array(views.TOKEN_TYPES[:count]), rows)
+        cells = None if cells is None else cells.reshape(rows * count, -1)
+        return features.map(lambda values: self._embed_image(values, cells, key, kinds))
+
+    def _embed_image(self, features: jax.Array, cells: Any, key: jax.Array | None, kinds: Any = None) -> jax.Array:
+        """`embed_image` of one film each; `kinds` are their token types int32 `[B]`, None: 0."""
         batch, grid, _ = features.shape
         if cells is None:
             positions = jnp.broadcast_to(jnp.arange(grid), (batch, grid))
@@ -193,7 +225,8 @@ class Medvill(nnx.Module):
         positions = jnp.pad(positions, ((0, 0), (1, 1)))
         if compat.first_sep_position == "after_cells":
             positions = positions.at[:, -1].set(kept + 1)
-        return self.embeddings(content, positions, jnp.zeros_like(positions), key)
+        token_types = jnp.zeros_like(positions) if kinds is None else jnp.broadcast_to(kinds[:, None], positions.shape)
+        return self.embeddings(content, positions, token_types, key)
 
     def embed_text(
         self,
@@ -225,7 +258,7 @@ class Medvill(nnx.Module):
 
     def encode(
         self,
-        images: jax.Array,
+        images: AnyFilms,
         text_ids: jax.Array,
         text_lens: jax.Array,
         *,
@@ -239,11 +272,11 @@ class Medvill(nnx.Module):
         """Runs the network.
 
         Args:
-            images: uint8 `[B, S, S]`, or normalised float `[B, S, S, 3]`.
+            images: uint8 `[B, S, S]`, or normalised float `[B, S, S, 3]`; or several films of each example.
             text_ids: int32 `[B, T+1]`: tokens, [SEP], [PAD]...
             text_lens: int32 `[B]`: tokens with the final [SEP].
             attention: one of `attention_masks.MASKS`; None is the configured one.
-            cells: int32 `[B, N]` raster indices of the kept cells, or None for all.
+            cells: int32 `[B, N]` raster indices of the kept cells, `[B, V, N]` of several films, or None for all.
             use_s2s: bool `[B]`, for `mixed` only: which examples take the s2s mask.
             key: PRNG key for dropout; None switches dropout off.
             train: BatchNorm on batch statistics in the parts of the image encoder that are not `frozen`.
@@ -255,7 +288,7 @@ class Medvill(nnx.Module):
 
     def encode_block(
         self,
-        image: jax.Array,
+        block: AnyFilms,
         text_ids: jax.Array,
         text_lens: jax.Array,
         *,
@@ -264,6 +297,7 @@ class Medvill(nnx.Module):
         key: jax.Array | None = None,
     ) -> Hidden:
         """`encode` with an image block `[B, N+2, H]` from `embed_image`, which can be used with many texts."""
+        image, shown = views.sequence(block)
         kind = attention or self.config.attention
         text = self.embed_text(text_ids, fold(key, 1), text_lens=text_lens, attention=kind)
         image_len, own_cls = image.shape[1], text.shape[1] - text_ids.shape[1]
@@ -274,16 +308,18 @@ class Medvill(nnx.Module):
             text.shape[1],
             use_s2s=use_s2s,
             pad_visible=self.config.compat.pad_visible,
+            shown=shown,
         )
         hidden = self.encoder(jnp.concatenate([image, text], axis=1), mask, fold(key, 2))
-        image, text = hidden[:, :image_len], hidden[:, image_len:]
+        image, text = hidden[:, : views.first(block).shape[1]], hidden[:, image_len:]
         if own_cls:
             return Hidden(image, text[:, 1:], image[:, 0] * text[:, 0])
         return Hidden(image, text, self.pooler(image))
 
-    def encode_image(self, image: jax.Array, key: jax.Array | None = None) -> jax.Array:
+    def encode_image(self, block: AnyFilms, key: jax.Array | None = None) -> jax.Array:
         """Pooled [CLS] `[B, H]` of an image block `[B, N+2, H]` without text."""
-        return self.pooler(self.encoder(image, jnp.zeros((1, 1, 1, 1)), fold(key, 2)))
+        image, shown = views.sequence(block)
+        return self.pooler(self.encoder(image, attention_masks.image_mask(shown), fold(key, 2)))
 
     def encode_text(self, text_ids: jax.Array, text_lens: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Pooled [CLS] `[B, H]` of a text without image; [CLS] comes first, as under `non_cross`.
@@ -297,15 +333,13 @@ class Medvill(nnx.Module):
         mask = attention_masks.attention_mask("bidirectional", 0, text_lens + 1, text.shape[1])
         return self.pooler(self.encoder(text, mask, fold(key, 3)))
 
-    def match_side(
-        self, features: jax.Array, cells: jax.Array | None = None, key: jax.Array | None = None
-    ) -> jax.Array:
+    def match_side(self, features: AnyFilms, cells: jax.Array | None = None, key: jax.Array | None = None) -> Any:
         """The image side of `match`, `[B, ...]`, of features `[B, G, C]`; each can be used with many texts."""
         return self.embed_image(features, cells, fold(key, 0))
 
     def match(
         self,
-        side: jax.Array,
+        side: AnyFilms,
         text_ids: jax.Array,
         text_lens: jax.Array,
         *,

@@ -118,6 +118,7 @@ class Data:
             "text_len": config.model.text_len,
             "crop": crop if train and config.data.augment else None,
             "seed": config.seed,
+            "views": config.model.views,
         }
         return kind(records.place(config.data.path), source, **{**shared, **options})
 

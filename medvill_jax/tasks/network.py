@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+from medvill_jax.batch import Batch
+from medvill_jax.models import views
 from medvill_jax.models.encoders import frozen_parts
 from medvill_jax.models.finetuned import Finetuned, HeadsConfig
 from medvill_jax.models.functional import Functional
@@ -45,17 +47,25 @@ class Network:
         names = list(flatten(self.model.abstract_stats))
         return bool(frozen_parts(self.config.encoder, names, names) - self.frozen_parts)
 
+    def films(self, batch: Batch) -> views.AnyFilms:
+        """The films of a batch as the model takes them: `[B, S, S]` of one view, or those of several."""
+        return views.of_batch(batch, self.config.views)
+
     def sample_cells(self, key: jax.Array | None, rows: int) -> jax.Array | None:
         """`kept_cells` from a key that samples other things too; None, without a key too, keeps all."""
         return None if key is None else self.kept_cells(jax.random.fold_in(key, CELLS), rows)
 
     def kept_cells(self, key: jax.Array, rows: int) -> jax.Array | None:
-        """Indices of the visual tokens that each example keeps in training, int32 `[rows, N]`; None keeps all."""
+        """Indices of the visual tokens that each example keeps in training, int32 `[rows, N]`; None keeps all.
+
+        With several views `[rows, V, N]`, of each film others.
+        """
         config = self.config
         if config.num_cells is None:
             return None
         shared = config.compat.shared_cells
-        return sample_cells(key, rows, config.grid_cells, config.num_cells, shared=shared)
+        cells = sample_cells(key, rows * config.views, config.grid_cells, config.num_cells, shared=shared)
+        return cells if config.views == 1 else cells.reshape(rows, config.views, -1)
 
 
 def build_network(

@@ -61,6 +61,8 @@ def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -
         raise ConfigError(
             f"model.text_len={config.text_len} and a [SEP] do not fit model.max_positions={config.max_positions}"
         )
+    if not 1 <= config.views <= 3:
+        raise ConfigError(f"model.views={config.views} is not in 1..3")
     return MedvillConfig(
         bert=BertConfig(
             vocab_size=vocab_size,
@@ -69,6 +71,7 @@ def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -
             num_heads=config.num_heads,
             intermediate_size=config.intermediate_size,
             max_positions=config.max_positions,
+            token_types=config.views + 1,  # one of the text, and of each film
             dropout=config.dropout,
             layer_norm_eps=config.layer_norm_eps,
             initializer_range=config.initializer_range,
@@ -81,6 +84,7 @@ def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -
         cls_id=cls_id,
         sep_id=sep_id,
         compat=Compat.named(config.compat),
+        views=config.views,
     )
 
 
@@ -109,6 +113,15 @@ def require_meeting(config: Config) -> None:
         raise ConfigError(
             f"model.attention={config.model.attention}: no image sees its text under it, and this task needs "
             f"both; there are {', '.join(MEETING)}"
+        )
+
+
+def require_one_view(config: Config) -> None:
+    """Raises `ConfigError` if a task that takes one film is to take several."""
+    if config.model.views != 1:
+        raise ConfigError(
+            f"model.views={config.model.views}: task {config.task} takes one film; set model.views=1, or choose one of "
+            "the tasks that take several: pretrain, classify, generate"
         )
 
 

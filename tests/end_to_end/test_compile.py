@@ -113,6 +113,22 @@ def test_split_parameters_and_microbatches(tmp_path: Path) -> None:
     assert 0.8 * whole["program_flops"] < parts["program_flops"] < 1.3 * whole["program_flops"]
 
 
+def test_several_films(tmp_path: Path) -> None:
+    both = {"mesh.fsdp": 2, "accumulate": 2, "remat": "full", "model.image_encoder": "vit_patch16"}
+    cases = {"one": both, "three": {**both, "model.views": 3}}
+    commands = [arguments(tmp_path / name, "--topology=cpu:4", **changes) for name, changes in cases.items()]
+    assert several(*commands) == ["status 0"] * 2
+    one, three = (json.loads((tmp_path / name / "compile.json").read_text()) for name in cases)
+    assert (one["mesh"], three["mesh"]) == ({"data": 2, "fsdp": 2},) * 2
+    # The image encoder sees three times as many films; the predictions of words are as many.
+    assert one["model_flops"] < three["model_flops"] < 3.2 * one["model_flops"]
+    assert three["hbm_bytes"]["batch"] > 2.5 * one["hbm_bytes"]["batch"]
+    assert three["settings"]["views"] == 3
+    assert "views" not in one["settings"]
+    # No film travels: beside parameters and statistics nothing does.
+    assert three["collective_bytes"] < 1.1 * one["collective_bytes"]
+
+
 def test_a_batch_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
     assert "GiB HBM" in refused(tmp_path, "cpu:2", 2 * 10**6)
 

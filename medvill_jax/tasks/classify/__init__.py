@@ -61,6 +61,8 @@ def check(config: setup.Config) -> None:
     reads_report = config.inputs == "image+report"
     if config.fusion == "late" and not reads_report:
         raise ConfigError("fusion=late joins image and report: set --config.inputs=image+report")
+    if config.fusion == "late" and config.model.views > 1:
+        raise ConfigError(f"model.views={config.model.views} is for fusion=joint: fusion=late takes one film")
     if config.labels.positive_weight not in ("none", "balanced"):
         raise ConfigError(f"labels.positive_weight={config.labels.positive_weight!r}; there are none, balanced")
     if reads_report:
@@ -98,6 +100,7 @@ def compose(config: setup.Config, workdir: Workdir, data: Data, network: Network
             image_size=config.model.image_size,
             text_len=config.model.text_len if reads_report else 0,
             classes=len(names),
+            views=config.model.views,
         ),
         objective=label_loss(network, reads_report=reads_report, positive_weights=weights),
         train_records=train_records,

@@ -46,7 +46,7 @@ def class_logits(
     train: bool = False,
 ) -> jax.Array:
     """float32 `[B, C]`."""
-    features = module.image_features(batch["image"], train=train, frozen=network.frozen_parts)
-    cells = network.sample_cells(key, features.shape[0]) if train else None
+    features = module.image_features(network.films(batch), train=train, frozen=network.frozen_parts)
+    cells = network.sample_cells(key, batch["image"].shape[0]) if train else None
     text = (batch["text_ids"], batch["text_lens"]) if reads_report else ()
     return module.class_logits(module.summary(features, *text, cells=cells, key=key))

@@ -74,6 +74,7 @@ def compose(config: setup.Config, workdir: Workdir, data: Data, network: Network
             image_size=config.model.image_size,
             text_len=config.model.text_len,
             max_predictions=0 if causal else config.mask.max_predictions,
+            views=config.model.views,
         ),
         objective=causal_loss(network, mask_id) if causal else masked_loss(network),
         train_records=train_records,

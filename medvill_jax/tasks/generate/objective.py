@@ -22,7 +22,7 @@ def causal_loss(network: Network, mask_id: int) -> Objective:
     """`word_loss`, averaged over all word pieces and ends of reports."""
 
     def logits(module: Any, batch: Batch, **options: Any) -> jax.Array:
-        states = next_word_states(module, batch["image"], batch["text_ids"], mask_id=mask_id, **options)
+        states = next_word_states(module, network.films(batch), batch["text_ids"], mask_id=mask_id, **options)
         return module.mlm_logits(states)
 
     return _word_loss(network, logits, "text_ids", word_weights)
@@ -32,7 +32,7 @@ def masked_loss(network: Network) -> Objective:
     """`word_loss`, averaged over the masked word pieces."""
 
     def logits(module: Any, batch: Batch, **options: Any) -> jax.Array:
-        hidden = module.encode(batch["image"], batch["text_ids"], batch["text_lens"], attention="s2s", **options)
+        hidden = module.encode(network.films(batch), batch["text_ids"], batch["text_lens"], attention="s2s", **options)
         return module.mlm_logits(hidden.text, batch["mlm_positions"])
 
     return _word_loss(network, logits, "mlm_ids", lambda batch: batch["mlm_weights"])
@@ -62,7 +62,7 @@ def next_word_sums(network: Network, mask_id: int) -> Callable[[Tree, Tree, Batc
 
     def sums(params: Tree, stats: Tree, batch: Batch) -> dict[str, jax.Array]:
         module = network.model.bind(params, stats)
-        states = next_word_states(module, batch["image"], batch["text_ids"], mask_id=mask_id)
+        states = next_word_states(module, network.films(batch), batch["text_ids"], mask_id=mask_id)
         logits, weights = module.mlm_logits(states), word_weights(batch)
         return {
             "examples": jnp.sum(batch["weights"]),

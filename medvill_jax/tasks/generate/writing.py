@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from medvill_jax.batch import Batch
 from medvill_jax.cluster import distributed
 from medvill_jax.data import loader
 from medvill_jax.data.examples import ReportRecords
@@ -62,8 +63,9 @@ class Writer:
             temperature=decode.temperature,
         )
 
-        def written(params: Tree, stats: Tree, images: jax.Array, live: jax.Array, seeds: jax.Array) -> Any:
-            return report_writer.write(network.model.bind(params, stats), images, live, seeds, options)
+        def written(params: Tree, stats: Tree, batch: Batch) -> Any:
+            module, films = network.model.bind(params, stats), network.films(batch)
+            return report_writer.write(module, films, batch["live"], batch["seeds"], options)
 
         self._write = evaluation.jit(written)
 
@@ -123,13 +125,13 @@ class Writer:
         filled = self._trainer.filled(report_writer.filled_size(real, size))
         local = loader.local_rows({"record": np.resize(chosen, filled), "live": np.arange(filled) < real})
         rows = [int(record) for record in local["record"]]
-        images = [held_out.image(record, held_out.rng(record), own_image=own_image) for record in rows]
+        films = [held_out.films(record, record, held_out.rng(record), own_image=own_image) for record in rows]
         # A seed per film, so that it samples alike in any batch, and after an interruption.
         draws = (np.random.default_rng((self._decode.seed, record)) for record in rows)
         seeds = np.array([draw.integers(2**31) for draw in draws], np.int32)
-        host = {"image": np.stack(images), "live": local["live"], "seeds": seeds}
+        host = jax.tree.map(lambda *arrays: np.stack(arrays), *films) | {"live": local["live"], "seeds": seeds}
         batch = next(loader.to_device(iter([host]), self._trainer.batch_sharding))
-        written = self._write(state["params"], state["stats"], batch["image"], batch["live"], batch["seeds"])
+        written = self._write(state["params"], state["stats"], batch)
         # The training loop forbids transfers that are not explicit.
         with jax.transfer_guard("allow"):
             arrays = jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0))[:real], written)

@@ -45,6 +45,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
         raise ConfigError(
             f"dice={config.dice} must not be negative, and positive_weight={config.positive_weight} above 0"
         )
+    setup.require_one_view(config)
     data = Data(config)
     network = build_network(config, data.vocabulary, heads=HeadsConfig(places=True), unused=(r"(mlm|itm|pooler)/.*",))
     cells = network.config.grid_cells

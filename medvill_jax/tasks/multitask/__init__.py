@@ -73,6 +73,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
 
 def _check(config: setup.Config) -> None:
     """Raises `ConfigError` for fields that do not fit together."""
+    setup.require_one_view(config)
     if config.fusion != "joint":
         raise ConfigError(f"fusion={config.fusion!r}: the tasks share one body; set fusion=joint")
     for task in (classify, vqa, retrieve):

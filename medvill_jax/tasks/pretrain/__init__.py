@@ -75,6 +75,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
             max_predictions=config.mlm.max_predictions,
             paired=paired,
             sources=len(data.sources),
+            views=config.model.views,
         ),
         objective=paired_loss(network, config) if paired else single_loss(network, config),
         train_records=train_records,

@@ -208,7 +208,7 @@ def _logits(
 ) -> tuple[jax.Array, jax.Array]:
     """The logits of masked tokens `[B, P, V]`, and of whether image and text match `[B, 2]`."""
     module = network.model.bind(params, stats)
-    features = module.image_features(batch["image"])
+    features = module.image_features(network.films(batch))
     block = module.embed_image(features, None, None)
     hidden = module.encode_block(block, batch["text_ids"], batch["text_lens"], attention=attention)
     mlm = module.mlm_logits(hidden.text, batch["mlm_positions"])

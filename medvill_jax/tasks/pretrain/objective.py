@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from medvill_jax.batch import Batch
+from medvill_jax.models import views
 from medvill_jax.tasks import setup
 from medvill_jax.tasks.network import Network
 from medvill_jax.training import contrast
@@ -26,7 +27,7 @@ def single_loss(network: Network, config: setup.Config) -> Objective:
         cells = network.kept_cells(cells_key, rows)
         module = network.model.bind(params, stats)
         hidden = module.encode(
-            batch["image"],
+            network.films(batch),
             batch["text_ids"],
             batch["text_lens"],
             cells=cells,
@@ -61,7 +62,7 @@ def paired_loss(network: Network, config: setup.Config) -> Objective:
         rows, weights = batch["text_ids"].shape[0], batch["weights"]
         cells_key, mixed_key, words_key, pair_key, contrast_key, hard_key = jax.random.split(key, 6)
         module = network.model.bind(params, stats)
-        features = module.image_features(batch["image"], train=True, frozen=network.frozen_parts)
+        features = module.image_features(network.films(batch), train=True, frozen=network.frozen_parts)
         block = module.embed_image(features, network.kept_cells(cells_key, rows), words_key)
         ids, lens = batch["plain_ids"], batch["text_lens"]
         use_s2s = _use_s2s(network, mixed_key, rows)
@@ -80,7 +81,7 @@ def paired_loss(network: Network, config: setup.Config) -> Objective:
                 other_ids = jnp.where(has_negative[:, None], ids[text_of], other_ids)
                 other_lens = jnp.where(has_negative, lens[text_of], other_lens)
         logits = module.match(
-            jnp.concatenate([block, block]),
+            views.joined(block, block),
             jnp.concatenate([ids, other_ids]),
             jnp.concatenate([lens, other_lens]),
             # Under `mixed`, not the s2s mask, under which the image does not see its text.

@@ -94,6 +94,7 @@ def compose(config: setup.Config, workdir: Workdir, data: Data, network: Network
 
 def check(config: setup.Config) -> None:
     """Raises `ConfigError` for fields that do not fit together."""
+    setup.require_one_view(config)
     setup.require_known(config, {"fusion": FUSIONS, "negatives": NEGATIVES, "rank.method": METHODS, "eval.pool": POOLS})
     setup.require_meeting(config)
     if config.rank.method == "two_stage" and not config.contrast.width:

@@ -55,6 +55,7 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
 
 def check(config: setup.Config) -> None:
     """Raises `ConfigError` for fields that do not fit together."""
+    setup.require_one_view(config)
     setup.require_known(config, {"summary": SUMMARIES, "targets": TARGETS, "fusion": FUSIONS})
     setup.require_meeting(config)
     if config.data.folds:
