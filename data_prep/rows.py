@@ -66,8 +66,8 @@ class Row:
 
     `text` is "" for an image that has labels but no report. `labels` has one value per label name, `split` is one of
     `records.SPLITS`, `extra` has the features of the kind of record (see `records.EXTRAS`) and the further ones of the
-    data set (see `records.FURTHER`; boxes as lists of four numbers, left, top, right and bottom in 0..1 of the sides of
-    the film `image`, which a record has in those of the stored image).
+    data set (see `records.FURTHER`; a film by the path of its file, "" for none; boxes as lists of four numbers, left,
+    top, right and bottom in 0..1 of the sides of the film `image`, which a record has in those of the stored image).
     """
 
     id: str

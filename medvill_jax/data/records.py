@@ -62,6 +62,11 @@ FURTHER: dict[str, str] = {
     "age": "text",
     "source": "text",
     "language": "text",
+    "second_image": "film",
+    "second_view": "text",
+    "prior_image": "film",
+    "prior_view": "text",
+    "prior_text": "text",
     "boxes": "boxes",
     "options": "text",
 }
@@ -109,6 +114,8 @@ def features(
 
     * `sex`: "F" or "M"; `age`: whole years at the time of the film, in decimal digits.
     * `source`: the data set that the record comes from; `language`: of `text`, ISO 639-1.
+    * `second_image`, `second_view`: another film of the study.
+    * `prior_image`, `prior_view`, `prior_text`: film and report of the patient's study before.
     * `boxes`: float32 `[n, 4]`, where `text` is seen: left, top, right, bottom in 0..1 of the stored image's sides.
     * `options`: the answers to choose from, one in a line, of a question that names them.
 
@@ -138,6 +145,7 @@ def features(
 def _further(what: str) -> Any:
     import tensorflow_datasets as tfds
 
+    # A film is text to TFDS, since its images cannot be absent: an encoded image, or nothing.
     return tfds.features.Tensor(shape=(None, 4), dtype=np.float32) if what == "boxes" else tfds.features.Text()
 
 
