@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -26,6 +27,11 @@ def escapes(path: str) -> bool:
     """
     parts = PureWindowsPath(path)
     return bool(parts.root) or ".." in parts.parts or "\0" in path
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; False for a name that is too long, on which `Path.is_file` raises."""
+    return os.path.isfile(path)
 
 
 def listed(folder: Path, suffix: str) -> Iterator[Path]:

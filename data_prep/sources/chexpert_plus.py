@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_prep import labeling
-from data_prep.files import escapes
+from data_prep.files import escapes, is_file
 from data_prep.ids import identifier
 from data_prep.rows import Rejection, Row
 from data_prep.sources import own_flags, reading, values
@@ -165,7 +165,7 @@ def _row(
         return Rejection(image, "no_wanted_section", where)
     file = PurePosixPath(relative if images == "png" else row["dicom"] or relative)
     file = file.with_suffix(".png" if images == "png" else ".dcm")
-    path = next((path for folder in _FOLDERS[images] if (path := source / folder / file).is_file()), None)
+    path = next((path for folder in _FOLDERS[images] if is_file(path := source / folder / file)), None)
     if path is None:
         return Rejection(image, "missing_image", where)
     return Row(

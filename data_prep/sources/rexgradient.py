@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_prep import labeling
-from data_prep.files import escapes
+from data_prep.files import escapes, is_file
 from data_prep.ids import identifier_of
 from data_prep.rows import Rejection, Row
 from data_prep.sources import own_flags, reading, values
@@ -93,7 +93,7 @@ def _rows(table: Source, path: Path, part: str, chosen: Chosen, seed: int) -> It
                 yield Rejection(key, "unsafe_path", "the path leads out of the source")
             elif not text:
                 yield Rejection(image, "no_wanted_section", key)
-            elif not file.is_file():
+            elif not is_file(file):
                 yield Rejection(image, "missing_image", key)
             else:
                 yield Row(

@@ -128,3 +128,17 @@ def test_paths_of_rexgradient_stay_in_the_source(copy: Trees, tmp_path: Path) ->
     assert build("rexgradient", tree, tmp_path / "data", "--max_rejected=0.5") == 0
     rejected = report_of(tmp_path / "data")["rejected"]
     assert (rejected["unsafe_path"], rejected["missing_field"], rejected["malformed_row"]) == (1, 1, 1)
+
+
+# The last part of a path that names one study.
+@pytest.mark.parametrize(("name", "part"), [("chexpert_plus", -2), ("rexgradient", -1)])
+def test_a_path_that_no_file_system_allows_is_one_row(name: str, part: int, copy: Trees, tmp_path: Path) -> None:
+    tree = copy(name)
+    # Every file that names the study, such as that of its labels, goes on agreeing.
+    study = min(path.with_suffix("").parts[part] for path in tree.rglob("*.png"))
+    for path in (path for path in tree.rglob("*") if path.suffix in (".csv", ".json") and study in path.read_text()):
+        path.write_text(path.read_text().replace(study, "long" * 200))
+    assert build(name, tree, tmp_path / "data", "--max_rejected=0.5") == 0
+    report = report_of(tmp_path / "data")
+    assert report["rejected"]["missing_image"] >= 1
+    assert report["found"] == report["kept"] + sum(report["rejected"].values())
