@@ -13,7 +13,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import jax
 
 from medvill_jax import private
-from medvill_jax.compile import hlo
+from medvill_jax.compile import hlo, work
 from medvill_jax.compile.topology import Topology
 from medvill_jax.errors import UserError
 from medvill_jax.trees import Tree
@@ -29,6 +29,11 @@ from medvill_jax.trees import Tree
 log = logging.getLogger(__name__)
 
 REPORT_FILE = "compile.json"
+# Of the instructions that move data.
+MOST = 10
+# What the matrix units of TPUs take at once of the summed axis and of the result's columns, at least.
+# https://cloud.google.com/tpu/docs/system-architecture-tpu-vm
+LANES = 128
 # The TPU compiler's two out-of-memory messages, before and after it has laid the program out in memory.
 REFUSALS = (
     r"required for HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM \(([\d.]+)([KMGT]?)\)",
@@ -95,8 +100,14 @@ class CompileReport:
             the padding of the chip's memory layout, which those three leave out.
         program_flops: as executed, including recomputation and every iteration of loops.
         model_flops: useful FLOPs.
+        padded_product_flops: of products and convolutions, where sizes of which a matrix unit takes `LANES` at a time
+            count as multiples of that; null for CPUs.
+        vector_operations: elements that the vector unit makes; `whole_number_operations` are those of them on unsigned
+            numbers, of which random bits are made. The bound leaves them out: no rate is published.
         bytes_accessed: as the compiler counts them, in any memory of the chip.
-        hbm_traffic_bytes: the part of them that goes to or from main memory; see `compile.hlo`.
+        hbm_traffic_bytes: the part of them that goes to or from main memory; see `compile.work`.
+        hbm_padding_bytes: what padding of layouts is moved beside them; the bound leaves it out.
+        movers: the `MOST` instructions that move most in main memory, see `compile.work.Mover`.
         collective_bytes: of the whole arrays that are summed, gathered or exchanged.
         collectives: for each kind `count`, `bytes`, and `wire_bytes`, which one chip sends.
         roofline_seconds: `compute`, `memory`, `interconnect`; null for CPUs, which have no published peaks.
@@ -118,8 +129,13 @@ class CompileReport:
     hbm_bytes: dict[str, int]
     program_flops: float
     model_flops: float
+    padded_product_flops: float | None
+    vector_operations: float
+    whole_number_operations: float
     bytes_accessed: float
     hbm_traffic_bytes: float
+    hbm_padding_bytes: float
+    movers: tuple[dict[str, Any], ...]
     collective_bytes: float
     collectives: dict[str, dict[str, float]]
     roofline_seconds: dict[str, float | None]
@@ -151,13 +167,27 @@ class CompileReport:
             "work of a chip per step",
             f"  {'FLOPs of the program':<26}{self.program_flops / 1e12:>10.4g} TFLOP",
             f"  {'useful FLOPs':<26}{self.model_flops / 1e12:>10.4g} TFLOP",
+            *(
+                [f"  {'products, padded':<26}{self.padded_product_flops / 1e12:>10.4g} TFLOP"]
+                if self.padded_product_flops is not None
+                else []
+            ),
+            f"  {'vector operations':<26}{self.vector_operations / 1e9:>10.4g} G       "
+            f"{self.whole_number_operations / max(self.vector_operations, 1):.0%} of them on unsigned numbers, such as "
+            "random bits",
             f"  {'bytes accessed':<26}{gib(self.bytes_accessed):>14}",
-            f"  {'of them in HBM':<26}{gib(self.hbm_traffic_bytes):>14}",
+            f"  {'of them in HBM':<26}{gib(self.hbm_traffic_bytes):>14}   and {gib(self.hbm_padding_bytes)} of padding",
             f"  {'collectives':<26}{gib(self.collective_bytes):>14}",
             *(
                 f"    {kind:<24}{gib(traffic['bytes']):>14}   {traffic['count']:.0f} of them, "
                 f"{gib(traffic['wire_bytes'])} sent"
                 for kind, traffic in self.collectives.items()
+            ),
+            "",
+            f"what moves most in HBM, {gib(sum(mover['bytes'] for mover in self.movers))} of all",
+            *(
+                f"  {gib(mover['bytes']):>12}  {mover['opcode']:<14}{mover['layer'] or mover['instruction']}"
+                for mover in self.movers
             ),
             "",
             "roofline",
@@ -200,7 +230,7 @@ def compile_report(program: Program, topology: Topology) -> CompileReport:
     if peak > topology.hbm_bytes:
         raise TooLargeError(program.batch_size, topology.size, topology.name, peak, topology.hbm_bytes)
     text = hlo.parse(compiled.as_text() or "")
-    loops, traffic = hlo.loops(text), hlo.collectives(text, topology.size)
+    loops, traffic = work.loops(text), hlo.collectives(text, topology.size)
     cost: dict[str, float] = dict(compiled.cost_analysis() or {})  # pyright: ignore[reportArgumentType]
     notes = UNKNOWN
     if loops.unknown:
@@ -212,7 +242,9 @@ def compile_report(program: Program, topology: Topology) -> CompileReport:
         peak=peak,
         flops=cost.get("flops", 0.0) + loops.flops,
         accessed=cost.get("bytes accessed", 0.0) + loops.bytes,
-        moved=hlo.main_memory_bytes(text),
+        movers=work.movers(text),
+        padded_flops=work.product_flops(text, LANES) if topology.chip is not None else None,
+        vectors=work.vectors(text),
         traffic=traffic,
         seconds=seconds,
         notes=notes,
@@ -273,13 +305,15 @@ def _assemble(
     peak: int,
     flops: float,
     accessed: float,
-    moved: float,
+    movers: Sequence[work.Mover],
+    padded_flops: float | None,
+    vectors: work.Vectors,
     traffic: dict[str, hlo.Traffic],
     seconds: float,
     notes: tuple[str, ...],
 ) -> CompileReport:
     chips, chip = topology.size, topology.chip
-    useful = program.flops / chips
+    useful, moved = program.flops / chips, sum(mover.bytes for mover in movers)
     roofline: dict[str, float | None] = dict.fromkeys(("compute", "memory", "interconnect"))
     binding, mfu, rate = None, None, None
     if chip is not None:
@@ -303,8 +337,13 @@ def _assemble(
         hbm_bytes=hbm,
         program_flops=flops,
         model_flops=useful,
+        padded_product_flops=padded_flops,
+        vector_operations=vectors.operations,
+        whole_number_operations=vectors.whole_numbers,
         bytes_accessed=accessed,
         hbm_traffic_bytes=moved,
+        hbm_padding_bytes=sum(mover.padding for mover in movers),
+        movers=tuple(dataclasses.asdict(mover) for mover in movers[:MOST]),
         collective_bytes=sum(sent.bytes for sent in traffic.values()),
         collectives={kind: dataclasses.asdict(sent) for kind, sent in traffic.items()},
         roofline_seconds=roofline,

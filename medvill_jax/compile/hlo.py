@@ -1,7 +1,6 @@
-"""Reads the text of a compiled program: traffic between devices, work repeated by loops, and memory traffic.
+"""Reads the text of a compiled program: its instructions, how often each runs, and the traffic between devices.
 
-XLA's own cost analysis leaves out collectives and counts the body of a loop once. Both can be read from the program's
-text (https://openxla.org/xla/operation_semantics), which has one instruction per line:
+The text has one instruction per line (https://openxla.org/xla/operation_semantics):
 
     %name = TYPE opcode(%operand, ...), attribute=..., ...
 
@@ -9,10 +8,6 @@ The bytes of a collective are those of its operand, or for an all-gather of its 
 or gathered. Its wire bytes, which one device sends, follow from the ring algorithm over a group of n devices (Patarasuk
 and Yuan, 2009): (n - 1) / n of the bytes, twice that for an all-reduce, all of them for a permutation. An asynchronous
 pair of `-start` and `-done` is one collective. A collective in a loop counts once per iteration.
-
-Main-memory traffic is what instructions read and write there, each operand once. Arrays whose layout names another
-memory space, `S(1)`, lie in the chip's fast memory and are left out. Of an array that is only sliced or indexed, the
-taken parts count. Reads and writes inside a fusion belong to the fusion.
 """
 
 from __future__ import annotations
@@ -29,16 +24,10 @@ BITS = {
     "s64": 64, "u64": 64, "f16": 16, "bf16": 16, "f32": 32, "f64": 64, "c64": 64, "c128": 128,
 }  # fmt: skip
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
-# Instructions that move no data themselves.
-FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while", "conditional", "call")
-# Instructions that read parts of their first operand.
-PARTS = ("dynamic-slice", "slice", "gather")
 
 ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d+m\d+\w*)?)\[([\d,<=]*)\]")
-PLACED = re.compile(ARRAY.pattern + r"(?:\{[^{}]*\})?")
-FAST = re.compile(ARRAY.pattern + r"\{[^{}]*S\([1-9]\d*\)[^{}]*\}")
 HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
-INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
+INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 CALLED = re.compile(r"\b(calls|body|condition|to_apply|true_computation|false_computation)=%?([\w.\-]+)")
 BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 
@@ -50,6 +39,7 @@ class Instruction:
     shape: its type, as in the text.
     operands: names of instructions.
     attributes: the text after the operands.
+    root: whether its result is that of its computation.
     """
 
     name: str
@@ -57,6 +47,7 @@ class Instruction:
     shape: str
     operands: tuple[str, ...]
     attributes: str
+    root: bool = False
 
 
 @dataclass
@@ -84,21 +75,6 @@ class Traffic:
         return Traffic(self.count + count, self.bytes + size, self.wire_bytes + wire)
 
 
-@dataclass(frozen=True)
-class Loops:
-    """Work that loops add to an analysis that counts each body once.
-
-    Attributes:
-        flops: of matrix products and convolutions.
-        bytes: read from and written to main memory.
-        unknown: number of loops with unknown iteration counts; their bodies are counted once.
-    """
-
-    flops: float
-    bytes: float
-    unknown: int
-
-
 def parse(text: str) -> Program:
     """Parses the text of a compiled module, `compiled.as_text()`."""
     program, current = Program(), None
@@ -111,7 +87,7 @@ def parse(text: str) -> Program:
         elif line.startswith("}"):
             current = None
         elif match := INSTRUCTION.match(line):
-            instruction = _instruction(match[1], match[2])
+            instruction = _instruction(match[2], match[3], root=bool(match[1]))
             current[instruction.name] = instruction
     if not program.entry:
         raise ValueError("not the text of an HLO module: it has no ENTRY computation")
@@ -136,7 +112,7 @@ def collectives(program: Program, devices: int) -> dict[str, Traffic]:
     """
     traffic: dict[str, Traffic] = {}
     first: dict[str, str] = {}
-    for computation, instruction, times in _executed(program):
+    for computation, instruction, times in executed(program):
         kind = instruction.opcode.removesuffix("-start")
         if kind not in KINDS:
             continue
@@ -156,30 +132,6 @@ def collectives(program: Program, devices: int) -> dict[str, Traffic]:
         share = {"all-reduce": 2 * (group - 1) / group, "collective-permute": 1.0}.get(kind, (group - 1) / group)
         traffic[kind] = traffic.get(kind, Traffic()).plus(times, size * times, size * share * times)
     return dict(sorted(traffic.items()))
-
-
-def loops(program: Program) -> Loops:
-    """Work that XLA's cost analysis leaves out, because it counts the body of a loop once."""
-    flops, size, unknown = 0.0, 0.0, 0
-    fused = _fused(program)
-    for computation, instruction, times in _executed(program):
-        if instruction.opcode == "while" and trip_count(program, instruction) is None:
-            unknown += 1
-        if times > 1:
-            flops += (times - 1) * instruction_flops(program.computations[computation], instruction)
-            if computation not in fused:
-                size += (times - 1) * _traffic(program, computation, instruction)
-    return Loops(flops, size, unknown)
-
-
-def main_memory_bytes(program: Program) -> float:
-    """Bytes that one run of the program reads from and writes to main memory; see the module's docstring."""
-    fused = _fused(program)
-    return sum(
-        times * _traffic(program, computation, instruction)
-        for computation, instruction, times in _executed(program)
-        if computation not in fused
-    )
 
 
 def group_size(attributes: str, devices: int) -> int:
@@ -207,7 +159,7 @@ def trip_count(program: Program, loop: Instruction) -> int | None:
     """Iterations of a `while`; None if the text does not say."""
     if match := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
         return int(match[1])
-    condition = program.computations.get(_called(loop, "condition"), {})
+    condition = program.computations.get(called(loop, "condition"), {})
     # `lax.scan` counts from 0 in steps of 1 up to a constant, the only one in its condition.
     compared = [item for item in condition.values() if item.opcode in ("compare", "fusion")]
     limits = [
@@ -220,16 +172,24 @@ def trip_count(program: Program, loop: Instruction) -> int | None:
     return limits[0] if len(compared) == 1 and len(limits) == 1 else None
 
 
-def instruction_flops(table: dict[str, Instruction], instruction: Instruction) -> float:
-    """FLOPs of a `dot` or a `convolution`; 0 for anything else."""
+def instruction_flops(table: dict[str, Instruction], instruction: Instruction, lanes: int = 1) -> float:
+    """FLOPs of a `dot` or a `convolution`; 0 for anything else.
+
+    Args:
+        table: the computation of the instruction.
+        instruction: of it.
+        lanes: the summed size and that of the result's columns count as multiples of it, as a matrix unit takes them.
+    """
     if instruction.opcode not in ("dot", "convolution"):
         return 0.0
-    left, right = (_sizes(table[name].shape) if name in table else () for name in instruction.operands[:2])
-    out, attributes = _sizes(instruction.shape), instruction.attributes
+    left, right = (dimensions(table[name].shape) if name in table else () for name in instruction.operands[:2])
+    out, attributes = dimensions(instruction.shape), instruction.attributes
     if instruction.opcode == "dot":
-        match = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", attributes)
-        axes = [int(axis) for axis in match[1].split(",") if axis] if match else []
-        return 2.0 * math.prod(out) * math.prod(left[axis] for axis in axes)
+        summed = math.prod(left[axis] for axis in _axes("lhs_contracting_dims", attributes))
+        taken = {*_axes("rhs_contracting_dims", attributes), *_axes("rhs_batch_dims", attributes)}
+        columns = math.prod(size for axis, size in enumerate(right) if axis not in taken)
+        rows = math.prod(out) // max(columns, 1)
+        return 2.0 * rows * _whole(columns, lanes) * _whole(summed, lanes)
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", attributes)
     if labels is None:
         return 0.0
@@ -259,12 +219,12 @@ def instruction_flops(table: dict[str, Instruction], instruction: Instruction) -
     return convolution_flops(
         taps,
         batch=out[labels[3].index("b")],
-        features=out[labels[3].index("f")],
-        inputs=right[labels[2].index("i")],
+        features=_whole(out[labels[3].index("f")], lanes),
+        inputs=_whole(right[labels[2].index("i")], lanes),
     )
 
 
-def _instruction(name: str, rest: str) -> Instruction:
+def _instruction(name: str, rest: str, *, root: bool) -> Instruction:
     shape_end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
     shape, rest = rest[:shape_end], rest[shape_end:].lstrip()
     opened = rest.index("(")
@@ -274,7 +234,7 @@ def _instruction(name: str, rest: str) -> Instruction:
     operands = tuple(re.findall(r"%([\w.\-]+)", inside))
     # The value of a constant and the number of a parameter take the place of operands.
     attributes = inside + rest[closed + 1 :] if opcode in ("constant", "parameter") else rest[closed + 1 :]
-    return Instruction(name, opcode, shape, operands, attributes)
+    return Instruction(name, opcode, shape, operands, attributes, root)
 
 
 def _closing(text: str, start: int) -> int:
@@ -287,77 +247,43 @@ def _closing(text: str, start: int) -> int:
     return len(text) - 1
 
 
-def _sizes(shape: str) -> tuple[int, ...]:
+def dimensions(shape: str) -> tuple[int, ...]:
+    """Those of the axes of an array, or of the first one of a tuple."""
     array = ARRAY.search(shape)
     return tuple(int(size.lstrip("<=")) for size in array[2].split(",") if size) if array else ()
+
+
+def _axes(name: str, attributes: str) -> list[int]:
+    match = re.search(name + r"=\{([\d,]*)\}", attributes)
+    return [int(axis) for axis in match[1].split(",") if axis] if match else []
+
+
+def _whole(size: int, unit: int) -> int:
+    """The next multiple of a unit."""
+    return -(-size // unit) * unit
 
 
 def _operand_bytes(table: dict[str, Instruction], instruction: Instruction) -> int:
     return sum(shape_bytes(table[name].shape) for name in instruction.operands if name in table)
 
 
-def _traffic(program: Program, computation: str, instruction: Instruction) -> float:
-    """Bytes of main memory that one instruction reads and writes."""
-    opcode, table = instruction.opcode, program.computations[computation]
-    if opcode in FREE or opcode.endswith(("-done", "-update")):
-        return 0
-    operands = [table[name].shape if name in table else "" for name in instruction.operands]
-    written = FAST.sub("", instruction.shape)
-    if opcode in ("copy-start", "slice-start"):
-        # The type of a copy is (result, operand, handle), that of a slice ((operand), result, handle).
-        result = [array[0] for array in PLACED.finditer(instruction.shape)][opcode == "slice-start"]
-        return shape_bytes(result) * ((not FAST.search(result)) + (not FAST.search(operands[0])))
-    if opcode.endswith("-start"):
-        # The type repeats the operands and adds handles; the result is about as large as the operands.
-        return 2 * sum(shape_bytes(FAST.sub("", shape)) for shape in operands)
-    read = 0.0
-    if opcode in PARTS:
-        read = 0 if FAST.search(operands[0]) else shape_bytes(instruction.shape)
-        operands = operands[1:]
-    elif opcode == "dynamic-update-slice":
-        # Updated in place: only the part is read and written.
-        return 0 if FAST.search(operands[0]) else 2 * shape_bytes(operands[1])
-    inside = program.computations.get(_called(instruction, "calls"), {}) if opcode == "fusion" else {}
-    for number, shape in enumerate(operands):
-        size = shape_bytes(FAST.sub("", shape))
-        read += min(size, _taken(inside, number)) if inside and size else size
-    return read + shape_bytes(written)
-
-
-def _taken(fusion: dict[str, Instruction], number: int) -> float:
-    """Bytes that a fusion reads of one of its operands; infinite if it reads all of it."""
-    parameter = next(
-        (
-            name
-            for name, item in fusion.items()
-            if item.opcode == "parameter"
-            and item.attributes.startswith(f"{number}")
-            and not item.attributes[len(str(number)) :][:1].isdigit()
-        ),
-        None,
-    )
-    users = [item for item in fusion.values() if parameter in item.operands]
-    if users and all(item.opcode in PARTS and item.operands[0] == parameter for item in users):
-        return sum(shape_bytes(item.shape) for item in users)
-    return math.inf
-
-
-def _called(instruction: Instruction, role: str) -> str:
+def called(instruction: Instruction, role: str) -> str:
+    """The computation that an instruction calls in a role, such as "calls" or "body"; "" for none."""
     return next((name for called_as, name in CALLED.findall(instruction.attributes) if called_as == role), "")
 
 
-def _fused(program: Program) -> set[str]:
+def fused(program: Program) -> set[str]:
     """Computations that are fused or applied element by element: their instructions touch no memory themselves."""
     return {
         name
         for table in program.computations.values()
         for instruction in table.values()
-        if instruction.opcode not in ("while", "conditional", "call", "async-start")
+        if not instruction.opcode.startswith(("while", "conditional", "call", "async-"))
         for _, name in CALLED.findall(instruction.attributes)
     }
 
 
-def _executed(program: Program) -> Iterator[tuple[str, Instruction, int]]:
+def executed(program: Program) -> Iterator[tuple[str, Instruction, int]]:
     """Every instruction that runs: its computation, the instruction, and its number of executions."""
 
     def walk(computation: str, times: int) -> Iterator[tuple[str, Instruction, int]]:

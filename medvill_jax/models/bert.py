@@ -81,6 +81,7 @@ class Embeddings(nnx.Module):
         self.token_type_embeddings = nnx.Embed(config.token_types, size, embedding_init=init, dtype=dtype, rngs=rngs)
         self.layer_norm = layer_norm(size, config.layer_norm_eps, dtype=dtype, rngs=rngs)
 
+    @jax.named_scope("embeddings")
     def __call__(
         self, content: jax.Array, positions: jax.Array, token_types: jax.Array, key: jax.Array | None
     ) -> jax.Array:
@@ -125,6 +126,7 @@ class SelfAttention(nnx.Module):
         self.value = linear(size, size, config, dtype=dtype, rngs=rngs)
         self.output = linear(size, size, config, dtype=dtype, rngs=rngs)
 
+    @jax.named_scope("attention")
     def __call__(
         self,
         x: jax.Array,
@@ -183,8 +185,9 @@ class Layer(nnx.Module):
         """Arguments and results as for `SelfAttention`."""
         attended, memory = self.attention(x, mask, fold(key, 0), memory, start, last)
         x = self.attention_layer_norm(_last(x, last, 1) + dropout(attended, self.rate, fold(key, 1)))
-        hidden = jax.nn.gelu(self.intermediate(x), approximate=False)
-        return self.output_layer_norm(x + dropout(self.output(hidden), self.rate, fold(key, 2))), memory
+        with jax.named_scope("feed_forward"):
+            hidden = jax.nn.gelu(self.intermediate(x), approximate=False)
+            return self.output_layer_norm(x + dropout(self.output(hidden), self.rate, fold(key, 2))), memory
 
 
 class Encoder(nnx.Module):
@@ -207,7 +210,8 @@ class Encoder(nnx.Module):
         final = len(self.layer) - 1
         for index, layer in enumerate(self.layer):
             slots = last if index == final else None
-            x, _ = rematerialisation.apply(self.remat, layer, x, mask, fold(key, index), last=slots)
+            with jax.named_scope(f"layer_{index}"):
+                x, _ = rematerialisation.apply(self.remat, layer, x, mask, fold(key, index), last=slots)
         return x
 
     def remember(
@@ -230,7 +234,8 @@ class Encoder(nnx.Module):
         """
         after = []
         for index, layer in enumerate(self.layer):
-            x, memory = layer(x, mask, None, memories[index] if memories is not None else None, start)
+            with jax.named_scope(f"layer_{index}"):
+                x, memory = layer(x, mask, None, memories[index] if memories is not None else None, start)
             after.append(memory)
         return x, tuple(after)
 
@@ -241,6 +246,7 @@ class Pooler(nnx.Module):
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.dense = linear(config.hidden_size, config.hidden_size, config, dtype=dtype, rngs=rngs)
 
+    @jax.named_scope("pooler")
     def __call__(self, hidden: jax.Array) -> jax.Array:
         """`[B, L, H]` -> `[B, H]`."""
         return jnp.tanh(self.dense(hidden[:, 0]))

@@ -21,6 +21,7 @@ class MlmHead(nnx.Module):
         self.layer_norm = layer_norm(config.hidden_size, 1e-5, dtype=dtype, rngs=rngs)
         self.bias = nnx.Param(jnp.zeros(config.vocab_size))
 
+    @jax.named_scope("mlm_head")
     def __call__(self, hidden: jax.Array, word_embeddings: nnx.Embed) -> jax.Array:
         """`[..., H]` hidden states -> float32 `[..., V]` logits."""
         x = self.layer_norm(jax.nn.gelu(self.dense(hidden), approximate=False))
@@ -33,6 +34,7 @@ class ItmHead(nnx.Module):
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.linear = linear(config.hidden_size, 2, config, dtype=dtype, rngs=rngs, dot_general=_in_short_rows)
 
+    @jax.named_scope("itm_head")
     def __call__(self, summary: jax.Array) -> jax.Array:
         """`[B, H]` -> float32 `[B, 2]` logits."""
         return self.linear(summary).astype(jnp.float32)

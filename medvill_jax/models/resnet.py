@@ -168,6 +168,7 @@ class ResNet(nnx.Module):
         self.stages = nnx.List(stages)
         self.width = current
 
+    @jax.named_scope("resnet")
     def __call__(self, images: jax.Array, *, train: bool, frozen: frozenset[str] = frozenset()) -> jax.Array:
         """Args:
             images: float `[B, S, S, 3]`, normalised.
@@ -177,11 +178,13 @@ class ResNet(nnx.Module):
         Returns:
             `[B, G, width]`, G cells in raster order (row-major, top left first).
         """
-        x = jax.nn.relu(self.embedder(images, running=not train or STEM in frozen))
-        x = max_pool(x)
+        with jax.named_scope("stem"):
+            x = jax.nn.relu(self.embedder(images, running=not train or STEM in frozen))
+            x = max_pool(x)
         for index, stage in enumerate(self.stages):
             running = not train or f"stages/{index}" in frozen
-            for layer in stage:
-                x = rematerialisation.apply(self.remat, layer, x, running=running)
+            with jax.named_scope(f"stage_{index}"):
+                for layer in stage:
+                    x = rematerialisation.apply(self.remat, layer, x, running=running)
         batch, height, width, channels = x.shape
         return x.reshape(batch, height * width, channels)

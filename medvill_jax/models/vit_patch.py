@@ -58,6 +58,7 @@ class PatchEmbedder(nnx.Module):
         self.patch_size, self.width = config.patch_size, config.width
         self.projection = nnx.Linear(3 * self.patch_size**2, self.width, dtype=dtype, rngs=rngs)
 
+    @jax.named_scope("patches")
     def __call__(self, images: jax.Array, *, train: bool, frozen: frozenset[str] = frozenset()) -> jax.Array:
         """Args:
             images: float `[B, S, S, 3]`, normalised; S a multiple of the patch size.

@@ -141,9 +141,11 @@ def make_step(
             zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1][0]))
             (grads, means, stats), _ = jax.lax.scan(body, (*zeros, state["stats"]), (parts, jnp.arange(accumulate)))
         trained = trainable(state["params"], frozen)
-        updates, opt = optimizer.update(grads, state["opt"], trained)
+        with jax.named_scope("optimizer"):
+            updates, opt = optimizer.update(grads, state["opt"], trained)
+            trained = optax.apply_updates(trained, updates)
         new = {
-            "params": merge(optax.apply_updates(trained, updates), select(state["params"], frozen)),
+            "params": merge(trained, select(state["params"], frozen)),
             "stats": stats,
             "opt": opt,
             "step": state["step"] + 1,

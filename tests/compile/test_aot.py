@@ -1,6 +1,7 @@
 """The report of a compiled step, on steps of a few numbers; whole programs are compiled in end_to_end/."""
 
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from medvill_jax.compile import aot, hlo
+from medvill_jax.compile import aot, hlo, work
 from medvill_jax.compile.topology import Topology, parse
 from medvill_jax.training import sharding
 
@@ -78,7 +79,12 @@ def test_the_roofline_is_the_longest_of_three() -> None:
         peak=8 * 2**30,
         flops=197e12,
         accessed=5 * 819e9,
-        moved=2 * 819e9,
+        movers=[
+            work.Mover(819e9, 2e9, 3, "f", "fusion", "layer_0/attention/add"),
+            work.Mover(819e9, 0, 1, "g", "dot", ""),
+        ],
+        padded_flops=250e12,
+        vectors=work.Vectors(4e9, 1e9),
         traffic={"all-reduce": hlo.Traffic(3, 100e9, 50e9)},
         seconds=1.0,
         notes=aot.UNKNOWN,
@@ -91,6 +97,12 @@ def test_the_roofline_is_the_longest_of_three() -> None:
     text = "\n".join(report.lines())
     assert "50.0% of 16.00 GiB" in text
     assert "2000.000 ms   binds" in text
+    assert report.hbm_padding_bytes == 2e9
+    assert [mover["instruction"] for mover in report.movers] == ["f", "g"]
+    assert re.search(r"762.75 GiB  fusion +layer_0/attention/add", text)
+    assert re.search(r"762.75 GiB  dot +g", text)
+    assert "25% of them on unsigned numbers" in text
+    assert re.search(r"products, padded +250 TFLOP", text)
 
 
 @pytest.mark.parametrize(("message", "used"), [(REFUSED_EARLY, 470.27), (REFUSED_LATE, 20.5)])

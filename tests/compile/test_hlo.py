@@ -2,27 +2,8 @@
 
 import pytest
 
-from medvill_jax.compile import hlo
-
-ADD = """
-%add (x: f32[], y: f32[]) -> f32[] {
-  %x = f32[] parameter(0)
-  %y = f32[] parameter(1)
-  ROOT %sum = f32[] add(%x, %y)
-}
-"""
-
-
-def program(body: str, before: str = "") -> hlo.Program:
-    """A module whose entry has these lines after two parameters."""
-    return hlo.parse(f"""HloModule jit_step, entry_computation_layout={{(f32[8,4]{{1,0}})->f32[8,4]{{1,0}}}}
-{ADD}{before}
-ENTRY %main (p: f32[8,4], q: bf16[16]) -> f32[8,4] {{
-  %p = f32[8,4]{{1,0:T(8,128)}} parameter(0), metadata={{op_name="state['params']"}}
-  %q = bf16[16]{{0}} parameter(1)
-{body}
-}}
-""")
+from medvill_jax.compile import hlo, work
+from tests.compile.programs import program
 
 
 def only(text: str, devices: int = 8, before: str = "") -> dict[str, hlo.Traffic]:
@@ -173,13 +154,13 @@ def test_a_loop_counts_as_often_as_it_runs(known: str) -> None:
     assert hlo.collectives(read, 8) == {"all-reduce": hlo.Traffic(5, 5 * 128, 5 * 2 * 128 * 7 / 8)}
     # XLA counts the body once: a product of 2 * 8 * 4 * 4, and what its instructions read and write.
     product, reduced, counter, compare = 128 + 64 + 128, 128 + 128, 4 + 4 + 4, 1 + 4 + 4
-    assert hlo.loops(read) == hlo.Loops(4 * 256, 4 * (product + reduced + counter + compare), 0)
+    assert work.loops(read) == work.Loops(4 * 256, 4 * (product + reduced + counter + compare), 0)
 
 
 def test_a_loop_without_a_count_says_so() -> None:
     endless = LOOP.replace("%limit = s32[] constant(5)", "%limit = s32[] get-tuple-element(%c), index=0")
     read = program(f"  %t = (s32[], f32[8,4]{{1,0}}) tuple(%q, %p)\n{WHILE}", endless)
-    assert hlo.loops(read) == hlo.Loops(0, 0, 1)
+    assert work.loops(read) == work.Loops(0, 0, 1)
     assert hlo.collectives(read, 8)["all-reduce"].count == 1
 
 
@@ -200,48 +181,6 @@ def test_flops_of_a_convolution(window: str, image: str, out: str, expected: int
     )
     table = read.computations[read.entry]
     assert hlo.instruction_flops(table, table["c"]) == expected * 2 * 3 * 5
-
-
-FUSION = """
-%fused (f0: f32[30000,4], f1: s32[], f2: f32[8,4]) -> f32[8,4] {
-  %f0 = f32[30000,4]{1,0} parameter(0)
-  %f1 = s32[] parameter(1)
-  %f2 = f32[8,4]{1,0} parameter(2)
-  %zero = s32[] constant(0)
-  %rows = f32[8,4]{1,0} dynamic-slice(%f0, %f1, %zero), dynamic_slice_sizes={8,4}
-  ROOT %both = f32[8,4]{1,0} add(%rows, %f2)
-}
-"""
-
-
-@pytest.mark.parametrize(
-    ("lines", "moved"),
-    [
-        ("  ROOT %r = f32[8,4]{1,0} add(%p, %p)", 3 * 128),
-        # Into the chip's fast memory, where what follows costs nothing, and back.
-        (
-            "  %s = (f32[8,4]{1,0:T(8,128)S(1)}, f32[8,4]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%p)\n"
-            "  %d = f32[8,4]{1,0:T(8,128)S(1)} copy-done(%s)\n"
-            "  %e = f32[8,4]{1,0:T(8,128)S(1)} exponential(%d)\n"
-            "  ROOT %r = f32[8,4]{1,0:T(8,128)} copy(%e)",
-            128 + 128,
-        ),
-        (
-            "  %s = ((f32[8,4]{1,0:T(8,128)}), f32[2,4]{1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%p)\n"
-            "  ROOT %d = f32[2,4]{1,0:T(8,128)S(1)} slice-done(%s)",
-            32,
-        ),
-        ("  %i = s32[] constant(2)\n  ROOT %r = f32[1,4]{1,0} dynamic-slice(%p, %i, %i)", 16 + 4 + 4 + 16),
-        ("  %u = f32[1,4]{1,0} constant({...})\n  ROOT %r = f32[8,4]{1,0} dynamic-update-slice(%p, %u)", 32),
-        (
-            "  %table = f32[30000,4]{1,0} parameter(2)\n  %i = s32[] constant(2)\n"
-            "  ROOT %r = f32[8,4]{1,0} fusion(%table, %i, %p), kind=kLoop, calls=%fused",
-            128 + 4 + 128 + 128,
-        ),
-    ],
-)
-def test_what_goes_to_and_from_main_memory(lines: str, moved: int) -> None:
-    assert hlo.main_memory_bytes(program(lines, FUSION)) == moved
 
 
 def test_text_that_is_no_program() -> None:
