@@ -46,6 +46,7 @@ def query(asked: Asked, options: Mapping[str, Any]) -> Query:
         threshold = asked.export.extra.get("threshold", THRESHOLD) if method == HEAD else THRESHOLD
     if not isinstance(threshold, int | float | np.floating) or not 0 <= threshold <= 1:
         raise ConfigError(f"threshold={threshold!r} is not a share of the map's height, from 0 to 1")
+    threshold = float(threshold)
     text = asked.reports([options["phrase"]], "phrase")
 
     def run(images: np.ndarray) -> list[dict[str, Any]]:
@@ -67,5 +68,5 @@ def query(asked: Asked, options: Mapping[str, Any]) -> Query:
             "shape": film.shape,
         }
 
-    stated = {"phrase": options["phrase"], "method": method, "threshold": float(threshold)}
+    stated = {"phrase": options["phrase"], "method": method, "threshold": threshold}
     return Query(Place, stated, run, text.warnings, on_film)
