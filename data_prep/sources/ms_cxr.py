@@ -145,8 +145,10 @@ class _Phrases:
         if not (near and w > 0 and h > 0):
             phrase.fault = phrase.fault or ("bad_box", f"line {line}: no box on the film")
             return
-        box = tuple(min(max(end / side, 0.0), 1.0) for end, side in ends)
-        if box not in phrase.boxes:
+        box = left, top, right, bottom = tuple(min(max(end / side, 0.0), 1.0) for end, side in ends)
+        if not (left < right and top < bottom):  # all of it lies in what rounding may add
+            phrase.fault = phrase.fault or ("bad_box", f"line {line}: no box on the film")
+        elif box not in phrase.boxes:
             phrase.boxes.append(box)
 
     def rows(self, films: Path, tables: dict[str, Path], seed: int) -> Iterator[Row | Rejection]:

@@ -34,7 +34,7 @@ class Film:
         name: of its file, as it was given; None for a film without file.
         pixels: uint8 `[S, S]`.
         picture: what the input gate looks at, from the pixels as records hold them.
-        shape: rows and columns of those pixels.
+        shape: rows and columns of the film, before it was scaled and, where records are square, padded.
     """
 
     name: str | None
@@ -79,7 +79,7 @@ def read_decoded(decoded: decode.Film, data: bytes, options: ImageOptions, size:
 
 def _seen(name: str | None, encoded: stored.Encoded, size: int) -> Film:
     pixels = read_image(encoded.data) if encoded.pixels is None else encoded.pixels
-    height, width = pixels.shape
+    height, width = encoded.film or pixels.shape
     return Film(name, square_image(pixels, size, None, _NO_CROP), gate.picture(pixels), (height, width))
 
 

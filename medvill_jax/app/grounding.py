@@ -36,16 +36,17 @@ def query(asked: Asked, options: Mapping[str, Any]) -> Query:
         raise ConfigError("there is no phrase: give phrase=TEXT")
     if method is None and not trained:
         raise ConfigError(
-            "this export was not trained to ground phrases: take one of configs/ground.py, or give method=, one of "
-            f"{', '.join(UNTRAINED)}, which docs/results.md compares with a fixed box"
+            "this export was not trained to ground phrases: take one of configs/ground.py, or in Python give method=, "
+            f"one of {', '.join(UNTRAINED)}, which docs/results.md compares with a fixed box"
         )
     method = HEAD if method is None else method
     if method not in GROUNDING:
         raise ConfigError(f"there is no method {method!r} of grounding; there are {', '.join(GROUNDING)}")
     if threshold is None:
         threshold = asked.export.extra.get("threshold", THRESHOLD) if method == HEAD else THRESHOLD
-    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+    if not isinstance(threshold, int | float | np.floating) or not 0 <= threshold <= 1:
         raise ConfigError(f"threshold={threshold!r} is not a share of the map's height, from 0 to 1")
+    threshold = float(threshold)
     text = asked.reports([options["phrase"]], "phrase")
 
     def run(images: np.ndarray) -> list[dict[str, Any]]:
@@ -58,7 +59,14 @@ def query(asked: Asked, options: Mapping[str, Any]) -> Query:
         heat = boxes.on_film(fields["map"], height, width, square_window(height, width, None, _NO_CROP))
         box = tuple(boxes.box_of(heat, threshold).tolist())
         # Probabilities stay what they are; other maps have no scale.
-        return {**fields, "map": heat if method == HEAD else boxes.scaled(heat), "box": box, "shape": film.shape}
+        by_head = method == HEAD
+        return {
+            **fields,
+            "map": heat if by_head else boxes.scaled(heat),
+            "probability": float(heat.max()) if by_head else None,
+            "box": box,
+            "shape": film.shape,
+        }
 
-    stated = {"phrase": options["phrase"], "method": method, "threshold": float(threshold)}
+    stated = {"phrase": options["phrase"], "method": method, "threshold": threshold}
     return Query(Place, stated, run, text.warnings, on_film)

@@ -46,7 +46,7 @@ class Model(Places):
         export: the folder's content: configuration, arrays, heads, label names, vocabulary.
         config: the network's configuration, with the compat switches in force.
         arrays: the functions over arrays of images and token ids.
-        tasks: what the export was trained for, of "findings", "report", "ask" and "match".
+        tasks: what the export was trained for, of "findings", "report", "ask", "match" and "ground".
         reads_reports: whether it names findings of films with their reports, not of films alone.
         weights: SHA-256 of the export's arrays.
         films: how records were prepared for the network, and so how films are.

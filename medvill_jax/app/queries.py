@@ -35,8 +35,9 @@ TRAINED_FOR = {
     "retrieval": ("match",),
     "pretraining": ("match",),
     "multitask": ("findings", "report", "ask", "match"),
+    "grounding": ("ground",),
 }
-TASKS = ("findings", "report", "ask", "match")
+TASKS = ("findings", "report", "ask", "match", "ground")
 # Word pieces of a text in the published model, for exports that do not record theirs.
 TEXT_LEN = 253
 
@@ -106,6 +107,7 @@ def tasks_of(export: Export, config: MedvillConfig) -> tuple[str, ...]:
         "ask": "answer" in heads,
         # Under `mixed` the bidirectional half has learnt to match; late fusion has no mask of image and text.
         "match": "match" in heads or ({"itm", "pooler"} <= {*parts} and (mask.meets or mask.per_example)),
+        "ground": "place" in heads,
     }
     trained = TRAINED_FOR.get(export.stage, ())
     return tuple(task for task in TASKS if task in trained and holds[task])

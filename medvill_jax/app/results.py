@@ -201,15 +201,22 @@ class Place(Result):
         method: that made the map, see `hub.arrays.grounding`.
         map: float32 `[R, R]`, a raster of the sides of the whole film: probabilities of the trained head; or, by other
             methods, from 0, the least of this film, to 1, the most.
+        probability: the highest of the map, by the trained head, which supposes that the phrase is true of the film;
+            None by other methods.
         box: left, top, right and bottom of the highest part of the map, in 0..1 of the film's sides.
-        shape: rows and columns of the film as records hold it.
+        shape: rows and columns of the film, pixels.
     """
 
     phrase: str
     method: str
     map: np.ndarray
+    probability: float | None
     box: tuple[float, float, float, float]
     shape: tuple[int, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As for every result, without the map, which is an array of thousands of numbers."""
+        return {name: value for name, value in super().to_dict().items() if name != "map"}
 
 
 @dataclass(frozen=True, kw_only=True)

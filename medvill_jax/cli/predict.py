@@ -32,6 +32,7 @@ one JSON object; several films, a folder, or a list of paths on stdin (-) in one
   medvill predict film.png --model=EXPORT --task=report --verify=mark
   medvill predict film.png --model=EXPORT --task=ask --question="Is there an effusion?"
   medvill predict film.png --model=EXPORT --task=match --text="Small left effusion." --text="No acute findings."
+  medvill predict film.png --model=EXPORT --task=ground --phrase="Small left pleural effusion."
   medvill predict film.png --model=EXPORT --task=findings --finding=Edema --explain=edema.png
   medvill predict films --model=EXPORT --task=report --out=reports.jsonl
   find films -name "*.dcm" | medvill predict - --model=EXPORT --task=findings --out=findings.jsonl
@@ -57,11 +58,12 @@ interrupted.
 
 # From films to their answers, in order.
 Ask = Callable[[Sequence[Any]], Iterator[Any]]
-TASKS = ("report", "findings", "ask", "match")
+TASKS = ("report", "findings", "ask", "match", "ground")
 # Flag -> the task that it is of, the name of its option there, and whether the task needs it.
 _OF_TASK = {
     "question": ("ask", "question", True),
     "text": ("match", "texts", True),
+    "phrase": ("ground", "phrase", True),
     "report": ("findings", "report", False),
     "decode": ("report", "decode", False),
     "verify": ("report", "verify", False),
@@ -80,6 +82,7 @@ def parser() -> Parser:
     out.add_argument("--task", choices=TASKS, help="may be left out where the model can do one task only")
     out.add_argument("--question", metavar="TEXT", help="of --task=ask")
     out.add_argument("--text", action="append", metavar="TEXT", help="of --task=match, once for every text to compare")
+    out.add_argument("--phrase", metavar="TEXT", help="of --task=ground: its box is in 0..1 of the film's sides")
     out.add_argument(
         "--report",
         metavar="TEXT",
@@ -194,8 +197,8 @@ def _explained(args: argparse.Namespace, task: str) -> dict[str, Any]:
         return {}
     if args.explain.suffix.lower() != ".png":
         raise ConfigError(f"--explain={args.explain}: a map is written as PNG; name a file that ends with .png")
-    if task == "match":
-        raise ConfigError("--explain is for findings, report and ask, not for --task=match")
+    if task in ("match", "ground"):
+        raise ConfigError(f"--explain is for findings, report and ask, not for --task={task}")
     for flag, owner in _EXPLAINED.items():
         if flag in given and task != owner:
             raise ConfigError(f"--task={task} takes no --{flag}, which is for --task={owner}")

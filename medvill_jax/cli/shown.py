@@ -47,4 +47,23 @@ def _match(answer: Any) -> str:
     return "\n".join(["probability  text", *lines])
 
 
-_FORMS: dict[str, Callable[[Any], str]] = {"findings": _findings, "report": _report, "ask": _ask, "match": _match}
+def _ground(answer: Any) -> str:
+    """The box in shares of the film's sides, and in its pixels."""
+    left, top, right, bottom = answer.box
+    rows, columns = answer.shape
+    lines = [f"{'':<12}{'left':>7}{'top':>8}{'right':>8}{'bottom':>8}"]
+    lines.append(f"{'of the sides':<12}{left:>7.3f}{top:>8.3f}{right:>8.3f}{bottom:>8.3f}")
+    pixels = (left * columns, top * rows, right * columns, bottom * rows)
+    lines.append(f"{'pixels':<12}" + "".join(f"{round(end):>{7 + (place > 0)}}" for place, end in enumerate(pixels)))
+    if answer.probability is not None:
+        lines.append(f"highest probability {answer.probability:.3f}, if the phrase is true of the film")
+    return "\n".join(lines)
+
+
+_FORMS: dict[str, Callable[[Any], str]] = {
+    "findings": _findings,
+    "report": _report,
+    "ask": _ask,
+    "match": _match,
+    "ground": _ground,
+}

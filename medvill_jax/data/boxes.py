@@ -43,12 +43,19 @@ def shares(boxes: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def mask(boxes: np.ndarray, side: int = RASTER) -> np.ndarray:
-    """bool `[side, side]`: the places of a raster whose middle lies in a box."""
-    middles = (np.arange(side) + 0.5) / side
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    in_rows = (boxes[:, 1, None] <= middles) & (middles < boxes[:, 3, None])  # [n, side]
-    in_columns = (boxes[:, 0, None] <= middles) & (middles < boxes[:, 2, None])
+    """bool `[side, side]`: the places of a raster whose middle lies in a box; of a box too thin for one, its own."""
+    left, top, right, bottom = np.asarray(boxes, np.float64).reshape(-1, 4).T
+    in_rows, in_columns = _reached(top, bottom, side), _reached(left, right, side)
     return np.any(in_rows[:, :, None] & in_columns[:, None, :], axis=0)
+
+
+def _reached(start: np.ndarray, end: np.ndarray, side: int) -> np.ndarray:
+    """bool `[n, side]`, the places along one side that n stretches `[n]` of it cover, at least one each."""
+    middles = (np.arange(side) + 0.5) / side
+    reached = (start[:, None] <= middles) & (middles < end[:, None])
+    own = np.clip((start + end) / 2 * side, 0, side - 1).astype(int)
+    reached[np.arange(len(own)), own] |= ~reached.any(axis=1)
+    return reached
 
 
 def on_film(

@@ -131,7 +131,8 @@ def gain(
 
     Arguments as for `score`. Phrases in which a measure is not defined or not finite in either do not count for it.
     """
-    difference = np.asarray(measures, np.float64) - np.asarray(others, np.float64)
+    with np.errstate(invalid="ignore"):  # two contrasts without noise: not defined
+        difference = np.asarray(measures, np.float64) - np.asarray(others, np.float64)
     rows = sums_of([(difference, np.ones(len(difference), bool))])
     limits = bootstrap.interval(rows, ratios, clusters=clusters, resamples=resamples, seed=seed)
     metrics: dict[str, Value] = dict(zip(MEASURES, ratios(rows.sum(0)).tolist(), strict=True))

@@ -20,6 +20,7 @@ BASELINES = {
     "majority": "most frequent answer",
     "most_frequent": "most frequent report",
     "nearest_neighbour": "report of the nearest film",
+    "other_film": "another study's film",
     "prevalence": "prevalence in training",
     "question_only": "a black film",
     "shuffled_images": "another study's film",
@@ -38,7 +39,7 @@ BY_DEFINITION = {
 # Parts of the names of what is counted or set, and needs neither interval nor baseline.
 COUNTS = (
     "candidates", "classes_", "clinical_absent", "examples", "f1_in_sample", "_hypotheses", "outside_vocabulary",
-    "pair_evaluations", "positives", "queries", "questions", "resampled_",
+    "pair_evaluations", "phrases", "positives", "queries", "questions", "resampled_", "threshold",
 )  # fmt: skip
 LOWER_IS_BETTER = ("loss", "perplexity", "ece")
 INTERVAL = "_ci95"

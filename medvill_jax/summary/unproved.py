@@ -59,7 +59,7 @@ def _progress(run: Run) -> Iterator[Point]:
         )
     elif split != "test":
         yield Point(f"It was evaluated on {split}, which checkpoints are chosen on, and not on a test split.")
-    elif run.config.get("eval", {}).get("split") == "test":
+    elif run.history and run.config.get("eval", {}).get("split") == "test":
         yield Point("The test split was held out in training too, so the best checkpoint was chosen on it.")
     in_sample = tuple(name for name, value in run.metrics.items() if name.endswith("/f1_in_sample") and value)
     if in_sample:

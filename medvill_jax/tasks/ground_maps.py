@@ -66,7 +66,7 @@ class Task:
         self._arrays = Arrays(export, export.config, "float32")
         text_len = min(int(export.extra.get("text_len", PUBLISHED_TEXT_LEN)), export.config.bert.max_positions - 1)
         with (config := config.copy_and_resolve_references()).unlocked():
-            config.model = {"image_size": export.config.image_size, "text_len": text_len}
+            config.model = {"image_size": export.config.image_size, "text_len": text_len, "views": 1}
         self._data = Data(config)
 
     def fit(self) -> dict[str, Any]:

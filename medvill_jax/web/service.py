@@ -198,7 +198,8 @@ def check_tasks(path: str, tasks: Sequence[str]) -> None:
     """Raises `ConfigError` for an export of whose tasks none is asked for here."""
     if not {*tasks} & {*SHOWN}:
         able = ", ".join(tasks) or "nothing about films"
-        raise ConfigError(f"{path} can do {able}; the page asks for {', '.join(SHOWN)}")
+        way = "; `medvill predict` takes it" if tasks else ""
+        raise ConfigError(f"{path} can do {able}; the page asks for {', '.join(SHOWN)}{way}")
 
 
 def _plain(model: Model, answer: Any) -> dict[str, Any]:

@@ -122,6 +122,14 @@ def test_images_and_arrays_are_read_as_their_lossless_files() -> None:
     np.testing.assert_array_equal(upright.pixels, film.read(np.rot90(GRAY, -1), options, SIZE).pixels)
 
 
+@pytest.mark.parametrize("square", [False, True])
+def test_a_film_has_the_shape_of_its_file(square: bool) -> None:
+    """What stands on the film in shares of its sides does so whatever records make of it."""
+    options = ImageOptions(image_size=48, square=square)
+    assert film.read(GRAY, options, SIZE).shape == GRAY.shape
+    assert film.read(saved(Image.fromarray(GRAY), "JPEG"), options, SIZE).shape == GRAY.shape
+
+
 def giant_png(side: int) -> bytes:
     """A PNG whose header says `side` x `side` pixels."""
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)

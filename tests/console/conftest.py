@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import grain  # noqa: F401  it defines flags, which are put back as they were before a call
 import numpy as np
@@ -43,6 +44,7 @@ def medvill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     """`export(task)`: a tiny export that was trained for this task alone; for "verify", one that checks sentences."""
     answering = tmp_path_factory.mktemp("exports") / "vqa"
+    grounding = answering.with_name("ground")
     body = read_export(TESTS / "golden" / "export" / _GOLDEN["match"])
     width, names = body.config.transformer.hidden_size, ["yes", "no", "left"]
     rng = np.random.default_rng(0)
@@ -50,18 +52,19 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     def layer(rows: int, columns: int) -> dict[str, np.ndarray]:
         return {"kernel": rng.normal(size=(rows, columns)).astype(np.float32), "bias": np.zeros(columns, np.float32)}
 
+    whole: dict[str, Any] = {"config": body.config, "params": body.params, "stats": body.stats}
+    whole["tokenizer_path"] = body.vocab
     write_export(
         answering,
-        config=body.config,
-        params=body.params,
-        stats=body.stats,
-        tokenizer_path=body.vocab,
         heads={"answer": {"hidden": layer(width, 2 * width), "output": layer(2 * width, len(names))}},
         stage="vqa",
         extra={"answers": names},
+        **whole,
     )
+    places = {"place": {"hidden": layer(width, width), "output": layer(width, 1)}}
+    write_export(grounding, heads=places, stage="grounding", extra={"threshold": 0.4}, **whole)
     checking_sentences = shutil.copytree(demo.EXPORT, answering.with_name("verify"))
     made = checking.MadeWith("validation", "drawn", "0", read_export(demo.EXPORT).weights, {})
     add_entry(checking_sentences, checking.ENTRY, checking.entry(dict.fromkeys(checking.KINDS, CURVE), made))
-    own = {"ask": answering, "verify": checking_sentences}
+    own = {"ask": answering, "ground": grounding, "verify": checking_sentences}
     return lambda task: str(own[task] if task in own else TESTS / "golden" / "export" / _GOLDEN[task])

@@ -33,6 +33,7 @@ OPTIONS: dict[str, list[str]] = {
     "findings": [],
     "ask": ["--question=Is there an effusion?"],
     "match": ["--text=Small left effusion.", "--text=No acute findings."],
+    "ground": ["--phrase=Small left effusion."],
 }
 
 
@@ -117,6 +118,12 @@ def test_one_film_in_words(medvill: RunPy, export: Export, tmp_path: Path) -> No
     match = medvill_jax.load(export("match")).match(film, texts)
     best = max(zip(match.probabilities, texts, strict=True))
     assert found["match"].out.splitlines()[1].split(maxsplit=1) == [f"{best[0]:.3f}", best[1]]
+    place = medvill_jax.load(export("ground")).ground(film, "Small left effusion.")
+    _, shares, pixels, last = found["ground"].out.splitlines()
+    assert shares.split()[-4:] == [f"{end:.3f}" for end in place.box]
+    ends = [end * side for end, side in zip(place.box, (66, 70, 66, 70), strict=True)]
+    assert pixels.split()[1:] == [str(round(end)) for end in ends]
+    assert last.startswith(f"highest probability {place.map.max():.3f}")
 
 
 def test_a_report_is_written_as_it_is_told(medvill: RunPy, export: Export, tmp_path: Path) -> None:
@@ -139,6 +146,7 @@ def test_one_film_as_json_and_many_are_what_python_says(
     assert (one.status, many.status) == (0, 0)
     values: dict[str, Any] = {"question": "Is there an effusion?"} if task == "ask" else {}
     values |= {"texts": ["Small left effusion.", "No acute findings."]} if task == "match" else {}
+    values |= {"phrase": "Small left effusion."} if task == "ground" else {}
     model = medvill_jax.load(export(task))
     expected = [answer.to_dict() for answer in model.stream(films, task, batch_size=2, **values)]
     assert [json.loads(line) for line in many.out.splitlines()] == expected

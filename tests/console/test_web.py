@@ -39,9 +39,10 @@ def test_what_is_wrong_is_one_line(medvill: RunPy, words: list[str], told: str) 
     assert told in ended.error
 
 
-def test_an_export_that_answers_nothing_of_the_page_is_named(medvill: RunPy, export: Exports) -> None:
-    error = medvill("web", f"--model={export('match')}", "--port=0").error
-    assert "can do match; the page asks for report, findings, ask" in error
+@pytest.mark.parametrize("task", ["match", "ground"])
+def test_an_export_that_answers_nothing_of_the_page_is_named(medvill: RunPy, export: Exports, task: str) -> None:
+    error = medvill("web", f"--model={export(task)}", "--port=0").error
+    assert f"can do {task}; the page asks for report, findings, ask; `medvill predict` takes it" in error
 
 
 def test_a_port_in_use_is_named_before_a_model_is_loaded(medvill: RunPy) -> None:

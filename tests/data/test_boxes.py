@@ -57,6 +57,19 @@ def test_a_box_stays_on_what_it_surrounds(shape: tuple[int, int], crop: Crop | N
     assert np.abs(shares - bright).max() < 0.35
 
 
+def test_a_box_between_two_middles_has_a_place() -> None:
+    """A film of 4 x 4 places: their middles are at 1/8, 3/8, ..."""
+    thin = np.array([[0.2, 0.2, 0.3, 0.24], [0.5, 0.9, 1.0, 1.0], [0.99, 0.0, 1.0, 0.5]])
+    expected = np.zeros((3, 4, 4), bool)
+    expected[0, 0, 1] = True  # 0.25 lies in the second place of its row
+    expected[1, 3, 2:] = True
+    expected[2, :2, 3] = True
+    for box, places in zip(thin, expected, strict=True):
+        np.testing.assert_array_equal(boxes.mask(box, 4), places)
+    np.testing.assert_array_equal(boxes.mask(thin, 4), expected.any(0))
+    assert not boxes.mask(np.zeros((0, 4)), 4).any()
+
+
 def test_what_lies_outside_of_a_window_is_cut() -> None:
     corner = np.array([[0.0, 0.0, 0.25, 0.25], [0.75, 0.75, 1.0, 1.0]])
     found = boxes.in_window(corner, 100, 100, (0, 0, 50, 50))

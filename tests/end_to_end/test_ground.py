@@ -78,6 +78,7 @@ def test_every_phrase_is_grounded_once(trained: Path, phrases: Path) -> None:
 def test_an_export_grounds_as_the_run_did(trained: Path, phrases: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (trained / "predictions.jsonl").read_text().splitlines()]
     model, source = medvill_jax.load(trained / "export"), records.open_split(phrases, "test")
+    assert model.tasks == ("ground",)
     assert model.export.extra["threshold"] == json.loads((trained / "metrics.json").read_text())["test/threshold"]
     for number in range(3):
         film = read_image(source[number]["image"])
@@ -85,7 +86,8 @@ def test_an_export_grounds_as_the_run_did(trained: Path, phrases: Path, tmp_path
         # The film was a JPEG in the records, and is encoded once more here.
         np.testing.assert_allclose(found.box, rows[number]["box"], atol=2 / boxes.RASTER)
         assert found.shape == film.shape
-        assert 0 <= found.map.min() <= found.map.max() <= 1
+        assert 0 <= found.map.min() <= found.map.max() == found.probability <= 1
+        assert "map" not in found.to_dict()
         assert json.loads(json.dumps(found.to_dict()))["box"] == list(found.box)
     whole = model.ground([film, film], "Small effusion.", threshold=0.0)
     assert [one.box for one in whole] == [(0, 0, 1, 1)] * 2
@@ -154,6 +156,13 @@ def test_wrong_configurations_are_errors(
 def test_data_without_boxes_are_refused(config: ConfigDict, tiny_data: Path, tmp_path: Path) -> None:
     config.data.path = str(tiny_data)
     with pytest.raises(records.DataError, match="holds no phrases with boxes"):
+        Task(config, tmp_path)
+
+
+def test_thresholds_need_a_validation_split(config: ConfigDict, tmp_path: Path) -> None:
+    """Which is said before the training, not at its end."""
+    config.data.folds, config.data.holdout, config.eval.split = 3, 0.0, "test"
+    with pytest.raises(records.DataError, match="leaves nothing for 'validation'"):
         Task(config, tmp_path)
 
 

@@ -90,6 +90,12 @@ def test_infinite_contrasts_do_not_count() -> None:
     assert grounding.score(rows, ["", ""], resamples=0)["cnr"] == 2.0
 
 
+def test_gain_over_an_infinite_contrast_does_not_count() -> None:
+    own, other = np.ones((2, 5)), np.zeros((2, 5))
+    own[0, 2] = other[0, 2] = np.inf
+    assert grounding.gain(own, other, resamples=10)["cnr"] == 1.0
+
+
 def test_gain_is_phrase_by_phrase() -> None:
     rng = np.random.default_rng(0)
     own, other = rng.random((40, 5)), rng.random((40, 5))

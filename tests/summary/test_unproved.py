@@ -96,6 +96,15 @@ def test_how_far_the_run_is(tmp_path: Path) -> None:
     assert "It was not evaluated by itself" in texts(run)
 
 
+def test_what_was_not_trained_has_chosen_no_checkpoint(tmp_path: Path) -> None:
+    chosen = "the best checkpoint was chosen on it"
+    run = workdirs.findings(tmp_path / "run", seed=0, eval__split="test")
+    (run / "predictions.json").write_text('{"split": "test"}')
+    assert chosen in texts(run)
+    (run / "metrics.jsonl").unlink()
+    assert chosen not in texts(run)
+
+
 def test_seeds(tmp_path: Path) -> None:
     made = [workdirs.findings(tmp_path / f"run{seed}", seed=seed) for seed in (0, 1)]
     other = workdirs.findings(tmp_path / "other", seed=1, batch_size=99)
@@ -115,6 +124,7 @@ def test_seeds(tmp_path: Path) -> None:
         ("baseline/findings/prevalence/auroc_macro", "test", ("test/findings/auroc_macro", "prevalence in training")),
         ("baseline/match/chance/i2r/mrr", "test", ("test/match/i2r/mrr", "chance")),
         ("baseline/my_own/loss", "test", ("test/loss", "my own")),
+        ("baseline/other_film/miou/edema", "test", ("test/miou/edema", "another study's film")),
         ("test/auroc_macro", "test", None),
     ],
 )
@@ -135,7 +145,7 @@ def test_both_rankers_have_the_chance_of_retrieval(tmp_path: Path) -> None:
 
 def test_counts_need_no_interval() -> None:
     counts = ("test/examples", "eval/findings/f1_in_sample", "test/positives/edema", "test/resampled_subjects")
-    assert all(Measure(name, 1.0).counts for name in counts)
+    assert all(Measure(name, 1.0).counts for name in (*counts, "test/phrases/edema", "test/threshold"))
     assert not any(Measure(name, 1.0).counts for name in ("test/auroc/edema", "test/bleu1", "eval/accuracy"))
 
 

@@ -47,6 +47,8 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
         )
     setup.require_one_view(config)
     data = Data(config)
+    if not data.fake:
+        data.require_split("validation")  # of thresholds: its absence is an error now, not after the training
     network = build_network(config, data.vocabulary, heads=HeadsConfig(places=True), unused=(r"(mlm|itm|pooler)/.*",))
     cells = network.config.grid_cells
     records_of = functools.partial(data.records, PhraseRecords, grid=round(cells**0.5))
