@@ -15,7 +15,10 @@ from configs import multitask as multitask_config
 from configs import pretrain as pretrain_config
 from configs import retrieve as retrieve_config
 from configs import vqa as vqa_config
+from data_prep import mimic_cxr
+from data_prep.phantom import write_tree
 from medvill_jax.batch import fake_batch
+from medvill_jax.data.records import DataError
 from medvill_jax.errors import ConfigError
 from medvill_jax.tasks import classify, generate, multitask, pretrain, retrieve, vqa
 
@@ -74,6 +77,26 @@ def test_absent_films_do_not_count_and_others_do(name: str, tmp_path: Path) -> N
         present = [row for row in range(4) if row not in absent]
         found = losses(changed(present, key))
         assert all(found[loss] != whole[loss] for loss in whole), (key, found, whole)
+
+
+def test_one_set_of_a_mixture_has_the_films(tmp_path: Path) -> None:
+    write_tree(tmp_path / "tree", studies=40, seed=0, image_size=32, priors=True, progress=False)
+    for name, priors in (("with", True), ("without", False)):
+        mimic_cxr.prepare(
+            tmp_path / "tree", tmp_path / name, image_size=32, priors=priors, max_rejected=1.0, progress=False
+        )
+
+    def parts_of(*names: str) -> Any:
+        mixed = {"data.path": "", "data.mixture": ",".join(f"{tmp_path / name}:1" for name in names)}
+        return pretrain.build(config_of(pretrain_config, 3, **mixed), tmp_path / "run")
+
+    with pytest.raises(DataError, match=r"without has no second_image and no prior_image, for model\.views=3"):
+        parts_of("without")
+    split = parts_of("without", "with").train_records
+    has, lacks = split.parts["with"], split.parts["without"]
+    present = [sum(int(one.example(n, n)["prior_present"]) for n in range(len(one))) for one in (has, lacks)]
+    assert present[0] > 0 == present[1]
+    assert split.example(0, 0).keys() == split.example(len(split) - 1, 0).keys()
 
 
 def test_films_keep_cells_of_their_own(tmp_path: Path) -> None:
