@@ -57,7 +57,7 @@ def _phantom_of(args: argparse.Namespace) -> int:
     """Phantom studies in the layout of a source of the table."""
     from data_prep.sources import table
 
-    others = [name for name in ("dicom", "vqa", "masks", "erased") if getattr(args, name)]
+    others = [name for name in ("dicom", "vqa", "masks", "erased", "priors") if getattr(args, name)]
     others += ["difficulty"] if args.difficulty != "standard" else []
     if others:
         raise DataError(f"--{', --'.join(others)}: only with --layout=mimic_cxr")

@@ -2,15 +2,15 @@
 
 The rules (docs/data.md#several-films has them too):
 
-* second view: of the other films of the study, a lateral for a frontal film and a frontal for a lateral one; if there
-  is none, another projection (PA for AP), then the same. Among equals the first by dicom_id. Films of other or unknown
-  views are none.
+* second view: of the other films of the study, in the same split, a lateral for a frontal film and a frontal for a
+  lateral one; if there is none, another projection (PA for AP), then the same. Among equals the first by dicom_id.
+  Films of other or unknown views are none.
 * prior: the patient's latest earlier study with a frontal film, in the same split; a study is earlier by StudyDate, and
   on one day by StudyTime. Of equal times neither is earlier, nor is one without a date, or without a time on that day;
   among studies of one time the last by study_id counts. Its film is of the view of the record, or else its first by AP,
   PA, other frontal and dicom_id; its text is made as that of a record, and "" where that fails.
 
-A study whose films differ in time has the earliest.
+A study whose films differ in time has the earliest that is known.
 """
 
 from __future__ import annotations
@@ -44,6 +44,10 @@ class When(NamedTuple):
             return False
         return self.date < other.date or (self.date == other.date and 0 <= self.time < other.time)
 
+    def less_known(self, other: When) -> bool:
+        """Whether it has no date, or no time of the other's day."""
+        return not self.date or (self.date == other.date and self.time < 0)
+
 
 def when(date: str, time: str) -> When:
     """The time in the columns StudyDate and StudyTime, which may have lost its leading zeros in a table of numbers."""
@@ -75,7 +79,8 @@ class Companions:
         films: every usable film with its time.
 
     Attributes:
-        in_other_splits: earlier studies that were left out because they are in another split.
+        in_other_splits: by split, earlier studies that were left out because they are in another split.
+        views_in_other_splits: by split, films of the study that were.
         undated: studies without a date.
     """
 
@@ -83,6 +88,7 @@ class Companions:
         self._studies: dict[tuple[str, str], Study] = {}
         self._of_subject: dict[str, list[str]] = {}
         self.in_other_splits: Counter[str] = Counter()
+        self.views_in_other_splits: Counter[str] = Counter()
         for film, moment in films:
             key = (film.subject, film.study)
             if key not in self._studies:
@@ -90,16 +96,21 @@ class Companions:
                 self._of_subject.setdefault(film.subject, []).append(film.study)
             study = self._studies[key]
             study.films.append((film.image, film.view))
-            if moment.before(study.when) or not study.when.date:
+            if moment.before(study.when) or study.when.less_known(moment):
                 study.when = moment
         self.undated = sum(not study.when.date for study in self._studies.values())
 
-    def second(self, film: Film) -> Film | None:
-        """Another view of the study; None if there is none."""
+    def second(self, film: Film, split: str, split_of: Callable[[Film], object]) -> Film | None:
+        """Another view of the study; None if there is none. Arguments as for `prior`."""
         study = self._studies.get((film.subject, film.study))
         others = [] if study is None else [one for one in study.films if one[0] != film.image]
         ranked = sorted((rank, image, view) for image, view in others if (rank := _rank(film.view, view)) is not None)
-        return Film(film.subject, film.study, *ranked[0][1:]) if ranked else None
+        for _, image, view in ranked:
+            found = Film(film.subject, film.study, image, view)
+            if split_of(found) == split:
+                return found
+            self.views_in_other_splits[split] += 1
+        return None
 
     def prior(self, film: Film, split: str, split_of: Callable[[Film], object]) -> Film | None:
         """The frontal film of the patient's study before; None if there is none.

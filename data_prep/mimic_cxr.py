@@ -323,7 +323,7 @@ class _Further:
         """The values of `Choice.further` for a record of this film and split."""
         extra: dict[str, Any] = {}
         if self._choice.second_view:
-            extra |= self._film("second", self._companions.second(film))
+            extra |= self._film("second", self._companions.second(film, split, self._split_of))
         if self._choice.priors:
             prior = self._companions.prior(film, split, self._split_of)
             assert prior is None or self._split_of(prior) == split, "a study before is in another split"
@@ -332,13 +332,12 @@ class _Further:
 
     def notes(self) -> dict[str, Any]:
         """Entries of the build report."""
-        if not self._choice.priors:
-            return {}
-        others = dict(self._companions.in_other_splits)
-        return {
-            "studies_without_date": self._companions.undated,
-            **({"priors_in_other_splits": others} if others else {}),
+        dates = {"studies_without_date": self._companions.undated} if self._choice.priors else {}
+        left_out = {
+            "priors_in_other_splits": dict(self._companions.in_other_splits),
+            "second_views_in_other_splits": dict(self._companions.views_in_other_splits),
         }
+        return dates | {name: counts for name, counts in left_out.items() if counts}
 
     def _film(self, name: str, film: Film | None) -> dict[str, str]:
         path = "" if film is None else str(self._source.images.path(film.subject, film.study, film.image))

@@ -32,6 +32,9 @@ from medvill_jax.paths import Place
 
 log = logging.getLogger(__name__)
 
+# The source of which data preparation stores films beside the record's own.
+_STORES_FILMS = "mimic_cxr"
+
 ChooseSentence = Callable[[str, str, np.random.Generator], tuple[str, str, bool] | None]
 
 
@@ -48,6 +51,7 @@ class Records:
         seed: all randomness is a function of it and of the place in the stream.
         rows: int `[n]`, the records of the split that are used; None for all.
         views: films of an example at most, see `batch.film_keys`.
+        films_required: False for a data set whose records may all lack the films that `views` adds.
 
     Raises:
         DataError: no such data set or split, or the data set has no such films.
@@ -65,6 +69,7 @@ class Records:
         seed: int,
         rows: np.ndarray | None = None,
         views: int = 1,
+        films_required: bool = True,
     ):
         self._data_dir, self._split = data_dir, split
         self._source = records.open_split(data_dir, split)
@@ -75,7 +80,7 @@ class Records:
         self._image_size, self._text_len = image_size, text_len
         self._crop, self._seed = crop, seed
         self._companions = companions(views)
-        _require_films(data_dir, self._companions)
+        _check_films(data_dir, views, required=films_required)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -173,18 +178,32 @@ class Records:
         return text_slots(self.text_ids(record), self._text_len, self._tokenizer.sep_id)
 
 
-def _require_films(data_dir: Place, names: Sequence[str]) -> None:
-    """Raises `DataError` if a data set lacks the last of these films; warns of others, which are absent then."""
-    present = records.further(data_dir) if names else ()
-    lacking = [name for name in names if f"{name}_image" not in present]
-    if names and names[-1] in lacking:
-        flag = {"second": "--second_view", "prior": "--priors"}[names[-1]]
+def lacking_films(data_dir: Place, views: int) -> tuple[str, ...]:
+    """Those of `batch.companions(views)` that no record of a data set has."""
+    present = records.further(data_dir) if views > 1 else ()
+    return tuple(name for name in companions(views) if f"{name}_image" not in present)
+
+
+def lacks_last_film(data_dir: Place, views: int) -> bool:
+    """Whether no record of a data set has the last of several views."""
+    return bool(lacking := lacking_films(data_dir, views)) and lacking[-1] == companions(views)[-1]
+
+
+def _check_films(data_dir: Place, views: int, *, required: bool) -> None:
+    """Raises `DataError` if a required last film is lacking; warns of others, which are absent then."""
+    lacking = lacking_films(data_dir, views)
+    if required and lacks_last_film(data_dir, views):
+        films, source = " and no ".join(f"{name}_image" for name in lacking), records.made_as(data_dir)
+        if source == _STORES_FILMS:
+            flags = " ".join({"second": "--second_view", "prior": "--priors"}[name] for name in lacking)
+            advice = f"prepare it with python -m data_prep {source} {flags}, or"
+        else:
+            advice = f"it was made by {source}, and only {_STORES_FILMS} stores further films;"
         raise records.DataError(
-            f"{data_dir} has no {names[-1]}_image, which model.views={len(names) + 1} adds: prepare it with "
-            f"python -m data_prep mimic_cxr {flag}, or set fewer views"
+            f"{data_dir} has no {films}, for model.views={views}: {advice} set model.views={views - len(lacking)}"
         )
-    if lacking:
-        log.warning("no record of %s has a %s_image: it is absent everywhere", data_dir, lacking[0])
+    for name in lacking:
+        log.warning("no record of %s has a %s_image: it is absent everywhere", data_dir, name)
 
 
 def _report_numbers(text_hash: np.ndarray) -> np.ndarray:

@@ -319,6 +319,11 @@ def _options(data_dir: Place) -> dict[str, Any]:
         raise _failed(path, error, f"{path} is damaged: prepare the data again with {_BUILT_BY}") from error
 
 
+def made_as(data_dir: Place) -> str:
+    """The name that `data_prep` gave the data set, such as "mimic_cxr": that of its source."""
+    return str(_builder(data_dir).name)
+
+
 def kind(data_dir: Place) -> str:
     """The kind of the records, a key of `EXTRAS`."""
     return str((_builder(data_dir).info.metadata or {}).get("kind", "report"))

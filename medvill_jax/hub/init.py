@@ -12,6 +12,7 @@ import numpy as np
 from medvill_jax.hub.assignment import (
     HEADS,
     POSITIONS,
+    TOKEN_TYPES,
     assign,
     more_token_types,
     recognise_source,
@@ -182,9 +183,9 @@ def _from_export(
     for name, shape in shapes.items():
         if name in source and source[name].shape == tuple(shape):
             arrays[name] = source[name]
-        elif name in source and (known := token_types_of(name, source[name].shape, tuple(shape))):
-            arrays[name] = with_token_types(source[name], shape[0])
-            notes.append(more_token_types(known, shape[0]))
+        elif name in source and (made := _token_types(name, source[name], tuple(shape), export.config.views)):
+            arrays[name] = made[0]
+            notes.append(made[1])
         elif allowed(name):
             continue
         elif name not in source:
@@ -200,6 +201,19 @@ def _from_export(
     problems += [f"extra: {name} {source[name].shape}" for name in source if name not in shapes and not allowed(name)]
     raise_all(f"{field}={path} does not fit the model", problems)
     return arrays, notes
+
+
+def _token_types(name: str, table: np.ndarray, wanted: tuple[int, ...], views: int) -> tuple[np.ndarray, str] | None:
+    """Token types for a model of more films than the export's `views`, or of fewer, and what a log says of them.
+
+    None if the array is not of token types, or does not fit such a model.
+    """
+    if known := token_types_of(name, table.shape, wanted):
+        return with_token_types(table, wanted[0]), more_token_types(known, wanted[0])
+    if views > 1 and name == TOKEN_TYPES and table.shape[1:] == wanted[1:] and 1 < wanted[0] < len(table):
+        left_out = len(table) - wanted[0]
+        return table[: wanted[0]], f"the last {left_out} token types of the export are left out: it takes more films"
+    return None
 
 
 def _check_num_heads(path: Path, num_heads: Any, config: MedvillConfig | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from medvill_jax.data import mixture, records
-from medvill_jax.data.examples import PretrainRecords
+from medvill_jax.data.examples import PretrainRecords, lacks_last_film
 from medvill_jax.data.mixed import MixedRecords
 from medvill_jax.data.tokenizer import Tokenizer, load_tokenizer
 from medvill_jax.errors import ConfigError
@@ -46,6 +46,7 @@ class Mixed(Data):
         configs = [_alone(config, source.path) for source in chosen]
         tokenizer = named_tokenizer(config) or _common_vocabulary(chosen)
         self._weights = {source.name: source.weight for source in chosen}
+        self._paths, self._views = [source.path for source in chosen], config.model.views
         self._of = {source.name: Data(own, tokenizer) for source, own in zip(chosen, configs, strict=True)}
         super().__init__(configs[0], tokenizer)
         self.sources = tuple(self._of)
@@ -61,6 +62,8 @@ class Mixed(Data):
         """As `Data.records`, of all sets; only for examples of pre-training."""
         if kind is not PretrainRecords:
             raise ValueError(f"a mixture has no {kind.__name__}")
+        # Those of one set are enough: a record of another lacks them, as some of that set do.
+        options["films_required"] = all(lacks_last_film(path, self._views) for path in self._paths)
         parts = {name: data.records(PretrainRecords, split, train=train, **options) for name, data in self._of.items()}
         return MixedRecords(parts, self._weights)
 

@@ -1,5 +1,6 @@
 """Examples of several films: what is decoded, what is absent, and that the first film stays as it was."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 
 from data_prep import mimic_cxr
-from data_prep.phantom import write_tree
+from data_prep.build import Row, build
+from data_prep.phantom import tree, write_tree
 from medvill_jax.batch import BatchSpec, classify_spec, fake_batch, pretrain_spec, report_spec
 from medvill_jax.data import records
 from medvill_jax.data.examples import LabelRecords, PretrainRecords, ReportRecords
@@ -15,6 +17,7 @@ from medvill_jax.data.loader import HostSlice, eval_batches
 from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import load_tokenizer
 from medvill_jax.data.transforms import Crop, MlmConfig, read_image, square_image
+from medvill_jax.findings import NO_LABELS
 
 SIDE, FOUND = 32, ["second_image", "second_present", "prior_image", "prior_present"]
 SIZES: dict[str, Any] = {"image_size": SIDE, "text_len": 12}
@@ -24,7 +27,8 @@ SIZES: dict[str, Any] = {"image_size": SIDE, "text_len": 12}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("films")
     write_tree(made / "tree", studies=40, seed=0, image_size=48, priors=True, progress=False)
-    for name, options in {"both": ("second_view", "priors"), "second": ("second_view",), "priors": ("priors",)}.items():
+    flags_of = {"both": ("second_view", "priors"), "second": ("second_view",), "priors": ("priors",), "none": ()}
+    for name, options in flags_of.items():
         flags = dict.fromkeys(options, True)
         mimic_cxr.prepare(made / "tree", made / name, image_size=48, progress=False, max_rejected=1.0, **flags)
     return made
@@ -116,11 +120,27 @@ def test_random_arrays_have_films_that_are_absent() -> None:
 
 
 def test_data_without_these_films(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(DataError, match=r"has no second_image, which model\.views=2 adds: .* --second_view"):
-        ReportRecords(folder / "priors", "train", mask=None, **options(folder / "priors", views=2))
-    with pytest.raises(DataError, match=r"has no prior_image, which model\.views=3 adds: .* --priors"):
-        ReportRecords(folder / "second", "train", mask=None, **options(folder / "second", views=3))
+    advice = "prepare it with python -m data_prep mimic_cxr"
+    for name, views, lacks in (
+        ("priors", 2, f"no second_image, for model.views=2: {advice} --second_view, or set model.views=1"),
+        ("second", 3, f"no prior_image, for model.views=3: {advice} --priors, or set model.views=2"),
+        ("none", 3, f"no second_image and no prior_image, for model.views=3: {advice} --second_view --priors, or set"),
+    ):
+        with pytest.raises(DataError, match=re.escape(f"has {lacks}")):
+            ReportRecords(folder / name, "train", mask=None, **options(folder / name, views=views))
     split = ReportRecords(folder / "priors", "train", mask=None, **options(folder / "priors", views=3))
     assert "no record of" in caplog.text
     assert "second_image: it is absent everywhere" in caplog.text
     assert not any(split.example(record, 0)["second_present"] for record in range(len(split)))
+
+
+def test_data_of_a_source_that_stores_no_further_films(tmp_path: Path) -> None:
+    write_tree(tmp_path / "tree", studies=8, seed=0, image_size=48, progress=False)
+    rows = (
+        Row(one.file, f"{one.number}", f"{one.subject}", "train", tmp_path / "tree" / one.file, "clear", NO_LABELS)
+        for one in tree.films(8, 0)
+    )
+    build(rows, tmp_path / "data", name="padchest", options={}, image_size=48, progress=False)
+    lacks = "no second_image, for model.views=2: it was made by padchest, and only mimic_cxr stores further films; set"
+    with pytest.raises(DataError, match=re.escape(lacks)):
+        ReportRecords(tmp_path / "data", "train", mask=None, **options(tmp_path / "data", views=2))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep import __main__ as command
 from data_prep.phantom import film, masks, tree, vqa, write_tree
 from data_prep.phantom.findings import SEVERITIES, Sign, Study
 from data_prep.phantom.follow_ups import CHANGING, UNCHANGED, WORDS, change, follow_up
@@ -136,6 +137,13 @@ def test_a_tree(tmp_path: Path) -> None:
         with Image.open(tmp_path / "priors" / one.file) as image:
             found = masks.read(masks.place(tmp_path / "priors", one.file))
             assert {mask.shape[::-1] for mask in found.values()} <= {image.size}
+
+
+def test_trees_of_other_layouts_have_no_follow_ups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["phantom", "--layout=chexpert_plus", f"--out={tmp_path / 'tree'}", "--studies=3", "--priors"]
+    assert command.main(given) == 2
+    assert "--priors: only with --layout=mimic_cxr" in capsys.readouterr().err
+    assert not (tmp_path / "tree").exists()
 
 
 def test_questions_are_about_the_studies_of_the_tree(tmp_path: Path) -> None:

@@ -35,17 +35,29 @@ def test_times_as_tables_write_them() -> None:
     assert when("21800506", "").time < 0
 
 
+def second(rule: Companions, own: Film) -> Film | None:
+    return rule.second(own, "train", lambda _: "train")
+
+
 def test_second_view_is_lateral_first() -> None:
     views = ["AP", "PA", "AP", "LATERAL", "LL", "LAO", ""]
     films = [film("s", f"{place}", view) for place, view in enumerate(views)]
     rule = Companions((one, When("2180", 0)) for one in films)
-    assert rule.second(films[0]) == films[3], "a lateral, the first by name"
-    assert rule.second(films[3]) == films[0], "a frontal for a lateral"
+    assert second(rule, films[0]) == films[3], "a lateral, the first by name"
+    assert second(rule, films[3]) == films[0], "a frontal for a lateral"
     without = Companions((one, When("2180", 0)) for one in films if one.view not in ("LATERAL", "LL"))
-    assert without.second(films[0]) == films[1], "another projection before the same"
-    assert without.second(films[1]) == films[0]
+    assert second(without, films[0]) == films[1], "another projection before the same"
+    assert second(without, films[1]) == films[0]
     alone = Companions((one, When("2180", 0)) for one in (films[0], films[5], films[6]))
-    assert alone.second(films[0]) is None, "no oblique or unknown view"
+    assert second(alone, films[0]) is None, "no oblique or unknown view"
+
+
+def test_a_second_view_of_another_split_is_left_out_and_counted() -> None:
+    films = [film("s", "a"), film("s", "b", "LATERAL"), film("s", "c", "PA")]
+    rule = Companions((one, When("2180", 0)) for one in films)
+    assert rule.second(films[0], "train", lambda one: "test" if one.image == "b" else "train") == films[2]
+    assert rule.second(films[0], "train", lambda one: ("no_split", "") if one != films[0] else "train") is None
+    assert rule.views_in_other_splits == {"train": 3}
 
 
 def prior(own: Film, *films: tuple[Film, str, str], split_of: Callable[[Film], str] = lambda _: "train") -> str | None:
@@ -87,6 +99,14 @@ def test_a_study_of_another_split_is_left_out_and_counted() -> None:
     assert found is not None
     assert found.image == "a"
     assert rule.in_other_splits == {"train": 1}
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.permutations([("21800506", ""), ("21800506", "110000"), ("21800506", "100000"), ("", ""), ("21800507", "")]))
+def test_the_time_of_a_study_is_not_of_the_order_of_its_rows(times: list[tuple[str, str]]) -> None:
+    own = film("9", "own"), "21800506", "103000"
+    earlier = [(film("1", f"{place}"), *time) for place, time in enumerate(times)]
+    assert prior(own[0], own, *earlier) == "0"
 
 
 @settings(deadline=None, max_examples=60)
@@ -201,6 +221,18 @@ def test_a_companion_that_cannot_be_read_is_absent_and_counted(made: Path, tmp_p
     for name, record in contents(tmp_path / "data").items():
         if by_name[name].number in lost:
             assert (record["second_image"], record["second_view"]) == (b"", b"")
+
+
+def test_no_film_of_the_study_comes_from_another_split(made: Path, tmp_path: Path) -> None:
+    laterals = {Path(one.file).stem for one in tree.films(STUDIES, 0) if one.view == "LATERAL"}
+
+    def move(row: dict[str, str]) -> None:
+        row["split"] = "test" if row["dicom_id"] in laterals else "train"
+
+    source = changed(made, tmp_path / "tree", "split", move)
+    report = prepare(source, tmp_path / "data", second_view=True)
+    assert report["second_views_in_other_splits"]["train"] > 0
+    assert not any(record["second_view"] == b"LATERAL" for record in contents(tmp_path / "data").values())
 
 
 def test_no_study_before_comes_from_another_split(made: Path, tmp_path: Path) -> None:

@@ -64,10 +64,24 @@ def test_a_hugging_face_bert_has_two_token_types(tmp_path: Path) -> None:
     np.testing.assert_array_equal(types, theirs[[0, 1, 0, 0]])
 
 
-def test_fewer_films_than_the_checkpoint(tmp_path: Path) -> None:
-    folder, _ = exported(tmp_path / "export", 3)
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (3, 1), (3, 2)])
+def test_a_network_of_fewer_films_is_that_of_the_export_without_the_others(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    folder, arrays = exported(tmp_path / "export", before)
+    params, stats, report = load_init(*fresh(config_of(after)), checkpoint=folder, config=config_of(after))
+    assert [note for note in report.notes if f"last {before - after} token types of the export are left out" in note]
+    found = {**flatten(params), **flatten(stats)}
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array[: after + 1] if name == TOKEN_TYPES else array)
+
+
+def test_token_types_that_are_not_of_films_are_not_left_out(tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, bert=dataclasses.replace(CONFIG.bert, token_types=4))
+    params, stats = ({name: np.zeros(shape, np.float32) for name, shape in of.items()} for of in expected(config))
+    write_export(tmp_path / "export", config=config, params=nest(params), stats=nest(stats))
     with pytest.raises(HubError, match=r"misshaped: embeddings/token_type_embeddings/embedding is \(4,"):
-        load_init(*fresh(), checkpoint=folder, config=CONFIG)
+        load_init(*fresh(), checkpoint=tmp_path / "export", config=CONFIG)
 
 
 def test_exports_record_views_if_there_are_several(tmp_path: Path) -> None:
