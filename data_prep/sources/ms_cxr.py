@@ -81,6 +81,8 @@ def prepare(
     wanted = ("split", "metadata") if split == "official" else ("metadata",)
     tables = {name: path for name in wanted if (path := mimic_layout.find_table(films, name)) is not None}
     notes: dict[str, Any] = {"split_from": "MIMIC-CXR's table" if "split" in tables else f"subjects, seed {seed}"}
+    if split == "official" and "split" not in tables:
+        notes["no_split_table"] = str(films)
     rows = _Phrases(table, file, notes).rows(films, tables, seed)
     return made(
         table,

@@ -126,10 +126,12 @@ def test_splits_are_those_of_mimic_or_by_subject(tree: Path, tmp_path: Path) -> 
     }
     for name, record in official.items():
         assert record["split"] == table[name.rpartition("-")[0]].replace("validate", "validation")
-    _, chosen = prepared(tree, tmp_path / "subject", split="subject", seed=1)
+    asked, chosen = prepared(tree, tmp_path / "subject", split="subject", seed=1)
+    assert not any("split table" in warning for warning in (*report["warnings"], *asked["warnings"]))
     (tree / "mimic-cxr-2.0.0-split.csv").unlink()
     report, fallen_back = prepared(tree, tmp_path / "without", seed=1)
     assert report["split_from"] == "subjects, seed 1"
+    assert any("has no split table of MIMIC-CXR" in warning for warning in report["warnings"])
     assert {name: record["split"] for name, record in chosen.items()} == {
         name: record["split"] for name, record in fallen_back.items()
     }
