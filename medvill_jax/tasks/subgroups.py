@@ -40,6 +40,7 @@ def write(
     path.unlink(missing_ok=True)  # that of an evaluation before, should this one be stopped
     found = subgroups.report(characteristics, subjects, score, names)
     if not found:
+        log.info("no subgroups: of no characteristic have two groups %d patients or more", subgroups.FEWEST)
         if card.is_file() and f"\n## {TITLE}\n" in card.read_text("utf-8"):
             add_section(card, TITLE, f"None to tell apart on the split {made_with['split']}.")
         return

@@ -137,3 +137,15 @@ def test_negatives_are_reports_of_the_films_own_source(tiny_data: Path) -> None:
             assert example.keys() == spec.keys.keys()
             assert example["sources"] == number
         assert asked == {name: 10}
+
+
+def test_an_evaluation_of_some_examples_takes_from_all_sources_by_their_sizes(tiny_data: Path) -> None:
+    split = mixed(tiny_data, tiny_data)
+    split = MixedRecords({"a": split.parts["a"], "b": open_records(tiny_data, "validation")}, SHARES)
+    sizes = {name: len(part) for name, part in split.parts.items()}
+    assert split.evenly(0) == {"a": 0, "b": 0}
+    assert split.evenly(10**6) == sizes
+    some = split.evenly(17)
+    assert sum(some.values()) == 17
+    assert all(abs(some[name] - 17 * size / len(split)) < 1 for name, size in sizes.items())
+    assert split.evenly(1) == {"a": 1, "b": 1}
