@@ -101,11 +101,15 @@ def test_two_processes_train_and_evaluate_as_one(mixed_config: ConfigDict, tmp_p
     started = [
         Process(["-c", RUN, str(two), address, str(number)], tmp_path / f"log{number}", 1) for number in range(2)
     ]
-    task = pretrain.Task(mixed_config, tmp_path / "one")
-    task.fit()
-    task.evaluate_best()
-    for process in started:
-        assert process.wait() == 0, process.output()
+    try:
+        task = pretrain.Task(mixed_config, tmp_path / "one")
+        task.fit()
+        task.evaluate_best()
+        for process in started:
+            assert process.wait() == 0, process.output()
+    finally:
+        for process in started:
+            process.end()
     for ours, theirs in zip(metrics(two), metrics(tmp_path / "one"), strict=True):
         # Ranks, probes and accuracies turn on the last bits; sums and counts do not.
         assert ours.keys() == theirs.keys()
