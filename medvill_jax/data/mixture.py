@@ -10,15 +10,19 @@ versions keep the order of earlier ones.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 from medvill_jax.errors import ConfigError
+from medvill_jax.paths import in_bucket
 
 FIELD = "config.data.mixture"
 _EXAMPLE = f"--{FIELD}='A:0.6,B:0.4'"
+# As text, so that no exponent makes a number that fills the memory.
+_NUMBER = re.compile(r"\d+/\d+|(\d+\.?\d*|\.\d+)(e[-+]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -51,14 +55,15 @@ def parse(text: str) -> tuple[Source, ...]:
         if not path:
             raise ConfigError(f"{FIELD}: {entry!r} is not PATH:WEIGHT, as in {_EXAMPLE}")
         try:
-            share = Fraction(weight)
-        except (ValueError, ZeroDivisionError):
+            share = Fraction(weight) if _NUMBER.fullmatch(weight) else Fraction(0)
+        except ZeroDivisionError:
             share = Fraction(0)
-        if share <= 0:
+        if not share:
             raise ConfigError(f"{FIELD}: the weight {weight!r} of {path} is not a number above 0, as in {_EXAMPLE}")
         paths.append(path.rstrip("/"))
         weights.append(share)
-    if twice := {path for path in paths if paths.count(path) > 1}:
+    places = [path if in_bucket(path) else os.path.realpath(path) for path in paths]
+    if twice := {path for path, place in zip(paths, places, strict=True) if places.count(place) > 1}:
         raise ConfigError(f"{FIELD} names {', '.join(sorted(twice))} more than once: give it one weight")
     total = sum(weights)
     return tuple(

@@ -52,7 +52,7 @@ class Job:
 
     def require_bucket(self) -> None:
         """Raises `ConfigError` unless what the run reads and writes is where machines without a common disk look."""
-        mixed = any(word.startswith("--config.data.mixture=") for word in self.words)
+        mixed = any(word.partition("=")[0] == "--config.data.mixture" for word in self.words)
         named = "--config.data.mixture" if mixed else "--config.data.path"
         needed = [("--workdir", self.workdir), *((named, place) for place in self.data)]
         given = [word.split("=", 1) for word in self.words if word.startswith(_LOADED) and "=" in word]

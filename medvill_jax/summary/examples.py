@@ -34,7 +34,16 @@ def examples(run: Run, answers: Answers, count: int) -> list[Example]:
     chosen = [answers.rows[place * len(answers.rows) // count] for place in range(min(count, len(answers.rows)))]
     thresholds = run.thresholds_of(answers.rows) if answers.kind == "findings" else None
     data = data_of(run.folder, run.config, questions=answers.kind == "answers")
-    found = _records(data, answers.made_with.get("split", run.split), {row["id"] for row in chosen})
+    split = answers.made_with.get("split", run.split)
+    found: dict[str, Mapping[str, Any]] = {}
+    for source, path in data.items():
+        # Rows of a mixture are named SOURCE/ID.
+        first = f"{source}/" if source else ""
+        wanted = {row["id"].removeprefix(first) for row in chosen if row.get("source", "") == source}
+        if wanted:
+            found |= {f"{first}{name}": record for name, record in _records(path, split, wanted).items()}
+    if any(row["id"] not in found for row in chosen):
+        raise SummaryError(f"{run.folder}: its answers are to films of other data sets than it was trained on")
     return [
         Example(_film(found[row["id"]]["image"]), _TEXTS[answers.kind](row, found[row["id"]], thresholds))
         for row in chosen

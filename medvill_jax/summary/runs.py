@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medvill_jax.cluster import environment, workdir
-from medvill_jax.data import records
+from medvill_jax.data import mixture, records
 from medvill_jax.errors import UserError
 from medvill_jax.training import history
 
@@ -75,7 +75,7 @@ class Run:
         history: the lines of `metrics.jsonl`.
         metrics: those of `--eval_only`, `metrics.json`; empty before that.
         environments: in which it was trained, the newest last.
-        data: the report on its data set, `build_report.json`; empty if that is not here.
+        data: source of a mixture, else "" -> the report on its data set, `build_report.json`, of those that are here.
         answers: to single examples.
         thresholds: of its export, one for each finding in order; None if it has none.
         subgroups: part of a multi-task run, else "" -> the content of `subgroups.json`, of the parts that have one.
@@ -87,7 +87,7 @@ class Run:
     history: Sequence[dict[str, Any]]
     metrics: dict[str, Any]
     environments: Sequence[dict[str, Any]]
-    data: dict[str, Any]
+    data: Mapping[str, dict[str, Any]]
     answers: Sequence[Answers]
     thresholds: Sequence[float] | None = None
     subgroups: Mapping[str, dict[str, Any]] = field(default_factory=dict)
@@ -152,19 +152,25 @@ def _read(folder: Path, name: str) -> Run:
         history=lines,
         metrics=metrics,
         environments=environment.read(folder / environment.FILE),
-        data=_json(data_of(folder, config, questions=config.get("task") == "vqa") / records.REPORT_FILE),
+        data={
+            source: report
+            for source, path in data_of(folder, config, questions=config.get("task") == "vqa").items()
+            if (report := _json(path / records.REPORT_FILE))
+        },
         answers=[answers for part in PARTS if (answers := _answers(folder / part, part)) is not None],
         thresholds=_json(folder / "export" / "config.json").get("extra", {}).get("thresholds"),
         subgroups={part: found for part in PARTS if (found := _json(folder / part / SUBGROUPS_FILE))},
     )
 
 
-def data_of(folder: Path, config: dict[str, Any], *, questions: bool) -> Path:
-    """The folder of the data set of the run in a workdir, with reports or with questions; it need not exist."""
+def data_of(folder: Path, config: dict[str, Any], *, questions: bool) -> dict[str, Path]:
+    """Source of a mixture, else "" -> the folder of its data set, with reports or with questions; it need not exist."""
     fields = config.get("data", {})
+    if mixed := fields.get("mixture"):
+        return {source.name: Path(source.path) for source in mixture.parse(mixed)}
     path = (questions and fields.get("questions")) or fields.get("path")
     # The demo makes its data in the workdir.
-    return Path(path) if path else folder / workdir.DATA_DIR / ("vqa_records" if questions else "records")
+    return {"": Path(path) if path else folder / workdir.DATA_DIR / ("vqa_records" if questions else "records")}
 
 
 def _json(path: Path) -> dict[str, Any]:

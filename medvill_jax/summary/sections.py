@@ -182,27 +182,31 @@ def configuration(run: Run) -> Iterator[Child]:
 
 
 def data(run: Run) -> Iterator[Child]:
-    """The data card."""
-    report = run.data
-    if not report:
+    """The data card, of every source of a mixture."""
+    if not run.data:
         yield element("p", "The data set is not on this machine, or has no report on how it was made.")
-        return
+    for source, report in run.data.items():
+        yield from _data_set(f"{source}: " if source else "", report)
+
+
+def _data_set(prefix: str, report: Mapping[str, Any]) -> Iterator[Child]:
     splits: Mapping[str, Any] = report.get("splits", {})
     name = report.get("options", {}).get("name", "")
-    yield element("p", f"{name}: {number(report.get('kept'))} of {number(report.get('found'))} rows kept.")
-    yield table("Splits", ("split", "records"), [(split, number(count)) for split, count in splits.items()], (1,))
+    yield element("p", f"{prefix}{name}: {number(report.get('kept'))} of {number(report.get('found'))} rows kept.")
+    sizes = [(split, number(count)) for split, count in splits.items()]
+    yield table(f"{prefix}Splits", ("split", "records"), sizes, (1,))
     if rejected := report.get("rejected"):
         rows = [(reason, number(count)) for reason, count in rejected.items()]
-        yield table("Rows left out", ("reason", "rows"), rows, (1,))
+        yield table(f"{prefix}Rows left out", ("reason", "rows"), rows, (1,))
     if warnings := report.get("warnings"):
         yield items(warnings)
     labels = report.get("labels", {})
     names = dict.fromkeys(name for split in labels.values() for name in split)
     rows = [(name, *(str(labels[split].get(name, {}).get("positive", 0)) for split in labels)) for name in names]
     if rows:
-        caption = "Positive labels of each finding"
+        caption = f"{prefix}Positive labels of each finding"
         numbers = range(1, len(labels) + 1)
-        yield more(caption.lower(), table(caption, ("finding", *labels), rows, [*numbers]))
+        yield more(f"{prefix}positive labels of each finding", table(caption, ("finding", *labels), rows, [*numbers]))
 
 
 def environment(run: Run) -> Iterator[Child]:

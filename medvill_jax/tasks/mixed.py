@@ -50,8 +50,9 @@ class Mixed(Data):
         self._of = {source.name: Data(own, tokenizer) for source, own in zip(chosen, configs, strict=True)}
         super().__init__(configs[0], tokenizer)
         self.sources = tuple(self._of)
-        self._require_same("names of labels", "with the same findings", lambda data: data.label_names)
-        self._require_same("films", "with the same --image_size and options of films", lambda data: data.films)
+        self._require_same("names of labels", "with the same findings", lambda data: data.label_names or "none")
+        how = "with the same --image_size and options of films"
+        self.films = self._require_same("films", how, lambda data: data.films) or {}
         self._require_same("de-identification marks", "with the same --marks", lambda data: data.marks)
         held_out = {name: data.splits.held_out() for name, data in self._of.items()} if len(chosen) > 1 else {}
         for name in held_out:
@@ -86,8 +87,8 @@ class Mixed(Data):
             log.info("%s of the mixture:", name)
             self._of[name].measure_texts(part)
 
-    def _require_same(self, what: str, how: str, of: Callable[[Data], Any]) -> None:
-        """Raises `DataError` where two sets differ; what a set does not say agrees with anything."""
+    def _require_same(self, what: str, how: str, of: Callable[[Data], Any]) -> Any:
+        """What all sets agree in, None where none says it; raises `DataError` where two differ."""
         said = {name: value for name, data in self._of.items() if (value := of(data))}
         if len(set(map(repr, said.values()))) > 1:
             first, value = next(iter(said.items()))
@@ -96,6 +97,7 @@ class Mixed(Data):
                 f"{mixture.FIELD}: {first} and {other} differ in their {what} ({_short(value)} and "
                 f"{_short(differing)}); prepare them {how}"
             )
+        return next(iter(said.values()), None)
 
 
 def _short(value: Any) -> str:

@@ -18,7 +18,7 @@ from medvill_jax.metrics.report_scores import MetricGroup
 log = logging.getLogger(__name__)
 
 FILE = "subgroups.json"
-CARD = "export/README.md"
+CARD, TITLE = "export/README.md", "Subgroups"
 
 
 def write(
@@ -36,18 +36,21 @@ def write(
         characteristics, subjects, score, names: as for `subgroups.report`.
         made_with: what the evaluation depends on.
     """
-    path = workdir / FILE
+    path, card = workdir / FILE, workdir / CARD
+    path.unlink(missing_ok=True)  # that of an evaluation before, should this one be stopped
     found = subgroups.report(characteristics, subjects, score, names)
     if not found:
-        path.unlink(missing_ok=True)
+        log.info("no subgroups: of no characteristic have two groups %d patients or more", subgroups.FEWEST)
+        if card.is_file() and f"\n## {TITLE}\n" in card.read_text("utf-8"):
+            add_section(card, TITLE, f"None to tell apart on the split {made_with['split']}.")
         return
     about = {"fewest_patients": subgroups.FEWEST, "note": subgroups.NOTE}
     private.write(path, json.dumps({"made_with": dict(made_with), **about, "characteristics": found}, indent=2) + "\n")
     for line in subgroups.lines(found):
         log.info("%s", line)
     log.info("all subgroups: %s", path)
-    if (workdir / CARD).is_file():
-        add_section(workdir / CARD, "Subgroups", section(found, names[0], made_with["split"]))
+    if card.is_file():
+        add_section(card, TITLE, section(found, names[0], made_with["split"]))
 
 
 def section(found: Mapping[str, Any], name: str, split: str) -> str:

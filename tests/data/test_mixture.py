@@ -34,6 +34,10 @@ def test_weights_are_normalised_and_follow_the_last_colon() -> None:
     first, second = mixture.parse("gs://x/A:3, /data/B:1.0")
     assert (first.path, first.name, first.weight) == ("gs://x/A", "A", Fraction(3, 4))
     assert (second.path, second.name, second.weight) == ("/data/B", "B", Fraction(1, 4))
+    assert [source.weight for source in mixture.parse("A:1e-9,B:1/3,C:.5")] == [
+        share / (Fraction(5, 6) + Fraction(1, 10**9)) for share in (Fraction(1, 10**9), Fraction(1, 3), Fraction(1, 2))
+    ]
+    assert [(source.path, source.weight) for source in mixture.parse("/a:b/c:0.1")] == [("/a:b/c", Fraction(1))]
 
 
 @pytest.mark.parametrize(
@@ -60,8 +64,12 @@ def test_names_are_unique_and_fit_a_metric(text: str, names: list[str]) -> None:
         ("A:0,B:1", "the weight '0' of A is not a number above 0"),
         ("A:-1", "the weight '-1' of A"),
         ("A:nan", "the weight 'nan' of A"),
+        ("A:1/0", "the weight '1/0' of A"),
+        ("A:1e999999999,B:1", "the weight '1e999999999' of A"),
+        ("A:1,B", "'B' is not PATH:WEIGHT"),
         ("gs://x/A", "the weight '//x/A' of gs"),
         ("A:1,B:1,A/:2", "names A more than once"),
+        ("A:1,x/../A:2", "names A, x/../A more than once"),
     ],
 )
 def test_what_is_no_mixture_is_refused(text: str, message: str) -> None:
@@ -129,3 +137,15 @@ def test_negatives_are_reports_of_the_films_own_source(tiny_data: Path) -> None:
             assert example.keys() == spec.keys.keys()
             assert example["sources"] == number
         assert asked == {name: 10}
+
+
+def test_an_evaluation_of_some_examples_takes_from_all_sources_by_their_sizes(tiny_data: Path) -> None:
+    split = mixed(tiny_data, tiny_data)
+    split = MixedRecords({"a": split.parts["a"], "b": open_records(tiny_data, "validation")}, SHARES)
+    sizes = {name: len(part) for name, part in split.parts.items()}
+    assert split.evenly(0) == {"a": 0, "b": 0}
+    assert split.evenly(10**6) == sizes
+    some = split.evenly(17)
+    assert sum(some.values()) == 17
+    assert all(abs(some[name] - 17 * size / len(split)) < 1 for name, size in sizes.items())
+    assert split.evenly(1) == {"a": 1, "b": 1}

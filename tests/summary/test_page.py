@@ -236,6 +236,24 @@ def test_films_beside_ranks_and_masked_words(tmp_path: Path, kind: str, said: di
     assert kind == "ranks" or "own report told, other report not told" in found.text
 
 
+def test_films_and_data_cards_of_a_mixture(tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN_DATA, tmp_path / "other")
+    run = workdirs.words(tmp_path / "run", data__mixture=f"{GOLDEN_DATA}:2,{tmp_path / 'other'}:1")
+    records_of, said = records.open_split(GOLDEN_DATA, "test"), {"words": 7.0, "mlm_loss": 9.5, "mlm_correct": 3.0}
+    first, second = (records_of[place] for place in (0, 1))
+    answered = [(GOLDEN_DATA.name, first), ("other", second)]
+    rows = [{"id": f"{name}/{record['id'].decode()}", **said, "source": name} for name, record in answered]
+    (run / "predictions.jsonl").write_text(workdirs.lines(rows))
+    found = Page(page(workdirs.read(run), examples=2))
+    assert [kind for kind, _ in found.pictures()].count("jpeg") == 2
+    assert all(record["text"].decode() in found.text for record in (first, second))
+    assert all(f"{name}: Splits" in found.text for name, _ in answered)
+    # Evaluated on a set that is none of the mixture.
+    (run / "predictions.jsonl").write_text(workdirs.lines([{"id": first["id"].decode(), **said}]))
+    with pytest.raises(SummaryError, match="its answers are to films of other data sets"):
+        page(workdirs.read(run), examples=1)
+
+
 def test_films_that_are_not_there_are_said(with_films: Path, tmp_path: Path) -> None:
     (run,) = workdirs.read(workdirs.reports(tmp_path / "other", data__path=str(tmp_path / "nowhere")))
     with pytest.raises(SummaryError, match=r"nowhere: the data set of the run is not here.*leave --examples out"):

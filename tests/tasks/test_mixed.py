@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from safetensors.numpy import load_file
 
 from data_prep import pairs
 from medvill_jax.batch import fake_batch
@@ -18,7 +19,24 @@ from medvill_jax.data.mixed import MixedRecords
 from medvill_jax.errors import ConfigError, UserError
 from medvill_jax.tasks import classify, pretrain
 from medvill_jax.training import contrast
+from tests.cluster.processes import Process, free_address
 from tests.conftest import write_pairs
+
+RUN = """
+import json, sys
+from pathlib import Path
+from ml_collections import ConfigDict
+from medvill_jax.cluster import distributed
+from medvill_jax.tasks.pretrain import Task
+
+workdir, address, number = sys.argv[1:]
+distributed.start_if_cluster(address, 2, int(number), 120.0)
+with distributed.together():
+    config = ConfigDict(json.loads(Path(f"{workdir}.config").read_text()))
+    task = Task(config.lock(), Path(workdir))
+    task.fit()
+    task.evaluate_best()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +67,7 @@ def test_a_resumed_run_is_bitwise_that_of_an_uninterrupted_one(
     mixed_config: ConfigDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    mixed_config.checkpoint.every_steps = 2
+    mixed_config.checkpoint.every_steps, mixed_config.eval.every_steps = 2, 0
     pretrain.Task(mixed_config, tmp_path / "whole").fit()
     assert "40 training examples, 0.8 epochs: 4 steps of 8" in caplog.text
     assert "  data: 0.75 of the examples, 24 of its own, 1 epochs" in caplog.text
@@ -74,12 +92,50 @@ def test_a_resumed_run_is_bitwise_that_of_an_uninterrupted_one(
     assert str(tmp_path.parent) not in card
 
 
+@pytest.mark.slow
+def test_two_processes_train_and_evaluate_as_one(mixed_config: ConfigDict, tmp_path: Path) -> None:
+    mixed_config.itm.pairs, mixed_config.contrast.width, mixed_config.itm.negatives = "both", 8, "in_batch"
+    mixed_config.steps = mixed_config.eval.every_steps = 2
+    (tmp_path / "two.config").write_text(mixed_config.to_json())
+    address, two = free_address(), tmp_path / "two"
+    started = [
+        Process(["-c", RUN, str(two), address, str(number)], tmp_path / f"log{number}", 1) for number in range(2)
+    ]
+    try:
+        task = pretrain.Task(mixed_config, tmp_path / "one")
+        task.fit()
+        task.evaluate_best()
+        for process in started:
+            assert process.wait() == 0, process.output()
+    finally:
+        for process in started:
+            process.end()
+    for ours, theirs in zip(metrics(two), metrics(tmp_path / "one"), strict=True):
+        # Ranks, probes and accuracies turn on the last bits; sums and counts do not.
+        assert ours.keys() == theirs.keys()
+        for name in (name for name in theirs if "loss" in name or "examples" in name or name == "train/grad_norm"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
+    weights = [load_file(run / "export" / "model.safetensors") for run in (two, tmp_path / "one")]
+    assert weights[0].keys() == weights[1].keys()
+    for name, array in weights[1].items():
+        np.testing.assert_allclose(weights[0][name], array, rtol=0, atol=1e-5, err_msg=name)
+    answers = [
+        [json.loads(line) for line in (run / "predictions.jsonl").read_text().splitlines()]
+        for run in (two, tmp_path / "one")
+    ]
+    assert [(row["id"], row["words"]) for row in answers[0]] == [(row["id"], row["words"]) for row in answers[1]]
+
+
 def test_metrics_pool_the_sources_and_name_each(
     mixed_config: ConfigDict, tiny_data: Path, second_data: Path, tmp_path: Path
 ) -> None:
-    task = pretrain.Task(mixed_config, tmp_path / "mixed")
+    task = pretrain.Task(mixed_config, tmp_path)
     state = task.trainer.initial_state()
-    found = task.evaluator.evaluate(state)
+    found = task.evaluator.evaluate_best(0, state)
+    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [row["source"] for row in rows] == ["data"] * 10 + ["other"] * 6
+    assert all(row["id"].startswith(f"{row['source']}/") for row in rows)
+    assert len({row["id"] for row in rows}) == len({row["subject"] for row in rows}) == 16
     assert sorted(found) == sorted(task.evaluator.names)
     assert (found["eval/examples"], found["eval/data/examples"], found["eval/other/examples"]) == (16, 10, 6)
     pooled = (10 * found["eval/data/itm_loss"] + 6 * found["eval/other/itm_loss"]) / 16
@@ -89,16 +145,6 @@ def test_metrics_pool_the_sources_and_name_each(
     alone = pretrain.Task(mixed_config, tmp_path / "alone").evaluator.evaluate(state)
     for name in ("itm_loss", "itm_accuracy", "mlm_loss", "mlm_accuracy", "image_rank", "examples"):
         assert found[f"eval/other/{name}"] == alone[f"eval/{name}"]
-
-
-def test_answers_to_single_examples_tell_their_source(mixed_config: ConfigDict, tmp_path: Path) -> None:
-    mixed_config.eval.max_examples = 8
-    task = pretrain.Task(mixed_config, tmp_path)
-    task.evaluator.evaluate_best(0, task.trainer.initial_state())
-    rows = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
-    assert [row["source"] for row in rows] == ["data"] * 5 + ["other"] * 3
-    assert all(row["id"].startswith(f"{row['source']}/") for row in rows)
-    assert len({row["id"] for row in rows}) == len({row["subject"] for row in rows}) == 8
 
 
 def test_reports_of_another_source_are_no_negatives_of_the_batch(mixed_config: ConfigDict, tmp_path: Path) -> None:

@@ -100,10 +100,14 @@ def closing_lines(config: setup.Config, metrics: dict[str, Any]) -> list[str]:
         f"                varies in {value['image_rank']:.1f} directions, its cells in {value['image_rank_cells']:.1f}",
     ]
     return lines + [
-        f"  {source}: ITM accuracy {value[f'{source}/itm_accuracy']:.3f}, "
+        f"  {source}: ITM accuracy {_or_undefined(value[f'{source}/itm_accuracy'])}, "
         f"MLM accuracy {value[f'{source}/mlm_accuracy']:.3f}, {value[f'{source}/examples']:.0f} examples"
         for source in _sources(config)
     ]
+
+
+def _or_undefined(value: float) -> str:
+    return "undefined" if math.isnan(value) else f"{value:.3f}"
 
 
 def _sources(config: setup.Config) -> list[str]:
