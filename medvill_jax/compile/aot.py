@@ -184,7 +184,7 @@ class CompileReport:
                 for kind, traffic in self.collectives.items()
             ),
             "",
-            f"what moves most in HBM, {gib(sum(mover['bytes'] for mover in self.movers))} of all",
+            f"what moves most in HBM, {gib(sum(mover['bytes'] for mover in self.movers))} of it",
             *(
                 f"  {gib(mover['bytes']):>12}  {mover['opcode']:<14}{mover['layer'] or mover['instruction']}"
                 for mover in self.movers

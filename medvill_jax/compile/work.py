@@ -130,7 +130,7 @@ def movers(program: Program) -> list[Mover]:
             times=times + (before.times if before else 0),
             instruction=instruction.name,
             opcode=instruction.opcode,
-            layer=layer(program, instruction),
+            layer=layer(program, computation, instruction),
         )
     return sorted(found.values(), key=lambda mover: (-mover.bytes, mover.instruction))
 
@@ -175,23 +175,32 @@ def padded_bytes(shape: str) -> float:
     return total
 
 
-def layer(program: Program, instruction: Instruction) -> str:
+def layer(program: Program, computation: str, instruction: Instruction) -> str:
     """Where in the model an instruction comes from, and its operation, by the names that JAX gave; "" for none.
 
-    `encoder/layer_3/attention/dot_general`, or `gradient of ...` where a derivative runs backwards through it.
+    `layer_3/attention/dot_general`, or `gradient of ...` where a derivative runs backwards through it. What the
+    compiler has added, such as a copy into fast memory, is named by what it takes: `state/params/pooler/dense/kernel`.
     """
-    found = OP_NAME.search(instruction.attributes)
-    if not found:
-        inside = program.computations.get(hlo.called(instruction, "calls"), {})
-        found = next((name for item in inside.values() if (name := OP_NAME.search(item.attributes))), None)
-    if not found:
-        return ""
-    # A fusion of several operations names each.
-    name = found[1].partition(";")[0]
+    table, source = program.computations[computation], instruction
+    while not (name := _op_name(program, source)) and source.operands and source.operands[0] in table:
+        source = table[source.operands[0]]
+    if source.opcode == "parameter":
+        return "/".join(re.findall(r"\w+", name))
+    gradient = "gradient of " if "transpose(" in name else ""
     while (shorter := TRANSFORMED.sub(r"\1", name)) != name:
         name = shorter
     parts = [part for part in name.split("/") if part and not part.startswith("jit(") and part not in MACHINERY]
-    return ("gradient of " if "transpose(" in found[1] else "") + "/".join(parts)
+    return gradient + "/".join(parts)
+
+
+def _op_name(program: Program, instruction: Instruction) -> str:
+    """The name that JAX gave an instruction, or the first one in a fusion that has none itself; "" for none."""
+    inside = program.computations.get(hlo.called(instruction, "calls"), {})
+    for item in (instruction, *inside.values()):
+        # A fusion of several operations names each.
+        if (item.opcode != "parameter" or item is instruction) and (found := OP_NAME.search(item.attributes)):
+            return found[1].partition(";")[0]
+    return ""
 
 
 def _elements(dims: str) -> int:

@@ -144,6 +144,16 @@ def test_the_layer_is_what_jax_named(name: str, layer: str) -> None:
     assert work.movers(read)[0].layer == layer
 
 
+def test_a_copy_is_named_by_what_it_takes() -> None:
+    read = program(
+        "  %s = (f32[8,4]{1,0:S(1)}, f32[8,4]{1,0}, u32[]) copy-start(%p)\n  %d = f32[8,4]{1,0:S(1)} copy-done(%s)\n"
+        "  %e = bf16[8,4]{1,0} copy(%d)\n  ROOT %r = f32[8,4]{1,0} copy(%q)"
+    )
+    assert {mover.instruction: mover.layer for mover in work.movers(read)} == {
+        "s": "state/params", "e": "state/params", "r": "",
+    }  # fmt: skip
+
+
 def test_sizes_that_a_matrix_unit_fills_up() -> None:
     read = program(
         "  %k = f32[4,200]{1,0} constant({...})\n"
