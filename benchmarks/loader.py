@@ -48,7 +48,8 @@ ROOT = Path(__file__).parents[1]
 WARM_UP = 6  # batches that are not counted
 LOOKED_AT = 6  # batches after the timed ones, between which memory is looked at
 VOCABULARY = 30522
-TARGETS = {"torch": 3.0, "torch_uint8": None, "decoding": 0.7}  # examples/s of our loader to those of the others
+# What examples/s of our loader are to be to those of the others.
+TARGETS = {"torch": 3.0, "torch_uint8": None, "decoding": 0.7}
 PACKAGES = ("grain", "jax", "numpy", "opencv-python-headless", "pillow", "tokenizers", "torch", "torchvision")
 INSTALL = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
 
@@ -303,10 +304,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.in_this_process:
         print(json.dumps(measure(ARMS[args.in_this_process](args), args)), flush=True)
+        for worker in multiprocessing.active_children():
+            worker.terminate()
         os._exit(0)  # rather than wait for what loads ahead without end
     if {"torch", "torch_uint8"} & {*args.only}:
         require_torchvision()
     films = make(args)
+    args.out = args.out or args.data / "loader.json"
+    args.out.parent.mkdir(parents=True, exist_ok=True)
 
     given = sys.argv[1:] if argv is None else [*argv]
     rounds: list[dict[str, Any]] = []
@@ -339,10 +344,9 @@ def report(args: argparse.Namespace, films: int, rounds: list[dict[str, Any]]) -
         print(f"loader to {other}: {spread(speed, 2)}, by processor time {spread(work, 2)}{wanted}")
     versions = {name: importlib.metadata.version(name) for name in PACKAGES if installed(name)}
     settings = {name: value for name, value in vars(args).items() if name not in ("data", "out", "in_this_process")}
-    out = args.out or args.data / "loader.json"
     machine = {"processors": os.cpu_count(), "load": os.getloadavg()[0], "python": platform.python_version()}
     found = {"settings": settings, "films": films, "rounds": rounds, "ratios": ratios, "versions": versions} | machine
-    out.write_text(json.dumps(found, indent=1) + "\n")
+    args.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def installed(package: str) -> bool:
