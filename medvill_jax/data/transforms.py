@@ -107,17 +107,11 @@ def seen_through(image: np.ndarray, window: Window, size: int) -> np.ndarray:
     height, width = image.shape
     y0, x0, y1, x1 = window
     inside = image[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)]
-    padded = cv2.copyMakeBorder(
-        inside,
-        max(-y0, 0),
-        max(y1 - height, 0),
-        max(-x0, 0),
-        max(x1 - width, 0),
-        cv2.BORDER_CONSTANT,
-        value=[0, 0, 0, 0],
-    )
-    shrinks = padded.shape[0] > size or padded.shape[1] > size
-    return cv2.resize(padded, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    outside = max(-y0, 0), max(y1 - height, 0), max(-x0, 0), max(x1 - width, 0)
+    if any(outside):
+        inside = cv2.copyMakeBorder(inside, *outside, cv2.BORDER_CONSTANT, value=[0, 0, 0, 0])
+    shrinks = inside.shape[0] > size or inside.shape[1] > size
+    return cv2.resize(inside, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def _uniform(rng: np.random.Generator, bounds: Sequence[float] | np.ndarray) -> float:

@@ -111,6 +111,13 @@ def test_the_whole_film_is_centred_and_padded_with_black() -> None:
     assert (out[:, 24:] == 0).all()
 
 
+def test_a_film_that_fits_as_it_is_is_copied() -> None:
+    film = RNG.integers(0, 256, (32, 32), dtype=np.uint8)
+    out = square_image(film, 32, None, RNG)
+    assert (out == film).all()
+    assert not np.shares_memory(out, film)
+
+
 def test_a_crop_that_fits_into_the_film_stays_inside() -> None:
     film = np.full((64, 64), 255, np.uint8)
     for seed in range(50):
