@@ -16,7 +16,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from medvill_jax.batch import Batch
 from medvill_jax.errors import UserError
-from medvill_jax.training import sinks
+from medvill_jax.training import memory, sinks
 from medvill_jax.training.bad_steps import BadSteps
 from medvill_jax.training.checkpoint import Checkpoints
 from medvill_jax.training.timing import Timing
@@ -113,6 +113,7 @@ def train(
     def measure() -> dict[str, float] | None:
         with timing.paused():
             metrics = evaluate(state)
+            memory.give_back()
         if metrics is not None:
             writer.write(step, metrics)
             log.info("step %d held out: %s", step, _held_out_line(metrics))
