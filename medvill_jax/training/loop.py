@@ -16,9 +16,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from medvill_jax.batch import Batch
 from medvill_jax.errors import UserError
-from medvill_jax.training import memory, sinks
+from medvill_jax.training import sinks
 from medvill_jax.training.bad_steps import BadSteps
 from medvill_jax.training.checkpoint import Checkpoints
+from medvill_jax.training.memory import Tidy
 from medvill_jax.training.timing import Timing
 from medvill_jax.training.writer import MetricsWriter
 from medvill_jax.trees import Tree
@@ -106,14 +107,14 @@ def train(
     first_process = jax.process_index() == 0
     writer = MetricsWriter(workdir, resume_step=step, active=first_process, to=config.sinks)
     progress = tqdm(total=config.steps, initial=step, unit="step", disable=not (first_process and sys.stderr.isatty()))
-    told, rule = False, config.bad_steps
+    told, rule, tidy = False, config.bad_steps, Tidy()
     seen = rule.seen(state)
     timing = Timing(config.batch_size, hosts=jax.process_count(), processes=config.load_processes, barrier=barrier)
 
     def measure() -> dict[str, float] | None:
         with timing.paused():
             metrics = evaluate(state)
-            memory.give_back()
+            tidy()
         if metrics is not None:
             writer.write(step, metrics)
             log.info("step %d held out: %s", step, _held_out_line(metrics))

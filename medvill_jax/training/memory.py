@@ -1,21 +1,38 @@
-"""Gives memory back to the system that this process has freed but still holds."""
+"""Keeps the memory of a long run as it is: what the run has freed goes back to the system now and then."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import gc
+import time
 from collections.abc import Callable
 
 
-def give_back() -> None:
-    """Gives the free pages of the C library's heaps back to the system; does nothing where it is not glibc.
+class Tidy:
+    """Frees what nothing uses, at most once in so many seconds.
 
-    A long run frees and allocates arrays of many sizes, so its heaps become free in places, but never at their ends,
-    where alone glibc gives memory back by itself. Without it a run grew by a fifth of its memory in 20,000 steps
-    (docs/results.md).
+    Two things grow in a run of days otherwise, although nothing is lost. Python looks for cycles among all its objects
+    only once a quarter of them are new; half a million come with the packages, so those of ten thousand steps pile up,
+    and what they hold. And glibc gives only the ends of its heaps back to the system, which are always in use.
+
+    Args:
+        every: seconds, since a look at all objects takes some tenths of one.
     """
-    if (trim := _trim()) is not None:
-        trim(0)
+
+    def __init__(self, every: float = 60.0):
+        self._every, self._last = every, time.monotonic()
+
+    def __call__(self) -> bool:
+        """Tidies up if it is time; returns whether it did."""
+        now = time.monotonic()
+        if now - self._last < self._every:
+            return False
+        self._last = now
+        gc.collect()
+        if (trim := _trim()) is not None:
+            trim(0)
+        return True
 
 
 @functools.cache

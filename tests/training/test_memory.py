@@ -1,6 +1,9 @@
+import gc
 import os
 import subprocess
 import sys
+import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -22,7 +25,7 @@ for block in kept:
     block[::4096] = bytes(len(block[::4096]))
 kept = kept[99::100]
 before = resident()
-memory.give_back()
+assert memory.Tidy(0.0)()
 print(before, resident())
 """
 
@@ -37,6 +40,22 @@ def test_freed_memory_goes_back_to_the_system() -> None:
     assert after < before - 150
 
 
-def test_without_glibc_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_trim", lambda: None)
-    memory.give_back()
+def test_cycles_of_objects_are_freed_when_it_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loop:
+        def __init__(self) -> None:
+            self.self = self
+
+    monkeypatch.setattr(memory, "_trim", lambda: None)  # as without glibc
+    gc.collect()
+    gc.disable()
+    try:
+        tidy, lost = memory.Tidy(3600.0), weakref.ref(Loop())
+        assert not tidy()
+        assert lost() is not None
+        later = time.monotonic() + 3601.0
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        assert tidy()
+        assert lost() is None
+        assert not tidy()
+    finally:
+        gc.enable()
