@@ -17,7 +17,8 @@ STATE = {"params": jax.ShapeDtypeStruct((1024, 256), jnp.float32), "step": jax.S
 REPORT = CompileReport(
     topology="v5e:4x4", chips=16, mesh={"data": 16}, batch_size=256, examples_per_chip=16.0, settings={},
     hbm_peak_bytes=1, hbm_capacity_bytes=2, hbm_bytes={}, program_flops=1.0, model_flops=1.0, bytes_accessed=1.0,
-    hbm_traffic_bytes=1.0, collective_bytes=1.0, collectives={},
+    padded_product_flops=1.0, vector_operations=1.0, whole_number_operations=1.0, hbm_traffic_bytes=1.0,
+    hbm_padding_bytes=0.0, movers=(), collective_bytes=1.0, collectives={},
     roofline_seconds={"compute": 0.05, "memory": 0.1, "interconnect": 0.01}, binding="memory", mfu_bound=0.3,
     examples_per_second_bound=2560.0, compile_seconds=600.0, notes=("a note of the compiler",),
 )  # fmt: skip
