@@ -45,7 +45,7 @@ def test_phrases_on_films(
     phrases: tuple[Path, Path, dict[str, list[list[float]]]], tmp_path: Path, rolled: bool
 ) -> None:
     tree, data, truths = phrases
-    config = shrink(ground.get_config("small"), data, steps=200)
+    config = shrink(ground.get_config("small"), data, steps=280)
     config.data.fraction, config.optimizer.learning_rate = 1.0, 5e-3
     model, names = learn(task, config, tmp_path)
     assert 16 <= len(names) <= 60
