@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.peak import peak_bytes
 from configs import pretrain as configuration
 from medvill_jax.batch import fake_batch
 from medvill_jax.commands import Parser
@@ -113,8 +113,7 @@ def _ours(args: argparse.Namespace, dtype: str, frozen: bool, steps: int) -> dic
             state, metrics = step(state, batch)
             jax.block_until_ready((state, metrics))
             seconds.append(time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds[1:], "first": seconds[0], "peak_bytes": peak, "compiled": compiled}
+    return {"seconds": seconds[1:], "first": seconds[0], "peak_bytes": peak_bytes(), "compiled": compiled}
 
 
 def _arrays(args: argparse.Namespace, dtype: str, *, frozen: bool) -> dict[str, np.ndarray]:
@@ -183,7 +182,7 @@ def _block(args: argparse.Namespace, dtype: str, frozen: bool) -> dict[str, Any]
         np.savez(arrays, **_arrays(args, dtype, frozen=frozen))  # pyright: ignore[reportArgumentType]
         commands = {"ours": [sys.executable, "-m", "benchmarks.step", *given, f"--worker={spoken}"]} | {
             name: [
-                sys.executable, "benchmarks/torch_step.py", str(arrays), name, str(args.steps),
+                sys.executable, "-m", "benchmarks.torch_step", str(arrays), name, str(args.steps),
                 *(["frozen"] if frozen else []),
             ]
             for name in theirs

@@ -4,7 +4,7 @@ Two programs: `published` computes as the released code does, eager attention th
 vocabulary's logits at every position; `competent` is what a PyTorch user would make of it, fused attention, logits at
 masked positions only and channels last, also with autocast. Both run a frozen image encoder under `no_grad`.
 
-    python benchmarks/torch_step.py ARRAYS.npz VARIANT STEPS [frozen]
+    python -m benchmarks.torch_step ARRAYS.npz VARIANT STEPS [frozen]
 
 times steps in a process of its own, which imports nothing of JAX, and prints JSON.
 """
@@ -12,7 +12,6 @@ times steps in a process of its own, which imports nothing of JAX, and prints JS
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+
+from benchmarks.peak import peak_bytes
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HIDDEN = -1e30
@@ -261,8 +262,11 @@ def main() -> int:
         began = time.perf_counter()
         step(trees["batch"])
         seconds.append(time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"seconds": seconds[1:], "first": seconds[0], "peak_bytes": peak, "torch": torch.__version__}))
+    print(
+        json.dumps(
+            {"seconds": seconds[1:], "first": seconds[0], "peak_bytes": peak_bytes(), "torch": torch.__version__}
+        )
+    )
     return 0
 
 
