@@ -137,11 +137,7 @@ class Totals:
             warnings.append(
                 f"{self.plan.shared_subjects} subjects are in several splits: test results will be too good{remedy}"
             )
-        if films := self.plan.notes.get("no_split_table"):
-            warnings.append(
-                f"{films} has no split table of MIMIC-CXR, so the split is by subject: a model that was trained on "
-                "MIMIC-CXR may have seen these patients, and its test results will be too good"
-            )
+        warnings += self.plan.notes.get("cautions", [])
         alone = self.plan.notes.get("rows_without_subject", 0)
         if alone:
             warnings.append(f"{alone} rows name no subject, though others do: each counts as a separate patient")

@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from data_prep import views
-from medvill_jax.data.records import DataError
 
 SECOND, PRIOR = ("second_image", "second_view"), ("prior_image", "prior_view", "prior_text")
 TIME_COLUMNS = ("StudyDate", "StudyTime")
@@ -148,9 +147,3 @@ def _rank(own: str, other: str) -> int | None:
 
 def _order(view: str) -> int:
     return _FRONTALS.index(view) if view in _FRONTALS else len(_FRONTALS)
-
-
-def require_table(has_metadata: bool) -> None:
-    """Raises `DataError` if there is no table of the studies' views and times."""
-    if not has_metadata:
-        raise DataError("--second_view and --priors need the metadata table (views and times of studies): give it")

@@ -150,8 +150,8 @@ def prepare(
     copy = locate(source, needed, reports_root, images)
     if "metadata" not in copy.tables and copy.images.kind != "dicom" and choice.views:
         raise DataError(f"{source} has no metadata table to choose views by: give it, or --views=all")
-    if choice.further:
-        mimic_companions.require_table("metadata" in copy.tables)
+    if choice.further and "metadata" not in copy.tables:
+        raise DataError("--second_view and --priors need the metadata table (views and times of studies): give it")
     notes: dict[str, Any] = {"files": {"images": f"{copy.images.folder}/<id>{copy.images.suffix}"}}
     notes["files"]["reports"] = copy.reports.name
     return build(

@@ -82,7 +82,10 @@ def prepare(
     tables = {name: path for name in wanted if (path := mimic_layout.find_table(films, name)) is not None}
     notes: dict[str, Any] = {"split_from": "MIMIC-CXR's table" if "split" in tables else f"subjects, seed {seed}"}
     if split == "official" and "split" not in tables:
-        notes["no_split_table"] = str(films)
+        notes["cautions"] = [
+            f"{films} has no split table of MIMIC-CXR, so the split is by subject: a model that was trained on "
+            "MIMIC-CXR may have seen these patients, and its test results will be too good"
+        ]
     rows = _Phrases(table, file, notes).rows(films, tables, seed)
     return made(
         table,
