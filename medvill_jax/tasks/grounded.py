@@ -19,6 +19,7 @@ from medvill_jax.data import boxes
 from medvill_jax.data.phrases import PhraseRecords
 from medvill_jax.metrics import bootstrap, grounding
 from medvill_jax.metrics.metrics_file import write_metrics
+from medvill_jax.metrics.report_scores import MetricGroup
 from medvill_jax.tasks import made_with as notes
 from medvill_jax.tasks import subgroups
 
@@ -203,11 +204,8 @@ def write(
         for row, record in enumerate(phrases.rows)
     )
     notes.write_rows(workdir / notes.PREDICTIONS_FILE, rows, made_with)
-
-    def score(some: np.ndarray) -> dict[str, Any]:
-        categories = [phrases.categories[row] for row in some]
-        return dict(grounding.score(own[some], categories, clusters=subjects[some], seed=seed))
-
+    sums = grounding.sums_of([(own, np.ones(len(own), bool))])
+    score = subgroups.score_of_sums([MetricGroup(grounding.MEASURES, sums, grounding.ratios)], subjects, seed)
     characteristics = phrases.records.characteristics(phrases.rows)
     subgroups.write(workdir, characteristics, subjects, score, MAIN, made_with)
 
