@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from medvill_jax.batch import fake_batch
 from medvill_jax.commands import Parser
 from medvill_jax.tasks import pretrain
 from medvill_jax.tasks.data import FAKE
+from medvill_jax.tasks.network import Network
 from medvill_jax.trees import flatten
 
 ROOT = Path(__file__).parents[1]
@@ -116,27 +118,46 @@ def _ours(args: argparse.Namespace, dtype: str, frozen: bool, steps: int) -> dic
     return {"seconds": seconds[1:], "first": seconds[0], "peak_bytes": peak_bytes(), "compiled": compiled}
 
 
-def _arrays(args: argparse.Namespace, dtype: str, *, frozen: bool) -> dict[str, np.ndarray]:
+@dataclass(frozen=True)
+class Begun:
+    """What a step starts from: the network with random arrays, and a batch."""
+
+    network: Network
+    params: Any
+    stats: Any
+    batch: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, config: Any) -> Begun:
+        """That of a configuration."""
+        with tempfile.TemporaryDirectory() as workdir:
+            parts = pretrain.Task(config, Path(workdir)).parts
+        params, stats = jax.jit(parts.network.model.init)(jax.random.key(0))
+        vocabulary = parts.data.vocabulary
+        batch = fake_batch(parts.spec, 0, vocab_size=vocabulary.size, sep_id=vocabulary.sep_id)
+        return cls(parts.network, params, stats, batch)
+
+    def sizes(self) -> dict[str, Any]:
+        """The fields of `torch_step.Sizes`."""
+        config = self.network.config
+        return {
+            "num_heads": config.bert.num_heads,
+            "layer_norm_eps": config.bert.layer_norm_eps,
+            "dropout": config.bert.dropout,
+            "num_cells": config.num_cells or 0,
+            "cls_id": config.cls_id,
+            "sep_id": config.sep_id,
+        }
+
+
+def _arrays(config: Any) -> dict[str, np.ndarray]:
     """What a step in PyTorch starts from, by name."""
-    with tempfile.TemporaryDirectory() as workdir:
-        task = pretrain.Task(_config(args, dtype, frozen=frozen), Path(workdir))
-    network, spec = task.parts.network, task.parts.spec
-    params, stats = jax.jit(network.model.init)(jax.random.key(0))
-    config, vocabulary = network.config, task.parts.data.vocabulary
-    sizes = {
-        "num_heads": config.bert.num_heads,
-        "layer_norm_eps": config.bert.layer_norm_eps,
-        "dropout": config.bert.dropout,
-        "num_cells": config.num_cells or 0,
-        "cls_id": config.cls_id,
-        "sep_id": config.sep_id,
-    }
-    batch = fake_batch(spec, 0, vocab_size=vocabulary.size, sep_id=vocabulary.sep_id)
-    named = {"params": params, "stats": stats, "batch": batch}
+    begun = Begun.of(config)
+    named = {"params": begun.params, "stats": begun.stats, "batch": begun.batch}
     arrays = {
         f"{kind}/{name}": np.asarray(leaf) for kind, tree in named.items() for name, leaf in flatten(tree).items()
     }
-    return {"sizes": np.array(json.dumps(sizes)), **arrays}
+    return {"sizes": np.array(json.dumps(begun.sizes())), **arrays}
 
 
 def _difference() -> float:
@@ -145,27 +166,20 @@ def _difference() -> float:
 
     from benchmarks import torch_step
 
-    args = argparse.Namespace(small=True, batch=4, layers=0)
-    with tempfile.TemporaryDirectory() as workdir:
-        config = _config(args, "float32", frozen=True)
-        config.model.num_cells, config.model.dropout = 0, 0.0
-        config.model.initializer_range = 0.2  # or the loss would hardly depend on the network
-        task = pretrain.Task(config, Path(workdir))
-    network, vocabulary = task.parts.network, task.parts.data.vocabulary
-    params, stats = jax.jit(network.model.init)(jax.random.key(0))
-    batch = fake_batch(task.parts.spec, 0, vocab_size=vocabulary.size, sep_id=vocabulary.sep_id)
-    module = network.model.bind(params, stats)
+    config = _config(argparse.Namespace(small=True, batch=4), "float32", frozen=True)
+    config.model.num_cells, config.model.dropout = 0, 0.0
+    config.model.initializer_range = 0.2  # or the loss would hardly depend on the network
+    begun = Begun.of(config)
+    batch, module = begun.batch, begun.network.model.bind(begun.params, begun.stats)
     hidden = module.encode(batch["image"], batch["text_ids"], batch["text_lens"])
     words = jax.nn.log_softmax(module.mlm_logits(hidden.text, batch["mlm_positions"]))
     matched = jax.nn.log_softmax(module.itm_logits(hidden.summary))
     weights = batch["mlm_weights"]
     ours = -jnp.sum(jnp.take_along_axis(words, batch["mlm_ids"][..., None], 2)[..., 0] * weights) / weights.sum()
     ours -= jnp.mean(jnp.take_along_axis(matched, batch["itm_labels"][:, None], 1))
-    found = network.config
-    sizes = torch_step.Sizes(found.bert.num_heads, found.bert.layer_norm_eps, 0.0, 0, found.cls_id, found.sep_id)
-    gaps = []
+    sizes, gaps = torch_step.Sizes(**begun.sizes()), []
     for name in ("published", "competent"):
-        step = torch_step.Step(sizes, params, stats, torch_step.VARIANTS[name], frozen=True)
+        step = torch_step.Step(sizes, begun.params, begun.stats, torch_step.VARIANTS[name], frozen=True)
         with torch.no_grad():
             tensors = {key: torch.from_numpy(np.asarray(array)) for key, array in batch.items()}
             gaps.append(abs(float(step.loss(tensors, rate=0.0)) - float(ours)))
@@ -179,7 +193,7 @@ def _block(args: argparse.Namespace, dtype: str, frozen: bool) -> dict[str, Any]
     given = [f"--batch={args.batch}", f"--layers={args.layers}", *(["--small"] if args.small else [])]
     with tempfile.TemporaryDirectory() as folder:
         arrays = Path(folder, "arrays.npz")
-        np.savez(arrays, **_arrays(args, dtype, frozen=frozen))  # pyright: ignore[reportArgumentType]
+        np.savez(arrays, **_arrays(_config(args, dtype, frozen=frozen)))  # pyright: ignore[reportArgumentType]
         commands = {"ours": [sys.executable, "-m", "benchmarks.step", *given, f"--worker={spoken}"]} | {
             name: [
                 sys.executable, "-m", "benchmarks.torch_step", str(arrays), name, str(args.steps),
