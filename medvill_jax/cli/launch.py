@@ -79,5 +79,6 @@ def _job(name: str | None, words: Sequence[str]) -> Job:
         raise ConfigError("--workdir is needed, where a run that was stopped finds its checkpoints")
     data = flags.CONFIG.value.data
     mixed = data.get("mixture", "")
-    paths = tuple(source.path for source in mixture.parse(mixed)) if mixed else (data.path,)
-    return Job(check_name(name) if name else name_of(workdir), tuple(words), workdir, paths)
+    flag, paths = f"--{mixture.FIELD}", [source.path for source in mixture.parse(mixed)] if mixed else []
+    named = tuple((flag, path) for path in paths) or (("--config.data.path", data.path),)
+    return Job(check_name(name) if name else name_of(workdir), tuple(words), workdir, named)

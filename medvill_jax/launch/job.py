@@ -32,13 +32,13 @@ class Job:
     name: a DNS label.
     words: flags of the training, `--config` and `--workdir` among them.
     workdir: the value of `--workdir`.
-    data: what `--config.data.path` or `--config.data.mixture` names.
+    data: what is read, as (flag, place): of `--config.data.path`, or each of `--config.data.mixture`.
     """
 
     name: str
     words: tuple[str, ...]
     workdir: str
-    data: tuple[str, ...]
+    data: tuple[tuple[str, str], ...]
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -52,12 +52,9 @@ class Job:
 
     def require_bucket(self) -> None:
         """Raises `ConfigError` unless what the run reads and writes is where machines without a common disk look."""
-        mixed = any(word.partition("=")[0] == "--config.data.mixture" for word in self.words)
-        named = "--config.data.mixture" if mixed else "--config.data.path"
-        needed = [("--workdir", self.workdir), *((named, place) for place in self.data)]
         given = [word.split("=", 1) for word in self.words if word.startswith(_LOADED) and "=" in word]
         here = [(flag, place) for flag, place in given if place and Path(place).exists()]
-        for flag, place in (*needed, *here):
+        for flag, place in (("--workdir", self.workdir), *self.data, *here):
             if not place.startswith("gs://"):
                 raise ConfigError(f"{flag}={place}: these machines share no disk; give a path in a bucket, gs://...")
 
