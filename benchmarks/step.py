@@ -60,9 +60,14 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="a tiny network on films of 64 pixels")
     parser.add_argument("--out", type=Path, help="a JSON file to write")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--arrays", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.arrays:
+        _write_arrays(args.arrays, _config(args, TYPES[0], frozen=False))
+        return 0
     if args.worker:
-        print(json.dumps(_ours(args, **json.loads(args.worker))))
+        asked = json.loads(args.worker)
+        print(json.dumps(timed(_config(args, asked["dtype"], frozen=asked["frozen"]), args.steps)))
         return 0
     difference = _difference()
     print(f"losses of both agree to {difference:.1e} at a small size", flush=True)
@@ -101,10 +106,15 @@ def _config(args: argparse.Namespace, dtype: str, *, frozen: bool) -> Any:
     return config
 
 
-def _ours(args: argparse.Namespace, dtype: str, frozen: bool, steps: int) -> dict[str, Any]:
-    """Times steps in this process."""
+def timed(config: Any, steps: int) -> dict[str, Any]:
+    """Times our train step of a configuration in this process, which should do nothing else.
+
+    Returns:
+        Seconds of each counted step and of the first one, which is not, and of compiling; the useful FLOPs of a step;
+        the peak memory, of the accelerator if there is one, else of this process.
+    """
     with tempfile.TemporaryDirectory() as workdir:
-        task = pretrain.Task(_config(args, dtype, frozen=frozen), Path(workdir))
+        task = pretrain.Task(config, Path(workdir))
         state, batch = task.trainer.initial_state(), next(task.train_batches(0))
         began = time.perf_counter()
         step = task.trainer.lower().compile()
@@ -115,7 +125,10 @@ def _ours(args: argparse.Namespace, dtype: str, frozen: bool, steps: int) -> dic
             state, metrics = step(state, batch)
             jax.block_until_ready((state, metrics))
             seconds.append(time.perf_counter() - began)
-    return {"seconds": seconds[1:], "first": seconds[0], "peak_bytes": peak_bytes(), "compiled": compiled}
+        flops = task.program().flops
+    of_device = jax.local_devices()[0].memory_stats()
+    peak = of_device["peak_bytes_in_use"] if of_device else peak_bytes()
+    return {"seconds": seconds[1:], "first": seconds[0], "peak_bytes": peak, "compiled": compiled, "flops": flops}
 
 
 @dataclass(frozen=True)
@@ -150,14 +163,15 @@ class Begun:
         }
 
 
-def _arrays(config: Any) -> dict[str, np.ndarray]:
-    """What a step in PyTorch starts from, by name."""
+def _write_arrays(path: Path, config: Any) -> None:
+    """Writes what a step in PyTorch starts from, by name."""
     begun = Begun.of(config)
     named = {"params": begun.params, "stats": begun.stats, "batch": begun.batch}
     arrays = {
         f"{kind}/{name}": np.asarray(leaf) for kind, tree in named.items() for name, leaf in flatten(tree).items()
     }
-    return {"sizes": np.array(json.dumps(begun.sizes())), **arrays}
+    sizes = np.array(json.dumps(begun.sizes()))
+    np.savez(path, sizes=sizes, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def _difference() -> float:
@@ -189,15 +203,16 @@ def _difference() -> float:
 def _block(args: argparse.Namespace, dtype: str, frozen: bool) -> dict[str, Any]:
     """All programs of one type, in turns."""
     theirs = ("published", "competent") if dtype == "float32" else ("competent, bfloat16",)
-    spoken = json.dumps({"dtype": dtype, "frozen": frozen, "steps": args.steps})
-    given = [f"--batch={args.batch}", f"--layers={args.layers}", *(["--small"] if args.small else [])]
+    spoken = json.dumps({"dtype": dtype, "frozen": frozen})
+    sizes = [f"--batch={args.batch}", f"--layers={args.layers}", *(["--small"] if args.small else [])]
+    given = [*sizes, f"--steps={args.steps}"]
     with tempfile.TemporaryDirectory() as folder:
         arrays = Path(folder, "arrays.npz")
-        np.savez(arrays, **_arrays(_config(args, dtype, frozen=frozen)))  # pyright: ignore[reportArgumentType]
+        _write_arrays(arrays, _config(args, dtype, frozen=frozen))
         commands = {"ours": [sys.executable, "-m", "benchmarks.step", *given, f"--worker={spoken}"]} | {
             name: [
-                sys.executable, "-m", "benchmarks.torch_step", str(arrays), name, str(args.steps),
-                *(["frozen"] if frozen else []),
+                sys.executable, "-m", "benchmarks.torch_step", str(arrays), f"--variant={name}",
+                f"--steps={args.steps}", *(["--frozen"] if frozen else []),
             ]
             for name in theirs
         }  # fmt: skip
