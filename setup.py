@@ -39,7 +39,9 @@ EXTRAS = {
     "wandb": ["wandb>=0.22"],
     # The documentation as a site (docs/conf.py); its notebooks need nothing else.
     "docs": ["myst-nb>=1.3", "myst-parser>=5.0", "sphinx>=8.2", "sphinx-book-theme>=1.1.4"],
+    # By the newest CUDA that the driver takes: 12 or 13.
     "cuda": ["jax[cuda12]>=0.10"],
+    "cuda13": ["jax[cuda13]>=0.10"],
     # Also to compile for TPUs where there is none (--mode=compile): libtpu is the compiler.
     "tpu": ["jax[tpu]>=0.10"],
 }

@@ -1,9 +1,10 @@
 """Speed of report generation: cached beam search against a loop that recomputes the whole sequence for every token.
 
-    python benchmarks/decode.py                                   # BERT-base, 256 cells, beam 4, 128 tokens
-    python benchmarks/decode.py --layers=2 --tokens=16            # a quick check
+    python -m benchmarks.decode                                   # BERT-base, 256 cells, beam 4, 128 tokens
+    python -m benchmarks.decode --layers=2 --tokens=16            # a quick check
+    python -m benchmarks.decode --device=cuda --batch=32          # PyTorch on a GPU, as JAX is where it has one
 
-Both generate with the same random weights on the CPU, and neither ends early: [SEP] is banned, so all reports have the
+Both generate with the same random weights in float32, and neither ends early: [SEP] is banned, so all reports have the
 same number of tokens. The reference is in PyTorch: it runs the ResNet once per image (the released code runs it for
 every token), and for every token the Transformer over the image, the tokens and the [MASK] of all beams, the vocabulary
 head over the [MASK] rows only, and the selection of the best K continuations. Its cost per token grows smoothly with
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-import resource
+import json
 import sys
 import time
 from typing import Any
@@ -29,6 +30,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.peak import peak_bytes
 from medvill_jax import programs
 from medvill_jax.commands import Parser
 from medvill_jax.decoding.rules import Rules
@@ -42,11 +44,16 @@ BANNED = (0, 100, 101, MASK)
 IMAGE_SIZE = 512
 
 
+def tensor(array: Any) -> torch.Tensor:
+    """On the default device of PyTorch."""
+    return torch.from_numpy(np.array(array)).to(torch.get_default_device())
+
+
 class Reference:
     """The Transformer and its MLM head in torch, with the same arrays; the embeddings of the image are an input."""
 
     def __init__(self, config: MedvillConfig, params: dict[str, Any]):
-        self.config, self.params = config, jax.tree.map(lambda leaf: torch.from_numpy(np.array(leaf)), params)
+        self.config, self.params = config, jax.tree.map(lambda leaf: tensor(leaf), params)
 
     def linear(self, part: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
         return nn.functional.linear(x, part["kernel"].T, part["bias"])
@@ -112,6 +119,8 @@ class Reference:
 def seconds(call: Any) -> float:
     start = time.perf_counter()
     call()
+    if torch.get_default_device().type == "cuda":
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -120,7 +129,7 @@ def reference_seconds(reference: Reference, image: torch.Tensor, flags: argparse
     if not flags.lengths:
         return seconds(lambda: reference.write(image, flags.beams, flags.tokens)), "every token of one report was run"
     totals = torch.zeros(flags.beams)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(torch.get_default_device()).manual_seed(0)
     lengths = np.unique(np.linspace(0, flags.tokens - 1, flags.lengths).round().astype(int))
     times = []
     for length in lengths.tolist():
@@ -144,7 +153,10 @@ def main() -> int:
     )
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--vocabulary", type=int, default=30522)
+    parser.add_argument("--device", default="cpu", help="of PyTorch")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON in the last line")
     flags = parser.parse_args()
+    torch.set_default_device(flags.device)
 
     bert = BertConfig(vocab_size=flags.vocabulary, num_layers=flags.layers, dropout=0.0)
     config = MedvillConfig(bert, image_size=IMAGE_SIZE)
@@ -165,17 +177,22 @@ def main() -> int:
         module = model.bind(params, stats)
         return module.embed_image(module.image_features(image), None, None)
 
-    print(f"{flags.layers} layers, {config.grid_cells} cells, beam {flags.beams}, {flags.tokens} tokens, float32, CPU")
+    device = jax.devices()[0].device_kind
+    print(
+        f"{flags.layers} layers, {config.grid_cells} cells, beam {flags.beams}, {flags.tokens} tokens, float32,",
+        end=" ",
+    )
+    print(f"ours on {device}, torch on {flags.device}")
     encode(params, stats, images[:1]).block_until_ready()
     block = encode(params, stats, images[:1])
     encoding = seconds(lambda: encode(params, stats, images[:1]).block_until_ready())
-    image = torch.from_numpy(np.array(block))
+    image = tensor(block)
     reference = Reference(config, params)
 
     with jax.default_matmul_precision("highest"):
         few = min(4, flags.tokens)
         jax_tokens = np.asarray(ours(params, stats, writing(few), images).tokens[0])
-        torch_tokens = reference.write(image, flags.beams, few).numpy()
+        torch_tokens = reference.write(image, flags.beams, few).cpu().numpy()
         print(f"first {few} tokens: ours {jax_tokens.tolist()}, torch {torch_tokens.tolist()}")
         if (jax_tokens != torch_tokens).any():
             print("error: the two generate different tokens", file=sys.stderr)
@@ -201,8 +218,12 @@ def main() -> int:
     print(f"        the image, timed with our encoder); {how}")
     print(f"ours:   {1 / per_report:9.4f} reports/s ({per_report:.2f} s each)")
     print(f"ratio:  {(encoding + generating) / per_report:.1f}x")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"peak resident memory, both together: {peak:.1f} GiB")
+    stats = jax.local_devices()[0].memory_stats()
+    peak = stats["peak_bytes_in_use"] if stats else peak_bytes()
+    print(f"peak memory: {peak / 2**30:.1f} GiB, {'ours on the device' if stats else 'both together'}")
+    if flags.json:
+        figures = {"reports_per_second": 1 / per_report, "ratio": (encoding + generating) / per_report}
+        print(json.dumps(figures | {"peak_bytes": peak, "compiling_seconds": compiling}))
     return 0
 
 

@@ -2,15 +2,17 @@
 
 Two programs: `published` computes as the released code does, eager attention that holds all probabilities and the
 vocabulary's logits at every position; `competent` is what a PyTorch user would make of it, fused attention, logits at
-masked positions only and channels last, also with autocast. Both run a frozen image encoder under `no_grad`.
+masked positions only and channels last, also with autocast and with `torch.compile`. Both run a frozen image encoder
+under `no_grad`.
 
-    python -m benchmarks.torch_step ARRAYS.npz VARIANT STEPS [frozen]
+    python -m benchmarks.torch_step ARRAYS.npz --variant=published [--frozen] [--device=cuda]
 
 times steps in a process of its own, which imports nothing of JAX, and prints JSON.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import time
@@ -23,6 +25,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.peak import peak_bytes
+from medvill_jax.commands import Parser
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HIDDEN = -1e30
@@ -37,18 +40,21 @@ class Variant:
         gathered: the vocabulary's logits at masked positions, in place of all.
         autocast: products and convolutions in bfloat16.
         channels_last: the layout of films and their features.
+        compiled: by `torch.compile`.
     """
 
     fused: bool
     gathered: bool
     autocast: bool = False
     channels_last: bool = False
+    compiled: bool = False
 
 
 VARIANTS = {
     "published": Variant(fused=False, gathered=False),
     "competent": Variant(fused=True, gathered=True, channels_last=True),
     "competent, bfloat16": Variant(fused=True, gathered=True, autocast=True, channels_last=True),
+    "compiled, bfloat16": Variant(fused=True, gathered=True, autocast=True, channels_last=True, compiled=True),
 }
 
 
@@ -82,15 +88,17 @@ class Step:
             _channels_last(self.params["image_encoder"])
         image_encoder = {id(leaf) for leaf in _leaves(self.params["image_encoder"])} if frozen else set()
         trained = [leaf for leaf in _leaves(self.params) if id(leaf) not in image_encoder]
-        self.optimizer = torch.optim.AdamW(trained, lr=1e-5, eps=1e-6, weight_decay=0.0)
+        # On a GPU one kernel updates all arrays.
+        fused = True if trained[0].is_cuda and variant.fused else None
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-5, eps=1e-6, weight_decay=0.0, fused=fused)
+        self.compiled = torch.compile(self.loss) if variant.compiled else self.loss
         torch.manual_seed(seed)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> float:
+    def __call__(self, batch: dict[str, torch.Tensor]) -> float:
         """One step on a batch of `batch.pretrain_spec`; returns the loss."""
-        tensors = {name: torch.from_numpy(np.asarray(array)) for name, array in batch.items()}
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.variant.autocast):
-            loss = self.loss(tensors, rate=self.sizes.dropout)
+        with torch.autocast(batch["image"].device.type, torch.bfloat16, enabled=self.variant.autocast):
+            loss = self.compiled(batch, rate=self.sizes.dropout)
         loss.backward()
         self.optimizer.step()
         return float(loss.detach())
@@ -119,7 +127,7 @@ class Step:
         kept = sizes.num_cells or grid
         cells = torch.arange(grid).expand(rows, -1)
         if sizes.num_cells:
-            cells = torch.stack([torch.randperm(grid)[:kept].sort().values for _ in range(rows)])
+            cells = torch.rand(rows, grid).argsort(1)[:, :kept].sort(1).values
             features = features.gather(1, cells[..., None].expand(-1, -1, features.shape[2]))
         table = self.get("embeddings/word_embeddings/embedding")
         first, last = (
@@ -222,7 +230,7 @@ def _tensors(tree: Any, *, trains: bool, name: str = "") -> Any:
     array = np.array(tree)
     if name == "kernel":
         array = np.ascontiguousarray(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array.T)
-    tensor = torch.from_numpy(array)
+    tensor = torch.from_numpy(array).to(torch.get_default_device())
     return nn.Parameter(tensor) if trains else tensor
 
 
@@ -244,10 +252,17 @@ def _channel(values: tuple[float, ...]) -> torch.Tensor:
 
 def main() -> int:
     """The command line; returns the exit status."""
-    path, variant, steps, *frozen = sys.argv[1:]
-    with np.load(path) as file:
+    parser = Parser(description=__doc__)
+    parser.add_argument("arrays", type=argparse.FileType("rb"), help="of `benchmarks.step`")
+    parser.add_argument("--variant", choices=VARIANTS, required=True)
+    parser.add_argument("--steps", type=int, default=2, help="counted steps")
+    parser.add_argument("--frozen", action="store_true", help="the image encoder does not train")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, help="so many examples of the batch in the file; all by default")
+    args = parser.parse_args()
+    trees: dict[str, Any] = {"params": {}, "stats": {}, "batch": {}}
+    with np.load(args.arrays) as file:
         sizes = Sizes(**json.loads(str(file["sizes"])))
-        trees: dict[str, Any] = {"params": {}, "stats": {}, "batch": {}}
         for name in file.files:
             *parts, last = name.split("/")
             if not parts:
@@ -256,17 +271,19 @@ def main() -> int:
             for part in parts:
                 place = place.setdefault(part, {})
             place[last] = file[name]
-    step = Step(sizes, trees["params"], trees["stats"], VARIANTS[variant], frozen=bool(frozen))
+    torch.set_default_device(args.device)
+    step = Step(sizes, trees["params"], trees["stats"], VARIANTS[args.variant], frozen=args.frozen)
+    batch = {name: torch.from_numpy(array[: args.batch]).to(args.device) for name, array in trees["batch"].items()}
+    on_gpu = batch["image"].is_cuda
     seconds = []
-    for _ in range(int(steps) + 1):  # the first one warms up
+    for _ in range(args.steps + 1):  # the first one warms up
         began = time.perf_counter()
-        step(trees["batch"])
+        step(batch)
+        if on_gpu:
+            torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-    print(
-        json.dumps(
-            {"seconds": seconds[1:], "first": seconds[0], "peak_bytes": peak_bytes(), "torch": torch.__version__}
-        )
-    )
+    peak = torch.cuda.max_memory_allocated() if on_gpu else peak_bytes()
+    print(json.dumps({"seconds": seconds[1:], "first": seconds[0], "peak_bytes": peak, "torch": torch.__version__}))
     return 0
 
 
