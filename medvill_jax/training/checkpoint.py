@@ -28,13 +28,16 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from medvill_jax.paths import in_bucket
 from medvill_jax.training import integrity
 from medvill_jax.training.hosts import ALONE, Hosts
+from medvill_jax.training.memory import described_once
 from medvill_jax.training.saved_step import (
     INTEGRITY_FILE,
     VERSION,
     CheckpointError,
     DamagedError,
     SavedStep,
+    Shapes,
     names_to_arrays,
+    shapes,
 )
 
 log = logging.getLogger(__name__)
@@ -121,6 +124,8 @@ class Checkpoints:
         self._damaged: set[int] = set()
         self._held = _Held()
         self._checksums: dict[str, int] = {}  # of the arrays that are being saved
+        self._written: set[int] = set()  # steps that this process has written, of states like the one below
+        self._like: Shapes = {}
         self._manager = _Manager(
             directory,
             item_handlers={"state": ocp.PyTreeCheckpointHandler(), "position": ocp.JsonCheckpointHandler()},
@@ -165,7 +170,7 @@ class Checkpoints:
                 self._add_metrics(step, metrics)
             return
         self._checksums = integrity.of_arrays(state)
-        with _explained(self._directory):
+        with _explained(self._directory), described_once():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -175,6 +180,9 @@ class Checkpoints:
                 force=True,
             )
             self._manager.wait_until_finished()
+        if (like := shapes(state)) != self._like:
+            self._written, self._like = set(), like
+        self._written = (self._written | {step}) & {*self._manager.all_steps()}
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first."""
@@ -257,8 +265,11 @@ class Checkpoints:
         saved.check_format(recorded)
         failure, state, position = None, {}, {}
         try:
-            saved.check_fit(self._manager.item_metadata(step)["state"], abstract)
-            state, position = saved.read(wanted)
+            # TensorStore 0.1.86 never frees the descriptions that Orbax asks it for.
+            if step not in self._written or self._like != shapes(abstract):
+                saved.check_fit(self._manager.item_metadata(step)["state"], abstract)
+            with described_once():
+                state, position = saved.read(wanted)
         except CheckpointError:
             raise
         except Exception as error:  # Orbax has no type for "damaged"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import ctypes
 import functools
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorstore
 
 
 class Tidy:
@@ -44,3 +49,28 @@ def _trim() -> Callable[[int], int] | None:
         return None
     trim.argtypes, trim.restype = [ctypes.c_size_t], ctypes.c_int
     return trim
+
+
+@contextlib.contextmanager
+def described_once() -> Iterator[None]:
+    """A block in which TensorStore describes a key-value store once, and does not tell what it has counted.
+
+    It never frees what it turns into Python objects for that (0.1.86), and Orbax asks for the description of the same
+    folder with every array, and for the counters with every checkpoint.
+    """
+    spec: Any = tensorstore.KvStore.Spec
+    module: Any = tensorstore
+    describe, collect = spec.to_json, module.experimental_collect_matching_metrics
+    known = dict[str, Any]()
+
+    def once(self: Any, *arguments: Any, **named: Any) -> Any:
+        key = repr((self, arguments, named))
+        if key not in known:
+            known[key] = describe(self, *arguments, **named)
+        return copy.deepcopy(known[key])
+
+    spec.to_json, module.experimental_collect_matching_metrics = once, lambda *_, **__: []
+    try:
+        yield
+    finally:
+        spec.to_json, module.experimental_collect_matching_metrics = describe, collect

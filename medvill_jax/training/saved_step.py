@@ -19,6 +19,9 @@ INTEGRITY_FILE = "integrity.json"
 # Of the format, among the checksums; a step without it is of the first.
 VERSION = 1
 
+# Shape and dtype of each array by its name.
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+
 
 class CheckpointError(UserError):
     """A checkpoint does not fit, or cannot be read or written; the message says what and where."""
@@ -96,7 +99,7 @@ class SavedStep:
         """
         if metadata is None:
             raise ValueError(f"the description of step {self.number} is unreadable")
-        saved, wanted = _shapes(metadata.tree), _shapes(abstract)
+        saved, wanted = shapes(metadata.tree), shapes(abstract)
         problems = [
             *(f"missing: {name} {wanted[name]}" for name in wanted if name not in saved),
             *(f"extra: {name} {saved[name]}" for name in saved if name not in wanted),
@@ -144,5 +147,6 @@ def names_to_arrays(state: Any) -> dict[str, Any]:
     return nest(flatten(state), lists=False)
 
 
-def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+def shapes(tree: Any) -> Shapes:
+    """Those of a state's arrays."""
     return {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in flatten(tree).items()}

@@ -6,9 +6,12 @@ import time
 import weakref
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from medvill_jax.training import memory
+from medvill_jax.training.checkpoint import Checkpoints, Keep
 
 # Frees all but some arrays of a heap, whose end stays in use, and prints megabytes before and after.
 PROGRAM = """
@@ -59,3 +62,22 @@ def test_cycles_of_objects_are_freed_when_it_is_time(monkeypatch: pytest.MonkeyP
         assert not tidy()
     finally:
         gc.enable()
+
+
+def test_checkpoints_leave_nothing_behind(tmp_path: Path) -> None:
+    """Nor does going back to one. TensorStore would keep 2,700 blocks of memory a round here, and others keep 60."""
+    state = {"params": {str(number): np.ones(2, np.float32) for number in range(30)}}
+    abstract = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), state)
+    checkpoints = Checkpoints(tmp_path, Keep())
+
+    def blocks(step: int) -> int:
+        checkpoints.save(step, state, {"step": step}, {"eval/loss": 1.0 / step})
+        checkpoints.restore(step, abstract)
+        gc.collect()
+        return sys.getallocatedblocks()
+
+    for step in range(1, 5):
+        blocks(step)
+    before, after = blocks(5), [blocks(step) for step in range(6, 16)][-1]
+    checkpoints.close()
+    assert after - before < 10 * 300
