@@ -28,6 +28,11 @@ def watched(watch: Watch) -> Iterator[None]:
         _watch.reset(before)
 
 
+def is_watched() -> bool:
+    """Whether this is inside of such a block."""
+    return _watch.get() is not None
+
+
 def attend(
     queries: jax.Array, keys: jax.Array, values: jax.Array, mask: jax.Array, rate: float, key: jax.Array | None
 ) -> jax.Array:

@@ -46,9 +46,19 @@ class BertConfig:
             raise ConfigError(f"hidden size {self.hidden_size} is not a multiple of {self.num_heads} heads")
 
 
-def _last(x: jax.Array, count: int | None, axis: int) -> jax.Array:
-    """The last `count` slots along an axis; None keeps all."""
-    return x if count is None else jax.lax.slice_in_dim(x, x.shape[axis] - count, None, axis=axis)
+# Slots of a sequence that a layer computes: so many, the last ones; the indices int32 `[B, Q]`; None: all.
+Slots = int | jax.Array | None
+
+
+def _taken(x: jax.Array, slots: Slots, axis: int) -> jax.Array:
+    """The slots of `[B, ...]` along an axis; an axis of size 1 stands for all of them, and is kept."""
+    if slots is None or x.shape[axis] == 1:
+        return x
+    if isinstance(slots, int):
+        return jax.lax.slice_in_dim(x, x.shape[axis] - slots, None, axis=axis)
+    shape = [len(slots)] + [1] * (x.ndim - 1)
+    shape[axis] = slots.shape[1]
+    return jnp.take_along_axis(x, slots.reshape(shape), axis=axis)
 
 
 def linear(
@@ -134,7 +144,7 @@ class SelfAttention(nnx.Module):
         key: jax.Array | None,
         memory: Memory | None = None,
         start: jax.Array | int = 0,
-        last: int | None = None,
+        slots: Slots = None,
     ) -> tuple[jax.Array, Memory]:
         """Args:
             x: `[B, L, H]`, the queries.
@@ -143,21 +153,21 @@ class SelfAttention(nnx.Module):
             memory: keys and values of S slots, into which those of `x` are written from slot `start` on before the
                 queries attend to them; None attends to `x` alone, S = L.
             start: slot of the first position of `x` in `memory`.
-            last: number of queries Q, the last slots of `x`; None takes all, Q = L.
+            slots: those of `x` that are queries, Q in number.
 
         Returns:
             `[B, Q, H]`, and the memory that was attended to.
         """
         batch, _, size = x.shape
         split = (batch, -1, self.heads, size // self.heads)
-        query_rows = _last(x, last, 1)
+        query_rows = _taken(x, slots, 1)
         q, k, v = (  # [B, heads, Q, D], [B, heads, L, D]
             project(rows).reshape(split).swapaxes(1, 2)
             for project, rows in ((self.query, query_rows), (self.key, x), (self.value, x))
         )
         new = Memory(k, v)
         memory = new if memory is None else memory.write(new, start)
-        mixed = attention.attend(q, memory.keys, memory.values, _last(mask, last, -2), self.rate, key)
+        mixed = attention.attend(q, memory.keys, memory.values, _taken(mask, slots, -2), self.rate, key)
         return self.output(mixed.swapaxes(1, 2).reshape(query_rows.shape)), memory
 
 
@@ -180,11 +190,11 @@ class Layer(nnx.Module):
         key: jax.Array | None,
         memory: Memory | None = None,
         start: jax.Array | int = 0,
-        last: int | None = None,
+        slots: Slots = None,
     ) -> tuple[jax.Array, Memory]:
         """Arguments and results as for `SelfAttention`."""
-        attended, memory = self.attention(x, mask, fold(key, 0), memory, start, last)
-        x = self.attention_layer_norm(_last(x, last, 1) + dropout(attended, self.rate, fold(key, 1)))
+        attended, memory = self.attention(x, mask, fold(key, 0), memory, start, slots)
+        x = self.attention_layer_norm(_taken(x, slots, 1) + dropout(attended, self.rate, fold(key, 1)))
         with jax.named_scope("feed_forward"):
             hidden = jax.nn.gelu(self.intermediate(x), approximate=False)
             return self.output_layer_norm(x + dropout(self.output(hidden), self.rate, fold(key, 2))), memory
@@ -197,22 +207,23 @@ class Encoder(nnx.Module):
         self.remat = rematerialisation.check_policy(remat)
         self.layer = nnx.List([Layer(config, dtype=dtype, rngs=rngs) for _ in range(config.num_layers)])
 
-    def __call__(self, x: jax.Array, mask: jax.Array, key: jax.Array | None, last: int | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, mask: jax.Array, key: jax.Array | None, slots: Slots = None) -> jax.Array:
         """Args:
             x: `[B, L, H]` embeddings.
             mask: additive, `[B, 1, L, L]` (see `attention_masks.attention_mask`).
             key: PRNG key for dropout, or None.
-            last: number of slots Q, the last ones, that the last layer computes; None takes all, Q = L.
+            slots: those whose states are wanted, Q in number. The last layer computes no others, except where its
+                attention is `watched`: who watches knows places by all of them.
 
         Returns:
             `[B, Q, H]` hidden states of the last layer.
         """
-        final = len(self.layer) - 1
+        final, whole = len(self.layer) - 1, isinstance(slots, jax.Array) and attention.is_watched()
         for index, layer in enumerate(self.layer):
-            slots = last if index == final else None
+            computed = slots if index == final and not whole else None
             with jax.named_scope(f"layer_{index}"):
-                x, _ = rematerialisation.apply(self.remat, layer, x, mask, fold(key, index), last=slots)
-        return x
+                x, _ = rematerialisation.apply(self.remat, layer, x, mask, fold(key, index), slots=computed)
+        return _taken(x, slots, 1) if whole else x
 
     def remember(
         self,

@@ -58,4 +58,4 @@ def next_word_states_of(
     queries = module.embed_text(jnp.full_like(text_ids, mask_id), fold(key, 3), attention="s2s")  # [B, T+1, H]
     slots = text_ids.shape[1]
     mask = attention_masks.causal_queries(image.shape[1], slots, shown=shown)
-    return module.encoder(jnp.concatenate([image, tokens, queries], axis=1), mask, fold(key, 2), last=slots)
+    return module.encoder(jnp.concatenate([image, tokens, queries], axis=1), mask, fold(key, 2), slots=slots)

@@ -137,7 +137,8 @@ class MedvillConfig:
 class Hidden:
     """Last hidden states `image` `[B, N+2, H]` and `text` `[B, T+1, H]`; the ITM head's input `summary` `[B, H]`.
 
-    Of several films, `image` is the first.
+    Of several films, `image` is the first. Where `words` were asked for, `text` is theirs, `[B, P, H]`, and `image` is
+    [CLS] alone, `[B, 1, H]`.
     """
 
     image: jax.Array
@@ -167,6 +168,11 @@ def sample_cells(key: jax.Array, batch: int, grid_cells: int, num_cells: int, *,
     """
     noise = jax.random.uniform(key, (1 if shared else batch, grid_cells))
     return jnp.broadcast_to(jnp.sort(jax.lax.top_k(noise, num_cells)[1], axis=-1), (batch, num_cells))
+
+
+def _cls(x: jax.Array) -> jax.Array:
+    """The slot of [CLS] in sequences `[B, L, H]`, int32 `[B, 1]`."""
+    return jnp.zeros((len(x), 1), jnp.int32)
 
 
 class Medvill(nnx.Module):
@@ -265,6 +271,7 @@ class Medvill(nnx.Module):
         attention: str | None = None,
         cells: jax.Array | None = None,
         use_s2s: jax.Array | None = None,
+        words: jax.Array | None = None,
         key: jax.Array | None = None,
         train: bool = False,
         frozen: frozenset[str] = frozenset(),
@@ -278,13 +285,15 @@ class Medvill(nnx.Module):
             attention: one of `attention_masks.MASKS`; None is the configured one.
             cells: int32 `[B, N]` raster indices of the kept cells, `[B, V, N]` of several films, or None for all.
             use_s2s: bool `[B]`, for `mixed` only: which examples take the s2s mask.
+            words: int32 `[B, P]`, the text slots whose states are wanted, and with them [CLS]: the last layer computes
+                no others. None wants all.
             key: PRNG key for dropout; None switches dropout off.
             train: BatchNorm on batch statistics in the parts of the image encoder that are not `frozen`.
             frozen: parts of the image encoder that do not train, e.g. `{"embedder", "stages/0"}`.
         """
         features = self.image_features(images, train=train, frozen=frozen)
         image = self.embed_image(features, cells, fold(key, 0))
-        return self.encode_block(image, text_ids, text_lens, attention=attention, use_s2s=use_s2s, key=key)
+        return self.encode_block(image, text_ids, text_lens, attention=attention, use_s2s=use_s2s, words=words, key=key)
 
     def encode_block(
         self,
@@ -294,6 +303,7 @@ class Medvill(nnx.Module):
         *,
         attention: str | None = None,
         use_s2s: jax.Array | None = None,
+        words: jax.Array | None = None,
         key: jax.Array | None = None,
     ) -> Hidden:
         """`encode` with an image block `[B, N+2, H]` from `embed_image`, which can be used with many texts."""
@@ -310,8 +320,12 @@ class Medvill(nnx.Module):
             pad_visible=self.config.compat.pad_visible,
             shown=shown,
         )
-        hidden = self.encoder(jnp.concatenate([image, text], axis=1), mask, fold(key, 2))
-        image, text = hidden[:, : views.first(block).shape[1]], hidden[:, image_len:]
+        slots = None if words is None else jnp.pad(words + image_len + own_cls, ((0, 0), (1, 0)))
+        if slots is not None and own_cls:
+            slots = jnp.insert(slots, 1, image_len, axis=1)
+        hidden = self.encoder(jnp.concatenate([image, text], axis=1), mask, fold(key, 2), slots)
+        first, begin = (views.first(block).shape[1], image_len) if words is None else (1, 1)
+        image, text = hidden[:, :first], hidden[:, begin:]
         if own_cls:
             return Hidden(image, text[:, 1:], image[:, 0] * text[:, 0])
         return Hidden(image, text, self.pooler(image))
@@ -319,7 +333,7 @@ class Medvill(nnx.Module):
     def encode_image(self, block: AnyFilms, key: jax.Array | None = None) -> jax.Array:
         """Pooled [CLS] `[B, H]` of an image block `[B, N+2, H]` without text."""
         image, shown = views.sequence(block)
-        return self.pooler(self.encoder(image, attention_masks.image_mask(shown), fold(key, 2)))
+        return self.pooler(self.encoder(image, attention_masks.image_mask(shown), fold(key, 2), _cls(image)))
 
     def encode_text(self, text_ids: jax.Array, text_lens: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Pooled [CLS] `[B, H]` of a text without image; [CLS] comes first, as under `non_cross`.
@@ -331,7 +345,7 @@ class Medvill(nnx.Module):
         """
         text = self.embed_text(text_ids, fold(key, 1), text_lens=text_lens, attention="non_cross")
         mask = attention_masks.attention_mask("bidirectional", 0, text_lens + 1, text.shape[1])
-        return self.pooler(self.encoder(text, mask, fold(key, 3)))
+        return self.pooler(self.encoder(text, mask, fold(key, 3), _cls(text)))
 
     def match_side(self, features: AnyFilms, cells: jax.Array | None = None, key: jax.Array | None = None) -> Any:
         """The image side of `match`, `[B, ...]`, of features `[B, G, C]`; each can be used with many texts."""
@@ -352,7 +366,9 @@ class Medvill(nnx.Module):
             side: `[B, ...]` from `match_side`.
             text_ids, text_lens, attention, key: as for `encode`.
         """
-        return self.itm_logits(self.encode_block(side, text_ids, text_lens, attention=attention, key=key).summary)
+        none = jnp.zeros((len(text_ids), 0), jnp.int32)
+        hidden = self.encode_block(side, text_ids, text_lens, attention=attention, words=none, key=key)
+        return self.itm_logits(hidden.summary)
 
     def mlm_logits(self, text_hidden: jax.Array, positions: jax.Array | None = None) -> jax.Array:
         """MLM logits float32 `[B, P, V]` at `positions` `[B, P]`, or `[B, T+1, V]` at all positions."""

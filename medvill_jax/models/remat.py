@@ -59,7 +59,7 @@ def apply(policy: str, module: Any, *args: Any, **static: Any) -> Any:
         policy: a name, see the module's docstring.
         module: an `nnx.Module`; its call may change only its batch statistics.
         args: arrays, trees of arrays or None.
-        static: arguments that hold no arrays.
+        static: arguments without a gradient.
     """
     if not policy or _OFF.get():
         return module(*args, **static)

@@ -1,5 +1,6 @@
 """What must hold whatever the weights are: [PAD] is inert, s2s is causal, non_cross does not cross, rows are apart."""
 
+import functools
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from medvill_jax.compile.flops import forward_flops
 from medvill_jax.hub.network import functional
 from medvill_jax.models import attention, bert, resnet
 from medvill_jax.models.attention_masks import KINDS
@@ -109,6 +111,40 @@ def test_permuting_the_batch_permutes_the_outputs(run: Runner, kind: str) -> Non
     two = run(kind, images[order], ids[order], lens[order], S2S[order])
     for before, after in zip(one, two, strict=True):
         np.testing.assert_allclose(before[order], after, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_asked_for_have_the_states_and_gradients_that_they_have_among_all(run: Runner, kind: str) -> None:
+    """The last layer computes them and [CLS] alone, unless its attention is watched."""
+    images, ids, _ = inputs(0)
+    lens, words = jnp.full(BATCH, SLOTS), jnp.array([[3, 0, 3], [1, 2, 0], [7, 6, 0]])
+    use_s2s = S2S if kind == "mixed" else None
+    weights = jax.random.normal(jax.random.key(0), (SIZES.hidden,))
+    model = functional(medvill_config(SIZES))
+
+    def states(params: Any, asked: bool) -> tuple[jax.Array, jax.Array]:
+        module = model.bind(params, run.stats)
+        chosen = {"words": words} if asked else {}
+        hidden = module.encode(images, ids, lens, attention=kind, use_s2s=use_s2s, **chosen)
+        return hidden.text if asked else jnp.take_along_axis(hidden.text, words[..., None], 1), hidden.summary
+
+    def total(params: Any, asked: bool) -> tuple[jax.Array, Any]:
+        found = states(params, asked)
+        return sum((part @ weights).sum() for part in found), found  # pyright: ignore[reportReturnType]
+
+    both = jax.jit(jax.value_and_grad(total, has_aux=True), static_argnums=1)
+    ((_, few), gradient), ((_, whole), expected) = both(run.params, True), both(run.params, False)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=EXACT), few, whole)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), gradient, expected)
+
+    shapes = list[tuple[int, ...]]()
+    with attention.watched(lambda probs: shapes.append(probs.shape) or probs):
+        jax.eval_shape(lambda: states(run.params, asked=True))
+    assert len({*shapes}) == 1
+    few_flops, all_flops = (
+        forward_flops(functools.partial(states, asked=asked), run.params) for asked in (True, False)
+    )
+    assert few_flops < all_flops
 
 
 def test_released_masks_do_show_padding() -> None:

@@ -210,10 +210,11 @@ def _logits(
     module = network.model.bind(params, stats)
     features = module.image_features(network.films(batch))
     block = module.embed_image(features, None, None)
-    hidden = module.encode_block(block, batch["text_ids"], batch["text_lens"], attention=attention)
-    mlm = module.mlm_logits(hidden.text, batch["mlm_positions"])
+    ids, lens, places = (batch[name] for name in ("text_ids", "text_lens", "mlm_positions"))
+    hidden = module.encode_block(block, ids, lens, attention=attention, words=places)
+    mlm = module.mlm_logits(hidden.text)
     if paired:
-        return mlm, module.match(block, batch["plain_ids"], batch["text_lens"], attention=attention)
+        return mlm, module.match(block, batch["plain_ids"], lens, attention=attention)
     return mlm, module.itm_logits(hidden.summary)
 
 

@@ -32,11 +32,12 @@ def single_loss(network: Network, config: setup.Config) -> Objective:
             batch["text_lens"],
             cells=cells,
             use_s2s=_use_s2s(network, mixed_key, rows),
+            words=batch["mlm_positions"],
             key=dropout_key,
             train=True,
             frozen=network.frozen_parts,
         )
-        mlm_logits = module.mlm_logits(hidden.text, batch["mlm_positions"])
+        mlm_logits = module.mlm_logits(hidden.text)
         losses = {
             "mlm_loss": cross_entropy_sum(mlm_logits, batch["mlm_ids"], _mlm_weights(config, batch)),
             "itm_loss": cross_entropy_sum(module.itm_logits(hidden.summary), batch["itm_labels"], batch["weights"]),
@@ -66,8 +67,9 @@ def paired_loss(network: Network, config: setup.Config) -> Objective:
         block = module.embed_image(features, network.kept_cells(cells_key, rows), words_key)
         ids, lens = batch["plain_ids"], batch["text_lens"]
         use_s2s = _use_s2s(network, mixed_key, rows)
-        words = module.encode_block(block, batch["text_ids"], lens, use_s2s=use_s2s, key=words_key)
-        mlm_logits = module.mlm_logits(words.text, batch["mlm_positions"])
+        places = batch["mlm_positions"]
+        hidden = module.encode_block(block, batch["text_ids"], lens, use_s2s=use_s2s, words=places, key=words_key)
+        mlm_logits = module.mlm_logits(hidden.text)
         losses = {"mlm_loss": cross_entropy_sum(mlm_logits, batch["mlm_ids"], batch["mlm_weights"])}
         other_ids, other_lens = batch["negative_ids"], batch["negative_lens"]
         if contrasts:
