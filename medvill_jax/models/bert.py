@@ -106,6 +106,12 @@ class Embeddings(nnx.Module):
         x = content + self.position_embeddings(positions) + self.token_type_embeddings(token_types)
         return dropout(self.layer_norm(x), self.rate, key)
 
+    def word(self, token: int, batch: int) -> jax.Array:
+        """The word embedding of one token for every row, `[B, 1, H]`."""
+        # One look-up for all rows, so that devices sum the gradient of one embedding, not of the whole vocabulary.
+        word = self.word_embeddings(jnp.full((1, 1), token))
+        return jnp.broadcast_to(word, (batch, *word.shape[1:]))
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)

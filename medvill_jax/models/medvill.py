@@ -170,6 +170,12 @@ def sample_cells(key: jax.Array, batch: int, grid_cells: int, num_cells: int, *,
     return jnp.broadcast_to(jnp.sort(jax.lax.top_k(noise, num_cells)[1], axis=-1), (batch, num_cells))
 
 
+def _asked(words: jax.Array, image_len: int, own_cls: int) -> jax.Array:
+    """Slots of [CLS], of the `own_cls` [CLS] of the text, and of its words `[B, P]`: int32 `[B, 1 + own_cls + P]`."""
+    text = jnp.pad(words + own_cls, ((0, 0), (own_cls, 0))) + image_len
+    return jnp.pad(text, ((0, 0), (1, 0)))
+
+
 def _cls(x: jax.Array) -> jax.Array:
     """The slot of [CLS] in sequences `[B, L, H]`, int32 `[B, 1]`."""
     return jnp.zeros((len(x), 1), jnp.int32)
@@ -221,9 +227,8 @@ class Medvill(nnx.Module):
         else:
             positions = cells
             features = jnp.take_along_axis(features, cells[..., None], axis=1)
-        content = jnp.concatenate(
-            [self._word(batch, "[CLS]"), self.image_projection(features), self._word(batch, "[SEP]")], axis=1
-        )
+        first, last = (self.embeddings.word(token, batch) for token in (self.config.cls_id, self.config.sep_id))
+        content = jnp.concatenate([first, self.image_projection(features), last], axis=1)
         kept, compat = positions.shape[1], self.config.compat
         if compat.cell_positions == "contiguous":
             positions = jnp.broadcast_to(jnp.arange(1, kept + 1), (batch, kept))
@@ -257,7 +262,7 @@ class Medvill(nnx.Module):
         if text_lens is not None and self.config.compat.pad_segment == 0:
             token_types = (positions < text_lens[:, None]).astype(jnp.int32)  # [B, T+1]
         if attention_masks.MASKS[attention or self.config.attention].own_cls:
-            content = jnp.concatenate([self._word(batch, "[CLS]"), content], axis=1)
+            content = jnp.concatenate([self.embeddings.word(self.config.cls_id, batch), content], axis=1)
             positions = jnp.pad(positions, (1, 0))
             token_types = jnp.pad(token_types, ((0, 0), (1, 0)), constant_values=1)
         return self.embeddings(content, positions[None], token_types, key)
@@ -320,9 +325,7 @@ class Medvill(nnx.Module):
             pad_visible=self.config.compat.pad_visible,
             shown=shown,
         )
-        slots = None if words is None else jnp.pad(words + image_len + own_cls, ((0, 0), (1, 0)))
-        if slots is not None and own_cls:
-            slots = jnp.insert(slots, 1, image_len, axis=1)
+        slots = None if words is None else _asked(words, image_len, own_cls)
         hidden = self.encoder(jnp.concatenate([image, text], axis=1), mask, fold(key, 2), slots)
         first, begin = (views.first(block).shape[1], image_len) if words is None else (1, 1)
         image, text = hidden[:, :first], hidden[:, begin:]
@@ -366,8 +369,7 @@ class Medvill(nnx.Module):
             side: `[B, ...]` from `match_side`.
             text_ids, text_lens, attention, key: as for `encode`.
         """
-        none = jnp.zeros((len(text_ids), 0), jnp.int32)
-        hidden = self.encode_block(side, text_ids, text_lens, attention=attention, words=none, key=key)
+        hidden = self.encode_block(side, text_ids, text_lens, attention=attention, words=text_ids[:, :0], key=key)
         return self.itm_logits(hidden.summary)
 
     def mlm_logits(self, text_hidden: jax.Array, positions: jax.Array | None = None) -> jax.Array:
@@ -379,9 +381,3 @@ class Medvill(nnx.Module):
     def itm_logits(self, summary: jax.Array) -> jax.Array:
         """ITM logits float32 `[B, 2]` of summaries `[B, H]`; class 1 means matched."""
         return self.itm(summary)
-
-    def _word(self, batch: int, token: str) -> jax.Array:
-        index = {"[CLS]": self.config.cls_id, "[SEP]": self.config.sep_id}[token]
-        # One look-up for all rows, so that devices sum the gradient of one embedding, not of the whole vocabulary.
-        word = self.embeddings.word_embeddings(jnp.full((1, 1), index))
-        return jnp.broadcast_to(word, (batch, *word.shape[1:]))

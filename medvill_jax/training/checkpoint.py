@@ -35,9 +35,9 @@ from medvill_jax.training.saved_step import (
     CheckpointError,
     DamagedError,
     SavedStep,
-    Shapes,
     names_to_arrays,
     shapes,
+    shapes_of,
 )
 
 log = logging.getLogger(__name__)
@@ -123,9 +123,7 @@ class Checkpoints:
         self._directory = directory = epath.Path(directory if self._in_bucket else Path(directory).absolute())
         self._damaged: set[int] = set()
         self._held = _Held()
-        self._checksums: dict[str, int] = {}  # of the arrays that are being saved
-        self._written: set[int] = set()  # steps that this process has written, of states like the one below
-        self._like: Shapes = {}
+        self._recorded: dict[str, Any] = {}  # of the arrays that are being saved
         self._manager = _Manager(
             directory,
             item_handlers={"state": ocp.PyTreeCheckpointHandler(), "position": ocp.JsonCheckpointHandler()},
@@ -169,7 +167,7 @@ class Checkpoints:
             if metrics and not self.metrics(step):
                 self._add_metrics(step, metrics)
             return
-        self._checksums = integrity.of_arrays(state)
+        self._recorded = {"arrays": integrity.of_arrays(state), "shapes": shapes(state)}
         with _explained(self._directory), described_once():
             self._manager.save(
                 step,
@@ -180,9 +178,6 @@ class Checkpoints:
                 force=True,
             )
             self._manager.wait_until_finished()
-        if (like := shapes(state)) != self._like:
-            self._written, self._like = set(), like
-        self._written = (self._written | {step}) & {*self._manager.all_steps()}
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, oldest first."""
@@ -265,11 +260,10 @@ class Checkpoints:
         saved.check_format(recorded)
         failure, state, position = None, {}, {}
         try:
-            # TensorStore 0.1.86 never frees the descriptions that Orbax asks it for.
-            if step not in self._written or self._like != shapes(abstract):
-                saved.check_fit(self._manager.item_metadata(step)["state"], abstract)
-            with described_once():
-                state, position = saved.read(wanted)
+            # Records of earlier versions have no shapes.
+            described = recorded.get("shapes") or shapes_of(self._manager.item_metadata(step)["state"])
+            saved.check_fit(described, abstract)
+            state, position = saved.read(wanted)
         except CheckpointError:
             raise
         except Exception as error:  # Orbax has no type for "damaged"
@@ -289,7 +283,7 @@ class Checkpoints:
             for folder in self._directory.iterdir():
                 if folder.is_dir() and not ocp.utils.is_checkpoint_finalized(folder):
                     files = integrity.of_files(folder, in_bucket=self._in_bucket)
-                    checksums = {"version": VERSION, "arrays": self._checksums, "files": files}
+                    checksums = {"version": VERSION, **self._recorded, "files": files}
                     (folder / INTEGRITY_FILE).write_text(json.dumps(checksums, indent=1) + "\n")
 
     def _saved(self, step: int) -> SavedStep:

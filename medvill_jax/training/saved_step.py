@@ -12,15 +12,13 @@ from etils import epath
 
 from medvill_jax.errors import UserError
 from medvill_jax.training import integrity
+from medvill_jax.training.memory import described_once
 from medvill_jax.trees import flatten, nest, tree_names
 from medvill_jax.version import format_problem
 
 INTEGRITY_FILE = "integrity.json"
 # Of the format, among the checksums; a step without it is of the first.
 VERSION = 1
-
-# Shape and dtype of each array by its name.
-Shapes = dict[str, tuple[tuple[int, ...], str]]
 
 
 class CheckpointError(UserError):
@@ -86,20 +84,17 @@ class SavedStep:
         if unfinished != item:
             unfinished.replace(item)
 
-    def check_fit(self, metadata: Any, abstract: Any) -> None:
+    def check_fit(self, saved: dict[str, str], abstract: Any) -> None:
         """Compares the names, shapes and dtypes of the saved arrays with those of a state.
 
         Args:
-            metadata: Orbax's, of the saved state; None where it is unreadable.
+            saved: `shapes` of the saved state.
             abstract: the state's structure, of `jax.ShapeDtypeStruct`.
 
         Raises:
             CheckpointError: every difference, in one message.
-            ValueError: the metadata are unreadable.
         """
-        if metadata is None:
-            raise ValueError(f"the description of step {self.number} is unreadable")
-        saved, wanted = shapes(metadata.tree), shapes(abstract)
+        wanted = shapes(abstract)
         problems = [
             *(f"missing: {name} {wanted[name]}" for name in wanted if name not in saved),
             *(f"extra: {name} {saved[name]}" for name in saved if name not in wanted),
@@ -115,6 +110,7 @@ class SavedStep:
                 + "\n  ".join(problems)
             )
 
+    @described_once()
     def read(self, wanted: Any) -> tuple[Any, dict[str, int]]:
         """The arrays, in the structure of `wanted` and placed as it says, and the data position.
 
@@ -147,6 +143,13 @@ def names_to_arrays(state: Any) -> dict[str, Any]:
     return nest(flatten(state), lists=False)
 
 
-def shapes(tree: Any) -> Shapes:
-    """Those of a state's arrays."""
-    return {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in flatten(tree).items()}
+def shapes(tree: Any) -> dict[str, str]:
+    """The shape and the dtype of each array of a state, by its name."""
+    return {name: f"{tuple(leaf.shape)} {leaf.dtype}" for name, leaf in flatten(tree).items()}
+
+
+def shapes_of(metadata: Any) -> dict[str, str]:
+    """The same from Orbax's description of a saved state. Raises `ValueError` where it is unreadable, None."""
+    if metadata is None:
+        raise ValueError("its description is unreadable")
+    return shapes(metadata.tree)

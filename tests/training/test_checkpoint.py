@@ -56,7 +56,7 @@ def test_every_difference_is_reported_at_once(tmp_path: Path) -> None:
     message = str(error.value)
     assert "missing: params/layer/0/bias" in message
     assert "extra: step" in message
-    assert "differs: params/layer/0/kernel is ((2, 3), 'float32'), expected ((2, 4), 'float32')" in message
+    assert "differs: params/layer/0/kernel is (2, 3) float32, expected (2, 4) float32" in message
 
 
 def test_a_half_written_checkpoint_is_never_picked_up(tmp_path: Path) -> None:
