@@ -33,6 +33,59 @@ print(before, resident())
 """
 
 
+# A thread frees all that it has, and lives on; prints megabytes before and after.
+THREAD = """
+import threading
+import time
+from pathlib import Path
+from medvill_jax.training import memory
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
+
+seen = []
+
+def work():  # no locks, which would lie at the end of its heap
+    kept = [b"x" * 3_000_000 for _ in range(16)]
+    seen.append("full")
+    while len(seen) < 2:
+        time.sleep(0.01)
+    del kept
+    seen.append("empty")
+    while len(seen) < 4:
+        time.sleep(0.01)
+
+def resident_once(count):
+    while len(seen) < count:
+        time.sleep(0.01)
+    return resident()
+
+memory.Tidy()
+thread = threading.Thread(target=work)
+thread.start()
+before = resident_once(1)
+seen.append("measured")
+print(before, resident_once(3))
+seen.append("end")
+"""
+
+
+def test_threads_give_back_the_ends_of_their_heaps() -> None:
+    if memory._of_glibc("mallopt") is None or not Path("/proc/self/statm").exists():
+        pytest.skip("no glibc on Linux")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GLIBC", "MALLOC"))}
+    ends = []
+    for given in ({}, {"MALLOC_TRIM_THRESHOLD_": str(1 << 26)}):  # ours, and that of a long run without
+        environment |= given | ({"MALLOC_MMAP_THRESHOLD_": str(1 << 25)} if given else {})
+        done = subprocess.run(
+            [sys.executable, "-c", THREAD], capture_output=True, text=True, env=environment, check=True
+        )
+        before, after = map(int, done.stdout.split())
+        ends.append(before - after)
+    assert ends[0] > 35
+    assert ends[1] < 10
+
+
 def test_freed_memory_goes_back_to_the_system() -> None:
     if memory._trim() is None or not Path("/proc/self/statm").exists():
         pytest.skip("no glibc on Linux")
