@@ -110,6 +110,7 @@ setup(
         "scipy>=1.13",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.9",
+        "tensorstore>=0.1.84",
         "tokenizers>=0.21",
         "tqdm>=4.66",
         "transformers>=5.0",

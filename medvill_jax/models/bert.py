@@ -47,10 +47,10 @@ class BertConfig:
 
 
 # Slots of a sequence that a layer computes: so many, the last ones; the indices int32 `[B, Q]`; None: all.
-Slots = int | jax.Array | None
+Wanted = int | jax.Array | None
 
 
-def _taken(x: jax.Array, slots: Slots, axis: int) -> jax.Array:
+def _taken(x: jax.Array, slots: Wanted, axis: int) -> jax.Array:
     """The slots of `[B, ...]` along an axis; an axis of size 1 stands for all of them, and is kept."""
     if slots is None or x.shape[axis] == 1:
         return x
@@ -150,7 +150,7 @@ class SelfAttention(nnx.Module):
         key: jax.Array | None,
         memory: Memory | None = None,
         start: jax.Array | int = 0,
-        slots: Slots = None,
+        slots: Wanted = None,
     ) -> tuple[jax.Array, Memory]:
         """Args:
             x: `[B, L, H]`, the queries.
@@ -196,7 +196,7 @@ class Layer(nnx.Module):
         key: jax.Array | None,
         memory: Memory | None = None,
         start: jax.Array | int = 0,
-        slots: Slots = None,
+        slots: Wanted = None,
     ) -> tuple[jax.Array, Memory]:
         """Arguments and results as for `SelfAttention`."""
         attended, memory = self.attention(x, mask, fold(key, 0), memory, start, slots)
@@ -213,13 +213,13 @@ class Encoder(nnx.Module):
         self.remat = rematerialisation.check_policy(remat)
         self.layer = nnx.List([Layer(config, dtype=dtype, rngs=rngs) for _ in range(config.num_layers)])
 
-    def __call__(self, x: jax.Array, mask: jax.Array, key: jax.Array | None, slots: Slots = None) -> jax.Array:
+    def __call__(self, x: jax.Array, mask: jax.Array, key: jax.Array | None, slots: Wanted = None) -> jax.Array:
         """Args:
             x: `[B, L, H]` embeddings.
             mask: additive, `[B, 1, L, L]` (see `attention_masks.attention_mask`).
             key: PRNG key for dropout, or None.
-            slots: those whose states are wanted, Q in number. The last layer computes no others, except where its
-                attention is `watched`: who watches knows places by all of them.
+            slots: those whose states are wanted, Q in number. The last layer computes no others, except where they are
+                indices and attention is `watched`: who watches knows places by all slots.
 
         Returns:
             `[B, Q, H]` hidden states of the last layer.

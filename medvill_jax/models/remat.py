@@ -52,22 +52,22 @@ def off() -> Iterator[None]:
         _OFF.reset(token)
 
 
-def apply(policy: str, module: Any, *args: Any, **static: Any) -> Any:
-    """Calls `module(*args, **static)` under a policy, and updates its batch statistics.
+def apply(policy: str, module: Any, *args: Any, **fixed: Any) -> Any:
+    """Calls `module(*args, **fixed)` under a policy, and updates its batch statistics.
 
     Args:
         policy: a name, see the module's docstring.
         module: an `nnx.Module`; its call may change only its batch statistics.
         args: arrays, trees of arrays or None.
-        static: arguments without a gradient.
+        fixed: arguments without a gradient.
     """
     if not policy or _OFF.get():
-        return module(*args, **static)
+        return module(*args, **fixed)
     graph, state = nnx.split(module)
 
     def run(state: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
         merged = nnx.merge(graph, state)
-        return merged(*args, **static), nnx.state(merged, nnx.BatchStat)
+        return merged(*args, **fixed), nnx.state(merged, nnx.BatchStat)
 
     result, stats = jax.checkpoint(run, policy=POLICIES[policy])(state, args)  # pyright: ignore[reportPrivateImportUsage]
     nnx.update(module, stats)

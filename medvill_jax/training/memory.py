@@ -1,4 +1,6 @@
-"""Keeps the memory of a long run as it is: what the run has freed goes back to the system now and then."""
+"""Keeps the memory of a long run as it is: what the run has freed goes back to the system now and then, and TensorStore
+is asked little of what it never frees.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,8 @@ import tensorstore
 
 # Bytes: of a heap's end, and of arrays in heaps, the most that glibc allows; larger ones come from the system.
 END, LARGEST = 4 << 20, 32 << 20
+# Variables by which users choose these or what depends on them.
+_OWN = {"GLIBC_TUNABLES", *(f"MALLOC_{name}_" for name in ("TRIM_THRESHOLD", "MMAP_THRESHOLD", "TOP_PAD", "MMAP_MAX"))}
 # Their numbers in glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
@@ -61,9 +65,9 @@ def _trim() -> Callable[[int], int] | None:
 def _set_ends() -> None:
     """By glibc's mallopt (https://man7.org/linux/man-pages/man3/mallopt.3.html); what the environment sets stays."""
     change = _of_glibc("mallopt")
-    if change is None or any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+    if change is None or _OWN & {*os.environ}:
         return
-    # An end alone would make glibc forget what size of arrays it has learnt to keep in heaps.
+    # An end alone would stop glibc from learning what size of arrays to keep in heaps.
     for option, size in ((_MMAP_THRESHOLD, LARGEST), (_TRIM_THRESHOLD, END)):
         change(option, size)
 
@@ -80,21 +84,28 @@ def described_once() -> Iterator[None]:
     """A block in which TensorStore describes a key-value store once, and does not tell what it has counted.
 
     It never frees what it turns into Python objects for that (0.1.86), and Orbax asks for the description of the same
-    folder with every array, and for the counters with every checkpoint.
+    folder with every array, and for the counters with every checkpoint. Blocks must not overlap in several threads.
     """
-    spec: Any = tensorstore.KvStore.Spec
-    module: Any = tensorstore
-    describe, collect = spec.to_json, module.experimental_collect_matching_metrics
     known = dict[str, Any]()
 
-    def once(self: Any, *arguments: Any, **named: Any) -> Any:
-        key = repr((self, arguments, named))
-        if key not in known:
-            known[key] = describe(self, *arguments, **named)
-        return copy.deepcopy(known[key])
+    def describes(describe: Any) -> Callable[..., Any]:
+        def once(self: Any, *arguments: Any, **named: Any) -> Any:
+            key = repr((self, arguments, named))
+            if key not in known:
+                known[key] = describe.__get__(self, type(self))(*arguments, **named)
+            return copy.deepcopy(known[key])
 
-    spec.to_json, module.experimental_collect_matching_metrics = once, lambda *_, **__: []
-    try:
+        return once
+
+    with contextlib.ExitStack() as stack:
+        _replace(stack, getattr(tensorstore.KvStore, "Spec", None), "to_json", describes)
+        _replace(stack, tensorstore, "experimental_collect_matching_metrics", lambda _: lambda *_, **__: [])
         yield
-    finally:
-        spec.to_json, module.experimental_collect_matching_metrics = describe, collect
+
+
+def _replace(stack: contextlib.ExitStack, owner: Any, name: str, made: Callable[[Any], Any]) -> None:
+    """Replaces a name, if there is one, by what is made of it, until the stack is left."""
+    # Read from the class itself, which would hand out the function without what binds it.
+    if (before := getattr(owner, "__dict__", {}).get(name)) is not None:
+        setattr(owner, name, made(before))
+        stack.callback(setattr, owner, name, before)

@@ -27,8 +27,9 @@ def build(remat: str) -> tuple[Functional, Callable]:
     def loss(params: dict, stats: dict, batch: dict) -> tuple[jax.Array, dict]:
         module = model.bind(params, stats)
         key = jax.random.key(1)
-        hidden = module.encode(batch["image"], batch["text_ids"], batch["text_lens"], key=key, train=True)
-        logits = module.mlm_logits(hidden.text, batch["mlm_positions"])
+        texts = batch["text_ids"], batch["text_lens"]
+        hidden = module.encode(batch["image"], *texts, words=batch["mlm_positions"], key=key, train=True)
+        logits = module.mlm_logits(hidden.text)
         return jnp.mean(jax.nn.logsumexp(logits, -1)) + jnp.mean(hidden.summary**2), model.stats_of(module)
 
     return model, jax.jit(jax.value_and_grad(loss, has_aux=True))

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tensorstore
 
 from medvill_jax.training import memory
 from medvill_jax.training.checkpoint import Checkpoints, Keep
@@ -134,3 +135,25 @@ def test_checkpoints_leave_nothing_behind(tmp_path: Path) -> None:
     before, after = blocks(5), [blocks(step) for step in range(6, 16)][-1]
     checkpoints.close()
     assert after - before < 10 * 300
+
+
+def test_tensorstore_is_as_before_after_a_block() -> None:
+    spec = tensorstore.KvStore.Spec({"driver": "memory", "path": "a/"})
+    counters = tensorstore.experimental_collect_matching_metrics
+    asked = spec.to_json()
+    with memory.described_once():
+        found = spec.to_json()
+        assert found == asked
+        found["path"] = "changed by the caller"
+        assert spec.to_json() == asked
+        assert tensorstore.KvStore.Spec({"driver": "memory", "path": "b/"}).to_json()["path"] == "b/"
+        assert tensorstore.experimental_collect_matching_metrics("/tensorstore/") == []
+    assert spec.to_json() == asked
+    assert tensorstore.experimental_collect_matching_metrics is counters
+
+
+def test_a_tensorstore_without_these_names_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(tensorstore, "experimental_collect_matching_metrics")
+    with memory.described_once():
+        assert not hasattr(tensorstore, "experimental_collect_matching_metrics")
+    assert not hasattr(tensorstore, "experimental_collect_matching_metrics")
