@@ -183,13 +183,10 @@ def main() -> int:
         end=" ",
     )
     print(f"ours on {device}, torch on {flags.device}")
-    encode(params, stats, images[:1]).block_until_ready()
-    block = encode(params, stats, images[:1])
-    encoding = seconds(lambda: encode(params, stats, images[:1]).block_until_ready())
-    image = tensor(block)
-    reference = Reference(config, params)
-
     with jax.default_matmul_precision("highest"):
+        image = tensor(encode(params, stats, images[:1]))
+        encoding = seconds(lambda: encode(params, stats, images[:1]).block_until_ready())
+        reference = Reference(config, params)
         few = min(4, flags.tokens)
         jax_tokens = np.asarray(ours(params, stats, writing(few), images).tokens[0])
         torch_tokens = reference.write(image, flags.beams, few).cpu().numpy()

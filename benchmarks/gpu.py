@@ -83,20 +83,25 @@ class Stages:
         self._out, self._end, self._environment = out, time.monotonic() + seconds, environment
         self._took = dict[str, float]()
 
-    def run(self, name: str, arguments: Sequence[str], kind: str) -> dict[str, Any]:
+    def run(
+        self, name: str, arguments: Sequence[str], kind: str, *, most: float = math.inf, **variables: str
+    ) -> dict[str, Any]:
         """The entry of a command: what it printed as JSON in its last line, or why there is none.
 
         Args:
             name: under which it is reported.
             arguments: of Python.
             kind: commands of one kind take about as long as each other, so none is started that would be too late.
+            most: seconds that it may take.
+            variables: of its environment, besides those of all.
         """
-        left, began = self._end - time.monotonic(), time.monotonic()
+        began = time.monotonic()
+        left = min(self._end - began, most)
         if left < max(1.0, self._took.get(kind, 0.0)):
             entry: dict[str, Any] = {"not_run": f"{max(left, 0.0):.0f} s were left"}
         else:
             print(f"{name} ...", flush=True)
-            entry = self._asked(arguments, left)
+            entry = self._asked(arguments, left, variables)
             self._took[kind] = entry["wall_seconds"] = time.monotonic() - began
         self.note(name, entry)
         return entry
@@ -106,18 +111,19 @@ class Stages:
         self.report[name] = entry
         self._out.write_text(json.dumps(self.report, indent=1) + "\n")
 
-    def _asked(self, arguments: Sequence[str], seconds: float) -> dict[str, Any]:
+    def _asked(self, arguments: Sequence[str], seconds: float, variables: Mapping[str, str]) -> dict[str, Any]:
         try:
             done = subprocess.run(
-                [sys.executable, *arguments], cwd=ROOT, env=self._environment, capture_output=True, text=True,
-                timeout=seconds, check=False,
+                [sys.executable, *arguments], cwd=ROOT, env=self._environment | variables, capture_output=True,
+                text=True, timeout=seconds, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return {"not_run": f"stopped after {seconds:.0f} s, when the time was up"}
+            return {"not_run": f"stopped after {seconds:.0f} s, its time"}
         last = (done.stdout.strip().splitlines() or [""])[-1]
         if done.returncode:
             text = f"{done.stdout}\n{done.stderr}"
-            if full := next((line for line in text.splitlines() if FULL.search(line)), ""):
+            lines = [line for line in text.splitlines() if "not a failure" not in line]  # XLA, while it tries kernels
+            if full := next((line for line in lines if FULL.search(line)), ""):
                 return {"failed": full.strip()[:LINE], "out_of_memory": True}
             ends = [lines[-1].strip()[:LINE] for lines in (done.stdout.splitlines(), done.stderr.splitlines()) if lines]
             return {"failed": " | ".join([f"status {done.returncode}", *ends])}
@@ -140,38 +146,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     batches = _batches(args.batches, parser)
     environment = {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "XLA_PYTHON_CLIENT_MEM_FRACTION"},
         "JAX_PLATFORMS": {"cuda": "cuda,cpu", "cpu": "cpu"}[args.device],
-        "XLA_CLIENT_MEM_FRACTION": SHARE,
-        # Programs differ in their last digits where they may round to 10 bits of a product's factors.
-        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+        # PyTorch takes one, and ours would take all.
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
     }
     stages = Stages(args.out, 60 * args.minutes, environment)
     about = stages.run("about", ["-c", ABOUT, args.device], "about")
-    if "failed" in about:
-        raise UserError(f"no {args.device}: {about['failed']}")
-    stages.run("parity", [*PYTEST, *PARITY], "parity")
-    environment.pop("JAX_DEFAULT_MATMUL_PRECISION")
+    if "bytes" not in about:
+        raise UserError(f"no {args.device}: {about.get('failed', about.get('not_run'))}")
+    # Or the products of float32 have factors of 10 bits.
+    exact = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
+    stages.run("parity", [*PYTEST, *PARITY], "parity", most=60 * args.minutes / 3, **exact)
     with tempfile.TemporaryDirectory() as folder:
         sizes = batches or (SMALL_BATCHES if args.small else fitting(about["bytes"]))
         steps = Steps(stages, args, sizes, Path(folder, "arrays.npz"))
         steps.turn()
-        small = ["--layers=1", "--tokens=4", "--batch=2", "--beams=2", "--vocabulary=2000"]
-        chosen = small if args.small else ["--batch=32"]
-        stages.run("decoding", ["-m", "benchmarks.decode", f"--device={args.device}", "--json", *chosen], "decoding")
+        for batch in (1, 2 if args.small else 32):
+            small = ["--layers=1", "--tokens=4", "--beams=2", "--vocabulary=2000"] if args.small else []
+            decoding = ["-m", "benchmarks.decode", f"--device={args.device}", "--json", f"--batch={batch}", *small]
+            stages.run(f"decoding/{batch}", decoding, "decoding")
         for _ in sizes[1:]:
             steps.turn()
     stages.note("summary", summary(stages.report))
     print("\n".join(_table(stages.report)))
     print(f"\nall figures: {args.out}")
-    # Too large a batch is an answer.
-    failed = [name for name, entry in stages.report.items() if "failed" in entry and "out_of_memory" not in entry]
+    failed = [name for name, entry in stages.report.items() if "failed" in entry and not _too_large(name, entry)]
     return Exit.ERROR if failed else Exit.DONE
 
 
+def _too_large(name: str, entry: Mapping[str, Any]) -> bool:
+    """Whether it is a step whose batch did not fit, which is an answer."""
+    return name.startswith("step/") and "out_of_memory" in entry
+
+
 def fitting(size: float) -> tuple[int, ...]:
-    """Three batch sizes for a memory of `size` bytes: powers of two, of which the middle one takes half of it."""
-    middle = 2 ** max(1, int(math.log2(size / 2**30 / EXAMPLE / 2)))
+    """Three batch sizes for a memory of `size` bytes: powers of two, of which the middle one takes about half of it."""
+    middle = 2 ** max(1, round(math.log2(size / 2**30 / EXAMPLE / 2)))
     return middle // 2, middle, 2 * middle
 
 
@@ -211,7 +222,8 @@ class Steps:
             batch = following(self._sizes, tried)
             if batch is not None:
                 name, arguments = f"step/{encoder}/{program}/{batch}", self._arguments(program, encoder, batch)
-                tried[batch] = self._stages.run(name, arguments, f"{program} {encoder}")
+                share = {"XLA_CLIENT_MEM_FRACTION": SHARE}
+                tried[batch] = self._stages.run(name, arguments, f"{program} {encoder}", **share)
 
     def _arguments(self, program: str, encoder: str, batch: int) -> list[str]:
         frozen, device = encoder == "frozen", self._args.device
@@ -276,7 +288,9 @@ def _table(report: Mapping[str, Any]) -> list[str]:
             told = f"{_rate(batch, entry):.2f} examples/s, {statistics.median(entry['seconds']):.3f} s a step, "
             told += f"peak {peak:.2f} GiB"
         elif "ratio" in entry:
-            told = f"{entry['reports_per_second']:.3g} reports/s, {entry['ratio']:.1f}x a PyTorch loop"
+            told = (
+                f"{entry['reports_per_second']:.3g} reports/s, {entry['ratio']:.1f}x a PyTorch loop over one at a time"
+            )
         else:
             told = next(f"{kind.replace('_', ' ')}: {text}" for kind, text in entry.items() if isinstance(text, str))
             told = told.removeprefix("said: ")

@@ -29,7 +29,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jax
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -86,7 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for _ in range(args.repeats):
             for axis, value in tqdm(wanted, desc="turn", unit="step size", disable=None):
                 turns[axis][value].append(_measured(args, {axis: value}, environment))
-            report = {**_about(args), "axes": {axis: _rows(of_axis) for axis, of_axis in turns.items()}}
+            first = next(turn for of_axis in turns.values() for of_value in of_axis.values() for turn in of_value)
+            report = {
+                **_about(args, first["device"]),
+                "axes": {axis: _rows(of_axis) for axis, of_axis in turns.items()},
+            }
             (args.out / "growth.json").write_text(json.dumps(report, indent=1) + "\n")
             _plot(report, args.out / "growth.png")
     print("\n".join(_table(report)))
@@ -133,10 +136,10 @@ def _measured(args: argparse.Namespace, changed: dict[str, int], environment: di
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _about(args: argparse.Namespace) -> dict[str, Any]:
+def _about(args: argparse.Namespace, device: str) -> dict[str, Any]:
     return {
         "machine": platform.processor() or platform.machine(),
-        "device": jax.devices()[0].device_kind,
+        "device": device,
         "python": platform.python_version(),
         **{name: version(name) for name in ("jax", "jaxlib")},
         "dtype": args.dtype,

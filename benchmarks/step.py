@@ -111,7 +111,7 @@ def timed(config: Any, steps: int) -> dict[str, Any]:
 
     Returns:
         Seconds of each counted step and of the first one, which is not, and of compiling; the useful FLOPs of a step;
-        the peak memory, of the accelerator if there is one, else of this process.
+        the peak memory, of the accelerator if there is one, else of this process; the kind of device.
     """
     with tempfile.TemporaryDirectory() as workdir:
         task = pretrain.Task(config, Path(workdir))
@@ -126,9 +126,16 @@ def timed(config: Any, steps: int) -> dict[str, Any]:
             jax.block_until_ready((state, metrics))
             seconds.append(time.perf_counter() - began)
         flops = task.program().flops
-    of_device = jax.local_devices()[0].memory_stats()
-    peak = of_device["peak_bytes_in_use"] if of_device else peak_bytes()
-    return {"seconds": seconds[1:], "first": seconds[0], "peak_bytes": peak, "compiled": compiled, "flops": flops}
+    device = jax.local_devices()[0]
+    stats = device.memory_stats()
+    return {
+        "seconds": seconds[1:],
+        "first": seconds[0],
+        "peak_bytes": stats["peak_bytes_in_use"] if stats else peak_bytes(),
+        "compiled": compiled,
+        "flops": flops,
+        "device": device.device_kind,
+    }
 
 
 @dataclass(frozen=True)

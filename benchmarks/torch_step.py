@@ -12,11 +12,11 @@ times steps in a process of its own, which imports nothing of JAX, and prints JS
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ from medvill_jax.commands import Parser
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HIDDEN = -1e30
+# Steps that are not counted: the first one compiles and tries kernels.
+WARM = 1
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,7 @@ def _channel(values: tuple[float, ...]) -> torch.Tensor:
 def main() -> int:
     """The command line; returns the exit status."""
     parser = Parser(description=__doc__)
-    parser.add_argument("arrays", type=argparse.FileType("rb"), help="of `benchmarks.step`")
+    parser.add_argument("arrays", type=Path, help="of `benchmarks.step`")
     parser.add_argument("--variant", choices=VARIANTS, required=True)
     parser.add_argument("--steps", type=int, default=2, help="counted steps")
     parser.add_argument("--frozen", action="store_true", help="the image encoder does not train")
@@ -272,18 +274,19 @@ def main() -> int:
                 place = place.setdefault(part, {})
             place[last] = file[name]
     torch.set_default_device(args.device)
+    torch.backends.cudnn.benchmark = True  # on a GPU: try kernels, as XLA does
     step = Step(sizes, trees["params"], trees["stats"], VARIANTS[args.variant], frozen=args.frozen)
     batch = {name: torch.from_numpy(array[: args.batch]).to(args.device) for name, array in trees["batch"].items()}
     on_gpu = batch["image"].is_cuda
     seconds = []
-    for _ in range(args.steps + 1):  # the first one warms up
+    for _ in range(args.steps + WARM):
         began = time.perf_counter()
         step(batch)
         if on_gpu:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
     peak = torch.cuda.max_memory_allocated() if on_gpu else peak_bytes()
-    print(json.dumps({"seconds": seconds[1:], "first": seconds[0], "peak_bytes": peak, "torch": torch.__version__}))
+    print(json.dumps({"seconds": seconds[WARM:], "first": seconds[0], "peak_bytes": peak, "torch": torch.__version__}))
     return 0
 
 

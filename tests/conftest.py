@@ -79,7 +79,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """How programs are compiled, for fixtures, tests and the processes that they start."""
-    quickly = item.path.relative_to(TESTS).as_posix().startswith(QUICKLY_COMPILED)
+    on_gpu = os.environ.get("JAX_PLATFORMS", "").startswith("cuda")  # whose programs are to be those of users
+    quickly = item.path.relative_to(TESTS).as_posix().startswith(QUICKLY_COMPILED) and not on_gpu
     _set_jax("jax_disable_most_optimizations", quickly)
     if _has_older_kernels():
         compiler.get_compile_options = _with_older_kernels if quickly else COMPILE_OPTIONS

@@ -33,7 +33,12 @@ def test_growth_takes_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
         (value,) = changed.values()
         asked.append(value)
         busy = len(asked) == 1  # the first turn of the first size is slow, and compiles
-        return {"seconds": [value * (9.0 if busy else 1.0), value], "flops": value**2, "peak_bytes": 7 + busy}
+        return {
+            "seconds": [value * (9.0 if busy else 1.0), value],
+            "flops": value**2,
+            "peak_bytes": 7 + busy,
+            "device": "cpu",
+        }
 
     monkeypatch.setattr(growth, "_measured", measured)
     assert growth.main(["--axis=batch_size", "--values=8,2,4", "--repeats=3", f"--out={tmp_path}"]) == 0
@@ -64,15 +69,23 @@ class TestGpu:
         assert stages.run("words", ["-c", "print('5 passed')"], "b")["said"] == "5 passed"
         told = stages.run("wrong", ["-c", "import sys; print('2 failed'); sys.exit('no such device')"], "c")
         assert told["failed"] == "status 1 | 2 failed | no such device"
+        tried = "import sys; print('ran out of memory, which is not a failure'); sys.exit('broken')"
+        assert "out_of_memory" not in stages.run("tried", ["-c", tried], "c")
         full = stages.run("full", ["-c", "raise MemoryError('RESOURCE_EXHAUSTED: 9 GiB')"], "d")
         assert full["out_of_memory"]
         assert "9 GiB" in full["failed"]
-        assert [*json.loads(out.read_text())] == ["right", "words", "wrong", "full"]
+        assert [*json.loads(out.read_text())] == ["right", "words", "wrong", "tried", "full"]
 
     def test_no_stage_outlives_the_time(self, tmp_path: Path) -> None:
         stages = gpu.Stages(tmp_path / "gpu.json", 3.0, dict(os.environ))
         assert stages.run("long", ["-c", "import time; time.sleep(60)"], "a")["not_run"].startswith("stopped after")
         assert stages.run("late", ["-c", "print(1)"], "b")["not_run"] == "0 s were left"
+
+    def test_a_stage_has_a_time_and_variables_of_its_own(self, tmp_path: Path) -> None:
+        stages = gpu.Stages(tmp_path / "gpu.json", 60.0, dict(os.environ))
+        assert "not_run" in stages.run("long", ["-c", "import time; time.sleep(60)"], "a", most=1.5)
+        said = stages.run("said", ["-c", "import os; print('has ' + os.environ['GIVEN'])"], "b", GIVEN="it")
+        assert said["said"] == "has it"
 
     @given(best=st.integers(0, 2), most=st.integers(0, 2), count=st.integers(1, 3))
     def test_the_search_finds_the_best_batch_that_fits(self, best: int, most: int, count: int) -> None:
@@ -93,7 +106,7 @@ class TestGpu:
         assert gpu.following((16, 32, 64), {32: {"not_run": "0 s were left"}}) is None
 
     def test_batches_fit_the_memory(self) -> None:
-        assert gpu.fitting(139 * 2**30) == (64, 128, 256)
+        assert gpu.fitting(0.75 * 140 * 2**30) == (64, 128, 256)
         assert gpu.fitting(16 * 2**30) == (8, 16, 32)
 
     def test_ratios_are_to_the_faster_step(self) -> None:
