@@ -215,9 +215,8 @@ def main() -> int:
     print(f"        the image, timed with our encoder); {how}")
     print(f"ours:   {1 / per_report:9.4f} reports/s ({per_report:.2f} s each)")
     print(f"ratio:  {(encoding + generating) / per_report:.1f}x")
-    stats = jax.local_devices()[0].memory_stats()
-    peak = stats["peak_bytes_in_use"] if stats else peak_bytes()
-    print(f"peak memory: {peak / 2**30:.1f} GiB, {'ours on the device' if stats else 'both together'}")
+    peak = peak_bytes(jax.local_devices()[0])
+    print(f"peak memory: {peak / 2**30:.1f} GiB, {'both together' if device == 'cpu' else 'ours on the device'}")
     if flags.json:
         figures = {"reports_per_second": 1 / per_report, "ratio": (encoding + generating) / per_report}
         print(json.dumps(figures | {"peak_bytes": peak, "compiling_seconds": compiling}))

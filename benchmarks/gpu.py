@@ -212,8 +212,8 @@ class Steps:
         self._stages, self._args, self._sizes, self._arrays = stages, args, sizes, arrays
         self._common = [f"--steps={args.steps}", *(["--small"] if args.small else [])]
         made = ["-m", "benchmarks.step", f"--batch={sizes[-1]}", *self._common, f"--arrays={arrays}"]
-        stages.run("arrays", made, "arrays")
-        programs = (OURS, *(THEIRS if arrays.exists() else ()))
+        written = "said" in stages.run("arrays", made, "arrays")
+        programs = (OURS, *(THEIRS if written else ()))
         self._tried = {(program, encoder): dict[int, dict[str, Any]]() for encoder in ENCODERS for program in programs}
 
     def turn(self) -> None:

@@ -20,7 +20,6 @@ import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -34,10 +33,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from tqdm import tqdm
 
-from benchmarks.step import TYPES, timed
+from benchmarks.step import TYPES, shown, spread, timed
 from configs import pretrain as configuration
 from medvill_jax import compiled
 from medvill_jax.commands import Parser, command
+from medvill_jax.tasks import pretrain
 from medvill_jax.tasks.data import FAKE
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.worker:
-        print(json.dumps(timed(_config(args, json.loads(args.worker)), args.steps)))
+        config = _config(args, json.loads(args.worker))
+        print(json.dumps({**timed(config, args.steps), "flops": _flops(config)}))
         return 0
     axes = _axes(args, parser)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -125,6 +126,12 @@ def _config(args: argparse.Namespace, changed: dict[str, int]) -> Any:
     return config
 
 
+def _flops(config: Any) -> float:
+    """The useful ones of a step."""
+    with tempfile.TemporaryDirectory() as workdir:
+        return pretrain.Task(config, Path(workdir)).program().flops
+
+
 def _measured(args: argparse.Namespace, changed: dict[str, int], environment: dict[str, str]) -> dict[str, Any]:
     """One turn of one row, in a process of its own."""
     asked = [sys.executable, "-m", "benchmarks.growth", f"--worker={json.dumps(changed)}", f"--steps={args.steps}"]
@@ -150,13 +157,10 @@ def _about(args: argparse.Namespace, device: str) -> dict[str, Any]:
 def _rows(of_axis: dict[int, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     rows = []
     for value, turns in of_axis.items():
-        seconds = [second for turn in turns for second in turn["seconds"]]
         rows.append(
             {
                 "value": value,
-                "seconds": statistics.median(seconds),
-                "least": min(seconds),
-                "most": max(seconds),
+                **spread(turns),
                 "flops": turns[0]["flops"],
                 # Where the first turn has compiled and the others have not, compiling is left out.
                 "peak_bytes": min(turn["peak_bytes"] for turn in turns),
@@ -171,9 +175,8 @@ def _table(report: dict[str, Any]) -> list[str]:
     for axis, rows in report["axes"].items():
         lines += ["", f"{axis:<18}{'seconds a step':>26}{'GFLOP':>10}{'GFLOP/s':>10}{'peak':>12}"]
         for row in rows:
-            seconds = f"{row['seconds']:.3f} [{row['least']:.3f}, {row['most']:.3f}]"
             peak, giga = f"{row['peak_bytes'] / 2**30:.2f} GiB", row["flops"] / 1e9
-            lines.append(f"{row['value']:<18}{seconds:>26}{giga:>10.1f}{giga / row['seconds']:>10.1f}{peak:>12}")
+            lines.append(f"{row['value']:<18}{shown(row):>26}{giga:>10.1f}{giga / row['seconds']:>10.1f}{peak:>12}")
         first, last = rows[0], rows[-1]
         grown = {name: last[name] / first[name] for name in ("value", "seconds", "flops", "peak_bytes")}
         lines.append(
@@ -185,13 +188,13 @@ def _table(report: dict[str, Any]) -> list[str]:
 
 def _plot(report: dict[str, Any], path: Path) -> None:
     """Time, FLOPs and memory of each row, relative to the first one of its size, on logarithmic axes."""
-    axes_by_name, shown = report["axes"], {"seconds": "time", "flops": "FLOPs", "peak_bytes": "peak memory"}
+    axes_by_name, measures = report["axes"], {"seconds": "time", "flops": "FLOPs", "peak_bytes": "peak memory"}
     figure = Figure(figsize=(3.4 * len(axes_by_name), 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(axes_by_name), squeeze=False)[0]
     for axes, (name, rows) in zip(panels, axes_by_name.items(), strict=True):
         values = [row["value"] for row in rows]
-        for (measure, label), style in zip(shown.items(), ("o-", "k--", "s:"), strict=True):
+        for (measure, label), style in zip(measures.items(), ("o-", "k--", "s:"), strict=True):
             axes.plot(values, [row[measure] / rows[0][measure] for row in rows], style, label=label)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log", base=2)

@@ -110,8 +110,8 @@ def timed(config: Any, steps: int) -> dict[str, Any]:
     """Times our train step of a configuration in this process, which should do nothing else.
 
     Returns:
-        Seconds of each counted step and of the first one, which is not, and of compiling; the useful FLOPs of a step;
-        the peak memory, of the accelerator if there is one, else of this process; the kind of device.
+        Seconds of each counted step and of the first one, which is not, and of compiling; the peak memory, of the
+        accelerator if there is one, else of this process; the kind of device.
     """
     with tempfile.TemporaryDirectory() as workdir:
         task = pretrain.Task(config, Path(workdir))
@@ -125,17 +125,25 @@ def timed(config: Any, steps: int) -> dict[str, Any]:
             state, metrics = step(state, batch)
             jax.block_until_ready((state, metrics))
             seconds.append(time.perf_counter() - began)
-        flops = task.program().flops
     device = jax.local_devices()[0]
-    stats = device.memory_stats()
     return {
         "seconds": seconds[1:],
         "first": seconds[0],
-        "peak_bytes": stats["peak_bytes_in_use"] if stats else peak_bytes(),
+        "peak_bytes": peak_bytes(device),
         "compiled": compiled,
-        "flops": flops,
         "device": device.device_kind,
     }
+
+
+def spread(turns: list[dict[str, Any]]) -> dict[str, float]:
+    """The median of the counted steps of all turns, the least and the most."""
+    seconds = [value for turn in turns for value in turn["seconds"]]
+    return {"seconds": statistics.median(seconds), "least": min(seconds), "most": max(seconds)}
+
+
+def shown(row: dict[str, float]) -> str:
+    """A `spread` as text."""
+    return f"{row['seconds']:.3f} [{row['least']:.3f}, {row['most']:.3f}]"
 
 
 @dataclass(frozen=True)
@@ -231,12 +239,10 @@ def _block(args: argparse.Namespace, dtype: str, frozen: bool) -> dict[str, Any]
                 turns[name].append(json.loads(done.stdout.splitlines()[-1]))
     rows = {}
     for name, of_it in turns.items():
-        seconds = [value for turn in of_it for value in turn["seconds"]]
+        taken = spread(of_it)
         rows[name] = {
-            "seconds": statistics.median(seconds),
-            "least": min(seconds),
-            "most": max(seconds),
-            "examples_per_second": args.batch / statistics.median(seconds),
+            **taken,
+            "examples_per_second": args.batch / taken["seconds"],
             "peak_bytes": max(turn["peak_bytes"] for turn in of_it),
         }
     best = min(theirs, key=lambda name: rows[name]["seconds"])
@@ -256,10 +262,9 @@ def _table(blocks: list[dict[str, Any]], about: dict[str, Any]) -> list[str]:
         lines += ["", f"{block['dtype']}, image encoder {block['encoder']}"]
         lines.append(f"  {'':<22}{'seconds a step':>24}{'examples/s':>12}{'peak':>11}")
         for name, row in block["rows"].items():
-            seconds = f"{row['seconds']:.3f} [{row['least']:.3f}, {row['most']:.3f}]"
             title = name if name == "ours" else f"torch, {name}"
             peak = f"{row['peak_bytes'] / 2**30:.2f} GiB"
-            lines.append(f"  {title:<22}{seconds:>24}{row['examples_per_second']:>12.3f}{peak:>11}")
+            lines.append(f"  {title:<22}{shown(row):>24}{row['examples_per_second']:>12.3f}{peak:>11}")
         lines.append(
             f"  against the fastest torch step: {block['speed_ratio']:.2f}x the speed, "
             f"{block['memory_ratio']:.2f}x the memory"
