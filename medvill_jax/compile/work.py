@@ -190,6 +190,7 @@ def layer(program: Program, computation: str, instruction: Instruction) -> str:
     while (shorter := TRANSFORMED.sub(r"\1", name)) != name:
         name = shorter
     parts = [part for part in name.split("/") if part and not part.startswith("jit(") and part not in MACHINERY]
+    parts = [part for part in parts if "->" not in part]  # an einsum's letters
     return gradient + "/".join(parts)
 
 

@@ -8,8 +8,10 @@ from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from medvill_jax.models.dropout import dropout
+from medvill_jax.models.precision import ATTENDED, product, softmax
 
 Watch = Callable[[jax.Array], jax.Array]
 _watch: ContextVar[Watch | None] = ContextVar("watch", default=None)
@@ -48,9 +50,10 @@ def attend(
     Returns:
         `[B, heads, Q, D]`, in the dtype of the queries.
     """
-    logits = jnp.einsum("bhqd,bhkd->bhqk", queries, keys, preferred_element_type=jnp.float32)
+    dtype = queries.dtype
+    logits = checkpoint_name(product("bhqd,bhkd->bhqk", queries, keys, dtype), ATTENDED)
     logits = logits / jnp.sqrt(queries.shape[-1]) + mask
-    probs = dropout(jax.nn.softmax(logits, axis=-1).astype(queries.dtype), rate, key)  # [B, heads, Q, S]
+    probs = dropout(softmax(logits, dtype), rate, key)  # [B, heads, Q, S]
     if (watch := _watch.get()) is not None:
         probs = watch(probs)
-    return jnp.einsum("bhqk,bhkd->bhqd", probs, values)
+    return checkpoint_name(product("bhqk,bhkd->bhqd", probs, values, dtype).astype(dtype), ATTENDED)

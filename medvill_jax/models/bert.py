@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +19,7 @@ from medvill_jax.errors import ConfigError
 from medvill_jax.models import attention
 from medvill_jax.models import remat as rematerialisation
 from medvill_jax.models.dropout import dropout, fold
+from medvill_jax.models.precision import Embed, Linear
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,11 @@ def _taken(x: jax.Array, slots: Wanted, axis: int) -> jax.Array:
 
 
 def linear(
-    in_size: int, out_size: int, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs, **options: Any
-) -> nnx.Linear:
-    """A Linear layer with BERT's initialisation: normal with standard deviation `initializer_range`.
-
-    `options` are further ones of `nnx.Linear`.
-    """
+    in_size: int, out_size: int, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs, kind: type[Linear] = Linear
+) -> Linear:
+    """A Linear layer with BERT's initialisation: normal with standard deviation `initializer_range`."""
     init = nnx.initializers.normal(config.initializer_range)
-    return nnx.Linear(in_size, out_size, dtype=dtype, kernel_init=init, rngs=rngs, **options)
+    return kind(in_size, out_size, dtype=dtype, kernel_init=init, rngs=rngs)
 
 
 def layer_norm(size: int, eps: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -86,9 +83,9 @@ class Embeddings(nnx.Module):
     def __init__(self, config: BertConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         size, init = config.hidden_size, nnx.initializers.normal(config.initializer_range)
         self.rate = config.dropout
-        self.word_embeddings = nnx.Embed(config.vocab_size, size, embedding_init=init, dtype=dtype, rngs=rngs)
-        self.position_embeddings = nnx.Embed(config.max_positions, size, embedding_init=init, dtype=dtype, rngs=rngs)
-        self.token_type_embeddings = nnx.Embed(config.token_types, size, embedding_init=init, dtype=dtype, rngs=rngs)
+        self.word_embeddings = Embed(config.vocab_size, size, embedding_init=init, dtype=dtype, rngs=rngs)
+        self.position_embeddings = Embed(config.max_positions, size, embedding_init=init, dtype=dtype, rngs=rngs)
+        self.token_type_embeddings = Embed(config.token_types, size, embedding_init=init, dtype=dtype, rngs=rngs)
         self.layer_norm = layer_norm(size, config.layer_norm_eps, dtype=dtype, rngs=rngs)
 
     @jax.named_scope("embeddings")

@@ -7,6 +7,8 @@ A policy, the same for every layer of a network, names what is kept:
     dots            also the results of all matrix products and convolutions
     dots_no_batch   also the results of products with weights; neither those of attention, whose size grows with L x L,
                     nor those of convolutions
+
+The modules name these results where they have been rounded to the type they compute in, see `models.precision`.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ import jax
 from flax import nnx
 
 from medvill_jax.errors import ConfigError
+from medvill_jax.models.precision import ATTENDED, CONVOLVED, WEIGHTED
 
 POLICIES: dict[str, Any] = {
     "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_saveable,
-    "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names(WEIGHTED, CONVOLVED, ATTENDED),
+    "dots_no_batch": jax.checkpoint_policies.save_only_these_names(WEIGHTED),
 }
 
 

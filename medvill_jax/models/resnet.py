@@ -15,8 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from medvill_jax.models import remat as rematerialisation
+from medvill_jax.models.precision import CONVOLVED
 
 STEM = "embedder"
 
@@ -111,7 +113,7 @@ class ConvNorm(nnx.Module):
         self.normalization = nnx.BatchNorm(width, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, running: bool) -> jax.Array:
-        x, norm = self.convolution(x), self.normalization
+        x, norm = checkpoint_name(self.convolution(x), CONVOLVED), self.normalization
         if running:
             return norm(x, use_running_average=True)
         wide = x.astype(jnp.float32)

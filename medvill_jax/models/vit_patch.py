@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from medvill_jax.models.precision import Linear
+
 
 @dataclass(frozen=True)
 class PatchConfig:
@@ -56,7 +58,7 @@ class PatchEmbedder(nnx.Module):
 
     def __init__(self, config: PatchConfig, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.patch_size, self.width = config.patch_size, config.width
-        self.projection = nnx.Linear(3 * self.patch_size**2, self.width, dtype=dtype, rngs=rngs)
+        self.projection = Linear(3 * self.patch_size**2, self.width, dtype=dtype, rngs=rngs)
 
     @jax.named_scope("patches")
     def __call__(self, images: jax.Array, *, train: bool, frozen: frozenset[str] = frozenset()) -> jax.Array:

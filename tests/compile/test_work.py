@@ -135,6 +135,7 @@ def test_what_moves_most_comes_first_with_its_layer() -> None:
             "gradient of layer_3/attention/dot_general",
         ),
         ("jit(step)/while/body/closed_call/jvp()/checkpoint/mlm_head/dot_general", "mlm_head/dot_general"),
+        ("jit(step)/jvp(layer_3)/attention/abx,xy->aby/dot_general", "layer_3/attention/dot_general"),
         ("jit(step)/jvp(jit(_take))/gather", "gather"),
         ("jit(step)/optimizer/mul", "optimizer/mul"),
     ],

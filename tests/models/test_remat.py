@@ -61,23 +61,27 @@ def kept_bytes(loss: Callable, *arguments: object) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals))
 
 
+def kept_of_layers(remat: str, dtype: jnp.dtype) -> int:
+    model = Functional(lambda rngs: Encoder(BERT, dtype=dtype, rngs=rngs, remat=remat))
+
+    def loss(params: dict, x: jax.Array) -> jax.Array:
+        return jnp.sum(model.bind(params, {})(x, jnp.zeros((1, 1, 1, 1)), jax.random.key(0)) ** 2)
+
+    return kept_bytes(loss, model.abstract_params, jax.ShapeDtypeStruct((16, 64, 32), dtype))
+
+
 def test_each_policy_keeps_less_of_a_layer() -> None:
     # What the compiler makes of it is tested for TPUs in end_to_end/: the one for CPUs undoes it.
-    kept = {}
-    for remat in ("", *POLICIES):
-        model = Functional(lambda rngs, remat=remat: Encoder(BERT, dtype=jnp.dtype("float32"), rngs=rngs, remat=remat))
-
-        def loss(params: dict, x: jax.Array, model: Functional = model) -> jax.Array:
-            return jnp.sum(model.bind(params, {})(x, jnp.zeros((1, 1, 1, 1)), jax.random.key(0)) ** 2)
-
-        kept[remat] = kept_bytes(loss, model.abstract_params, jax.ShapeDtypeStruct((16, 64, 32), jnp.float32))
+    kept = {remat: kept_of_layers(remat, jnp.dtype("float32")) for remat in ("", *POLICIES)}
     assert kept["full"] < 0.3 * kept[""], kept
     assert kept["full"] < kept["dots_no_batch"] < kept["dots"] < kept[""], kept
+    for remat, whole in kept.items():  # logits stay float32
+        assert kept_of_layers(remat, jnp.dtype("bfloat16")) < 0.7 * whole, remat
 
 
 def test_image_layers_keep_less_too() -> None:
     kept = {}
-    for remat in ("", "full"):
+    for remat in ("", "dots", "full"):
         network = Functional(
             lambda rngs, remat=remat: ResNet(CONFIG.encoder, dtype=jnp.dtype("float32"), rngs=rngs, remat=remat)
         )
@@ -88,6 +92,7 @@ def test_image_layers_keep_less_too() -> None:
         images = jax.ShapeDtypeStruct((8, 64, 64, 3), jnp.float32)
         kept[remat] = kept_bytes(loss, network.abstract_params, network.abstract_stats, images)
     assert kept["full"] < 0.9 * kept[""], kept
+    assert kept["full"] < 0.9 * kept["dots"] < kept[""], kept
 
 
 def test_an_unknown_policy_names_those_there_are() -> None:
