@@ -25,7 +25,9 @@ def base() -> ConfigDict:
     # one microbatch each, so that with a ResNet, or in retrieval, the step differs slightly from that of a whole batch.
     config.accumulate = 1
     config.remat = ""  # recompute layers for the gradient, to save memory: full, dots, dots_no_batch; "": none
-    config.dtype = "float32"  # of computation, e.g. bfloat16; parameters are always float32
+    # Of computation: float32, bfloat16; auto: bfloat16 on TPUs and on GPUs made for it, else float32. Parameters are
+    # always float32.
+    config.dtype = "auto"
 
     config.data = ConfigDict()
     config.data.path = ""  # a data set made by `python -m data_prep`
@@ -144,6 +146,7 @@ def small(config: Any) -> None:
     """Changes a configuration to a network for a laptop CPU or one small GPU, with intervals and optimizer to match."""
     config.batch_size = 32
     config.epochs = 0.0
+    config.dtype = "float32"
     config.model.image_encoder = "resnet_tiny"
     config.model.image_size = 128
     config.model.num_cells = 0

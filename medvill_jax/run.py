@@ -133,10 +133,15 @@ def run_task(config: Any, name: str) -> bool:
     from data_prep import phantom
     from medvill_jax.cluster import distributed
     from medvill_jax.cluster.workdir import DATA_DIR, Workdir
-    from medvill_jax.tasks import registry
+    from medvill_jax.tasks import registry, setup
 
     workdir = Workdir(name)
     logging.info("workdir: %s", workdir.home)
+    if config.get("dtype") == "auto":
+        # That of the run in the workdir, whatever devices this start has.
+        begun = functools.partial(workdir.recorded, "dtype")
+        config.dtype = distributed.on_first("type of computation", lambda: begun() or setup.dtype(config).name)
+        logging.info("computing in %s; --config.dtype names another type", config.dtype)
     makes_data = "phantom" in config.data and not (config.data.path or config.data.get("mixture"))
     if makes_data and workdir.is_mirror:
         raise ConfigError(

@@ -179,6 +179,16 @@ class Workdir:
             self._mirror.token = token
         return token
 
+    def recorded(self, field: str) -> Any:
+        """A top-level field of the configuration of the run in the workdir; None if none has begun.
+
+        Raises:
+            WorkdirError: the configuration is damaged, or of a later format.
+        """
+        if not ((self.home / CONFIG_FILE).exists() and self._begun()):
+            return None
+        return configuration(self.home).get(field)
+
     def check_same_run(self, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
         """Checks, before an evaluation, that the run in the workdir was trained with this configuration.
 

@@ -39,6 +39,8 @@ def nearest(config: Mapping[str, Any]) -> tuple[str, list[Setting]] | None:
             default = json.loads(json.dumps(defaults.get_config(variant).to_dict()))
         except ValueError:  # the file has no such variant
             continue
+        if default.get("dtype") == "auto":  # which a run settles when it starts
+            default["dtype"] = config.get("dtype")
         found.append((f"configs/{task}.py{variant and ':'}{variant}", differences([config, default])))
     return min(found, key=lambda one: len(one[1]))
 

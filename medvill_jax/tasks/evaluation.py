@@ -103,6 +103,6 @@ class Evaluation:
             "checkpoint": self.trainer.checksum(state),
             "split": self.config.eval.split,
             "records": distributed.on_first("fingerprint of the records", held_out.fingerprint),
-            "dtype": self.config.dtype,
+            "dtype": setup.dtype(self.config).name,
             "seed": self.config.seed,
         }

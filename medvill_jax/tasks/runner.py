@@ -153,7 +153,7 @@ class Runner:
             batch_size=config.batch_size,
             mesh=dict(self.trainer.mesh.shape),
             flops=_useful_flops(self.parts, batch),
-            settings={name: config[name] for name in ("dtype", "accumulate", "remat")}
+            settings={"dtype": setup.dtype(config).name, "accumulate": config.accumulate, "remat": config.remat}
             | ({"views": config.model.views} if config.model.views > 1 else {}),
         )
 

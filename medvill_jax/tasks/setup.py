@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from medvill_jax.cluster.workdir import flat
+from medvill_jax.compile import topology
 from medvill_jax.data import mixture
 from medvill_jax.data.loader import Workers
 from medvill_jax.errors import ConfigError
@@ -89,14 +92,30 @@ def model_config(config: Config, *, vocab_size: int, cls_id: int, sep_id: int) -
 
 
 def dtype(config: Config) -> jnp.dtype:
-    """`config.dtype`. Raises `ConfigError` if it is not a floating-point type."""
+    """The type that the network computes in: `config.dtype`, or for "auto" the one that suits the devices of the run.
+
+    Raises:
+        ConfigError: it is not a floating-point type.
+    """
+    name = config.dtype
+    if name == "auto":
+        target = config.mesh.topology
+        name = _suited(topology.parse(target).kind if target else jax.devices()[0])
     try:
-        dtype = jnp.dtype(config.dtype)
+        dtype = jnp.dtype(name)
     except TypeError:
         dtype = None
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        raise ConfigError(f"dtype={config.dtype!r}; there are float32, bfloat16, float16")
+        raise ConfigError(f"dtype={config.dtype!r}; there are auto, float32, bfloat16, float16")
     return dtype
+
+
+def _suited(device: Any) -> str:
+    """The type of a device, or of a kind of topology: bfloat16 for TPUs, and GPUs from Ampere (2020, 8.0) on."""
+    if isinstance(device, str):
+        return "float32" if device == topology.CPU else "bfloat16"
+    older = re.fullmatch(r"[0-7]\.\d+", getattr(device, "compute_capability", ""))
+    return "float32" if device.platform == "cpu" or older else "bfloat16"
 
 
 def require_known(config: Config, choices: Mapping[str, Sequence[str]]) -> None:

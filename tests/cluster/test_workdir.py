@@ -54,6 +54,20 @@ def test_a_wrong_value_can_be_corrected_in_the_same_workdir(tmp_path: Path) -> N
         workdir.claim(CONFIG, run.FREE_FIELDS)
 
 
+def test_a_recorded_field_is_that_of_a_run_that_has_begun(started: Workdir, tmp_path: Path) -> None:
+    assert started.recorded("dtype") == "float32"
+    assert started.recorded("no such field") is None
+    other = Workdir(tmp_path / "other")
+    assert other.recorded("dtype") is None
+    other.claim(CONFIG, run.FREE_FIELDS)
+    assert other.recorded("dtype") is None
+    (other / "metrics.jsonl").touch()
+    assert other.recorded("dtype") == "float32"
+    (other / "config.json").write_text("{")
+    with pytest.raises(WorkdirError, match="damaged"):
+        other.recorded("dtype")
+
+
 def test_what_is_evaluated_on_and_how_is_free(started: Workdir) -> None:
     other = json.loads(json.dumps(CONFIG))
     other["data"]["path"], other["eval"]["split"], other["decode"]["seed"], other["dtype"] = "D", "test", 1, "bfloat16"

@@ -112,8 +112,9 @@ def test_another_configuration_in_the_workdir_is_refused(phantom_run: Path, tmp_
     assert refused.error
     assert "seed: 0 there, 1 now" in refused.err
     assert "model.attention: 'bar' there, 's2s' now" in refused.err
-    again = run_py(*PHANTOM, place, "--config.log.every_steps=2")
+    again = run_py(*PHANTOM, place, "--config.log.every_steps=2", "--config.dtype=auto")
     assert again.status == 0, again.err
+    assert "computing in float32" in again.err
     assert "the run is complete" in again.err
 
 
@@ -207,7 +208,7 @@ def test_checkpoints_chosen_on_the_test_split_are_warned_of(
         (["--config.model.image_encoder=alexnet"], "there are resnet_tiny"),
         (["--config.model.image_size=70"], "not a multiple of"),
         (["--config.model.num_heads=0"], "not a multiple of 0 heads"),
-        (["--config.dtype=float31"], "dtype='float31'; there are float32"),
+        (["--config.dtype=float31"], "dtype='float31'; there are auto, float32"),
         (["--config.accumulate=0"], "accumulate=0 is below 1"),
         (["--config.task=diagnose"], "there are pretrain, classify"),
         (["--config.freeze=('nothing/.*',)"], "matches no parameter"),
@@ -289,6 +290,23 @@ def test_accumulation_freezing_and_bfloat16_train(tiny_config: ConfigDict, tmp_p
     tiny_config.model.image_encoder = "resnet_tiny"
     tiny_config.freeze = (r"image_encoder/(embedder|stages/0)/.*",)
     check_run(tiny_config, tmp_path)
+
+
+def test_twenty_steps_in_bfloat16_are_those_in_float32(tiny_config: ConfigDict, tmp_path: Path) -> None:
+    tiny_config.model.image_encoder, tiny_config.steps = "resnet_tiny", 20
+    tiny_config.optimizer.update(learning_rate=1e-2, warmup_steps=2)
+    tiny_config.eval.every_steps = 0
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        tiny_config.dtype = dtype
+        Task(tiny_config, tmp_path / dtype).fit()
+        found[dtype] = np.array(list(losses(tmp_path / dtype).values()))
+    loss, norm = (found["bfloat16"] / found["float32"] - 1).T
+    assert 0 < np.abs(loss).max() < 0.002
+    # Rounding takes some activations over the corner of a ReLU, where gradients jump.
+    assert np.abs(norm).max() < 0.02
+    first, last = found["float32"][[0, -1], 0]
+    assert last < 0.8 * first  # it went far, compared with how far the two may be apart
 
 
 @pytest.mark.parametrize("encoder", ["vit_patch32", "resnet_tiny"])

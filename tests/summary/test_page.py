@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from configs import pretrain
 from medvill_jax.data import records
 from medvill_jax.metrics import compare
 from medvill_jax.metrics.predictions import read as read_predictions
+from medvill_jax.summary import settings
 from medvill_jax.summary.page import page
 from medvill_jax.summary.runs import SummaryError
 from medvill_jax.training import history
@@ -76,6 +78,12 @@ def test_what_differs_from_the_default_are_the_flags(demo: Page, phantom_run: Pa
     caption = "What differs from configs/pretrain.py:phantom, the default that it is nearest to"
     rows = demo.tables[f"Run {phantom_run.name}", caption][1:]
     assert {field: value for field, value, _ in rows} == flags
+
+
+def test_the_type_that_a_run_settled_is_no_difference() -> None:
+    config = json.loads(json.dumps(pretrain.get_config().to_dict())) | {"dtype": "bfloat16", "seed": 3}
+    file, differing = settings.nearest(config) or ("", [])
+    assert (file, [one.field for one in differing]) == ("configs/pretrain.py", ["seed"])
 
 
 def test_data_and_environment_are_those_of_their_files(demo: Page, phantom_run: Path) -> None:
