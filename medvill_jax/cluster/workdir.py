@@ -167,7 +167,7 @@ class Workdir:
         private.folder(self.path)
         self._lock()
         wanted = json.loads(json.dumps(config))
-        if (self / CONFIG_FILE).exists() and self._begun():
+        if self._begun():
             advice = "Name another --workdir, or use the configuration it was started with."
             _refuse_another(epath.Path(self.path), wanted, free, advice)
         document = wanted | {FORMAT_FIELD: FORMAT}
@@ -185,9 +185,7 @@ class Workdir:
         Raises:
             WorkdirError: the configuration is damaged, or of a later format.
         """
-        if not ((self.home / CONFIG_FILE).exists() and self._begun()):
-            return None
-        return configuration(self.home).get(field)
+        return configuration(self.path).get(field) if self._begun() else None
 
     def check_same_run(self, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
         """Checks, before an evaluation, that the run in the workdir was trained with this configuration.
@@ -247,7 +245,9 @@ class Workdir:
         os.pwrite(lock, f"process {os.getpid()} on {socket.gethostname()}, since {began}\n".encode(), 0)
 
     def _begun(self) -> bool:
-        """Whether the workdir holds more than its claim and the data of a demo."""
+        """Whether the workdir holds a configuration, and more than its claim and the data of a demo."""
+        if not (self / CONFIG_FILE).exists():
+            return False
         idle = {CONFIG_FILE, LOCK_FILE, TOKEN_FILE, DATA_DIR, environment.FILE}
         places = {epath.Path(self.path), self.home}
         return any(path.name not in idle for place in places if place.exists() for path in place.iterdir())

@@ -8,7 +8,7 @@ A policy, the same for every layer of a network, names what is kept:
     dots_no_batch   also the results of products with weights; neither those of attention, whose size grows with L x L,
                     nor those of convolutions
 
-The modules name these results where they have been rounded to the type they compute in, see `models.precision`.
+The modules name these results, see `models.precision`: rounded to the type they compute in, but for attention's logits.
 """
 
 from __future__ import annotations

@@ -99,8 +99,11 @@ def dtype(config: Config) -> jnp.dtype:
     """
     name = config.dtype
     if name == "auto":
-        target = config.mesh.topology
-        name = _suited(topology.parse(target).kind if target else jax.devices()[0])
+        if target := config.mesh.topology:
+            name = _suited(topology.parse(target).kind)
+        else:
+            device = jax.devices()[0]
+            name = _suited(device.platform, getattr(device, "compute_capability", ""))
     try:
         dtype = jnp.dtype(name)
     except TypeError:
@@ -110,12 +113,9 @@ def dtype(config: Config) -> jnp.dtype:
     return dtype
 
 
-def _suited(device: Any) -> str:
-    """The type of a device, or of a kind of topology: bfloat16 for TPUs, and GPUs from Ampere (2020, 8.0) on."""
-    if isinstance(device, str):
-        return "float32" if device == topology.CPU else "bfloat16"
-    older = re.fullmatch(r"[0-7]\.\d+", getattr(device, "compute_capability", ""))
-    return "float32" if device.platform == "cpu" or older else "bfloat16"
+def _suited(kind: str, capability: str = "") -> str:
+    """The type of a kind of device: bfloat16 for TPUs, and GPUs from compute capability 8.0 (Ampere, 2020) on."""
+    return "float32" if kind == topology.CPU or re.fullmatch(r"[0-7]\.\d+", capability) else "bfloat16"
 
 
 def require_known(config: Config, choices: Mapping[str, Sequence[str]]) -> None:
