@@ -41,7 +41,10 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
         {"medvill_jax.batch", "medvill_jax.paths", "medvill_jax.findings", "medvill_jax.data"},
         {"numpy", "grain", "tokenizers", "transformers", "tensorflow_datasets", "cv2", "jax", "etils"},
     ),
-    "medvill_jax.models": ({"medvill_jax.batch", "medvill_jax.trees", "medvill_jax.models"}, {"jax", "flax", "numpy"}),
+    "medvill_jax.models": (
+        {"medvill_jax.batch", "medvill_jax.programs", "medvill_jax.trees", "medvill_jax.models"},
+        {"jax", "flax", "numpy"},
+    ),
     "medvill_jax.decoding": ({"medvill_jax.batch", "medvill_jax.decoding"}, {"jax", "numpy"}),
     "medvill_jax.training": (
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -63,11 +64,12 @@ class HeadFunctions:
         self._model = Functional(lambda rngs: Finetuned(config, heads, dtype=jnp.dtype(dtype), rngs=rngs))
         with_heads = {HEADS: jax.tree.map(jnp.asarray, export.heads)} if export.heads else {}
         self._arrays = (params | with_heads, stats)
-        self._sides, self._match = programs.jit(self._side), programs.jit(self._matched, static_argnames="attention")
+        compiled = functools.partial(programs.jit, dtype=dtype)
+        self._sides, self._match = compiled(self._side), compiled(self._matched, static_argnames="attention")
         self._scale = jax.jit(lambda params, stats: self._model.bind(params, stats).heads.contrast.temperature())
-        self._pooled = programs.jit(self._pooled_image)
-        self._project = programs.jit(self._projected, static_argnames="texts")
-        self._logits = programs.jit(self._head_logits, static_argnames=("head", "product"))
+        self._pooled = compiled(self._pooled_image)
+        self._project = compiled(self._projected, static_argnames="texts")
+        self._logits = compiled(self._head_logits, static_argnames=("head", "product"))
 
     @property
     def arrays(self) -> tuple[Tree, Tree]:

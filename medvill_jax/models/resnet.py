@@ -17,8 +17,9 @@ import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from medvill_jax import programs
 from medvill_jax.models import remat as rematerialisation
-from medvill_jax.models.precision import CONVOLVED
+from medvill_jax.models.precision import CONVOLVED, product
 
 STEM = "embedder"
 
@@ -98,7 +99,7 @@ class ConvNorm(nnx.Module):
     """Convolution without bias, then BatchNorm."""
 
     def __init__(self, in_width: int, width: int, kernel: int, stride: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        pad = kernel // 2
+        pad, self.stride = kernel // 2, stride
         self.convolution = nnx.Conv(
             in_width,
             width,
@@ -113,7 +114,7 @@ class ConvNorm(nnx.Module):
         self.normalization = nnx.BatchNorm(width, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, *, running: bool) -> jax.Array:
-        x, norm = checkpoint_name(self.convolution(x), CONVOLVED), self.normalization
+        x, norm = checkpoint_name(self._convolved(x), CONVOLVED), self.normalization
         if running:
             return norm(x, use_running_average=True)
         wide = x.astype(jnp.float32)
@@ -127,6 +128,15 @@ class ConvNorm(nnx.Module):
             kept[...] = norm.momentum * kept[...] + (1 - norm.momentum) * new
         scale, bias = norm.scale[...], norm.bias[...]  # pyright: ignore[reportOptionalSubscript]
         return ((wide - mean) * (jax.lax.rsqrt(var + norm.epsilon) * scale) + bias).astype(x.dtype)
+
+    def _convolved(self, x: jax.Array) -> jax.Array:
+        convolution, dtype = self.convolution, x.dtype
+        if programs.platform() != "cpu" or dtype == jnp.float32 or convolution.kernel_size != (1, 1):
+            return convolution(x)
+        # In narrow types CPUs multiply faster than they convolve; on TPUs the product moves more bytes.
+        return product(
+            "abcx,xy->abcy", x[:, :: self.stride, :: self.stride], convolution.kernel[...][0, 0], dtype
+        ).astype(dtype)
 
 
 class ResidualLayer(nnx.Module):

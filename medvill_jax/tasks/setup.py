@@ -156,6 +156,7 @@ def run_config(config: Config, length: Length, seen: Callable[[int], Mapping[str
         raise ConfigError(f"accumulate={config.accumulate} is below 1")
     optimizer = {name: value for name, value in config.optimizer.items() if name not in IN_LENGTH}
     return RunConfig(
+        dtype=dtype(config).name,
         seed=config.seed,
         accumulate=config.accumulate,
         loop=LoopConfig(

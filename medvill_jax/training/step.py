@@ -155,11 +155,12 @@ def make_step(
     return step
 
 
-def compile_step(step: Callable, state_shardings: Any, spec: AbstractBatch, mesh: jax.sharding.Mesh) -> Any:
+def compile_step(step: Callable, state_shardings: Any, spec: AbstractBatch, mesh: jax.sharding.Mesh, dtype: str) -> Any:
     """`step`, compiled: batches are split over all devices, the old state is donated, metrics are replicated."""
     rows = jax.tree.map(lambda _: sharding.batch_sharding(mesh), spec)
     return programs.jit(
         step,
+        dtype=dtype,
         platform=mesh.devices.flat[0].platform,
         in_shardings=(state_shardings, rows),
         out_shardings=(state_shardings, sharding.replicated(mesh)),

@@ -35,6 +35,7 @@ class RunConfig:
     accumulate: microbatches per step.
     loop, keep, optimizer: see `LoopConfig`, `Keep` and `OptimizerConfig`.
     average: of the weights, over the steps; the trainer fills in what is frozen.
+    dtype: that the network computes in.
     """
 
     seed: int
@@ -43,6 +44,7 @@ class RunConfig:
     keep: Keep
     optimizer: OptimizerConfig
     average: Average = field(default_factory=Average)
+    dtype: str = "float32"
 
 
 class Trainer:
@@ -100,7 +102,7 @@ class Trainer:
         )
         self._init_state = jax.jit(init_state, out_shardings=self.shardings)
         whole_step = _whole_step(objective, optimizer, self.shardings["params"], config, self._average)
-        self._step = step.compile_step(whole_step, self.shardings, spec, self.mesh)
+        self._step = step.compile_step(whole_step, self.shardings, spec, self.mesh, config.dtype)
         self._spec = spec
         self._workdir, self._config, self._warm_start = workdir, config, warm_start
         self._directory, self._hosts, self._check = epath.Path(checkpoints), hosts, check
@@ -187,7 +189,7 @@ class Trainer:
             return compute(sharding.whole(params, self.shardings["params"]), stats, *arguments)
 
         platform = self.mesh.devices.flat[0].platform
-        compiled = programs.jit(over_whole, platform=platform, out_shardings=self.replicated)
+        compiled = programs.jit(over_whole, dtype=self._config.dtype, platform=platform, out_shardings=self.replicated)
 
         def call(*arguments: Any) -> Any:
             self._check()

@@ -15,6 +15,7 @@ from medvill_jax.models import precision
 from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.functional import Functional
 from medvill_jax.models.medvill import Medvill, MedvillConfig
+from medvill_jax.models.resnet import ConvNorm
 from medvill_jax.trees import flatten
 
 F32, BF16 = jnp.dtype("float32"), jnp.dtype("bfloat16")
@@ -143,3 +144,25 @@ def test_a_softmax_and_its_gradient(dtype: jnp.dtype) -> None:
     gradient = jax.grad(value, argnums=1)
     error = distance(gradient(dtype, logits), gradient(F32, logits))
     assert error == 0 if dtype == F32 else 0 < error < GRADIENT
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="about programs for CPUs")
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_convolution_of_one_pixel_is_the_same_as_a_product(stride: int) -> None:
+    layers = {dtype: ConvNorm(24, 16, 1, stride, dtype=dtype, rngs=nnx.Rngs(0)) for dtype in (F32, BF16)}
+    x = jax.random.normal(jax.random.key(1), (4, 9, 8, 24), BF16)
+    np.testing.assert_array_equal(layers[BF16]._convolved(x), layers[BF16].convolution(x))
+
+    graph, params, rest = nnx.split(layers[BF16], nnx.Param, ...)
+    wide_graph, *_ = nnx.split(layers[F32], nnx.Param, ...)
+
+    def gradient(graph: nnx.GraphDef, x: jax.Array) -> jax.Array:
+        def loss(params: nnx.State) -> jax.Array:
+            return jnp.sum(jnp.square(nnx.merge(graph, params, rest)(x, running=True).astype(jnp.float32)))
+
+        return jax.grad(loss)(params)["convolution"]["kernel"][...]
+
+    assert distance(gradient(graph, x), gradient(wide_graph, x.astype(jnp.float32))) < GRADIENT
+    program = str(jax.make_jaxpr(lambda x: gradient(graph, x))(x))
+    assert "dot_general" in program
+    assert "conv_general_dilated" not in program

@@ -1,15 +1,24 @@
 """From a configuration to what the packages take."""
 
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+import medvill_jax
 from configs import classify, pretrain
+from medvill_jax import programs
+from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.errors import ConfigError
-from medvill_jax.tasks import setup
+from medvill_jax.tasks import length, registry, setup
+
+EXPORT = Path(__file__).parents[1] / "golden" / "export" / "classify"
 
 
 def on(monkeypatch: pytest.MonkeyPatch, **device: str) -> None:
@@ -43,6 +52,7 @@ def test_a_program_for_other_hardware_computes_in_its_type(target: str, dtype: s
     config = pretrain.get_config()
     config.mesh.topology = target
     assert setup.dtype(config) == jnp.dtype(dtype)
+    assert setup.run_config(config, length.of(config, 1000)).dtype == dtype
 
 
 def test_a_named_type_is_that_type(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,3 +61,26 @@ def test_a_named_type_is_that_type(monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in ("int32", "half an apple", "automatic"):
         with pytest.raises(ConfigError, match="there are auto, float32, bfloat16, float16"):
             setup.dtype(ConfigDict({"dtype": wrong}))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_program_of_a_network_is_compiled_for_its_type(
+    monkeypatch: pytest.MonkeyPatch, tiny_config: ConfigDict, tmp_path: Path, dtype: str
+) -> None:
+    compiled_for, jit = [], programs.jit
+
+    def noted(function: Callable, **arguments: Any) -> Any:
+        compiled_for.append(arguments.get("dtype", "float32"))
+        return jit(function, **arguments)
+
+    monkeypatch.setattr(programs, "jit", noted)
+    tiny_config.dtype = dtype
+    trainer = registry.task("pretrain")(tiny_config, Workdir(tmp_path)).trainer
+    trainer.jit(lambda params, stats: params)
+    of_training = len(compiled_for)
+    arrays = medvill_jax.load(EXPORT, dtype=dtype).arrays
+    of_export = len(compiled_for) - of_training
+    arrays.classify(np.zeros((1, 64, 64), np.uint8))
+    of_heads = len(compiled_for) - of_export - of_training
+    assert min(of_training, of_export, of_heads) > 1
+    assert set(compiled_for) == {dtype}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from medvill_jax import programs
 from medvill_jax.hub.errors import HubError
 from medvill_jax.hub.export import Export
 from medvill_jax.hub.network import expected
@@ -30,6 +32,9 @@ class Bound:
     def __init__(self, export: Export, config: MedvillConfig, dtype: str):
         self._export, self._config, self._dtype = export, config, dtype
         self._on_device: tuple[Any, Any] | None = None
+
+    def _jit(self, function: Callable[..., Any], **arguments: Any) -> Any:
+        return programs.jit(function, dtype=self._dtype, **arguments)
 
     def _precise(self) -> Any:
         # By default accelerators multiply float32 matrices in lower precision.

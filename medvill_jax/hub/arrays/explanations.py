@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medvill_jax import programs
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.arrays.bound import Array, integers, within
 from medvill_jax.hub.arrays.understanding import UnderstandingHeads
@@ -78,8 +77,8 @@ class Explanations(UnderstandingHeads):
 
     def __init__(self, export: Export, config: MedvillConfig, dtype: str):
         super().__init__(export, config, dtype)
-        self._run_score = programs.jit(self._score, static_argnames="output")
-        self._run_cells = programs.jit(self._cells, static_argnames=("output", "method"))
+        self._run_score = self._jit(self._score, static_argnames="output")
+        self._run_cells = self._jit(self._cells, static_argnames=("output", "method"))
 
     def explain(
         self,

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medvill_jax import programs
 from medvill_jax.errors import ConfigError
 from medvill_jax.hub.arrays.bound import Array
 from medvill_jax.hub.arrays.explanations import Explanations
@@ -40,7 +39,7 @@ class Grounding(Explanations):
 
     def __init__(self, export: Export, config: MedvillConfig, dtype: str):
         super().__init__(export, config, dtype)
-        self._run_places = programs.jit(self._places, static_argnames="method")
+        self._run_places = self._jit(self._places, static_argnames="method")
 
     def ground(
         self, images: Array, text_ids: Array, text_lens: Array, method: str = HEAD, *, batch_size: int = 32

@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from medvill_jax import programs
 from medvill_jax.hub.arrays.bound import NEEDED, Array, Bound, integers, within
 from medvill_jax.hub.export import Export
 from medvill_jax.hub.network import functional
@@ -24,8 +23,8 @@ class PretrainingHeads(Bound):
 
     def __init__(self, export: Export, config: MedvillConfig, dtype: str):
         super().__init__(export, config, dtype)
-        self._run = programs.jit(self._forward, static_argnames=("attention", "heads"))
-        self._run_text = programs.jit(self._forward_text)
+        self._run = self._jit(self._forward, static_argnames=("attention", "heads"))
+        self._run_text = self._jit(self._forward_text)
 
     def logits(
         self,

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from medvill_jax import programs
 from medvill_jax.decoding.rules import Decoded
 from medvill_jax.hub import report_writer
 from medvill_jax.hub.arrays.bound import NEEDED, Array, Bound
@@ -24,7 +23,7 @@ class ReportGeneration(Bound):
 
     def __init__(self, export: Export, config: MedvillConfig, dtype: str):
         super().__init__(export, config, dtype)
-        self._run_writing = programs.jit(self._write, static_argnames="writing")
+        self._run_writing = self._jit(self._write, static_argnames="writing")
 
     def generate(
         self,
