@@ -27,7 +27,7 @@ class BertConfig:
     """Sizes and constants of the encoder; the defaults are BERT-base.
 
     Raises:
-        ConfigError: the hidden size is not a positive multiple of the number of heads.
+        ConfigError: the hidden size is not a positive multiple of the number of heads, or a rate of dropout is no rate.
     """
 
     vocab_size: int = 30522
@@ -44,6 +44,8 @@ class BertConfig:
     def __post_init__(self) -> None:
         if min(self.hidden_size, self.num_heads) < 1 or self.hidden_size % self.num_heads:
             raise ConfigError(f"hidden size {self.hidden_size} is not a multiple of {self.num_heads} heads")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout {self.dropout:g} is not between 0 and 1, nor 0")
 
 
 # Slots of a sequence that a layer computes: so many, the last ones; the indices int32 `[B, Q]`; None: all.

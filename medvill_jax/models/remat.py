@@ -55,6 +55,11 @@ def off() -> Iterator[None]:
         _OFF.reset(token)
 
 
+def is_off() -> bool:
+    """Whether this is inside of such a block."""
+    return _OFF.get()
+
+
 def apply(policy: str, module: Any, *args: Any, **fixed: Any) -> Any:
     """Calls `module(*args, **fixed)` under a policy, and updates its batch statistics.
 
@@ -64,7 +69,7 @@ def apply(policy: str, module: Any, *args: Any, **fixed: Any) -> Any:
         args: arrays, trees of arrays or None.
         fixed: arguments without a gradient.
     """
-    if not policy or _OFF.get():
+    if not policy or is_off():
         return module(*args, **fixed)
     graph, state = nnx.split(module)
 
