@@ -356,7 +356,7 @@ def waiting(address: str, token: str = "", timeout: float = 20.0) -> Iterator[li
 def call(address: str, over: threading.Event | None = None) -> socket.socket:
     """A connection, once somebody listens; refused where nobody does and it is over."""
     host, port = rendezvous.split_address(address)
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 60.0  # processes may start slowly
     while True:
         try:
             return socket.create_connection((host, port), timeout=10.0)

@@ -137,7 +137,8 @@ def test_reports_of_another_checkpoint_or_other_data_are_not_taken_up(
     Task(config, workdir).evaluate_best()
     third = reports_by_id(workdir)
     assert {name: text for name, (text, _) in third.items()} == {name: text for name, (text, _) in second.items()}
-    assert all(third[name][1] != second[name][1] for name in second)
+    # Scores of a network that has hardly trained are so alike that two films may have the same.
+    assert sum(third[name][1] != second[name][1] for name in second) > len(second) / 2
 
     # What was left damaged is written anew.
     (workdir / "predictions.json").write_text("{")

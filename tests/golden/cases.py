@@ -25,14 +25,14 @@ TINY = {
 }  # fmt: skip
 MLM = {"mlm.max_predictions": 4}
 RANK = {"contrast.width": 8, "rank.batch_size": 16, "eval.rank_examples": 6}
-# The task and what differs from `TINY`.
+# The task and what differs from `TINY`. With these seeds no held-out number hangs on how a sum is rounded.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "pretrain": ("pretrain", {**MLM, "model.image_encoder": "resnet_tiny"}),
+    "pretrain": ("pretrain", {**MLM, "model.image_encoder": "resnet_tiny", "seed": 1}),
     "pretrain_both": (
         "pretrain",
         {**MLM, "itm.pairs": "both", "contrast.width": 8, "itm.negatives": "in_batch", "mlm.all_words": 0.5},
     ),
-    "classify": ("classify", {}),
+    "classify": ("classify", {"seed": 1}),
     "retrieve": ("retrieve", {**RANK, "rank.method": "exhaustive"}),
     "retrieve_projection": ("retrieve", {**RANK, "fusion": "late", "negatives": "both", "rank.method": "two_stage"}),
     "vqa": ("vqa", {"data.path": QUESTIONS, "data.holdout": 0.3}),

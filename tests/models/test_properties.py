@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from medvill_jax.compile.flops import forward_flops
 from medvill_jax.hub.network import functional
-from medvill_jax.models import attention, bert, resnet
+from medvill_jax.models import attention, dropout, resnet
 from medvill_jax.models.attention_masks import KINDS
 from medvill_jax.models.compat import Compat
 from medvill_jax.models.medvill import Medvill, sample_cells
@@ -189,16 +189,15 @@ def test_every_place_that_drops_has_a_key_of_its_own(monkeypatch: pytest.MonkeyP
     model = functional(medvill_config(SIZES))
     keys: list[jax.Array] = []
 
-    def note(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+    def note(key: jax.Array, rate: float, rows: tuple[int, ...]) -> None:
         keys.append(jax.random.key_data(key))
-        return x
 
     def run(images: jax.Array, ids: jax.Array, lens: jax.Array) -> jax.Array:
         model.bind(*model.init(jax.random.key(0))).encode(images, ids, lens, key=jax.random.key(1))
         return jnp.stack(keys)
 
-    for module in (bert, attention):
-        monkeypatch.setattr(module, "dropout", note)
+    for module in (dropout, attention):
+        monkeypatch.setattr(module, "words", note)
     found = jax.jit(run)(*inputs(7))
     assert len(np.unique(found, axis=0)) == len(found) == 2 + 3 * SIZES.layers
 
