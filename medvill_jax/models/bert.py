@@ -45,7 +45,7 @@ class BertConfig:
         if min(self.hidden_size, self.num_heads) < 1 or self.hidden_size % self.num_heads:
             raise ConfigError(f"hidden size {self.hidden_size} is not a multiple of {self.num_heads} heads")
         if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout {self.dropout:g} is not between 0 and 1, nor 0")
+            raise ConfigError(f"dropout={self.dropout:g}; it must be at least 0 and below 1")
 
 
 # Slots of a sequence that a layer computes: so many, the last ones; the indices int32 `[B, Q]`; None: all.

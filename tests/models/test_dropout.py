@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from medvill_jax.errors import ConfigError
+from medvill_jax.models.bert import BertConfig
 from medvill_jax.models.dropout import GOLDEN, dropout, hashed
 
 ROWS, COLUMNS, RATE = 1 << 15, 436, 0.1
@@ -95,3 +97,9 @@ def test_two_words_of_each_row_are_all_that_is_kept_for_the_gradient() -> None:
         lambda x: jax.vjp(lambda x: dropout(x, RATE, KEY), x)[1], jax.ShapeDtypeStruct(shape, "float32")
     )
     assert sum(leaf.size for leaf in jax.tree.leaves(kept)) <= 2 * shape[0] * shape[1] + 1
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5])
+def test_a_rate_is_at_least_0_and_below_1(rate: float) -> None:
+    with pytest.raises(ConfigError, match=f"dropout={rate:g}; it must be at least 0 and below 1"):
+        BertConfig(dropout=rate)
