@@ -59,3 +59,12 @@ def test_an_option_that_xla_does_not_know_is_left_out(monkeypatch: pytest.Monkey
         product = programs.jit(jnp.matmul, dtype=dtype, platform="cpu")
         assert product(jnp.eye(2), jnp.eye(2)).tolist() == [[1, 0], [0, 1]]
         monkeypatch.setitem(programs.CPU_OPTIONS, "narrow", {"xla_cpu_no_such_option": "1"})
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="about XLA for CPUs")
+def test_where_xla_does_not_know_the_option_of_narrow_types_that_of_wide_ones_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(programs.CPU_OPTIONS, "narrow", {"xla_cpu_no_such_option": "1"})
+    assert not libraries(programs.jit(jnp.matmul, dtype="bfloat16"))
+    assert libraries(jax.jit(jnp.matmul))

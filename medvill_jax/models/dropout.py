@@ -14,7 +14,6 @@ import jax.numpy as jnp
 # A step of 2**32 over the golden ratio, and the multipliers of MurmurHash3's last step (Appleby, public domain).
 GOLDEN, MULTIPLIERS = 0x9E3779B9, (0x85EBCA6B, 0xC2B2AE35)
 
-
 Words = tuple[jax.Array, jax.Array]
 
 
