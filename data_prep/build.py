@@ -35,6 +35,7 @@ from data_prep.workspace import Stopped, failed_list, finished, workspace
 from medvill_jax import private
 from medvill_jax.data import records
 from medvill_jax.data import tokenizer as wordpiece
+from medvill_jax.data.index import save_index
 from medvill_jax.data.records import SPLITS, DataError
 from medvill_jax.findings import CHEXPERT_FINDINGS
 
@@ -394,7 +395,7 @@ def _complete(data: Path, work: Path, run: _Run, report: dict[str, Any], totals:
     (data / records.TOKENIZER_FILE).parent.mkdir(exist_ok=True)
     shutil.copyfile(work / shards.VOCAB_FILE, data / records.TOKENIZER_FILE)
     for split in report["splits"]:
-        records.save_index(data, split, totals.index(split))
+        save_index(data, split, totals.index(split))
     with open(data / records.REJECTED_FILE, "w") as file:
         file.writelines(line + "\n" for line in run.rejections())
     if run.form.kind == "vqa":

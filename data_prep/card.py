@@ -73,9 +73,10 @@ class Totals:
             self.films[split][name].update(counts)
 
     def index(self, split: str) -> dict[str, np.ndarray]:
-        """The columns of the index of a split (see `records.save_index`)."""
+        """The columns of the index of a split (see `index.save_index`)."""
         labels = np.asarray(self.labels[split], np.int8).reshape(-1, len(self.label_names))
-        return {"labels": labels} | {name: np.asarray(hashes, np.uint64) for name, hashes in self.hashes[split].items()}
+        hashes = {name: np.asarray(column, np.uint64) for name, column in self.hashes[split].items()}
+        return {"labels": labels, "pieces": np.asarray(self.lengths[split], np.uint32), **hashes}
 
     def answers(self) -> list[str]:
         """The answers of the training questions, most frequent first."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from medvill_jax.batch import HostBatch, companions
 from medvill_jax.data import records
+from medvill_jax.data.index import read_index
 from medvill_jax.data.labels import targets
 from medvill_jax.data.negatives import Negatives, other_images
 from medvill_jax.data.questions import clean_question
@@ -74,7 +75,7 @@ class Records:
         self._data_dir, self._split = data_dir, split
         self._source = records.open_split(data_dir, split)
         self._rows = np.arange(len(self._source)) if rows is None else rows
-        self._index = {name: column[self._rows] for name, column in records.read_index(data_dir, split).items()}
+        self._index = {name: column[self._rows] for name, column in read_index(data_dir, split).items()}
         self._other_images = other_images(_report_numbers(self._index["text_hash"]), seed)
         self._tokenizer = tokenizer
         self._image_size, self._text_len = image_size, text_len
@@ -136,7 +137,7 @@ class Records:
 
     def subjects(self) -> np.ndarray:
         """int64 `[n]`: a number for each record, equal for records of one `subject_id`, and otherwise meaningless."""
-        hashes = records.read_index(self._data_dir, self._split, ["subject_hash"])["subject_hash"][self._rows]
+        hashes = read_index(self._data_dir, self._split, ["subject_hash"])["subject_hash"][self._rows]
         numbers: dict[int, int] = {}
         return np.array([numbers.setdefault(subject, len(numbers)) for subject in hashes.tolist()], np.int64)
 
@@ -415,7 +416,7 @@ class QuestionRecords(Records):
             raise records.DataError(f"{data_dir} holds no questions: prepare VQA data with python -m data_prep vqa_rad")
         super().__init__(data_dir, split, **others)
         index = {records.text_hash(answer): number for number, answer in enumerate(answers)}
-        hashes = records.read_index(data_dir, split, ["answer_hash"])["answer_hash"][self._rows]
+        hashes = read_index(data_dir, split, ["answer_hash"])["answer_hash"][self._rows]
         self.answer_ids = np.array([index.get(answer, -1) for answer in hashes.tolist()], np.int32)
 
     def text(self, record: int) -> str:

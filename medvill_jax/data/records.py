@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
 import json
 import logging
 import resource
 import sys
 import warnings
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,6 @@ SPLITS = ("train", "validation", "test")
 REJECTED_FILE = "rejected.jsonl"
 REPORT_FILE = "build_report.json"
 TOKENIZER_FILE = "tokenizer/vocab.txt"
-INDEX_DIR = "index"
 # For VQA: a JSON list of the answers to the training questions, most frequent first.
 ANSWERS_FILE = "answers.json"
 FORMAT_VERSION = 1
@@ -157,7 +154,7 @@ def place(path: Place) -> epath.Path:
         raise DataError(str(error)) from error
 
 
-def _failed(path: object, error: Exception, damaged: str) -> DataError:
+def failed(path: object, error: Exception, damaged: str) -> DataError:
     """The `DataError` for an error while reading: the message of the system, or else `damaged`."""
     message = paths.system_error(error)
     return DataError(f"{path} cannot be read: {message}" if message else damaged)
@@ -171,7 +168,7 @@ def _builder(data_dir: Place) -> Any:
         files = [path / name for name in _DESCRIPTION]
         contents = tuple(file.read_bytes() if file.is_file() else None for file in files)
     except Exception as error:  # gcsfs, google.auth and aiohttp have different base classes
-        raise _failed(path, error, str(paths.unreachable(path, "read", error))) from error
+        raise failed(path, error, str(paths.unreachable(path, "read", error))) from error
     if not exists:
         raise DataError(f"there is no data set at {path}: make one with {_BUILT_BY}")
     if missing := [file.name for file, content in zip(files[:2], contents, strict=False) if content is None]:
@@ -198,7 +195,7 @@ def _described(path: epath.Path, contents: tuple[bytes | None, ...]) -> Any:
         version = (info.metadata or {}).get("format_version")
         keys = set(info.features.keys())
     except Exception as error:  # TFDS raises whatever its JSON and proto parsers raise
-        raise _failed(
+        raise failed(
             path,
             error,
             f"{path} is damaged ({type(error).__name__} while reading its dataset_info.json, features.json or "
@@ -288,7 +285,7 @@ class _Source:
         try:
             return self._source[record]
         except Exception as error:  # RuntimeError of the reader, or DecodeError of protobuf
-            raise _failed(self._data_dir, error, self._damaged) from error
+            raise failed(self._data_dir, error, self._damaged) from error
 
 
 def label_names(data_dir: Place) -> tuple[str, ...]:
@@ -316,7 +313,7 @@ def _options(data_dir: Place) -> dict[str, Any]:
     try:
         return dict(json.loads(path.read_text("utf-8"))["options"]) if path.is_file() else {}
     except (ValueError, KeyError, TypeError) as error:
-        raise _failed(path, error, f"{path} is damaged: prepare the data again with {_BUILT_BY}") from error
+        raise failed(path, error, f"{path} is damaged: prepare the data again with {_BUILT_BY}") from error
 
 
 def made_as(data_dir: Place) -> str:
@@ -341,28 +338,6 @@ def read_answers(path: epath.Path | Path) -> tuple[str, ...]:
         return tuple(json.loads(path.read_text("utf-8")))
     except ValueError as error:
         raise DataError(f"{path} is damaged: restore it, or name another folder") from error
-
-
-def answers(data_dir: Place, rows: np.ndarray | None = None) -> tuple[str, ...]:
-    """The answers to the training questions of a VQA data set, by decreasing frequency, then alphabetically.
-
-    Args:
-        data_dir: a prepared data set of kind "vqa".
-        rows: int `[n]`, the training records to count; None for all.
-
-    Raises:
-        DataError: the data set is missing or not one for VQA.
-    """
-    path = place(data_dir) / ANSWERS_FILE
-    if kind(data_dir) != "vqa" or not path.is_file():
-        raise DataError(f"{data_dir} has no answers: prepare a VQA data set with python -m data_prep vqa_rad")
-    all_answers = read_answers(path)
-    if rows is None:
-        return all_answers
-    hashes, counts = np.unique(read_index(data_dir, "train", ["answer_hash"])["answer_hash"][rows], return_counts=True)
-    count = dict(zip(hashes.tolist(), counts.tolist(), strict=True))
-    present = [answer for answer in all_answers if text_hash(answer) in count]
-    return tuple(sorted(present, key=lambda answer: (-count[text_hash(answer)], answer)))
 
 
 def tokenizer_path(data_dir: Place) -> epath.Path:
@@ -391,19 +366,6 @@ def hashed(kind: str) -> dict[str, tuple[str, str]]:
     return common | ({"answer_hash": ("answer", "")} if kind == "vqa" else {})
 
 
-def _scan(data_dir: Place, split: str) -> dict[str, np.ndarray]:
-    source = open_split(data_dir, split)
-    columns = hashed(kind(data_dir))
-    index: dict[str, np.ndarray] = {name: np.empty(len(source), np.uint64) for name in columns}  # [n]
-    index["labels"] = np.empty((len(source), len(label_names(data_dir))), np.int8)  # [n, C]
-    for i in range(len(source)):
-        record = source[i]
-        index["labels"][i] = record["labels"]
-        for name, (feature, prefix) in columns.items():
-            index[name][i] = text_hash(prefix.encode() + record[feature])
-    return index
-
-
 def read_columns(data_dir: Place, split: str, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Text features of every record of a split: name -> unicode `[n]`, row i being record i of `open_split`.
 
@@ -429,67 +391,3 @@ def read_columns(data_dir: Place, split: str, names: Sequence[str]) -> dict[str,
         for name, column in columns.items():
             column.append(record[name].decode())
     return {name: np.asarray(column, str) for name, column in columns.items()}
-
-
-def write_index(data_dir: str | Path) -> dict[str, int]:
-    """Writes `index/{split}.npz` for every split, so that a run starts without reading all records.
-
-    Returns split name -> number of records, all of which were read.
-    """
-    counts = {}
-    for split in splits(data_dir):
-        index = _scan(data_dir, split)
-        save_index(data_dir, split, index)
-        counts[split] = len(index["labels"])
-    return counts
-
-
-def save_index(data_dir: str | Path, split: str, index: dict[str, np.ndarray]) -> None:
-    """Writes `index/{split}.npz`: `labels` int8 `[n, C]` and the columns of `hashed`, uint64 `[n]`."""
-    folder = Path(data_dir) / INDEX_DIR
-    folder.mkdir(exist_ok=True)
-    np.savez(folder / f"{split}.npz", **index)  # pyright: ignore[reportArgumentType]
-
-
-def read_index(data_dir: Place, split: str, names: Sequence[str] = ("labels", "text_hash")) -> dict[str, np.ndarray]:
-    """Columns of the index of a split; row i belongs to record i of `open_split`.
-
-    Reads `index/{split}.npz`. If a column is missing, all records are read instead; nothing is written, since the data
-    may be on a read-only disk.
-
-    Args:
-        data_dir: a prepared data set.
-        split: "train", "validation" or "test", or several joined by "+".
-        names: "labels" (int8 `[n, C]`) and keys of `hashed` (uint64 `[n]`).
-
-    Raises:
-        DataError: there is no such data set or split, or the index is damaged or of other records.
-    """
-    if "+" in split:
-        parts = [read_index(data_dir, part, names) for part in split.split("+")]
-        return {name: np.concatenate([part[name] for part in parts]) for name in names}
-    path = place(data_dir) / INDEX_DIR / f"{split}.npz"
-    count = splits(data_dir).get(split, 0)
-    try:
-        index = {}
-        if path.is_file():
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
-                index = {name: stored[name] for name in names if name in stored}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise _failed(path, error, f"{path} is damaged: delete it, and it is made again from the records") from error
-    if any(len(column) != count for column in index.values()):
-        raise DataError(
-            f"{path} does not belong to the records of this data set: delete it, and it is made again from them"
-        )
-    if index.keys() >= set(names):
-        return index
-    log.info(
-        "%s lacks %s, so all %d records are read, now and at every start; to write it anew: "
-        "python -c \"from medvill_jax.data.records import write_index; write_index('%s')\"",
-        path,
-        ", ".join(name for name in names if name not in index),
-        count,
-        data_dir,
-    )
-    scanned = _scan(data_dir, split)
-    return {name: scanned[name] for name in names}

@@ -40,6 +40,8 @@ _CASED = (
     "{name} keeps upper case; this model reads lower-case WordPiece: give a vocabulary such as bert-base-uncased has"
 )
 _VOCABULARY_PROBES = 200
+# Texts whose encodings are in memory together.
+_COUNTED_AT_ONCE = 4096
 # Words that other kinds of tokenizers split or normalise differently.
 _PROBES = ("The", "heart", "NORMAL", "naïve", "x-ray", "3.5cm", "(R>L)", "it's", "中文", "a\u200bb", "follow up")
 
@@ -137,6 +139,14 @@ class Tokenizer:
         """`encode` of every text, computed in parallel."""
         encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.asarray(encoding.ids, np.int32) for encoding in encodings]
+
+    def count_pieces(self, texts: Sequence[str]) -> np.ndarray:
+        """uint32 `[n]`: the word pieces of each whole text, computed in parallel."""
+        counts = np.empty(len(texts), np.uint32)
+        for start in range(0, len(texts), _COUNTED_AT_ONCE):
+            some = texts[start : start + _COUNTED_AT_ONCE]
+            counts[start : start + len(some)] = [len(ids) for ids in self.encode_batch(some)]
+        return counts
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
         """The text of ids `[n]`: word pieces are merged, special tokens dropped, spaces before punctuation removed.

@@ -8,6 +8,7 @@ import logging
 import numpy as np
 
 from medvill_jax.data import records
+from medvill_jax.data.index import read_index
 from medvill_jax.errors import ConfigError
 from medvill_jax.tasks.setup import Config
 
@@ -87,7 +88,7 @@ class Splits:
 
     def _subjects(self, source: str) -> np.ndarray:
         """uint64, the hash of the subject of each record of a split of the data."""
-        return records.read_index(self._config.path, source, ["subject_hash"])["subject_hash"]
+        return read_index(self._config.path, source, ["subject_hash"])["subject_hash"]
 
     @functools.cached_property
     def dealt(self) -> np.ndarray:

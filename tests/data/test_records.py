@@ -18,6 +18,7 @@ from etils import epath
 from data_prep import pairs, spool, vqa_rad
 from medvill_jax import paths
 from medvill_jax.data import records
+from medvill_jax.data.index import read_index
 from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import load_tokenizer
 from tests import gcs
@@ -100,7 +101,7 @@ def test_what_the_system_says_is_told_as_it_is(tiny_data: Path, monkeypatch: pyt
     place = type(records.place(tiny_data))
     monkeypatch.setattr(place, "read_bytes", fail_for_the_index)
     with pytest.raises(DataError, match=f"train.npz cannot be read: {said}") as caught:
-        records.read_index(tiny_data, "train")
+        read_index(tiny_data, "train")
     assert "delete" not in str(caught.value)
     monkeypatch.setattr(place, "read_bytes", fail)
     with pytest.raises(DataError, match=f"cannot be read: {said}"):
@@ -198,8 +199,8 @@ def test_a_bucket_is_read_as_a_folder_is(bucket: str, tiny_data: Path) -> None:
         assert {name: bytes(value) for name, value in here[i].items()} == {
             name: bytes(value) for name, value in there[i].items()
         }
-    for name, column in records.read_index(tiny_data, "train").items():
-        np.testing.assert_array_equal(records.read_index(url, "train")[name], column)
+    for name, column in read_index(tiny_data, "train").items():
+        np.testing.assert_array_equal(read_index(url, "train")[name], column)
     words = load_tokenizer(records.tokenizer_path(url))
     assert words.tokens == load_tokenizer(records.tokenizer_path(tiny_data)).tokens
 

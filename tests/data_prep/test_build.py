@@ -17,6 +17,7 @@ from PIL import Image
 from data_prep import images
 from data_prep.build import Rejection, Row, build, summary
 from medvill_jax.data import records
+from medvill_jax.data.index import INDEX_DIR, read_index
 from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import SPECIAL_TOKENS
 from medvill_jax.findings import CHEXPERT_FINDINGS
@@ -65,7 +66,7 @@ def test_records_are_read_back_as_written(tmp_path, capfd):
     by_id = {row.id: row for row in rows}
     for split, count in report["splits"].items():
         source = records.open_split(tmp_path / "out", split)
-        index = records.read_index(tmp_path / "out", split)
+        index = read_index(tmp_path / "out", split)
         assert len(source) == count
         for i in range(count):
             record = source[i]
@@ -97,17 +98,17 @@ def test_tfds_opens_the_folder_and_decodes(tmp_path):
 def test_index_is_rebuilt_when_absent_and_refused_when_wrong(tmp_path):
     out = tmp_path / "out"
     run(make_rows(tmp_path / "in"), out)
-    stored = records.read_index(out, "train")
-    path = out / records.INDEX_DIR / "train.npz"
+    stored = read_index(out, "train")
+    path = out / INDEX_DIR / "train.npz"
     path.unlink()
-    scanned = records.read_index(out, "train")
+    scanned = read_index(out, "train")
     assert all((stored[key] == scanned[key]).all() for key in ("labels", "text_hash"))
     np.savez(path, labels=stored["labels"][:2], text_hash=stored["text_hash"][:2])
     with pytest.raises(DataError, match="does not belong"):
-        records.read_index(out, "train")
+        read_index(out, "train")
     path.write_bytes(b"junk")
     with pytest.raises(DataError, match="damaged"):
-        records.read_index(out, "train")
+        read_index(out, "train")
 
 
 def test_report_counts(tmp_path):
@@ -131,7 +132,7 @@ def test_report_counts(tmp_path):
     assert all(set(line) == {"id", "reason", "detail"} for line in lines)
     for split, labels in report["labels"].items():
         for i, name in enumerate(CHEXPERT_FINDINGS):
-            column = records.read_index(tmp_path / "out", split)["labels"][:, i]
+            column = read_index(tmp_path / "out", split)["labels"][:, i]
             assert labels[name]["positive"] == (column == 1).sum()
             assert labels[name]["absent"] == (column == -2).sum()
     lengths = report["text_length_in_word_pieces"]["train"]

@@ -11,6 +11,7 @@ from PIL import Image
 from data_prep import __main__ as command
 from data_prep import vqa_rad
 from medvill_jax.data import records
+from medvill_jax.data.index import training_answers
 from medvill_jax.data.questions import clean_question
 from medvill_jax.data.records import DataError
 from medvill_jax.findings import ABSENT
@@ -55,14 +56,14 @@ def test_records(tmp_path):
     assert (record["answer"], record["answer_original"], record["answer_type"]) == (b"5", b"5", b"OPEN")
     assert (record["organ"], record["image_name"], record["study_id"]) == (b"HEAD", b"synpic3.jpg", b"synpic3")
     assert set(record["labels"].tolist()) == {ABSENT}
-    assert records.answers(tmp_path / "out") == ("5", "left lung", "no", "yes")
+    assert training_answers(tmp_path / "out") == ("5", "left lung", "no", "yes")
     assert "organ: CHEST" in (tmp_path / "out" / "DATA.md").read_text()
 
 
 def test_answers_are_of_training_questions_only(tmp_path):
     questions = [question(i, answer="liver" if i % 5 == 0 else "spleen") for i in range(20)]
     vqa_rad.prepare(write(tmp_path / "in", questions), tmp_path / "out", progress=False)
-    assert records.answers(tmp_path / "out") == ("spleen",)
+    assert training_answers(tmp_path / "out") == ("spleen",)
 
 
 def test_image_disjoint_split(tmp_path):

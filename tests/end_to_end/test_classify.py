@@ -14,6 +14,7 @@ import medvill_jax
 from data_prep import pairs
 from medvill_jax.data import records
 from medvill_jax.data.examples import LabelRecords
+from medvill_jax.data.index import read_index
 from medvill_jax.errors import ConfigError
 from medvill_jax.findings import POSITIVE
 from medvill_jax.hub.errors import HubError
@@ -41,7 +42,7 @@ def test_it_trains_scores_and_exports(tiny_classify_config: ConfigDict, tmp_path
     assert low <= written["test/auroc_macro"] <= high
     assert written["baseline/prevalence/auroc_macro"] == 0.5
     # A finding that no example has is undefined, never 0.
-    index = records.read_index(config.data.path, "test")["labels"]
+    index = read_index(config.data.path, "test")["labels"]
     for name, positives in zip(records.label_names(config.data.path), (index == POSITIVE).sum(0), strict=True):
         assert written[f"test/positives/{slug(name)}"] == positives
         assert (written[f"test/auroc/{slug(name)}"] is None) == (positives in (0, 7))
@@ -74,7 +75,7 @@ def test_f1_on_validation_is_in_sample_and_its_baseline_has_thresholds_of_its_ow
     for split in ("validation", "test"):
         task.config.eval.split = split
         figures |= task.evaluate_best()
-        labels = records.read_index(task.config.data.path, split)["labels"] == POSITIVE
+        labels = read_index(task.config.data.path, split)["labels"] == POSITIVE
         some = labels.sum(0)[labels.any(0)]
         # Whoever answers the same every time does best to find everything that validation has.
         expected = np.mean(2 * some / (some + len(labels)))

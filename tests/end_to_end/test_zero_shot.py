@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from medvill_jax.data import records
+from medvill_jax.data.index import read_index
 from medvill_jax.findings import POSITIVE
 from medvill_jax.metrics.classification import slug
 from tests.cli import RunPy
@@ -30,7 +31,7 @@ def test_a_pretrained_model_is_asked(phantom_run: Path, tmp_path: Path) -> None:
     assert "nothing trained, scorer itm" in done.stdout
     assert "in other words" in done.stdout
     found = json.loads((out / "metrics.json").read_text())
-    index = records.read_index(data, "test")["labels"]
+    index = read_index(data, "test")["labels"]
     assert found["test/examples"] == len(index) > 0
     patients = len(set(records.read_columns(data, "test", ["subject_id"])["subject_id"]))
     assert found["test/resampled_subjects"] == patients < len(index)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from medvill_jax.data import records
+from medvill_jax.data.index import read_index
 from medvill_jax.findings import ABSENT, NEGATIVE, POSITIVE, UNCERTAIN
 from tests.conftest import TINY_FLAGS
 
@@ -107,7 +108,7 @@ def test_a_data_set_of_ones_own(tmp_path: Path) -> None:
         python(tmp_path, *line.split()[1:], importing=ROOT)
     splits = records.splits(tmp_path / "DATA")
     assert sum(splits.values()) == 60
-    index = records.read_index(tmp_path / "DATA", "train")["labels"]
+    index = read_index(tmp_path / "DATA", "train")["labels"]
     names = records.label_names(tmp_path / "DATA")
     assert (index[:, names.index("Edema")] == POSITIVE).all()
     assert set(index[:, names.index("Pneumonia")]) == {NEGATIVE, UNCERTAIN, ABSENT}

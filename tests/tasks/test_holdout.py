@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from data_prep import pairs
 from medvill_jax.data import records
+from medvill_jax.data.index import INDEX_DIR, read_index, write_index
 from medvill_jax.errors import ConfigError
 from medvill_jax.tasks import classify, data, generate, pretrain, retrieve, vqa
 
@@ -80,22 +81,22 @@ def test_an_older_index_is_completed_by_reading(
     reads: list[int],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    path = without_validation / records.INDEX_DIR / "train.npz"
+    path = without_validation / INDEX_DIR / "train.npz"
     whole = dict(np.load(path))
     names = ["labels", "text_hash", "subject_hash"]
     np.savez(path, labels=whole["labels"], text_hash=whole["text_hash"])
     with caplog.at_level("INFO"):
-        assert records.read_index(without_validation, "train").keys() == {"labels", "text_hash"}
+        assert read_index(without_validation, "train").keys() == {"labels", "text_hash"}
         assert not reads
         assert not caplog.records
-        found = records.read_index(without_validation, "train", names)
+        found = read_index(without_validation, "train", names)
     assert len(reads) == 40
     [line] = caplog.messages
     assert line.startswith(f"{path} lacks subject_hash, so all 40 records are read, now and at every start")
     assert f"write_index('{without_validation}')" in line
-    records.write_index(without_validation)
+    write_index(without_validation)
     reads.clear()
-    for index in (found, records.read_index(without_validation, "train", names)):
+    for index in (found, read_index(without_validation, "train", names)):
         assert all((index[name] == whole[name]).all() for name in names)
     assert not reads
     assert b"train0" not in path.read_bytes()

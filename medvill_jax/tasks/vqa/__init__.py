@@ -25,6 +25,7 @@ from medvill_jax.batch import vqa_spec
 from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data import records
 from medvill_jax.data.examples import QuestionRecords
+from medvill_jax.data.index import training_answers
 from medvill_jax.errors import ConfigError
 from medvill_jax.models.finetuned import FUSIONS, SUMMARIES, HeadsConfig
 from medvill_jax.tasks import runner, setup
@@ -98,7 +99,7 @@ def vocabulary(config: setup.Config, workdir: Workdir, data: Data) -> tuple[str,
         return records.read_answers(path)
     if data.fake:
         return tuple(f"answer {number}" for number in range(PUBLISHED_ANSWERS))
-    return records.answers(config.data.path, data.splits.rows("train", train=True)[1])
+    return training_answers(config.data.path, data.splits.rows("train", train=True)[1])
 
 
 Task = runner.Task(build)

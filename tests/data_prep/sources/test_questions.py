@@ -14,6 +14,7 @@ from configs.vqa import get_config
 from data_prep.sources import questions
 from medvill_jax.data import records
 from medvill_jax.data.examples import QuestionRecords
+from medvill_jax.data.index import training_answers
 from medvill_jax.data.questions import normalize_answer
 from medvill_jax.data.records import SPLITS
 from medvill_jax.tasks.data import Data
@@ -62,7 +63,7 @@ def test_training_reads_the_questions(name: str, trees: Any, tmp_path: Path) -> 
     config: Any = get_config("small")
     config.data.path = str(tmp_path / "data")
     data = Data(config)
-    answers = records.answers(tmp_path / "data")
+    answers = training_answers(tmp_path / "data")
     assert len(answers) > 3
     assert set(answers) >= {"yes", "no"}
     assert records.splits(tmp_path / "data").keys() == set(SPLITS)
