@@ -20,6 +20,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.task = "pretrain"
     config.epochs = 50.0  # 139,680 steps over the 89,395 AP training studies of the paper
     config.eval.every_epochs = 1.0
+    # Word pieces at which shorter texts are parted from longer ones, such as (73, 201): every batch has texts of like
+    # length, and only the slots that these need; (): all have slots for `model.text_len`. docs/training.md#short-texts
+    config.data.length_buckets = ()
     config.mlm = ConfigDict()
     config.mlm.probability = 0.15
     config.mlm.max_predictions = 64

@@ -15,8 +15,8 @@ COPIED = "medvill_jax.hub.transformers_files"
 GROUND = {"medvill_jax.errors", "medvill_jax.commands", "medvill_jax.version"}
 # What tasks may import of their room, beside their own package.
 SHARED_BY_TASKS = (
-    "data", "evaluation", "grounded", "length", "made_with", "mixed", "network", "pair_scores", "parts", "planned",
-    "runner", "setup", "splits", "subgroups",
+    "data", "evaluation", "grounded", "length", "length_buckets", "made_with", "mixed", "network", "pair_scores",
+    "parts", "planned", "runner", "setup", "splits", "subgroups",
 )  # fmt: skip
 
 # What is made of other tasks, and may import them.

@@ -42,6 +42,7 @@ ADDED_FIELDS = {
     "data.folds": 0,
     "data.fraction": 1.0,
     "data.holdout": 0.1,
+    "data.length_buckets": [],
     "data.mixture": "",
     "data.phantom.difficulty": "standard",
     "ema.decay": 0.0,

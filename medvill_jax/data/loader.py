@@ -66,9 +66,9 @@ class Order(Protocol):
 
 @runtime_checkable
 class Ordered(Protocol):
-    """Examples that are trained on in an order of their own, a function of the seed."""
+    """Examples that are trained on in an order of their own, a function of the seed and of the global batch size."""
 
-    def order(self, seed: int) -> Order: ...
+    def order(self, seed: int, batch_size: int) -> Order: ...
 
 
 def _batches(dataset: grain.MapDataset, workers: Workers) -> Iterator[HostBatch]:
@@ -129,7 +129,8 @@ def train_batches(
         workers, host: how to load, and for which host; by default in threads, for this one.
     """
     host = host or HostSlice()
-    order = examples.order(seed) if isinstance(examples, Ordered) else shuffled(len(examples), seed)
+    ordered = isinstance(examples, Ordered)
+    order = examples.order(seed, batch_size) if ordered else shuffled(len(examples), seed)
     places = _local_places(stop_step * batch_size, batch_size, host, start_step * batch_size)
     dataset = places.map(lambda place: examples.example(int(order[place]), place))
     return _batches(dataset.batch(batch_size // host.count), workers or Workers())

@@ -108,6 +108,7 @@ def train(
     writer = MetricsWriter(workdir, resume_step=step, active=first_process, to=config.sinks)
     progress = tqdm(total=config.steps, initial=step, unit="step", disable=not (first_process and sys.stderr.isatty()))
     told, rule, tidy = False, config.bad_steps, Tidy()
+    compiled: set[tuple[tuple[int, ...], ...]] = set()  # the shapes of batches that a step is compiled for
     seen = rule.seen(state)
     timing = Timing(config.batch_size, hosts=jax.process_count(), processes=config.load_processes, barrier=barrier)
 
@@ -148,7 +149,9 @@ def train(
         while step < config.steps and not stop:
             with timing.waiting():
                 batch = next(batches)
-            state, metrics = step_fn(state, batch)
+            with timing.compiling() if (shapes := _shapes(batch)) not in compiled else contextlib.nullcontext():
+                state, metrics = step_fn(state, batch)
+            compiled.add(shapes)
             step += 1
             timing.stepped(metrics)
             progress.update()
@@ -196,6 +199,10 @@ def train(
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
+
+
+def _shapes(batch: Batch) -> tuple[tuple[int, ...], ...]:
+    return tuple(array.shape for array in jax.tree.leaves(batch))
 
 
 def _tell_skipped(step: int, before: dict[str, float], seen: dict[str, float]) -> None:

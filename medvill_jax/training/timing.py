@@ -69,6 +69,13 @@ class Timing:
             self._barrier()
             self._step_start = self._now()
 
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """A block that dispatches a step after its compilation, whose time does not count; `stepped` must follow."""
+        self._timing = False
+        with self.paused():
+            yield
+
     def stepped(self, results: Any) -> None:
         """To be called when a step is dispatched, with the arrays that it returns."""
         if self._timing:

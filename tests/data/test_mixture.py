@@ -25,7 +25,7 @@ def mixed(first: Path, second: Path, paired: bool = False) -> MixedRecords:
 
 
 def sources_of(split: MixedRecords, seed: int, places: range) -> list[tuple[int, int]]:
-    order, first = split.order(seed), len(split.parts["a"])
+    order, first = split.order(seed, 8), len(split.parts["a"])
     records = (order[place] for place in places)
     return [divmod(record, first) if record < first else (1, record - first) for record in records]
 

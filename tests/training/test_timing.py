@@ -100,3 +100,21 @@ def test_advice(rate: float, need: float, processes: int, enough: int) -> None:
     text = advice(rate, need, processes, cores=8)
     assert f"{enough} workers would be enough" in text
     assert ("more than the 8 cores of this host" in text) == (enough > 8)
+
+
+def test_a_later_compilation_is_left_out_and_not_taken_for_a_slow_step() -> None:
+    machine = Machine()
+    timing = Timing(ROWS, now=lambda: machine.time)
+    metrics: dict[str, float] = {}
+    for number in range(12):
+        with timing.waiting():
+            pass
+        if number in (0, 6):  # the first step after a reading is one of those that are timed
+            with timing.compiling():
+                machine.time += 100.0
+        machine.time += 1.0
+        timing.stepped(jnp.zeros(()))
+        if number % 3 == 2:
+            metrics = timing.read()
+            assert metrics["step_seconds"] == pytest.approx(1.0)
+    assert metrics["step_per_host"] == pytest.approx(ROWS)

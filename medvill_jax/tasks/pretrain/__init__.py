@@ -32,15 +32,15 @@ bidirectional mask.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from medvill_jax.batch import pretrain_spec
 from medvill_jax.cluster.workdir import Workdir
 from medvill_jax.data.examples import PretrainRecords
-from medvill_jax.data.mixed import MixedRecords
 from medvill_jax.data.transforms import MlmConfig
 from medvill_jax.errors import ConfigError
 from medvill_jax.models.finetuned import HeadsConfig
-from medvill_jax.tasks import runner, setup
+from medvill_jax.tasks import length_buckets, runner, setup
 from medvill_jax.tasks.data import Data
 from medvill_jax.tasks.mixed import data_of
 from medvill_jax.tasks.network import build_network
@@ -63,7 +63,12 @@ def build(config: setup.Config, workdir: Workdir) -> Parts:
     heads = HeadsConfig(contrast=config.contrast.width) if contrasts else None
     network = build_network(config, data.vocabulary, heads=heads)
     records_of = functools.partial(_records, config, data)
-    train_records = None if data.fake else records_of("train", train=True)
+    if data.fake:
+        train_records = None
+    elif config.data.length_buckets:
+        train_records = length_buckets.bucketed(config, data, functools.partial(records_of, "train", train=True))
+    else:
+        train_records = records_of("train", train=True)
     return Parts(
         stage="pretraining",
         data=data,
@@ -98,14 +103,18 @@ def _check(config: setup.Config) -> None:
         raise ConfigError(f"contrast.width={config.contrast.width} needs unmasked reports: set itm.pairs=both")
     if config.itm.negatives == "in_batch" and not config.contrast.width:
         raise ConfigError("itm.negatives=in_batch samples negatives by the contrast: set contrast.width")
+    length_buckets.check(config)
     if not 0 <= config.mlm.all_words <= 1:
         raise ConfigError(f"mlm.all_words={config.mlm.all_words} is not in 0..1")
 
 
 def _records(
-    config: setup.Config, data: Data, split: str, *, train: bool = False, whole: bool = False
-) -> PretrainRecords | MixedRecords:
-    """A split; with `train` only what is trained on, with random crops, which `whole` leaves out."""
+    config: setup.Config, data: Data, split: str, *, train: bool = False, whole: bool = False, **more: Any
+) -> Any:
+    """A split, `PretrainRecords` or `MixedRecords`; `more` are options of `Data.records`.
+
+    With `train` it is only what is trained on, with random crops, which `whole` leaves out.
+    """
     mlm = MlmConfig(
         probability=config.mlm.probability,
         max_predictions=config.mlm.max_predictions,
@@ -114,7 +123,7 @@ def _records(
         special_ids=tuple(data.tokenizer.special_ids),
         all_words=config.mlm.all_words if train else 0.0,
     )
-    options = {"crop": None} if whole else {}
+    options = more | ({"crop": None} if whole else {})
     return data.records(PretrainRecords, split, train=train, mlm=mlm, paired=config.itm.pairs == "both", **options)
 
 

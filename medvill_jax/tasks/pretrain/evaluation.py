@@ -14,6 +14,7 @@ import optax
 from medvill_jax.batch import Batch
 from medvill_jax.data import loader
 from medvill_jax.data.examples import PretrainRecords
+from medvill_jax.data.joined import JoinedRecords
 from medvill_jax.data.mixed import MixedRecords
 from medvill_jax.tasks.evaluation import Evaluation
 from medvill_jax.tasks.network import Network
@@ -50,7 +51,7 @@ class Pretraining:
         *,
         vocab_size: int,
         records_of: Callable[..., PretrainRecords | MixedRecords],
-        train_records: PretrainRecords | MixedRecords | None,
+        train_records: PretrainRecords | JoinedRecords | None,
         sources: Sequence[str] = (),
     ):
         self._evaluation, self._config, self._vocab_size = evaluation, evaluation.config, vocab_size
