@@ -33,7 +33,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from tqdm import tqdm
 
-from benchmarks.step import TYPES, shown, spread, timed
+from benchmarks.step import FREEZE, TYPES, shown, spread, timed
 from configs import pretrain as configuration
 from medvill_jax import compiled
 from medvill_jax.commands import Parser, command
@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--axis", choices=AXES, help="one of the sizes; all by default")
     parser.add_argument("--values", help="of --axis, with commas between")
     parser.add_argument("--dtype", choices=TYPES, default="float32")
+    parser.add_argument("--encoder", choices=("frozen", "trained"), default="trained", help="the image encoder")
     parser.add_argument("--repeats", type=int, default=2, help="turns")
     parser.add_argument("--steps", type=int, default=2, help="counted steps of each turn")
     parser.add_argument("--out", type=Path, default=Path("runs/growth"), help="folder for the JSON and the plot")
@@ -117,7 +118,7 @@ def _config(args: argparse.Namespace, changed: dict[str, int]) -> Any:
     """The base with one size changed."""
     config = configuration.get_config("small" if args.small else "")
     config.data.path, config.steps, config.dtype = FAKE, 1_000_000, args.dtype
-    config.model.max_positions = POSITIONS
+    config.model.max_positions, config.freeze = POSITIONS, FREEZE if args.encoder == "frozen" else ()
     if not args.small:
         config.batch_size = BASE_BATCH
     config.update_from_flattened_dict(changed)
@@ -135,7 +136,7 @@ def _flops(config: Any) -> float:
 def _measured(args: argparse.Namespace, changed: dict[str, int], environment: dict[str, str]) -> dict[str, Any]:
     """One turn of one row, in a process of its own."""
     asked = [sys.executable, "-m", "benchmarks.growth", f"--worker={json.dumps(changed)}", f"--steps={args.steps}"]
-    asked += [f"--dtype={args.dtype}", *(["--small"] if args.small else [])]
+    asked += [f"--dtype={args.dtype}", f"--encoder={args.encoder}", *(["--small"] if args.small else [])]
     done = subprocess.run(asked, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         tail = done.stderr.strip().splitlines()[-1:] or ["no message"]
@@ -150,6 +151,7 @@ def _about(args: argparse.Namespace, device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("jax", "jaxlib")},
         "dtype": args.dtype,
+        "encoder": args.encoder,
         "small": args.small,
     }
 
