@@ -6,7 +6,6 @@ import io
 import logging
 import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -65,7 +64,7 @@ def read_index(data_dir: Place, split: str, names: Sequence[str] = ("labels", "t
     return {name: scanned[name] for name in names}
 
 
-def save_index(data_dir: str | Path, split: str, index: dict[str, np.ndarray]) -> None:
+def save_index(data_dir: Place, split: str, index: dict[str, np.ndarray]) -> None:
     """Writes `index/{split}.npz`.
 
     Args:
@@ -74,12 +73,14 @@ def save_index(data_dir: str | Path, split: str, index: dict[str, np.ndarray]) -
         index: `labels` int8 `[n, C]`, the columns of `records.hashed`, uint64 `[n]`, and `pieces` uint32 `[n]`, the
             word pieces of each text by the tokenizer that is stored with the data.
     """
-    folder = Path(data_dir) / INDEX_DIR
+    folder = records.place(data_dir) / INDEX_DIR
     folder.mkdir(exist_ok=True)
-    np.savez(folder / f"{split}.npz", **index)  # pyright: ignore[reportArgumentType]
+    content = io.BytesIO()
+    np.savez(content, **index)  # pyright: ignore[reportArgumentType]
+    (folder / f"{split}.npz").write_bytes(content.getvalue())
 
 
-def write_index(data_dir: str | Path) -> dict[str, int]:
+def write_index(data_dir: Place) -> dict[str, int]:
     """Writes `index/{split}.npz` for every split, so that a run starts without reading all records.
 
     Returns split name -> number of records, all of which were read.

@@ -51,11 +51,11 @@ def lengths(buckets: Sequence[int], text_len: int) -> tuple[int, ...]:
     Raises:
         ConfigError: they do not increase from 1 to less than `text_len`, or are too many.
     """
-    increases = all(isinstance(most, int) for most in buckets) and [*buckets] == sorted({*buckets})
+    increases = all(type(most) is int for most in buckets) and [*buckets] == sorted({*buckets})
     if not increases or (buckets and not 0 < buckets[0] <= buckets[-1] < text_len):
         raise ConfigError(
             f"{FIELD}={tuple(buckets)}: numbers of word pieces that increase and are less than "
-            f"model.text_len={text_len} are needed, such as (73, 201)"
+            f"model.text_len={text_len} are needed, such as (73, 201), or () for no buckets"
         )
     if len(buckets) >= MOST:
         raise ConfigError(f"{FIELD} has {len(buckets)} lengths; at most {MOST - 1}, since each compiles a step")
@@ -63,16 +63,16 @@ def lengths(buckets: Sequence[int], text_len: int) -> tuple[int, ...]:
 
 
 def divide(
-    pieces: np.ndarray, texts: np.ndarray, most: Sequence[int], *, batch_size: int
+    pieces: np.ndarray, texts: np.ndarray, groups: np.ndarray, most: Sequence[int], *, batch_size: int
 ) -> list[tuple[int, np.ndarray]]:
     """Which records are of which bucket.
 
-    A bucket that has less than one batch of records, or a single text and so no negative, is joined with the next
-    longer one; the longest with the one before.
+    A bucket that has less than one batch of records, or no negatives since all texts or label sets are equal, is joined
+    with the next longer one; the longest with the one before.
 
     Args:
         pieces: int `[n]`, the word pieces of each text.
-        texts: `[n]`, equal exactly for equal texts.
+        texts, groups: `[n]`, equal exactly for equal texts, and for equal label sets.
         most: the word pieces of the texts of each bucket at most, increasing; longer texts are in the last.
         batch_size: global.
 
@@ -84,7 +84,8 @@ def divide(
     waiting = np.zeros(0, np.int64)
     for bucket, length in enumerate(most):
         waiting = np.union1d(waiting, np.flatnonzero(number == bucket))
-        if len(waiting) >= batch_size and len(np.unique(texts[waiting])) > 1:
+        varied = all(len(np.unique(column[waiting])) > 1 for column in (texts, groups))
+        if len(waiting) >= batch_size and varied:
             divided.append((length, waiting))
             waiting = np.zeros(0, np.int64)
     if len(waiting):

@@ -149,9 +149,13 @@ def train(
         while step < config.steps and not stop:
             with timing.waiting():
                 batch = next(batches)
-            with timing.compiling() if (shapes := _shapes(batch)) not in compiled else contextlib.nullcontext():
+            if (shapes := _shapes(batch)) in compiled:
                 state, metrics = step_fn(state, batch)
-            compiled.add(shapes)
+            else:
+                compiled.add(shapes)
+                jax.block_until_ready(state)  # the steps before count in full
+                with timing.compiling():
+                    state, metrics = step_fn(state, batch)
             step += 1
             timing.stepped(metrics)
             progress.update()

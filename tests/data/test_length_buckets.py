@@ -43,7 +43,8 @@ def divided(data: Path, batch_size: int = 4) -> list[tuple[int, np.ndarray]]:
     """The training records of `tiny_data` by their median length."""
     index = read_index(data, "train", ["pieces", "text_hash"])
     middle = int(np.median(index["pieces"]))
-    return length_buckets.divide(index["pieces"], index["text_hash"], (middle, TEXT_LEN), batch_size=batch_size)
+    texts = index["text_hash"]
+    return length_buckets.divide(index["pieces"], texts, texts, (middle, TEXT_LEN), batch_size=batch_size)
 
 
 @pytest.fixture
@@ -86,27 +87,29 @@ def test_an_index_from_before_is_counted_from_the_records(tiny_data: Path, tmp_p
 
 
 @given(
-    st.lists(st.tuples(st.integers(1, 60), st.integers(0, 5)), min_size=1, max_size=40),
+    st.lists(st.tuples(st.integers(1, 60), st.integers(0, 5), st.integers(0, 2)), min_size=1, max_size=40),
     st.sets(st.integers(1, TEXT_LEN - 1), max_size=length_buckets.MOST - 1),
     st.integers(1, 8),
 )
 def test_every_record_is_in_one_bucket_that_its_text_fits(
-    texts: list[tuple[int, int]], most: set[int], batch_size: int
+    texts: list[tuple[int, int, int]], most: set[int], batch_size: int
 ) -> None:
-    pieces, hashes = np.array(texts).T
+    pieces, hashes, groups = np.array(texts).T
     lengths = length_buckets.lengths(sorted(most), TEXT_LEN)
-    found = length_buckets.divide(pieces, hashes, lengths, batch_size=batch_size)
+    found = length_buckets.divide(pieces, hashes, groups, lengths, batch_size=batch_size)
+
+    def stands(rows: np.ndarray) -> bool:
+        return len(rows) >= batch_size and all(len(set(column[rows].tolist())) > 1 for column in (hashes, groups))
+
     assert sorted(np.concatenate([rows for _, rows in found]).tolist()) == list(range(len(texts)))
     assert [length for length, _ in found] == sorted({length for length, _ in found})
     assert {length for length, _ in found} <= set(lengths)
     for length, rows in found:
         assert (pieces[rows] <= length).all() or length == TEXT_LEN
-        if len(found) > 1:
-            assert len(rows) >= batch_size
-            assert len(set(hashes[rows].tolist())) > 1
+        assert stands(rows) or len(found) == 1
     # A bucket that could stand by itself is not joined with longer ones.
     short = np.flatnonzero(pieces <= lengths[0])
-    if len(short) >= batch_size and len(set(hashes[short].tolist())) > 1 and len(found) > 1:
+    if stands(short) and len(found) > 1:
         assert found[0][0] == lengths[0]
         np.testing.assert_array_equal(found[0][1], short)
 
@@ -120,6 +123,8 @@ def test_every_record_is_in_one_bucket_that_its_text_fits(
         ((TEXT_LEN,), "less than model.text_len=40"),
         ((10.5,), "numbers of word pieces"),
         (("ten",), "numbers of word pieces"),
+        (("",), r"or \(\) for no buckets"),
+        ((True,), "numbers of word pieces"),
         ((1, 2, 3, 4), "at most 3"),
     ],
 )

@@ -20,7 +20,7 @@ from data_prep.runners import BeamOptions
 from data_prep.workspace import Stopped
 from medvill_jax import private
 from medvill_jax.data import records
-from medvill_jax.data.index import read_index
+from medvill_jax.data.index import _scan, read_index
 from medvill_jax.data.records import DataError
 from medvill_jax.data.tokenizer import load_tokenizer
 
@@ -68,7 +68,7 @@ def test_the_order_is_that_of_tfds_and_shards_are_files(tmp_path, monkeypatch):
     hasher = hashing.Hasher("train")
     assert ids == sorted(ids, key=hasher.hash_key)
     for split in report["splits"]:
-        scanned = records._scan(tmp_path / "parts", split)
+        scanned = _scan(tmp_path / "parts", split, pieces=True)
         index_of = read_index(tmp_path / "parts", split, list(scanned))
         assert all(np.array_equal(index_of[key], scanned[key]) for key in scanned)
 

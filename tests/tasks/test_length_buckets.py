@@ -12,6 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from medvill_jax.data import records
+from medvill_jax.data.examples import PretrainRecords
 from medvill_jax.data.index import read_index
 from medvill_jax.data.length_buckets import BucketedRecords
 from medvill_jax.data.tokenizer import load_tokenizer
@@ -111,6 +112,31 @@ def test_a_mixture_takes_none(bucketed_config: ConfigDict, tiny_data: Path, tmp_
     bucketed_config.data.path, bucketed_config.data.mixture = "", f"{tiny_data}:1"
     with pytest.raises(ConfigError, match=r"a mixture takes no config\.data\.length_buckets"):
         pretrain.Task(bucketed_config, tmp_path)
+
+
+def test_losses_of_buckets_are_no_spikes(bucketed_config: ConfigDict, tmp_path: Path) -> None:
+    bucketed_config.bad_steps.policy = "skip"
+    with pytest.raises(ConfigError, match=r"set bad_steps\.spike=0"):
+        pretrain.Task(bucketed_config, tmp_path)
+    bucketed_config.bad_steps.spike = 0.0
+    pretrain.Task(bucketed_config, tmp_path)
+
+
+@pytest.mark.parametrize(("share", "folds"), [(1.0, 3), (0.7, 0), (0.7, 3)])
+def test_buckets_are_of_the_records_that_are_trained_on(
+    bucketed_config: ConfigDict, tmp_path: Path, share: float, folds: int
+) -> None:
+    bucketed_config.batch_size, bucketed_config.data.fraction = 2, share
+    if folds:
+        bucketed_config.data.folds, bucketed_config.data.fold = folds, 1
+    split = pretrain.Task(bucketed_config, tmp_path / "buckets").parts.train_records
+    bucketed_config.data.length_buckets = ()
+    whole = pretrain.Task(bucketed_config, tmp_path / "whole").parts.train_records
+    assert isinstance(split, BucketedRecords)
+    assert isinstance(whole, PretrainRecords)
+    found = sorted(part.identifier(record) for part in split.parts.values() for record in range(len(part)))
+    assert found == sorted(whole.identifier(record) for record in range(len(whole)))
+    assert len(split.parts) == 2
 
 
 def test_lengths_beyond_the_text_are_refused(bucketed_config: ConfigDict, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import re
 import signal
@@ -9,25 +10,27 @@ import jax.numpy as jnp
 import pytest
 
 from medvill_jax.cluster.stopping import StopSignal
+from medvill_jax.training import loop
 from medvill_jax.training.checkpoint import Checkpoints, Keep
 from medvill_jax.training.loop import LoopConfig, NotFiniteError, expected, train
+from medvill_jax.training.timing import Timing
 from medvill_jax.training.writer import MetricsWriter
 
 
 def run(
     tmp_path: Path,
-    losses: list[float],
+    losses: list[float] | list[list[float]],
     evaluate: Callable[[StopSignal], dict[str, float]] = lambda stop: {"eval/loss": 0.5},
     publish: Callable[[], None] = lambda: None,
     **cadence: int,
 ) -> tuple[list[int], dict[str, float] | None, bool]:
-    """Trains a counter whose loss follows a list, from where it stopped; returns the checkpointed steps, the last
-    figures, and whether the run is complete.
+    """Trains a counter whose loss follows a list, or the sums of lists, from where it stopped; returns the checkpointed
+    steps, the last figures, and whether the run is complete.
     """
 
     @jax.jit
     def step(state: dict, batch: jax.Array) -> tuple[dict, dict]:
-        return {"step": state["step"] + 1}, {"loss": batch}
+        return {"step": state["step"] + 1}, {"loss": jnp.sum(batch)}
 
     config = LoopConfig(
         steps=len(losses), batch_size=2, **{"log_every": 1, "eval_every": 2, "checkpoint_every": 2, **cadence}
@@ -69,6 +72,27 @@ def test_cadence_and_files(tmp_path: Path) -> None:
     assert [line["step"] for line in written if "eval/loss" in line] == [2, 4, 5]
     assert written[1]["train/loss"] == float(jnp.float32(0.1)), "full precision"
     assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_a_step_is_compiled_for_each_shape_outside_of_the_measured_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[int] = []
+
+    class Watched(Timing):
+        taken = 0
+
+        def stepped(self, results: dict[str, jax.Array]) -> None:
+            self.taken += 1
+            super().stepped(results)
+
+        def compiling(self) -> contextlib.AbstractContextManager[None]:
+            compiled.append(self.taken)
+            return super().compiling()
+
+    monkeypatch.setattr(loop, "Timing", Watched)
+    run(tmp_path, [[1.0], [1.0], [1.0, 2.0], [1.0], [1.0, 2.0], [1.0, 2.0, 3.0]], eval_every=0)
+    assert compiled == [0, 2, 5]
 
 
 def test_the_first_rate_tells_how_long_the_run_will_take(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
