@@ -53,10 +53,13 @@ def test_growth_takes_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
 
 def test_growth_changes_one_size() -> None:
     parser = growth.Parser()
-    parser.set_defaults(small=False, dtype="bfloat16")
+    parser.set_defaults(small=False, dtype="bfloat16", encoder="trained")
     args = parser.parse_args([])
     config = growth._config(args, {"model.image_size": 256})
     assert (config.model.image_size, config.model.num_cells, config.dtype) == (256, 64, "bfloat16")
+    assert config.freeze == ()
+    args.encoder = "frozen"
+    assert growth._config(args, {}).freeze == growth.FREEZE
     longer = growth._config(args, {"model.text_len": 509})
     assert (longer.model.text_len, longer.model.num_cells, longer.batch_size) == (509, 180, growth.BASE_BATCH)
 
