@@ -1,6 +1,5 @@
 """Pre-training on batches of texts of like length."""
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -19,6 +18,7 @@ from medvill_jax.data.tokenizer import load_tokenizer
 from medvill_jax.errors import ConfigError
 from medvill_jax.tasks import pretrain
 from medvill_jax.tasks.runner import Runner
+from tests.tasks.test_mixed import metrics
 
 
 @pytest.fixture
@@ -26,13 +26,6 @@ def bucketed_config(tiny_config: ConfigDict, tiny_data: Path) -> ConfigDict:
     tiny_config.data.length_buckets = (int(np.median(read_index(tiny_data, "train", ["pieces"])["pieces"])),)
     tiny_config.batch_size = 4
     return tiny_config
-
-
-def metrics(workdir: Path) -> list[dict[str, float]]:
-    """The lines of `metrics.jsonl`, without times."""
-    timed = ("seconds", "wait", "per_")
-    lines = (json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines())
-    return [{name: value for name, value in line.items() if not any(t in name for t in timed)} for line in lines]
 
 
 def widths(task: Runner) -> list[int]:
